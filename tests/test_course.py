@@ -1,0 +1,169 @@
+"Runs, profiles, the command line: what arrives, what fails, what an interruption leaves."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+
+from visft_nb.core import InputError
+from visft_nb.course.book import find_notebooks, notebooks, read_notebook
+from visft_nb.course.profiles import check_settings, overrides
+from visft_nb.course.runs import Run, save_run
+
+HEAD = '# T\n\n> Do it\n\nText.'
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    "A book of our own, as a clone: `book(name=[cells])` writes a notebook."
+    top = tmp_path/'clone'
+    (top/'nbs').mkdir(parents=True)
+    (top/'settings.ini').write_text('[smoke]\nSTEPS = 1\n')
+    (top/'pyproject.toml').write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    package = top/'visft_nb'
+    package.symlink_to(Path(__file__).resolve().parents[1]/'visft_nb')
+
+    def write(**books):
+        for name, sources in books.items():
+            cells = [dict(cell_type='markdown', id='h', metadata={}, source=HEAD)]
+            cells += [dict(cell_type='code', id=f'c{i}', metadata=dict(tags=['parameters']) if i == 0 else {}, source=s, outputs=[], execution_count=None)
+                      for i, s in enumerate(sources)]
+            kernel = dict(name='python3', display_name='python3', language='python')
+            (top/f'nbs/{name}.ipynb').write_text(json.dumps(dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+        return top
+    return write
+
+
+def visft(*args, book=None, cwd=None, wait=True, **env):
+    "The command line on a book of our own."
+    code = 'import sys; from pathlib import Path\n'
+    if book: code += ('import visft_nb.course.book as b\n' f'b.book_dir = lambda: Path({str(book)!r})\n'
+                      'import visft_nb.course.profiles as p, visft_nb.course.records as r, visft_nb.course.runs as u\n'
+                      'p.book_dir = r.book_dir = u.book_dir = b.book_dir\n')
+    worker = code + 'u._main()' if book else ''
+    if book: code += (f'import subprocess; real = subprocess.Popen\n'
+                      f'u.subprocess.Popen = lambda a, **k: real([a[0], "-c", {worker!r}, *a[3:]], **k)\n')
+    code += f'sys.argv = ["visft", *{list(map(str, args))!r}]\nfrom visft_nb.course.cli import main; main()'
+    command, env = [sys.executable, '-c', code], {**os.environ, 'COLUMNS': '200', **env}
+    if not wait: return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def results(cwd): return {p.parent.parent.name: json.loads(p.read_text()) for p in Path(cwd).glob('_runs/*/*/records.json')}
+
+
+RECORD = 'from visft_nb.core import record\nrecord(steps=STEPS)'
+
+
+@pytest.mark.notebook
+def test_injected_parameter_arrives_and_skipped_cells_stay(book, tmp_path):
+    top = book(a=['STEPS = 5', RECORD, '#| eval: false\nraise RuntimeError'])
+    (top/'tests/expected/smoke').mkdir(parents=True)
+    (top/'tests/expected/smoke/a.json').write_text('{"steps": {"equals": 1, "why": "the profile"}}')
+    done = visft('run', 'a', '--profile', 'smoke', book=top, cwd=tmp_path)
+    run = results(tmp_path)['a']
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert run['records'] == {'steps': 1} and run['rows'][0]['verdict'] == 'ok' and run['memory'] > 10
+    done = visft('run', 'a', '-p', 'STEPS=7', '--out', 'mine', book=top, cwd=tmp_path)
+    run, = (json.loads(p.read_text()) for p in tmp_path.glob('mine/a/*/records.json'))
+    assert run['records'] == {'steps': 7} and 'not compared' in done.stdout
+
+
+@pytest.mark.notebook
+def test_a_failing_notebook_is_shown_and_the_others_go_on(book, tmp_path):
+    top = book(a=['STEPS = 5', '1/(STEPS - STEPS)'], b=['STEPS = 5', 'print(STEPS)'])
+    done = visft('run', 'all', '--workers', '2', book=top, cwd=tmp_path)
+    assert done.returncode == 1 and '1/(STEPS - STEPS)' in done.stdout and 'ZeroDivisionError' in done.stdout
+    assert {k: r['status'] for k, r in results(tmp_path).items()} == {'a': 'failed', 'b': 'ok'}
+    assert 'ZeroDivisionError' in next(tmp_path.glob('_runs/a/*/report.html')).read_text()
+
+
+@pytest.mark.notebook
+def test_a_figure_that_drifts_fails(book, tmp_path):
+    top = book(a=['STEPS = 5', RECORD])
+    (top/'tests/expected/laptop').mkdir(parents=True)
+    (top/'tests/expected/laptop/a.json').write_text('{"steps": {"value": 4, "abs": 0.5, "why": "x"}, "gone": {"min": 1}}')
+    done = visft('run', 'a', book=top, cwd=tmp_path)
+    assert done.returncode == 1 and 'differs' in done.stdout and 'missing' in done.stdout
+
+
+@pytest.mark.notebook
+def test_an_interruption_reaches_the_kernel_and_keeps_what_finished(book, tmp_path):
+    wait = ('import time\nopen("started", "w").close()\n'
+            'try: time.sleep(60)\nexcept KeyboardInterrupt: open("checkpoint", "w").close(); raise')
+    top = book(a=['STEPS = 5', 'print(STEPS)'], b=['STEPS = 5', 'print(STEPS)', wait])
+    child = visft('run', 'all', book=top, cwd=tmp_path, wait=False)
+    deadline = time.time() + 90
+    while not list(tmp_path.glob('_runs/b/*/started')) and time.time() < deadline and child.poll() is None: time.sleep(.2)
+    child.send_signal(signal.SIGINT)
+    said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert {k: r['status'] for k, r in results(tmp_path).items()} == {'a': 'ok', 'b': 'interrupted'}
+    assert list(tmp_path.glob('_runs/b/*/checkpoint')) and 'Traceback' not in said[1]
+
+
+@pytest.mark.notebook
+def test_save_writes_outputs_once(book, tmp_path):
+    top = book(a=['STEPS = 5', RECORD, 'import os; print(os.getcwd())'])
+    first = visft('run', 'a', '--save', book=top, cwd=tmp_path)
+    saved = (top/'nbs/a.ipynb').read_text()
+    assert 'saved' in first.stdout and '"steps": 5' in saved and str(tmp_path) not in saved and 'papermill' not in saved
+    assert json.loads((top/'tests/expected/laptop/a.json').read_text())['_run']['cores'] >= 1
+    second = visft('run', 'a', '--save', book=top, cwd=tmp_path)
+    assert 'unchanged' in second.stdout and (top/'nbs/a.ipynb').read_text() == saved
+
+
+def test_save_refuses_other_profiles():
+    with pytest.raises(InputError, match='laptop or night'): save_run(Run('00_core', 'smoke', status='ok'))
+    with pytest.raises(InputError, match='no parameter set by hand'): save_run(Run('00_core', 'laptop', {'SEED': 3}, status='ok'))
+
+
+@pytest.mark.parametrize('args, words', [
+    (['run', 'tuor'], ['tour', 'did you mean']), (['run', 'core', '--profile', 'smok'], ['smoke']),
+    (['run', 'core', '-p', 'SED=1'], ['SEED']), (['run', 'core', '-p', 'SEED=one'], ['SEED', 'str', 'int']),
+    (['run', 'core', '-p', 'SEED'], ['NAME=VALUE']), (['run', 'core', '--workers', '0'], ['workers']),
+    (['run', 'core', '--out', '/proc/none'], ['--out']), (['data', 'get', 'minst5k'], ['mnist5k']),
+    (['predict', 'no.onnx', 'no.png'], ['no.onnx']), (['list', 'cmn'], ['cnn'])])
+def test_bad_arguments_get_one_sentence(args, words, tmp_path):
+    done = visft(*args, cwd=tmp_path)
+    said = done.stderr
+    assert done.returncode == 2 and 'Traceback' not in said and all(w in said for w in words), said
+    assert not list(tmp_path.rglob('*.ipynb'))
+
+
+def test_find_notebooks_takes_short_names():
+    names = list(notebooks())
+    assert find_notebooks('core') == ['00_core'] and find_notebooks('nbs/tour.ipynb') == ['tour']
+    assert find_notebooks('robust') == [n for n in names if n.startswith('4_robust/')]
+    assert 'index' not in find_notebooks('all')
+
+
+@pytest.mark.parametrize('ini, words', [
+    ('[smoke a]\nSTEP = 1\n', 'no parameter STEP'), ('[smoke]\nSTEPS = "x"\n', 'type str'), ('[smokes]\nSTEPS = 1\n', 'did you mean smoke'),
+    ('[smoke]\nSTEPS = one\n', 'no Python literal'), ('[smoke b]\nSTEPS = 1\n', 'no such notebook'), ('[laptop]\nSTEPS = 1\n', 'change it there'),
+    ('[smoke]\nSTEPS = 1\n[night]\nSTEPS = 2\n', 'sorted'), ('[smoke]\nEPOCHS = 1\n', 'no notebook has')])
+def test_the_gate_names_each_fault(book, ini, words):
+    top = book(a=['STEPS = 5', 'print(STEPS)'])
+    assert check_settings(top) == []
+    (top/'settings.ini').write_text(ini)
+    assert any(words in f for f in check_settings(top)), check_settings(top)
+
+
+def test_the_gate_finds_dead_parameters(book):
+    top = book(a=['STEPS = 5\nRATE = 1.', 'STEPS = 6; print(STEPS)'])
+    assert len(check_settings(top)) == 2
+
+
+def test_a_whole_number_will_do_for_a_float(book):
+    top = book(a=['RATE = 0.5', 'print(RATE)'])
+    (top/'settings.ini').write_text('')
+    value = overrides('a', 'laptop', {'RATE': 1}, top)['RATE']
+    assert value == 1.0 and isinstance(value, float)
+
+
+def test_list_and_doctor_answer(tmp_path):
+    listed = visft('list', cwd=tmp_path)
+    assert listed.returncode == 0 and all(n in listed.stdout for n in notebooks() if n != 'index')
+    assert 'VISFT_DATA' in visft('doctor', cwd=tmp_path).stdout
+
+
+def test_the_tour_is_the_default(): assert 'tour' in notebooks() and read_notebook(notebooks()['tour'])['cells']

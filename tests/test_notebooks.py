@@ -1,0 +1,130 @@
+"Every notebook runs from the wheel in an empty folder, and what stands saved in `nbs/` is what is expected."
+import json, os, re, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+from visft_nb.course.book import notebooks, read_notebook, sync_headers, wrong_imports
+from visft_nb.course.profiles import check_settings, parameters
+from visft_nb.course.records import collect, compare, load_expected
+
+NAMES = list(notebooks())
+RUN = [n for n in NAMES if n != 'index']
+
+
+@pytest.fixture(scope='session')
+def smoke(wheel_env, tmp_path_factory):
+    "All notebooks at smoke scale: the command's output, the records of each, the folder it ran in."
+    cwd = tmp_path_factory.mktemp('empty')
+    done = subprocess.run([sys.executable, '-m', 'visft_nb.course.cli', 'run', 'all', '--profile', 'smoke', '--workers', '2'], env=wheel_env,
+                          cwd=cwd, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    return done, {p.parent.parent.name: json.loads(p.read_text()) for p in cwd.glob('_runs/*/*/records.json')}, cwd
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize('name', RUN)
+def test_runs_from_the_wheel(smoke, name):
+    run = smoke[1].get(name.replace('/', '__'))
+    assert run, f'{name} left no records: {smoke[0].stderr}'
+    wrong = [r for r in run['rows'] if r['verdict'] != 'ok']
+    assert run['status'] == 'ok', f"{run['status']}: {run['error']} {wrong}"
+
+
+@pytest.mark.notebook
+def test_leaves_no_file_outside_cache_and_runs(smoke, wheel_env):
+    done, _, cwd = smoke
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert [p.name for p in cwd.iterdir()] == ['_runs']
+    home = Path(wheel_env['HOME'])
+    assert [p for p in home.rglob('*') if p.is_file() and home/'.cache' not in p.parents] == []
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_saved_figures_are_the_expected_ones(name):
+    nb, profile = read_notebook(notebooks()[name]), 'laptop'
+    wrong = [r for r in compare(collect(nb), load_expected(name, profile)) if r['verdict'] != 'ok']
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_saved_notebook_is_light_and_clean(name):
+    path = notebooks()[name]
+    nb, text = read_notebook(path), path.read_text()
+    assert len(text) < 500_000
+    assert not re.search(r'/(work|root|tmp|home)/[A-Za-z0-9_.]', text), 'a path of this machine'
+    code = [c for c in nb['cells'] if c['cell_type'] == 'code' and c['source'].strip()]
+    assert any(c['outputs'] for c in code), 'saved without outputs: run `visft run NOTEBOOK --save`'
+    assert not any(o['output_type'] == 'error' for c in code for o in c['outputs'])
+    pictures = [o for c in code for o in c['outputs'] if 'image/png' in o.get('data', {})]
+    assert all(o['metadata'].get('image/png', {}).get('alt') for o in pictures), 'a picture without alternative text'
+    assert max(len(c['source'].splitlines()) for c in code) <= 40, 'a cell of over 40 lines'
+    assert not any(re.search(r'\bif\b.*\b(smoke|PROFILE)\b', c['source']) for c in code if not path.stem.endswith('profiles')), 'branches on the profile'
+    assert re.match(r'# .+\n\n> .+', nb['cells'][0]['source']), 'the first cell is a title and one line behind ">"'
+
+
+def test_parameters_and_settings_agree(): assert check_settings() == []
+
+
+def test_every_lesson_has_parameters(): assert [n for n in RUN if not parameters(notebooks()[n])] == []
+
+
+def test_modules_import_downwards(root): assert wrong_imports(root/'visft_nb') == []
+
+
+@pytest.fixture(scope='session')
+def copy(root, tmp_path_factory):
+    "A copy of what nbdev reads and writes."
+    top = tmp_path_factory.mktemp('copy')
+    for d in ('nbs', 'visft_nb'): shutil.copytree(root/d, top/d, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for f in ('pyproject.toml', 'README.md', 'settings.ini', 'LICENSE'): shutil.copy(root/f, top)
+    return top
+
+
+def _nbdev(command, cwd):
+    done = subprocess.run([str(Path(sys.executable).parent/command)], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def _files(top, pattern): return {p.relative_to(top).as_posix(): p.read_text() for p in top.rglob(pattern) if '__pycache__' not in p.parts}
+
+
+def test_package_is_what_the_notebooks_export(root, copy):
+    _nbdev('nbdev-export', copy)
+    assert _files(copy/'visft_nb', '*.py') == _files(root/'visft_nb', '*.py'), 'edit the notebooks, then run nbdev-export'
+
+
+def test_notebooks_are_clean_and_headed(root, copy):
+    _nbdev('nbdev-clean', copy)
+    assert sync_headers(copy) == [], 'run `visft sync`'
+    changed = [n for n, text in _files(copy/'nbs', '*.ipynb').items() if json.loads(text) != json.loads((root/'nbs'/n).read_text())]
+    assert changed == [], 'run nbdev-clean'
+
+
+def test_clean_keeps_tags_and_grader_metadata(root, tmp_path):
+    for f in ('pyproject.toml', 'README.md'): shutil.copy(root/f, tmp_path)
+    (tmp_path/'nbs').mkdir()
+    grader = dict(grade=True, grade_id='a', points=2, solution=False, locked=True, schema_version=3)
+    cell = dict(cell_type='code', id='aa', execution_count=3, source='A = 1', outputs=[], metadata=dict(tags=['parameters'], nbgrader=grader, cellView='form', junk=1))
+    picture = dict(output_type='display_data', data={'image/png': 'aGk='}, metadata={'image/png': dict(alt='a digit'), 'junk': 1})
+    shown = dict(cell_type='code', id='bb', execution_count=4, source='A', metadata={}, outputs=[picture])
+    nb = dict(cells=[cell, shown], metadata=dict(kernelspec=dict(name='python3', display_name='x', language='python'), accelerator='GPU', junk=1), nbformat=4, nbformat_minor=5)
+    (path := tmp_path/'nbs/a.ipynb').write_text(json.dumps(nb))
+    _nbdev('nbdev-clean', tmp_path)
+    new = json.loads(path.read_text())
+    assert new['cells'][0]['metadata'] == dict(tags=['parameters'], nbgrader=grader, cellView='form') and new['cells'][0]['execution_count'] is None
+    assert new['cells'][1]['outputs'][0]['metadata'] == {'image/png': dict(alt='a digit')}
+    assert new['metadata']['accelerator'] == 'GPU' and 'junk' not in new['metadata']
+
+
+def test_import_is_light_and_lazy():
+    code = "import sys, visft_nb, visft_nb.cnn, visft_nb.pretrain, visft_nb.robust; print([m for m in ('torch', 'matplotlib', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+
+def test_wheel_carries_the_book(wheel_env, tmp_path):
+    code = "import visft_nb, visft_nb.course.book as b; print(b.book_dir()); print(visft_nb.__file__)"
+    book, package = subprocess.run([sys.executable, '-c', code], env=wheel_env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+    assert package.startswith(wheel_env['PYTHONPATH']) and book.startswith(wheel_env['PYTHONPATH'])
+    inside = {p.relative_to(book).as_posix() for p in Path(book).rglob('*') if p.is_file()}
+    assert {f'nbs/{n}.ipynb' for n in NAMES} <= inside and 'settings.ini' in inside
