@@ -26,7 +26,7 @@ def conv_size(
     "How many places a kernel finds along one axis (Dumoulin & Visin 2016, arXiv:1603.07285)."
     return (size + 2*padding - dilation*(kernel - 1) - 1)//stride + 1
 
-# %% ../../nbs/1_cnn/01_forward.ipynb #9b7916ca
+# %% ../../nbs/1_cnn/01_forward.ipynb #cddd29ea
 def draw_conv(
     size:int=6,     # rows and columns of the input
     kernel:int=3,   # rows and columns of the kernel
@@ -48,17 +48,17 @@ def draw_conv(
     colour = lambda r, c: '#f0a030' if (r, c) in read else '#ffffff' if r in inside and c in inside else '#dddddd'
     _draw_cells(axes[0], full, colour)
     _draw_cells(axes[1], out, lambda r, c: '#f0a030' if (r, c) == (row, col) else '#cfe3f5')
-    axes[0].set_title(f'input {size}, k={kernel} s={stride} p={padding} d={dilation}', fontsize=8)
+    axes[0].set_title(f'input {size} x {size}\nk={kernel} s={stride} p={padding} d={dilation}', fontsize=8)
     axes[1].set_title(f'output {out} x {out}', fontsize=8)
     return axes[0].figure
 
-# %% ../../nbs/1_cnn/01_forward.ipynb #e33b09f9
+# %% ../../nbs/1_cnn/01_forward.ipynb #b4e7e7fa
 def _draw_cells(ax, n, colour):
     "An n x n board, `colour(row, column)` for each cell."
     from matplotlib.patches import Rectangle
     for r in range(n):
         for c in range(n): ax.add_patch(Rectangle((c, n - 1 - r), 1, 1, facecolor=colour(r, c), edgecolor='#888888', lw=.6))
-    ax.set_xlim(0, n); ax.set_ylim(0, n); ax.set_aspect('equal'); ax.axis('off')
+    ax.set_xlim(-.1, n + .1); ax.set_ylim(-.1, n + .1); ax.set_aspect('equal'); ax.axis('off')
 
 def _too_large(kernel, dilation, size, padding):
     span = [d*(k - 1) + 1 for k, d in zip(kernel, dilation)]
@@ -319,7 +319,7 @@ def linear(
     y = x @ w.T
     return (y if b is None else y + b), (x, w, b is not None)
 
-# %% ../../nbs/1_cnn/01_forward.ipynb #975a6f9e
+# %% ../../nbs/1_cnn/01_forward.ipynb #e68aa9b9
 def softmax_cross_entropy(
     logits, # (N, K)
     labels, # integers (N,), 0 … K-1
@@ -333,7 +333,7 @@ def softmax_cross_entropy(
         raise InputError(f"labels run from {labels.min()} to {labels.max()}, expected 0 to {k - 1} for logits {logits.shape}: do the classes start at 1?")
     z = logits - logits.max(1, keepdims=True)
     logp = z - np.log(np.exp(z).sum(1, keepdims=True))
-    return float(-logp[np.arange(len(z)), labels].mean()), (logp, labels)
+    return 0.0 - float(logp[np.arange(len(z)), labels].mean()), (logp, labels)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #735da9db
 def mse(

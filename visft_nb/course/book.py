@@ -114,8 +114,16 @@ def sync_headers(
         changed.append(name)
     return changed
 
-# %% ../../nbs/course/00_book.ipynb #f020cffe
+# %% ../../nbs/course/00_book.ipynb #992b4e86
 ORDER = ['core', 'data', 'train', 'metrics', 'plot', 'deploy', 'cnn', 'pretrain', 'finetune', 'robust', 'generate', 'reproduce', 'course']
+
+def _targets(node, here):
+    "What an import statement of the module `here` names, as paths inside the package; nbdev writes relative imports."
+    if isinstance(node, ast.Import): return [a.name.split('.')[1:] for a in node.names if a.name.startswith('visft_nb.')]
+    if not isinstance(node, ast.ImportFrom): return []
+    base = ['visft_nb', *here[:-node.level]] if node.level else []
+    whole = base + (node.module or '').split('.') if node.module else base
+    return [whole[1:] or [a.name] for a in node.names] if whole[:1] == ['visft_nb'] else []
 
 def wrong_imports(
     package:Path,   # the folder of the package
@@ -126,8 +134,6 @@ def wrong_imports(
         here = path.relative_to(package).with_suffix('').parts
         if here[0] not in ORDER: continue
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-            targets = [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else \
-                      [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            rooms = [t.split('.')[1] for t in targets if t.startswith('visft_nb.')]
-            wrong += [f"{'.'.join(here)} imports {r}" for r in rooms if r in ORDER and ORDER.index(r) > ORDER.index(here[0])]
+            rooms = {t[0] for t in _targets(node, here) if t}
+            wrong += [f"{'.'.join(here)} imports {r}" for r in sorted(rooms) if r in ORDER and ORDER.index(r) > ORDER.index(here[0])]
     return wrong
