@@ -1,5 +1,6 @@
 "The docs site: what is on it, what must not be, and where every link of it leads."
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ def notebook(*cells):
 
 
 def copy_book(to):
+    to.mkdir(parents=True)
     for name in ('nbs', '_quarto.yml', 'settings.ini', 'pyproject.toml'):
         path = BOOK/name
         if path.is_dir(): shutil.copytree(path, to/name, ignore=shutil.ignore_patterns('.*'))
@@ -33,26 +35,34 @@ def copy_book(to):
     return to
 
 
+TMP = Path(tempfile.gettempdir())/f'visft_site_{os.getpid()}'
+
+
 @cache
-def built():
-    "The site of the real book, with a solution planted among its assignments; built once."
-    tmp = Path(tempfile.mkdtemp(prefix='visft_site_'))
-    book = copy_book(tmp/'book')
+def build():
+    "The real book's site, with a solution planted among its assignments, or why it cannot be built: once for all tests."
+    book = copy_book(TMP/'book')
     plant = book/'nbs/assignments/release/99_planted.ipynb'
     plant.parent.mkdir(parents=True, exist_ok=True)
     plant.write_text(notebook(('markdown', f'# {SECRET}'), ('code', f'answer = "{SECRET}"')))
     (book/'nbs/assignments/98_planted.ipynb').write_text(plant.read_text())
     (book/'nbs/assignments/notes.txt').write_text(SECRET)
     before = {p: p.read_bytes() for p in book.rglob('*') if p.is_file()}
-    site = docs.build_docs(tmp/'site', book)
+    try: site = docs.build_docs(TMP/'site', book)
+    except InputError as e: return e
     assert {p: p.read_bytes() for p in book.rglob('*') if p.is_file()} == before, 'the build changed the book'
+    return site
+
+
+def built():
+    if isinstance(site := build(), InputError): pytest.fail(str(site))
     return site
 
 
 @pytest.fixture(scope='session', autouse=True)
 def clean_up():
     yield
-    if built.cache_info().currsize: shutil.rmtree(built().parent)
+    shutil.rmtree(TMP, ignore_errors=True)
 
 
 class Page(HTMLParser):
@@ -181,7 +191,7 @@ def test_home_shows_the_map_of_now():
     want = docs.course_map().data
     saved = [''.join(o['data']['text/markdown']) for c in read_notebook(BOOK/'nbs/index.ipynb')['cells'] for o in c.get('outputs', [])
              if 'text/markdown' in o.get('data', {})]
-    assert saved == [want], 'nbs/index.ipynb is older than the course: run `visft run index --save`'
+    assert saved == [want], 'nbs/index.ipynb is older than the course: python -c "from visft_nb.course.docs import sync_map; sync_map()"'
     text = (built()/'index.html').read_text()
     assert all(f'href="{page}"' in text or f'href="./{page}"' in text for name, page in docs.page_paths().items())
 
@@ -206,7 +216,7 @@ def toy(tmp_path):
 
 def test_a_chapter_that_the_configuration_does_not_know_is_listed(toy):
     assert docs.chapters(toy) == [('', ['index']), ('A', ['1_a/02_b'])]
-    assert docs.course_map(toy).data.splitlines()[2:] == ['| A | [A title \\| with a bar](1_a/02_b.ipynb) | Do b |']
+    assert docs.course_map(toy).data.splitlines()[2:] == ['| **A** | |', '| [A title \\| with a bar](1_a/02_b.ipynb) | Do b |']
 
 
 def test_outputs_on_the_page(toy):

@@ -7,7 +7,7 @@ __all__ = ['COLORS', 'MARKERS', 'STYLE', 'figure', 'Picture', 'picture', 'show',
            'watched', 'LivePlot', 'plot_curves', 'plot_intervals', 'plot_confusion', 'plot_embedding',
            'plot_reliability']
 
-# %% ../nbs/04_plot.ipynb #bf6ea4af
+# %% ../nbs/04_plot.ipynb #ef525183
 import base64, io, math, os, sys, time
 from collections.abc import Mapping
 
@@ -18,6 +18,7 @@ from cycler import cycler
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from .core import InputError, lookup
 
@@ -53,18 +54,16 @@ class Picture:
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {'image/png': base64.b64encode(self.png).decode(), 'text/plain': self.alt}, {'image/png': {'alt': self.alt}}
 
-# %% ../nbs/04_plot.ipynb #a58cb353
+# %% ../nbs/04_plot.ipynb #f755f6de
 def _png(fig, dpi):
     "The figure as PNG, small: with a palette where that loses nothing."
     from PIL import Image
     buffer = io.BytesIO()
     fig.savefig(buffer, format='png', dpi=dpi, facecolor='white', bbox_inches='tight', pad_inches=.12)
     image = Image.open(buffer).convert('RGB')
-    if colors := image.getcolors(256):
-        table = {c: i for i, (_, c) in enumerate(sorted(colors, reverse=True))}
-        index = bytes(table[p] for p in map(tuple, np.asarray(image).reshape(-1, 3).tolist()))
-        image = Image.frombytes('P', image.size, index)
-        image.putpalette([v for c in table for v in c])
+    few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    off = np.abs(np.asarray(image, int) - np.asarray(few.convert('RGB'), int))
+    if off.mean() < .3 and off.max() < 16: image = few
     out = io.BytesIO()
     image.save(out, 'PNG', optimize=True)
     return out.getvalue()
@@ -180,7 +179,7 @@ def _batch(images, titles, masks, boxes):
     if titles is not None: titles = [str(t.item() if isinstance(t, torch.Tensor) and t.ndim == 0 else t) for t in titles]
     return images, titles, masks, boxes
 
-# %% ../nbs/04_plot.ipynb #fa30d905
+# %% ../nbs/04_plot.ipynb #16934269
 @mpl.rc_context(STYLE)
 def show_images(
     images,             # (N, C, H, W), (N, H, W, C) or (N, H, W) tensor or array, a list of images, or an `Images`; uint8, or float in [0, 1]
@@ -203,18 +202,22 @@ def show_images(
     n, w = len(images), max(x.shape[1] for x in images)
     cols = max(1, min(n, cols or math.ceil(math.sqrt(2*n))))
     lines = max(t.count('\n') + 1 for t in titles) if titles else 0
-    sheet, corners = _tiles(images, cols, math.ceil(lines*w*.15/size))
+    sheet, corners = _tiles(images, cols, math.ceil(lines*w*.16/size))
     fig, ax = (None, ax) if ax is not None else figure(width=size*sheet.shape[1]/w, height=size*sheet.shape[0]/w)
     ax.imshow(sheet, interpolation='nearest' if w*3 < size*80*2 else 'antialiased'); ax.set_axis_off()
-    for i, (y, x) in enumerate(corners): _label(ax, x, y, images[i].shape[1], w, titles[i] if titles else '', wrong is not None and wrong[i], None if boxes is None else boxes[i])
+    for i, (y, x) in enumerate(corners):
+        if titles: _title(ax, x + (images[i].shape[1] - 1)/2, y - .5 - .03*w, titles[i], wrong is not None and wrong[i])
+        if boxes is not None: _boxes(ax, x, y, boxes[i])
     if fig is not None: show(fig, alt or _images_alt(n, titles, masks, boxes))
 
-# %% ../nbs/04_plot.ipynb #466340a8
-def _label(ax, x, y, width, w, title, wrong, boxes):
-    "The title above one tile and the boxes in it."
-    if title:
-        ax.text(x + width/2, y - .03*w, title, ha='center', va='bottom', fontsize=8, linespacing=1, color=COLORS[1] if wrong else 'black', weight='bold' if wrong else 'normal')
-    for k, (x0, y0, x1, y1) in enumerate(() if boxes is None else _array(boxes).reshape(-1, 4)):
+# %% ../nbs/04_plot.ipynb #ee77a790
+def _title(ax, x, y, text, wrong):
+    "The title above one tile."
+    ax.text(x, y, text, ha='center', va='bottom', fontsize=8, linespacing=1, color=COLORS[1] if wrong else 'black', weight='bold' if wrong else 'normal')
+
+def _boxes(ax, x, y, boxes):
+    "The boxes in one tile whose first pixel is (x, y)."
+    for k, (x0, y0, x1, y1) in enumerate(_array(boxes).reshape(-1, 4)):
         ax.add_patch(Rectangle((x + x0 - .5, y + y0 - .5), x1 - x0, y1 - y0, fill=False, lw=1.5, ec=COLORS[(k + 1) % len(COLORS)]))
 
 # %% ../nbs/04_plot.ipynb #b1e59021
@@ -236,48 +239,51 @@ def running_mean(
         out.append(m/(1 - beta**t))
     return np.array(out)
 
-# %% ../nbs/04_plot.ipynb #343d9672
-_ASIDE = ('epoch', 'step', 'steps', 'lr', 'seconds', 'time', 'best', 'batch')
+# %% ../nbs/04_plot.ipynb #70324b5b
+_ASIDE = ('epoch', 'step', 'lr', 'norm', 'seconds')   # columns that are no curve of their own
 
 def _number(v): return isinstance(v, int | float | np.number) and not isinstance(v, bool) and math.isfinite(v)
 
-# %% ../nbs/04_plot.ipynb #461f3d72
+# %% ../nbs/04_plot.ipynb #a0123c40
 def _part(history, part):
     "The steps or epochs of a history as a list of dicts."
     rows = history.get(part) if isinstance(history, Mapping) else getattr(history, part, None)
-    if rows is None: raise InputError(f"{type(history).__name__} has no .{part}: pass the History that fit returns, or a dict with 'steps' and 'epochs'.")
+    if rows is None:
+        raise InputError(f"{type(history).__name__} has no .{part}: pass the History that fit returns, or a dict with 'steps' and 'epochs'.")
     if hasattr(rows, 'to_dict'): return rows.to_dict('records')
     if isinstance(rows, Mapping): return [dict(zip(rows, v)) for v in zip(*rows.values())]
     return [r if isinstance(r, Mapping) else dict(zip(('loss', 'lr'), np.atleast_1d(r).tolist())) for r in rows]
 
-# %% ../nbs/04_plot.ipynb #3fc1e9c1
+# %% ../nbs/04_plot.ipynb #33231841
 def _curves(history):
     "The curves of a history, {name: (x, y)}: losses, then metrics; x counts steps."
     steps, epochs = _part(history, 'steps'), _part(history, 'epochs')
     each = len(steps)/max(len(epochs), 1) or 1   # steps of an epoch, where the rows do not say
     found = {'loss of each step': [(i, r.get('loss')) for i, r in enumerate(steps, 1)]}
-    for name in dict.fromkeys(k for r in epochs for k in r if k not in _ASIDE):
+    for name in dict.fromkeys(k for r in epochs for k in r if k not in _ASIDE and not (k == 'loss' and steps)):
         found[name.replace('_', ' ')] = [(r.get('step', i*each), r.get(name)) for i, r in enumerate(epochs, 1)]
     found = {k: np.array([(x, y) for x, y in v if _number(y)], float).T for k, v in found.items() if any(_number(y) for _, y in v)}
     return {k: v for k, v in found.items() if 'loss' in k}, {k: v for k, v in found.items() if 'loss' not in k}
 
-# %% ../nbs/04_plot.ipynb #a5270d75
+# %% ../nbs/04_plot.ipynb #4c723894
+def _smooth(y): return running_mean(y, 1 - 1/max(5, len(y)/40))
+
 def _draw_history(axes, losses, metrics):
     "Losses in the first axes, metrics in the second, if there is one."
     for ax, curves, what in zip(axes, (losses, metrics), ('loss', 'metric')):
-        for i, (name, (x, y)) in enumerate(curves.items()):
-            if name == 'loss of each step':
-                ax.plot(x, y, color=COLORS[0], alpha=.25, lw=.7); ax.plot(x, running_mean(y), color=COLORS[0], label='training, running mean')
-            else: ax.plot(x, y, color=COLORS[(i or what == 'metric') and i + (what == 'metric')], marker=MARKERS[i], label=name)
+        for i, (name, (x, y)) in enumerate(curves.items(), what == 'metric'):
+            if name != 'loss of each step': ax.plot(x, y, color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], label=name); continue
+            thin = slice(None, None, max(1, len(x)//2000))
+            ax.plot(x[thin], y[thin], color='#b9d3e6', lw=.7)
+            ax.plot(x[thin], _smooth(y)[thin], color=COLORS[0], label='training, running mean')
         ax.set(xlabel='step', ylabel=what)
         if curves: ax.legend()
 
-# %% ../nbs/04_plot.ipynb #d9b42864
+# %% ../nbs/04_plot.ipynb #e818fab1
 def _history_alt(losses, metrics):
     "A sentence with the first and the last figure of each curve."
-    said = [f"{k} goes from {(running_mean(y) if k == 'loss of each step' else y)[0]:.3g} to {(running_mean(y) if k == 'loss of each step' else y)[-1]:.3g}"
-            for k, (_, y) in (losses | metrics).items()]
-    return f"Training curves: {'; '.join(said) or 'nothing yet'}."
+    curves = {k: _smooth(y) if k == 'loss of each step' else y for k, (_, y) in (losses | metrics).items()}
+    return f"Training curves: {'; '.join(f'{k} goes from {y[0]:.3g} to {y[-1]:.3g}' for k, y in curves.items()) or 'nothing yet'}."
 
 # %% ../nbs/04_plot.ipynb #fb29f15c
 @mpl.rc_context(STYLE)
@@ -343,18 +349,25 @@ class LivePlot:
         self.draw(history)
         self.handle = None   # a second `fit` starts a picture of its own
 
-# %% ../nbs/04_plot.ipynb #2f006e18
+# %% ../nbs/04_plot.ipynb #55a43c8f
 def _finite(name, *arrays):
     "The arrays as float NumPy, all of one length; else `InputError`."
     out = [None if a is None else np.asarray(_array(a), float) for a in arrays]
     first = np.atleast_1d(out[0]).shape
     for a in out:
         if a is None: continue
-        if a.ndim and a.shape != first: raise InputError(f"{name!r} has arrays of shapes {first} and {a.shape}: give x, mean and half-width of one length.")
-        if np.isinf(a).any() or (a is out[0] and np.isnan(a).any()): raise InputError(f"{name!r} holds NaN or infinity: a run diverged, or a figure was divided by 0.")
+        if a.ndim and a.shape != first:
+            raise InputError(f"{name!r} has arrays of shapes {first} and {a.shape}: give x, mean and half-width of one length.")
+        if np.isinf(a).any() or np.isnan(a).all(): raise InputError(f"{name!r} holds infinity or nothing but NaN: a run diverged, or a figure was divided by 0.")
     return out
 
-# %% ../nbs/04_plot.ipynb #882e5781
+# %% ../nbs/04_plot.ipynb #e29cbb0e
+def _ticks(ax, at):
+    "Ticks at the abscissae that were measured, and at no other."
+    ax.set_xticks(at, [f'{v:g}' for v in at])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+# %% ../nbs/04_plot.ipynb #39aca8ee
 @mpl.rc_context(STYLE)
 def plot_curves(
     curves,             # {name: (x, mean)} or {name: (x, mean, half)}: half-width of the interval, one number or one for each x
@@ -374,12 +387,13 @@ def plot_curves(
         ax.plot(x, mean, color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)] if len(mean) <= 30 else None, label=name)
         if half is not None: ax.fill_between(x, mean - half, mean + half, color=COLORS[i % len(COLORS)], alpha=.2, lw=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, title=title)
+    if xscale == 'log' and len(at := np.unique(np.concatenate([x for x, _, _ in curves.values()]))) <= 8: _ticks(ax, at)
     if ylim is not None: ax.set_ylim(*ylim)
     if len(curves) > 1: ax.legend()
-    ends = '; '.join(f'{k} from {m[0]:.3g} to {m[-1]:.3g}' for k, (_, m, _) in curves.items())
+    ends = '; '.join(f'{k} from {m[~np.isnan(m)][0]:.3g} to {m[~np.isnan(m)][-1]:.3g}' for k, (_, m, _) in curves.items())
     if fig is not None: show(fig, alt or f"{ylabel or 'Curves'} against {xlabel or 'x'}: {ends}.")
 
-# %% ../nbs/04_plot.ipynb #87ce7900
+# %% ../nbs/04_plot.ipynb #6dba774e
 @mpl.rc_context(STYLE)
 def plot_intervals(
     values,             # {name: (mean, half)}: half-width of the interval, or (low, high) bounds as (mean, low, high)
@@ -392,17 +406,21 @@ def plot_intervals(
     if not values: raise InputError("plot_intervals got no value: give {name: (mean, half)}.")
     for k, v in values.items(): _finite(k, v)
     fig, ax = (None, ax) if ax is not None else figure(width=4.4, height=.7 + .3*len(values))
-    for i, (mean, low, high) in enumerate(values.values()): ax.plot([low, high], [i, i], color=COLORS[0], lw=2), ax.plot([mean], [i], 'o', color=COLORS[0], ms=6)
+    for i, (mean, low, high) in enumerate(values.values()):
+        ax.plot([low, high], [i, i], color=COLORS[0], lw=2)
+        ax.plot([mean], [i], 'o', color=COLORS[0], ms=6)
     ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel, ylim=(len(values) - .5, -.5))
-    if fig is not None: show(fig, alt or f"{xlabel or 'Figures'} with intervals: " + '; '.join(f'{k} {m:.4g} ({a:.4g} to {b:.4g})' for k, (m, a, b) in values.items()) + '.')
+    said = '; '.join(f'{k} {m:.4g} ({a:.4g} to {b:.4g})' for k, (m, a, b) in values.items())
+    if fig is not None: show(fig, alt or f"{xlabel or 'Figures'} with intervals: {said}.")
 
-# %% ../nbs/04_plot.ipynb #3a04e320
+# %% ../nbs/04_plot.ipynb #640fc009
 def _square(frame):
     "The counts of a confusion matrix and its class names; else `InputError`."
     counts = np.asarray(_array(getattr(frame, 'values', frame)), float)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
         raise InputError(f"A confusion matrix has as many rows as columns, this has shape {counts.shape}: pass what confusion_matrix returns.")
-    if not np.isfinite(counts).all() or (counts < 0).any(): raise InputError("The confusion matrix holds NaN or negative counts: pass counts, rows are the truth.")
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise InputError("The confusion matrix holds NaN or negative counts: pass counts, rows are the truth.")
     return counts, [str(c) for c in getattr(frame, 'columns', range(len(counts)))]
 
 # %% ../nbs/04_plot.ipynb #5584a400
@@ -413,8 +431,8 @@ def _confusion_alt(counts, names):
     worst = f"most often {names[i]} is taken for {names[j]} ({off[i, j]:g} times)" if off.any() else "no class is taken for another"
     return f"Confusion matrix of {len(names)} classes: {100*np.trace(counts)/max(counts.sum(), 1):.1f} % on the diagonal; {worst}."
 
-# %% ../nbs/04_plot.ipynb #450dfbba
-@mpl.rc_context(STYLE | {'axes.grid': False})
+# %% ../nbs/04_plot.ipynb #ddfef3ef
+@mpl.rc_context(STYLE)
 def plot_confusion(
     frame,              # confusion matrix (C, C): DataFrame of `visft_nb.metrics.confusion_matrix`, or counts; rows are the truth
     alt:str|None=None,  # alternative text; None tells the diagonal and the worst confusion
@@ -424,21 +442,24 @@ def plot_confusion(
     counts, names = _square(frame)
     n, share = len(names), counts/np.maximum(counts.sum(1, keepdims=True), 1)
     fig, ax = (None, ax) if ax is not None else figure(width=1.2 + .34*n, height=.9 + .32*n)
-    ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
-    if n <= 25:
-        for i, j in np.argwhere(counts > 0): ax.text(j, i, f'{counts[i, j]:g}', ha='center', va='center', fontsize=7.5, color='white' if share[i, j] > .55 else 'black')
+    ax.imshow(share, cmap='Blues', vmin=0, vmax=1); ax.grid(False)
+    for i, j in np.argwhere(counts > 0) if n <= 25 else ():
+        ax.text(j, i, f'{counts[i, j]:g}', ha='center', va='center', fontsize=8, color='white' if share[i, j] > .55 else 'black')
     ax.set(xticks=range(n), yticks=range(n), xlabel='predicted', ylabel='true')
-    ax.set_xticklabels(names, rotation=90 if max(map(len, names)) > 3 else 0); ax.set_yticklabels(names)
+    ax.set_yticklabels(names)
+    ax.set_xticklabels(names, rotation=90 if max(map(len, names)) > 3 else 0)
     if fig is not None: show(fig, alt or _confusion_alt(counts, names))
 
-# %% ../nbs/04_plot.ipynb #0c9a275d
+# %% ../nbs/04_plot.ipynb #0bff54c1
 def _plane(z, method):
     "`z` (N, D) in two dimensions."
     if z.shape[1] == 2: return z
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
     methods = {'pca': lambda: PCA(2, random_state=0), 'tsne': lambda: TSNE(2, init='pca', random_state=0, perplexity=min(30, (len(z) - 1)/3))}
-    return lookup(method, methods, 'projection')().fit_transform(z)
+    make = lookup(method, methods, 'projection')
+    with threadpool_limits(1 if len(z) < 2000 else None): return make().fit_transform(z)   # few points: threads would wait for one another
 
 # %% ../nbs/04_plot.ipynb #9b3882dd
 def _embedding_input(z, labels):
@@ -472,7 +493,7 @@ def plot_embedding(
     ax.set(xlabel=f'{axis} 1', ylabel=f'{axis} 2', title=title)
     if fig is not None: show(fig, alt or f"{len(flat)} points of {len(np.unique(labels))} classes in the plane of two {axis}s.")
 
-# %% ../nbs/04_plot.ipynb #4d480a4b
+# %% ../nbs/04_plot.ipynb #06ab9550
 @mpl.rc_context(STYLE)
 def plot_reliability(
     frame,              # table of `visft_nb.metrics.reliability`: columns confidence, accuracy (0 to 1), count
@@ -489,6 +510,7 @@ def plot_reliability(
     ax.bar(frame.confidence, share, width=.03, color='#bbbbbb', label='share of the images')
     ax.plot([0, 1], [0, 1], color='#555555', lw=1, ls='--', label='calibrated')
     ax.plot(frame.confidence, frame.accuracy, color=COLORS[0], marker='o', label='measured')
-    ax.set(xlabel='confidence', ylabel='accuracy', xlim=(0, 1.02), ylim=(0, 1.02), title=title); ax.legend(loc='upper left')
+    ax.set(xlabel='confidence', ylabel='accuracy', xlim=(0, 1.02), ylim=(0, 1.02), title=title)
+    ax.legend(loc='upper center', bbox_to_anchor=(.5, -.2), ncols=3, columnspacing=.8, handlelength=1.3, fontsize=7.5)
     error = (share*(frame.accuracy - frame.confidence).abs()).sum()
     if fig is not None: show(fig, alt or f"Reliability: accuracy against confidence in {len(frame)} bins; expected calibration error {error:.3f}.")

@@ -4,16 +4,14 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TRACKERS', 'cross_entropy_step', 'Objective', 'train_step', 'make_optimizer', 'constant',
-           'cosine', 'onecycle', 'set_rate', 'on_device', 'make_accelerator', 'eval_mode', 'predict_logits',
-           'accuracy_percent', 'evaluate', 'History', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'rng_state',
-           'set_rng_state', 'kept_rng', 'batches_from', 'Interrupt', 'tracking', 'check_trackers', 'Run', 'note_step',
-           'tell', 'unwrapped', 'end_epoch', 'save_run', 'load_run', 'keep', 'progress', 'loop', 'check_fit',
-           'measures', 'fit', 'start', 'train_mode', 'finish']
+           'cosine', 'onecycle', 'set_rate', 'on_device', 'make_accelerator', 'eval_mode', 'predict_logits', 'evaluate',
+           'History', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'rng_state', 'set_rng_state', 'kept_rng',
+           'batches_from', 'Interrupt', 'check_trackers', 'tracking', 'Run', 'loop', 'train_mode', 'start_run', 'fit']
 
-# %% ../nbs/02_train.ipynb #7293ee05
+# %% ../nbs/02_train.ipynb #414cc068
 import json, math, os, random, signal, sys, threading
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,6 +22,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -43,9 +42,9 @@ def cross_entropy_step(
         raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the head has {logits.shape[1]} outputs, for labels 0 to {logits.shape[1] - 1}: give the model as many outputs as there are classes, and number these from 0.")
     return F.cross_entropy(logits.float(), y)
 
-# %% ../nbs/02_train.ipynb #a4bd1101
+# %% ../nbs/02_train.ipynb #580752bf
 class Objective(nn.Module):
-    "A model and its loss as one module: batch -> loss. What is prepared for devices, precision and processes is this, so the model itself stays untouched."
+    "A model and its loss as one module: batch -> loss."
     def __init__(self,
         model,                   # nn.Module
         loss=cross_entropy_step, # loss(model, batch) -> scalar; where it is an nn.Module, its parameters are trained too
@@ -90,7 +89,7 @@ OPTIMIZERS = {
     'sgd': lambda params, lr, weight_decay: torch.optim.SGD(params, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay),
 }
 
-# %% ../nbs/02_train.ipynb #0cecacd1
+# %% ../nbs/02_train.ipynb #0987bcea
 def make_optimizer(
     params,             # parameters, or a model
     name='adamw',       # a key of `OPTIMIZERS`, or a torch Optimizer, which is handed back
@@ -102,7 +101,7 @@ def make_optimizer(
     if not params: raise InputError("The model has no trainable parameter: all have requires_grad=False, or there are none; unfreeze some, e.g. model.head.requires_grad_(True).")
     if isinstance(name, torch.optim.Optimizer):
         if any(p is q for g in name.param_groups for p in g['params'] for q in params): return name
-        raise InputError("The optimizer holds none of the model's trainable parameters: make it from this model, after the last layer was replaced.")
+        raise InputError("The optimizer holds none of the model's trainable parameters: make it from this model, after its last layer was replaced.")
     if not lr > 0 or not math.isfinite(lr): raise InputError(f"lr={lr} is no rate to learn at: it must be a positive number, mostly between 1e-5 and 1.")
     return lookup(name, OPTIMIZERS, 'optimizer')(params, lr=lr, weight_decay=weight_decay)
 
@@ -150,32 +149,32 @@ def set_rate(
     for group in optimizer.param_groups: group['lr'] = group.setdefault('initial_lr', group['lr'])*factor
     return optimizer.param_groups[0]['lr']
 
-# %% ../nbs/02_train.ipynb #daff0458
+# %% ../nbs/02_train.ipynb #d0a45839
 def on_device(
-    batch,   # a tensor, or tuples, lists and dicts of them
-    device,  # where to
+    batch,       # a tensor, or tuples, lists and dicts of them
+    device,      # where to
     part=(0, 1), # this process and the number of processes: it takes its share of each batch
-):           # the same structure; images channels-last
+):               # the same structure; images channels-last
     "A batch where it is needed. Raises `InputError` for an empty one."
     if isinstance(batch, Mapping): return {k: on_device(v, device, part) for k, v in batch.items()}
     if isinstance(batch, (tuple, list)): return type(batch)(on_device(v, device, part) for v in batch)
     if not torch.is_tensor(batch) or not batch.ndim: return batch
     if len(batch) < part[1]:
-        raise InputError(f"A batch has {len(batch)} items for {part[1]} process{'es' * (part[1] > 1)}: {'give a batch size that leaves no such rest, or drop_last=True' if len(batch) else 'is the data set empty?'}.")
+        raise InputError(f"A batch has {len(batch)} items for {part[1]} process{'es' * (part[1] > 1)}: {'give a batch size that leaves no such rest, or drop_last=True.' if len(batch) else 'is the data set empty?'}")
     batch = batch[part[0]::part[1]] if part[1] > 1 else batch
     return batch.to(device, non_blocking=True, **({'memory_format': torch.channels_last} if batch.ndim == 4 else {}))
 
-# %% ../nbs/02_train.ipynb #2371c570
+# %% ../nbs/02_train.ipynb #7836756b
 def make_accelerator(
     precision='auto',  # "bf16", "fp32", or "auto": bf16 where the device is good at it
     **kwargs,          # for Accelerator
 ):                     # accelerate.Accelerator
-    "An Accelerator for this call alone: a second one in the same process may have another device or precision."
+    "An Accelerator for one training, whatever the device and precision of those before it in this process."
     device = get_device()
     precision = lookup(precision or 'auto', ['auto', 'bf16', 'fp32'], 'precision')
     mixed = 'bf16' if precision == 'bf16' or (precision == 'auto' and fast_bf16(device)) else 'no'
     old, alone = PartialState._shared_state, int(os.environ.get('WORLD_SIZE', 1)) == 1
-    if old and alone and old['device'].type != device.type: AcceleratorState._reset_state(True)
+    if old and (old['device'].type != device.type if alone else old['num_processes'] == 1): AcceleratorState._reset_state(True)
     elif AcceleratorState._shared_state.get('_mixed_precision', mixed) != mixed: AcceleratorState._reset_state()
     if device.type == 'cuda' and device.index is not None and alone: torch.cuda.set_device(device)
     return Accelerator(mixed_precision=mixed, cpu=device.type == 'cpu', kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)], **kwargs)
@@ -191,10 +190,12 @@ def eval_mode(
     finally:
         for m, training in modes: m.training = training
 
-# %% ../nbs/02_train.ipynb #13574890
+# %% ../nbs/02_train.ipynb #7caf479c
 def _chunks(data, batch_size):
     "Pairs (x, y) of whatever `predict_logits` takes."
-    if hasattr(data, 'floats'): return ((data[i:i + batch_size].floats(), None if data.labels is None else data.labels[i:i + batch_size]) for i in range(0, len(data), batch_size))
+    if hasattr(data, 'floats'):
+        parts = [data[i:i + batch_size] for i in range(0, len(data), batch_size)]
+        return ((p.floats(), p.labels) for p in parts)
     if torch.is_tensor(data): return ((x, None) for x in data.split(batch_size))
     return (b if isinstance(b, (tuple, list)) else (b, None) for b in data)
 
@@ -215,20 +216,17 @@ def predict_logits(
     if not logits: raise InputError("There is no image to predict: the data set or the loader is empty.")
     return torch.cat(logits), None if labels[0] is None else torch.cat([y.cpu() for y in labels])
 
-# %% ../nbs/02_train.ipynb #276f6b72
-def accuracy_percent(
-    logits,  # (N, K)
-    y,       # class numbers (N,)
-)->float:    # 0 to 100
-    "How often the largest logit is that of the label."
+# %% ../nbs/02_train.ipynb #0e1de85a
+def _accuracy(logits, y):
+    "How often the largest logit is that of the label, per cent."
     return 100*(logits.argmax(1) == y).double().mean().item()
 
-# %% ../nbs/02_train.ipynb #1081cf42
 def _named(metric):
     "{name: function} of one metric or several."
     if isinstance(metric, Mapping): return dict(metric)
-    name = getattr(metric or accuracy_percent, '__name__', 'metric')
-    return {'accuracy' if metric is None else name if name.isidentifier() else 'metric': metric or accuracy_percent}
+    if metric is None: return {'accuracy': _accuracy}
+    name = getattr(metric, '__name__', 'metric')
+    return {name if name.isidentifier() else 'metric': metric}
 
 # %% ../nbs/02_train.ipynb #d1bc88fa
 def evaluate(
@@ -244,7 +242,7 @@ def evaluate(
     values = {k: float(m(logits, y)) for k, m in _named(metric).items()}
     return values if isinstance(metric, Mapping) else next(iter(values.values()))
 
-# %% ../nbs/02_train.ipynb #208e7032
+# %% ../nbs/02_train.ipynb #d3ad6876
 @dataclass
 class History:
     "What a training did: a row per step, a row per epoch, and which epoch was best."
@@ -273,26 +271,27 @@ class History:
         import pandas as pd
         return pd.DataFrame(self.epochs)
 
-    def state(self)->dict:
-        "What a checkpoint keeps; `History.of` makes a history of it again."
-        columns = {k: torch.tensor([r[k] for r in self.steps], dtype=torch.float64) for k in (self.steps[0] if self.steps else ())}
-        return {'goal': self.goal, 'monitor': self.monitor, 'steps': columns, 'epochs': self.epochs}
+# %% ../nbs/02_train.ipynb #339c1eae
+@patch
+def state(self:History)->dict:
+    "What a checkpoint keeps; `History.of` makes a history of it again."
+    columns = {k: torch.tensor([r[k] for r in self.steps], dtype=torch.float64) for k in (self.steps[0] if self.steps else ())}
+    return {'goal': self.goal, 'monitor': self.monitor, 'steps': columns, 'epochs': self.epochs}
 
-    @classmethod
-    def of(cls, state:dict):
-        "A history from its `state`."
-        rows = zip(*(v.tolist() for v in state['steps'].values()))
-        return cls(state['goal'], state['monitor'], [dict(zip(state['steps'], r)) for r in rows], [dict(r) for r in state['epochs']])
+@patch(cls_method=True)
+def of(cls:History, state:dict):
+    "A history from its `state`."
+    rows = zip(*(v.tolist() for v in state['steps'].values()))
+    return cls(state['goal'], state['monitor'], [dict(zip(state['steps'], r)) for r in rows], [dict(r) for r in state['epochs']])
 
-# %% ../nbs/02_train.ipynb #591a621e
+# %% ../nbs/02_train.ipynb #c53402ba
 def _pack(value, tensors, at):
     "JSON of nested values; tensors go to `tensors` and leave their number."
     if torch.is_tensor(value):
-        value = value.detach()
         last = value.ndim == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last)
         key = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
-        if key not in tensors: tensors[key] = (str(len(tensors)), value.cpu().contiguous().clone(), value)
-        return {'tensor': tensors[key][0], 'last': last}
+        name, *_ = tensors.setdefault(key, (str(len(tensors)), value))
+        return {'tensor': name, 'last': last}
     if isinstance(value, Mapping): return {'dict': [[_pack(k, tensors, at), _pack(v, tensors, f'{at}.{k}')] for k, v in value.items()]}
     if isinstance(value, tuple): return {'tuple': [_pack(v, tensors, f'{at}[{i}]') for i, v in enumerate(value)]}
     if isinstance(value, list): return [_pack(v, tensors, f'{at}[{i}]') for i, v in enumerate(value)]
@@ -300,16 +299,17 @@ def _pack(value, tensors, at):
     if value is None or isinstance(value, (bool, int, float, str)): return value
     raise InputError(f"{at} is a {type(value).__name__}: a checkpoint holds tensors, numbers, strings, None, and dicts, lists and tuples of them.")
 
-# %% ../nbs/02_train.ipynb #1cbcacb8
+# %% ../nbs/02_train.ipynb #5f282df6
 def _unpack(value, tensors):
     "The inverse of `_pack`."
     if isinstance(value, list): return [_unpack(v, tensors) for v in value]
     if not isinstance(value, dict): return value
     if 'dict' in value: return {_unpack(k, tensors): _unpack(v, tensors) for k, v in value['dict']}
     if 'tuple' in value: return tuple(_unpack(v, tensors) for v in value['tuple'])
+    if value['last']: tensors[value['tensor']] = tensors[value['tensor']].contiguous(memory_format=torch.channels_last)
     return tensors[value['tensor']]
 
-# %% ../nbs/02_train.ipynb #4182d200
+# %% ../nbs/02_train.ipynb #8c524cdf
 def save_checkpoint(
     path,     # file to write, conventionally `.safetensors`
     **state,  # tensors, numbers, strings, None, and dicts (any plain keys), lists and tuples of them
@@ -318,35 +318,25 @@ def save_checkpoint(
     from safetensors.torch import save_file
     tensors = {}
     structure = json.dumps(_pack(state, tensors, 'state'))
-    with atomic_write(path) as tmp:
-        save_file({name: t for name, t, _ in tensors.values()}, tmp, metadata={'visft': structure})
+    plain = {name: t.detach().to('cpu', copy=True).contiguous() for name, t in tensors.values()}
+    with atomic_write(path) as tmp: save_file(plain, tmp, metadata={'visft': structure})
 
-# %% ../nbs/02_train.ipynb #6e763f72
+# %% ../nbs/02_train.ipynb #eebde148
 def load_checkpoint(
     path,  # a file of `save_checkpoint`
 )->dict:   # what was given to it, tensors on the CPU
     "Read a checkpoint; no code in it is run. Raises `InputError` for a file that is missing, cut short or of another kind."
     from safetensors import SafetensorError, safe_open
-    if not Path(path).is_file(): raise InputError(f"There is no checkpoint {path}: check the name; `fit(checkpoint=…)` writes one at the end of each epoch, and every `every` steps.")
+    if not Path(path).is_file(): raise InputError(f"There is no checkpoint {path}: check the name; fit(…, checkpoint=…) writes one at the end of each epoch, and every `every` steps.")
     try:
         with safe_open(path, framework='pt') as f:
             structure, tensors = (f.metadata() or {}).get('visft'), {k: f.get_tensor(k).clone() for k in f.keys()}
     except SafetensorError as e:
-        raise InputError(f"{path} is no whole safetensors file ({Path(path).stat().st_size:,} bytes; {e}): it was cut short by a copy or a full disk, or it is another kind of file; copy it again or train anew.") from e
+        raise InputError(f"{path} is no whole safetensors file ({Path(path).stat().st_size:,} bytes; {e}): it was cut short by a copy or a full disk, or is another kind of file; copy it again, or delete it to begin anew.") from e
     if structure is None: raise InputError(f"{path} is a safetensors file, but none of `save_checkpoint`: bare weights are loaded with safetensors.torch.load_file and model.load_state_dict.")
-    plain = json.loads(structure)
-    _restride(plain, tensors)
-    return _unpack(plain, tensors)
+    return _unpack(json.loads(structure), tensors)
 
-def _restride(value, tensors):
-    "Give channels-last tensors their memory format back."
-    if isinstance(value, list):
-        for v in value: _restride(v, tensors)
-    elif isinstance(value, dict):
-        if value.get('last'): tensors[value['tensor']] = tensors[value['tensor']].contiguous(memory_format=torch.channels_last)
-        else: _restride(value.get('dict') or value.get('tuple') or [], tensors)
-
-# %% ../nbs/02_train.ipynb #f91fe194
+# %% ../nbs/02_train.ipynb #f80a1553
 def load_weights(
     model,         # nn.Module
     state:dict,    # its state dict
@@ -358,7 +348,7 @@ def load_weights(
     wrong += [f"{k} is missing there" for k in own if k not in state] + [f"{k} is unknown here" for k in state if k not in own]
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ''
-        raise InputError(f"{what} is of another architecture: {'; '.join(wrong[:4])}{more}. Build the model as it was when the file was written, or train with resume=False.")
+        raise InputError(f"{what} is of another architecture: {'; '.join(wrong[:4])}{more}. Build the model as it was when the file was written, or begin anew (in fit: resume=False).")
     model.load_state_dict(state)
 
 # %% ../nbs/02_train.ipynb #222e7ef0
@@ -397,7 +387,7 @@ def kept_rng(
         yield
     finally: set_rng_state(state)
 
-# %% ../nbs/02_train.ipynb #d03a1637
+# %% ../nbs/02_train.ipynb #ad7b9aac
 def batches_from(
     train,      # `Batches`, a DataLoader, or a list of batches
     epoch:int,  # from 0
@@ -409,7 +399,7 @@ def batches_from(
         train.epoch = epoch
         return train.iter_from(skip)
     if not isinstance(train, DataLoader): return islice(iter(train), skip, None)
-    g = torch.Generator().manual_seed(hash((seed, epoch)) % 2**63)
+    g = torch.Generator().manual_seed((seed*1_000_003 + epoch) % 2**63)
     for part in (train, train.sampler, train.batch_sampler):
         if hasattr(part, 'generator'): part.generator = g
     with kept_rng(): return iter(skip_first_batches(train, skip) if skip else train)
@@ -433,7 +423,23 @@ class Interrupt:
     def __exit__(self, *_):
         if self.old not in (None, signal.SIG_IGN): signal.signal(signal.SIGINT, self.old)
 
-# %% ../nbs/02_train.ipynb #10fc339d
+# %% ../nbs/02_train.ipynb #5691a893
+TRACKERS = {'tensorboard': 'tensorboard', 'wandb': 'wandb'} # name: the module it needs
+
+# %% ../nbs/02_train.ipynb #521be34c
+def check_trackers(
+    trackers,  # a name or several
+    folder,    # where they may write
+)->list:       # the names
+    "Raises `InputError` for an unknown tracker, one that is not installed, or one without a folder."
+    from importlib.util import find_spec
+    names = [trackers] if isinstance(trackers, str) else list(trackers)
+    for name in names:
+        if not find_spec(module := lookup(name, TRACKERS, 'tracker')): raise InputError(f"The tracker {name} is not installed: pip install {module}.")
+    if names and folder is None: raise InputError(f"The tracker {names[0]} needs a folder to write below: fit(…, trackers={names}, folder='_runs/first').")
+    return names
+
+# %% ../nbs/02_train.ipynb #5e8f8197
 @contextmanager
 def tracking(
     accelerator,      # made with log_with and project_dir
@@ -451,35 +457,18 @@ def tracking(
         yield
     finally:
         for t in accelerator.trackers: t.finish()
-        for k, v in here.items(): os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+        for k, v in here.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
 
-# %% ../nbs/02_train.ipynb #5691a893
-TRACKERS = {'tensorboard': 'tensorboard', 'wandb': 'wandb'} # name: the module it needs
-
-# %% ../nbs/02_train.ipynb #f641f78e
-def check_trackers(
-    trackers,  # names
-    folder,    # where they may write
-)->list:       # the names
-    "Raises `InputError` for an unknown tracker, one that is not installed, or one without a folder."
-    from importlib.util import find_spec
-    names = [trackers] if isinstance(trackers, str) else list(trackers)
-    for name in names:
-        if not find_spec(module := lookup(name, TRACKERS, 'tracker')): raise InputError(f"The tracker {name} is not installed: pip install {module}.")
-    if names and folder is None: raise InputError(f"The tracker {names[0]} needs a folder to write below: fit(…, trackers={names}, folder='_runs/first').")
-    return names
-
-# %% ../nbs/02_train.ipynb #234dc353
+# %% ../nbs/02_train.ipynb #03573d60
 @dataclass
 class Run:
     "A training as far as it has come: what it moves, what it moves by, and where it is."
     accelerator:Accelerator
     objective:Objective
     optimizer:torch.optim.Optimizer
+    schedule:object         # factor(step, total)
     plan:dict               # what must be the same when it is resumed: epochs, batches per epoch, rate, schedule, seed, …
     history:History
-    schedule:object         # factor(step, total)
-    clip:float|None=None
     patience:int|None=None
     checkpoint:str|None=None
     every:int|None=None     # steps between two checkpoints within an epoch
@@ -494,127 +483,176 @@ class Run:
     def done(self): return len(self.history.steps)                   # steps taken
     @property
     def over(self): return self.epoch >= self.plan['epochs'] or self.history.stale(self.patience) # finished, or stopped early
+    @property
+    def inner(self): return getattr(self.objective, 'module', self.objective) # the `Objective`, without what is around it for several processes
 
-# %% ../nbs/02_train.ipynb #1128e25c
-def note_step(run, row):
+# %% ../nbs/02_train.ipynb #31aaafb9
+@patch
+def tell(self:Run, event:str):
+    "Call `event(history, model)` of every callback that has it."
+    for c in self.callbacks:
+        if hasattr(c, event): getattr(c, event)(self.history, self.inner.model)
+
+# %% ../nbs/02_train.ipynb #a0bd3b80
+@patch
+def note(self:Run, row:dict):
     "Enter a step in the history and tell the trackers and callbacks. Raises `InputError` where it was no number."
     bad = next((f'{k} is {v}' for k, v in row.items() if not math.isfinite(v)), None)
     if bad:
-        kept = f"{run.checkpoint} has the last good state" if run.checkpoint and Path(run.checkpoint).exists() else "the weights are those of the step before"
-        raise InputError(f"The {bad} at step {run.done + 1} (epoch {run.epoch + 1}, batch {run.step + 1} of {run.plan['batches']}): lower the rate (lr={run.optimizer.param_groups[0]['lr']:.3g} here), clip the gradient (clip=1), and look for a division by zero or a log of zero in the loss; {kept}.")
-    run.history.steps.append(row)
-    run.step += 1
-    if run.accelerator.trackers: run.accelerator.log(row, step=run.done)
-    tell(run, 'on_step')
+        kept = f"{self.checkpoint} has the last good state" if self.checkpoint and Path(self.checkpoint).exists() else "the weights are those before this step"
+        raise InputError(f"The {bad} at step {self.done + 1} (epoch {self.epoch + 1}, batch {self.step + 1} of {self.plan['batches']}): lower the rate (lr={row['lr']:.3g} here), clip the gradient (clip=1), and look for a division by zero or the logarithm of zero in the loss; {kept}.")
+    self.history.steps.append(row)
+    self.step += 1
+    if self.accelerator.trackers: self.accelerator.log(row, step=self.done)
+    self.tell('on_step')
 
-# %% ../nbs/02_train.ipynb #81df6489
-def tell(run, event):
-    "Call `event(history, model)` of every callback that has it."
-    for c in run.callbacks:
-        if hasattr(c, event): getattr(c, event)(run.history, unwrapped(run).model)
-
-# %% ../nbs/02_train.ipynb #0dc397ff
-def unwrapped(run):
-    "The `Objective`, without what Accelerate put around it for several processes."
-    return getattr(run.objective, 'module', run.objective)
-
-# %% ../nbs/02_train.ipynb #18ca92dc
-def end_epoch(run, measure):
+# %% ../nbs/02_train.ipynb #6af13d11
+@patch
+def end_epoch(self:Run, measure):
     "Validate, enter the epoch in the history, and keep the weights if they are the best so far."
-    row = {'epoch': run.epoch + 1, 'step': run.done, 'loss': float(np.mean([r['loss'] for r in run.history.steps[-run.plan['batches']:]]))}
-    row, = broadcast_object_list([row | measure(unwrapped(run).model)])
-    if (name := run.history.monitor or next(islice(row, 3, None), None)) and not math.isfinite(row[name]):
-        raise InputError(f"The metric {name} is {row[name]} after epoch {row['epoch']}: it cannot say which epoch is best; look for a division by zero in it, or validation data without the class it counts.")
-    run.history.monitor = name
-    run.history.epochs.append(row)
-    if run.history.best_epoch == row['epoch']: run.best = {m: {k: v.clone() for k, v in s.items()} for m, s in unwrapped(run).states().items()}
-    run.epoch, run.step = run.epoch + 1, 0
-    if run.accelerator.trackers: run.accelerator.log({f'epoch/{k}': v for k, v in row.items() if k not in ('epoch', 'step')}, step=run.done)
-    tell(run, 'on_epoch')
+    values, = broadcast_object_list([measure(self.inner.model)])
+    row = {'epoch': self.epoch + 1, 'step': self.done, 'loss': float(np.mean([r['loss'] for r in self.history.steps[-self.plan['batches']:]]))}
+    self.history.monitor = name = self.history.monitor or next(iter(values), None)
+    if name and not math.isfinite(values[name]):
+        raise InputError(f"The metric {name} is {values[name]} after epoch {row['epoch']}: it cannot say which epoch is best; look for a division by zero in it, or a class that validation lacks.")
+    self.history.epochs.append(row | values)
+    if self.history.best_epoch == row['epoch']: self.best = {m: {k: v.clone() for k, v in s.items()} for m, s in self.inner.states().items()}
+    self.epoch, self.step = self.epoch + 1, 0
+    if self.accelerator.trackers: self.accelerator.log({f'epoch/{k}': v for k, v in (row | values).items()}, step=self.done)
+    self.tell('on_epoch')
 
-# %% ../nbs/02_train.ipynb #1a96a99e
-def save_run(run):
-    "Write the checkpoint, if there is to be one and the weights are numbers."
-    states, rng = unwrapped(run).states(), gather_object([rng_state()])
-    if run.checkpoint and run.accelerator.is_main_process:
-        for k, v in states['model'].items():
-            if v.is_floating_point() and not v.isfinite().all(): raise InputError(f"{k} is not finite after step {run.done}, so {run.checkpoint} is left as it was: lower the rate or clip the gradient (clip=1).")
-        save_checkpoint(run.checkpoint, **states, optimizer=run.optimizer.state_dict(), history=run.history.state(), plan=run.plan, epoch=run.epoch, step=run.step, best=run.best, rng=rng)
-    run.accelerator.wait_for_everyone()
+# %% ../nbs/02_train.ipynb #91f126fe
+@patch
+def save(self:Run):
+    "Write the checkpoint. Raises `InputError` where the weights are no numbers, and leaves the file as it was."
+    states, rng = self.inner.states(), gather_object([rng_state()])
+    if self.accelerator.is_main_process:
+        bad = next((k for k, v in states['model'].items() if v.is_floating_point() and not v.isfinite().all()), None)
+        if bad: raise InputError(f"{bad} is not finite after step {self.done}, so {self.checkpoint} is left as it was: lower the rate, or clip the gradient (clip=1).")
+        save_checkpoint(self.checkpoint, **states, optimizer=self.optimizer.state_dict(), history=self.history.state(), plan=self.plan,
+                        epoch=self.epoch, step=self.step, best=self.best, rng=rng)
+    self.accelerator.wait_for_everyone()
 
-# %% ../nbs/02_train.ipynb #63e4234b
-def load_run(run):
+# %% ../nbs/02_train.ipynb #06b2f024
+@patch
+def load(self:Run):
     "Go on from the checkpoint. Raises `InputError` where it is of another architecture or of a run with another plan."
-    state = load_checkpoint(run.checkpoint)
-    other = [f"{k} was {v!r} and is {run.plan.get(k)!r} now" for k, v in state.get('plan', {'plan': None}).items() if v != run.plan.get(k)]
-    if 'model' in state: load_weights(unwrapped(run).model, state['model'], f'{run.checkpoint}')
-    if other: raise InputError(f"{run.checkpoint} belongs to another run ({'; '.join(other)}): it can be continued exactly or not at all. Take another file name, or resume=False to overwrite it.")
-    if 'loss' in state: load_weights(unwrapped(run).loss, state['loss'], f'the loss in {run.checkpoint}')
-    run.optimizer.load_state_dict(state['optimizer'])
-    run.epoch, run.step, run.best, run.history = state['epoch'], state['step'], state['best'], History.of(state['history'])
-    set_rng_state(state['rng'][run.accelerator.process_index])
+    state = load_checkpoint(self.checkpoint)
+    if lacks := {'model', 'optimizer', 'history', 'plan', 'rng'} - set(state):
+        raise InputError(f"{self.checkpoint} has no {', '.join(sorted(lacks))}: it was not written by fit; take another file name.")
+    longer = self.plan['schedule'] == 'constant' and self.plan['epochs'] >= state['epoch']
+    other = [f"{k} was {v!r} and is {self.plan.get(k)!r} now" for k, v in state['plan'].items() if v != self.plan.get(k) and not (k == 'epochs' and longer)]
+    if other: raise InputError(f"{self.checkpoint} belongs to another run ({'; '.join(other)}): it can be continued exactly or not at all. Take another file name, or resume=False to overwrite it.")
+    for name in self.inner.states(): load_weights(getattr(self.inner, name), state.get(name, {}), f'{self.checkpoint} ({name})')
+    self.optimizer.load_state_dict(state['optimizer'])
+    self.epoch, self.step, self.best, self.history = state['epoch'], state['step'], state['best'], History.of(state['history'])
+    set_rng_state(state['rng'][self.accelerator.process_index])
 
-# %% ../nbs/02_train.ipynb #d3fd01da
-def keep(run, asked, due):
+# %% ../nbs/02_train.ipynb #be8df57e
+@patch
+def keep(self:Run, asked, due):
     "Write a checkpoint where one is due, or where Ctrl-C was pressed; then stop."
-    if run.accelerator.num_processes > 1: asked = run.accelerator.reduce(torch.tensor(float(bool(asked)), device=run.accelerator.device), 'sum') > 0
-    if asked or due: save_run(run)
-    if asked: raise KeyboardInterrupt(f'stopped after step {run.done}; ' + (f'{run.checkpoint} goes on from there' if run.checkpoint else 'no checkpoint was asked for'))
+    acc = self.accelerator
+    if acc.num_processes > 1: asked = acc.reduce(torch.tensor(float(bool(asked)), device=acc.device), 'sum') > 0
+    if self.checkpoint and (asked or due): self.save()
+    if asked: raise KeyboardInterrupt(f'stopped after step {self.done}; ' + (f'{self.checkpoint} goes on from there' if self.checkpoint else 'no checkpoint was asked for'))
 
-# %% ../nbs/02_train.ipynb #139fa435
-def progress(run, show):
-    "A bar on stderr where somebody may be looking; it is wiped at the end."
+# %% ../nbs/02_train.ipynb #c646631d
+def _watched():
+    "Is stderr a terminal, or a notebook that is open in Jupyter, Colab or VS Code?"
+    return sys.stderr.isatty() or 'google.colab' in sys.modules or ('ipykernel' in sys.modules and bool({'JPY_SESSION_NAME', 'VSCODE_PID'} & set(os.environ)))
+
+@patch
+def bar(self:Run, show:bool):
+    "A progress bar over the steps."
     from tqdm import tqdm
-    seen = sys.stderr.isatty() or 'ipykernel' in sys.modules
-    return tqdm(total=run.total, initial=run.done, disable=not (show and seen and run.accelerator.is_main_process), leave=False, file=sys.stderr, mininterval=.5, unit='step')
+    return tqdm(total=self.total, initial=self.done, disable=not (show and _watched() and self.accelerator.is_main_process), leave=False, file=sys.stderr, mininterval=.5, unit='step')
 
-# %% ../nbs/02_train.ipynb #1fa0e4bf
+# %% ../nbs/02_train.ipynb #98969d4e
 def loop(
     run,       # where to start from; it is moved along
     train,     # batches
     measure,   # model -> {name: number}, called after each epoch
+    clip=None, # largest norm of the gradient
     bar=True,  # show progress
 )->None:
     "Gradient descent from where `run` is to its end."
     acc = run.accelerator
-    with Interrupt() as asked, progress(run, bar) as shown:
+    with Interrupt() as asked, run.bar(bar) as shown:
         while not run.over:
             for batch in batches_from(train, run.epoch, run.step, run.plan['seed']):
                 lr = set_rate(run.optimizer, run.schedule(run.done, run.total))
                 batch = on_device(batch, acc.device, (acc.process_index, acc.num_processes))
-                row = train_step(run.objective, batch, run.optimizer, acc, run.clip)
-                note_step(run, row | {'lr': lr})
-                shown.update(); shown.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-                keep(run, asked, due=run.every and run.done % run.every == 0)
-            end_epoch(run, measure)
-            keep(run, asked, due=True)
+                row = train_step(run.objective, batch, run.optimizer, acc, clip)
+                run.note(row | {'lr': lr})
+                shown.update()
+                run.keep(asked, due=run.every and run.done % run.every == 0)
+            run.end_epoch(measure)
+            run.keep(asked, due=True)
 
-# %% ../nbs/02_train.ipynb #3611280f
-def check_fit(train, valid, epochs, patience, every, goal):
+# %% ../nbs/02_train.ipynb #06ec9c0a
+def _measure(valid, metric, loss, precision):
+    "The function model -> {name: number} that is called after each epoch; the first number is monitored."
+    metrics = _named(metric) | ({'valid_loss': F.cross_entropy} if loss is cross_entropy_step else {})
+    def measure(model):
+        values = {} if valid is None else evaluate(model, valid, metrics, precision)
+        if not isinstance(values, Mapping): values = {'valid' if metric is None else next(iter(metrics)): values}
+        return {k: float(v) for k, v in values.items()}
+    return measure
+
+# %% ../nbs/02_train.ipynb #67950ea6
+@contextmanager
+def train_mode(
+    model, # nn.Module
+):         # yields the model
+    "Training mode inside, the modes as they were afterwards. In a model that is in training mode already, parts in eval mode (frozen batch norm) stay so."
+    modes = [(m, m.training) for m in model.modules()]
+    try: yield model if model.training else model.train()
+    finally:
+        for m, training in modes: m.training = training
+
+# %% ../nbs/02_train.ipynb #81334b67
+def _check_fit(train, valid, epochs, patience, every, goal):
     "Refuse what cannot be trained, with a sentence."
-    if not hasattr(train, '__len__') or not hasattr(train, '__iter__'): raise InputError(f"train is a {type(train).__name__} without a length: give Batches(data, batch_size), a DataLoader, or a list of batches.")
     if hasattr(train, 'floats') or torch.is_tensor(train): raise InputError(f"train is {type(train).__name__}, images that are in no batches yet: wrap them, Batches(data, batch_size=128).")
+    if not hasattr(train, '__len__') or not hasattr(train, '__iter__'): raise InputError(f"train is a {type(train).__name__}, which has no length: give Batches(data, batch_size), a DataLoader, or a list of batches.")
     if not len(train): raise InputError("There is no batch to train on: the data set is empty, or smaller than one batch with drop_last=True.")
     for name, n in (('epochs', epochs), ('patience', patience), ('every', every)):
-        if n is not None and (not isinstance(n, (int, np.integer)) or n < 1): raise InputError(f"{name}={n!r}: a whole number from 1 up was expected.")
+        if (n is not None or name == 'epochs') and (not isinstance(n, (int, np.integer)) or n < 1): raise InputError(f"{name}={n!r}: a whole number from 1 up was expected.")
     if patience is not None and valid is None: raise InputError("patience needs valid: without validation nothing says when to stop.")
     lookup(goal, ['max', 'min'], 'goal')
 
-# %% ../nbs/02_train.ipynb #72e300ce
-def measures(valid, metric, loss, precision):
-    "The function model -> {name: number} that is called after each epoch; the first one is monitored."
-    if valid is None: return lambda model: {}
-    metrics = _named(metric) | ({'valid_loss': F.cross_entropy} if loss is cross_entropy_step else {})
-    def measure(model):
-        values = evaluate(model, valid, metrics, precision)
-        return {k: float(v) for k, v in values.items()} if isinstance(values, Mapping) else {next(iter(_named(metric))): float(values)}
-    return measure
+# %% ../nbs/02_train.ipynb #8dfdf09f
+def start_run(
+    objective,     # `Objective`
+    optimizer,     # of its parameters
+    schedule,      # a key of `SCHEDULES`, or factor(step, total)
+    accelerator,   # from `make_accelerator`
+    plan:dict,     # epochs, batches, seed, goal and whatever else decides the run
+    **rest,        # other fields of `Run`
+)->Run:
+    "A `Run` before its first step: everything on the device, the model channels-last."
+    factor = schedule if callable(schedule) else lookup(schedule, SCHEDULES, 'schedule')
+    plan = plan | {'schedule': getattr(factor, '__name__', 'own'), 'optimizer': type(optimizer).__name__, 'precision': accelerator.mixed_precision, 'processes': accelerator.num_processes}
+    objective.to(accelerator.device, memory_format=torch.channels_last)
+    for group in optimizer.param_groups: group['initial_lr'] = group['lr']
+    objective, optimizer = accelerator.prepare(objective, optimizer)
+    return Run(accelerator, objective, optimizer, factor, plan, History(plan['goal']), **rest)
 
-# %% ../nbs/02_train.ipynb #ad419f92
+# %% ../nbs/02_train.ipynb #cda717b2
+@patch
+def finish(self:Run)->History:
+    "Put the best weights and the peak rates back, and say goodbye to the callbacks."
+    for name, state in (self.best or {}).items(): getattr(self.inner, name).load_state_dict(state)
+    for group in self.optimizer.param_groups: group['lr'] = group.pop('initial_lr')
+    self.tell('on_end')
+    return self.history
+
+# %% ../nbs/02_train.ipynb #f20532f8
 def fit(
     model,                   # nn.Module; moved to the device, trained in place
     train,                   # `Batches`, a DataLoader, or a list of batches
-    valid=None,              # as for `evaluate`: data, or a function of the model; with it the best weights are put back at the end
+    valid=None,              # as `data` of `evaluate`: images, or a function of the model; with it the best weights are put back at the end
     *,
     epochs:int,              # passes over `train`
     loss=cross_entropy_step, # loss(model, batch) -> scalar
@@ -624,50 +662,24 @@ def fit(
     schedule='onecycle',     # a key of `SCHEDULES`, or factor(step, total)
     clip:float|None=None,    # largest norm of the gradient
     precision='auto',        # "bf16", "fp32", or "auto": bf16 where the device is good at it
-    metric=None,             # metric(logits, y), or {name: metric}, the first is monitored; None: accuracy in per cent
+    metric=None,             # metric(logits, y), or {name: metric}, of which the first is monitored; None: accuracy in per cent
     goal='max',              # "min" where less of the metric is better
     patience:int|None=None,  # stop after so many epochs without a better one
     checkpoint=None,         # file to write after each epoch, and to go on from if it is there
-    every:int|None=None,     # and to write every so many steps
+    every:int|None=None,     # write it every so many steps, too
     resume=True,             # False begins anew and overwrites the file
     trackers=(), folder=None,# "tensorboard", "wandb" (offline): they write below the folder
-    callbacks=(),            # objects with on_step, on_epoch, on_end(history, model)
-    bar=True, seed:int=0,    # show progress; decides every random number inside, and none outside
+    callbacks=(),            # objects with on_step, on_epoch, on_end, each called with (history, model)
+    bar=True, seed:int=0,    # show progress; decides every random number inside, and changes none outside
 )->History:
-    "Train a model. Raises `InputError` for what cannot be trained, and where the loss is no number any more."
-    check_fit(train, valid, epochs, patience, every, goal)
-    run = start(Objective(model, loss), make_optimizer(Objective(model, loss), optimizer, lr, weight_decay), schedule,
-                make_accelerator(precision, log_with=check_trackers(trackers, folder), project_dir=folder),
-                dict(epochs=epochs, batches=len(train), lr=lr, seed=seed, goal=goal))
-    run.clip, run.patience, run.checkpoint, run.every, run.callbacks = clip, patience, checkpoint, every, callbacks
-    with kept_rng(seed + run.accelerator.process_index), train_mode(model), tracking(run.accelerator, folder, run.plan):
-        if checkpoint and resume and Path(checkpoint).exists(): load_run(run)
-        loop(run, train, measures(valid, metric, loss, precision), bar)
-    finish(run)
-    return run.history
-
-# %% ../nbs/02_train.ipynb #1d37a4e1
-def start(objective, optimizer, schedule, accelerator, plan):
-    "A `Run` before its first step."
-    name = schedule if isinstance(schedule, str) else getattr(schedule, '__name__', 'own')
-    plan |= {'schedule': name, 'optimizer': type(optimizer).__name__, 'precision': accelerator.mixed_precision, 'processes': accelerator.num_processes}
-    objective.model.to(memory_format=torch.channels_last)
-    objective, optimizer = accelerator.prepare(objective, optimizer)
-    return Run(accelerator, objective, optimizer, plan, History(plan['goal']), schedule if callable(schedule) else lookup(schedule, SCHEDULES, 'schedule'))
-
-# %% ../nbs/02_train.ipynb #34ac3c74
-@contextmanager
-def train_mode(
-    model, # nn.Module
-):
-    "Training mode inside, the modes as they were afterwards. In a model that is in training mode already, parts put in eval mode (frozen batch norm) stay so."
-    modes = [(m, m.training) for m in model.modules()]
-    try: yield model if model.training else model.train()
-    finally:
-        for m, training in modes: m.training = training
-
-# %% ../nbs/02_train.ipynb #6f1f3efa
-def finish(run):
-    "Put the best weights back and say goodbye."
-    for name, state in (run.best or {}).items(): getattr(unwrapped(run), name).load_state_dict(state)
-    tell(run, 'on_end')
+    "Train a model. Raises `InputError` for what cannot be trained, and as soon as the loss is no number any more."
+    _check_fit(train, valid, epochs, patience, every, goal)
+    accelerator = make_accelerator(precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder)
+    objective = Objective(model, loss)
+    plan = dict(epochs=epochs, batches=len(train), lr=lr, weight_decay=weight_decay, clip=clip, seed=seed, goal=goal)
+    run = start_run(objective, make_optimizer(objective, optimizer, lr, weight_decay), schedule, accelerator, plan,
+                    patience=patience, checkpoint=checkpoint, every=every, callbacks=callbacks)
+    with kept_rng(seed + accelerator.process_index), train_mode(model), tracking(accelerator, folder, run.plan):
+        if checkpoint and resume and Path(checkpoint).exists(): run.load()
+        loop(run, train, _measure(valid, metric, loss, precision), clip, bar)
+    return run.finish()

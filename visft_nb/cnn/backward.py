@@ -178,7 +178,7 @@ def backward_widget(
         display(fig); plt.close(fig)
     return interactive(draw, step=IntSlider(0, 0, dy.size - 1, continuous_update=False))
 
-# %% ../../nbs/1_cnn/02_backward.ipynb #75c25bb2
+# %% ../../nbs/1_cnn/02_backward.ipynb #353bb422
 def max_pool2d_backward(
     dy,    # gradient for the output (N, C, H', W')
     cache, # from `max_pool2d`
@@ -186,8 +186,9 @@ def max_pool2d_backward(
     "The gradient goes to the pixel that won."
     shape, winner, g = cache
     _same_shape(dy, winner.shape, 'max_pool2d_backward')
-    cols = [np.where(winner == i, dy, dy.dtype.type(0)) for i in range(g.kernel[0]*g.kernel[1])]
-    return col2im(np.stack(cols, 2), shape, g)
+    cols = np.zeros((*shape[:2], g.kernel[0]*g.kernel[1], *g.size), dy.dtype)
+    for i in range(cols.shape[2]): np.copyto(cols[:, :, i], dy, where=winner == i)
+    return col2im(cols, shape, g)
 
 def avg_pool2d_backward(
     dy,    # gradient for the output (N, C, H', W')

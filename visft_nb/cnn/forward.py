@@ -204,7 +204,7 @@ def _pool_geometry(x, size, stride, padding):
         raise InputError(f"padding={padding} is more than half of the window {size}: some windows would see nothing but padding.")
     return g
 
-# %% ../../nbs/1_cnn/01_forward.ipynb #a3e1d64c
+# %% ../../nbs/1_cnn/01_forward.ipynb #40a2e12f
 def max_pool2d(
     x,           # input (N, C, H, W)
     size=2,      # window: an integer or a pair
@@ -216,8 +216,8 @@ def max_pool2d(
     views = _offsets(_pad(x, g.padding, -np.inf), g)
     y, winner = views[0].copy(), np.zeros((*x.shape[:2], *g.size), np.uint16)
     for i, v in enumerate(views[1:], 1):
-        better = (v > y) | (v != v)    # v != v where v is not a number, which must not get lost
-        np.copyto(y, v, where=better); winner[better] = i
+        np.putmask(winner, ~(v <= y), i)    # not v > y: what is not a number must not get lost
+        np.maximum(y, v, out=y)
     return y, (x.shape, winner, g)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #bc9f7778

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BADGE', 'ORDER', 'book_dir', 'notebooks', 'find_notebooks', 'read_notebook', 'about', 'repository', 'badge',
-           'install_cell', 'sync_headers', 'wrong_imports']
+           'install_cell', 'sync_headers', 'sync_pictures', 'wrong_imports']
 
-# %% ../../nbs/course/00_book.ipynb #877c227c
-import ast, json, re, sys, tomllib
+# %% ../../nbs/course/00_book.ipynb #e62c40da
+import ast, base64, json, re, sys, tomllib
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -113,6 +113,21 @@ def sync_headers(
         with atomic_write(path) as tmp: tmp.write_text(new, encoding='utf-8')
         changed.append(name)
     return changed
+
+# %% ../../nbs/course/00_book.ipynb #d86b866d
+def sync_pictures(
+    book:Path|None=None,  # None takes `book_dir()`
+)->list[str]:             # the files that were written
+    "Write the README's pictures from the saved outputs of the tour, matched by their alternative text."
+    book, written = book or book_dir(), []
+    outputs = [o for c in read_notebook(book/'nbs/tour.ipynb')['cells'] for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
+    pictures = {o['metadata'].get('image/png', {}).get('alt'): base64.b64decode(''.join(o['data']['image/png'])) for o in outputs}
+    for alt, file in re.findall(r'!\[([^\]]+)\]\((nbs/[^)]+\.png)\)', (book/'README.md').read_text(encoding='utf-8')):
+        png = lookup(alt, pictures, 'picture of the tour')
+        if (book/file).is_file() and (book/file).read_bytes() == png: continue
+        with atomic_write(book/file) as tmp: tmp.write_bytes(png)
+        written.append(file)
+    return written
 
 # %% ../../nbs/course/00_book.ipynb #992b4e86
 ORDER = ['core', 'data', 'train', 'metrics', 'plot', 'deploy', 'cnn', 'pretrain', 'finetune', 'robust', 'generate', 'reproduce', 'course']

@@ -1,0 +1,7 @@
+"""Chapter 2: self-supervised pre-training. Public names are loaded when they are first used."""
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
+    "contrast": ["NTXentLoss", "contrastive_step", "embed", "pretrain_contrast", "two_views"],
+    "measure": ["knn_accuracy", "linear_probe"],
+})
