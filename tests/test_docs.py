@@ -155,12 +155,19 @@ def test_the_configuration_alone_excludes_assignments(tmp_path):
 
 
 def test_api_pages_document_what_is_exported():
-    for path in notebooks().values():
-        module, tops = docs.exported(path)
-        if not (module and tops): continue
+    for module, tops in ((m, t) for path in notebooks().values() for m, t in docs.exported(path).items()):
         page = Page(built()/f'api/{module}.html')
         missing = [n for n in tops if n.lower() not in page.ids]
         assert not missing, f'api/{module}.html lacks {missing}'
+
+
+def test_exported_reads_every_form(tmp_path):
+    (tmp_path/'a.ipynb').write_text(notebook(
+        ('code', '#| default_exp a'), ('code', '#| export\n%matplotlib inline\ndef f():\n    "F."\n    def inner(): "I."'),
+        ('code', '#| exports\nclass C:\n    "C."\n    def m(self): "M."\n    @property\n    def p(self): "P."\n    def _q(self): "Q."'),
+        ('code', '#| hide\n#| export other.b\ndef g(): "G."'), ('code', '#| export\n@patch\ndef late(self:C): "L."'),
+        ('code', '#| export\ndef undocumented(): pass'), ('code', 'x = """\n#| export\n"""\ndef lesson_only(): "L."')))
+    assert docs.exported(tmp_path/'a.ipynb') == {'a': {'f': [], 'C': ['m', 'late']}, 'other.b': {'g': []}}
 
 
 def test_api_page_shows_parameters():

