@@ -63,11 +63,11 @@ def pictures(tmp_path):
 # ---------------------------------------------------------------- one file
 
 def test_deploy_model_comes_back_bit_for_bit_and_in_eval_mode(files, model):
-    again, spec = load_model(files/'net.safetensors')
+    again = load_model(files/'net.safetensors')
     x = torch.rand(5, 1, 20, 20)
-    assert torch.equal(predict_logits(again, x)[0], predict_logits(model, x)[0])
+    assert torch.equal(predict_logits(again.cpu(), x)[0], predict_logits(model, x)[0])
     assert not any(m.training for m in again.modules())
-    assert spec == model_spec(CLASSES, 20, 1, builder='visft_nb.cnn.models:small_cnn', kwargs=KWARGS)
+    assert again.spec == model_spec(CLASSES, 20, 1, builder='visft_nb.cnn.models:small_cnn', kwargs=KWARGS)
 
 
 def test_deploy_saving_and_loading_change_nothing_outside(tmp_path, model):
@@ -83,7 +83,7 @@ def test_deploy_saving_and_loading_change_nothing_outside(tmp_path, model):
 
 def test_deploy_extra_and_defaults_travel(tmp_path):
     save_model(small_cnn(), tmp_path/'a.safetensors', accuracy=np.float64(97.5), note={'data': ['mnist5k', None]})
-    _, spec = load_model(tmp_path/'a.safetensors')
+    spec = load_model(tmp_path/'a.safetensors').spec
     assert spec['accuracy'] == 97.5 and spec['note'] == {'data': ['mnist5k', None]} and spec['size'] is None and spec['channels'] == 1
 
 
@@ -133,6 +133,21 @@ def test_deploy_onnx_equals_torch_at_any_batch(files, model, name):
         y = predict_logits(model, x)[0]
         assert (run(x) - y).abs().max() < 1e-5*max(1, y.abs().max()) and torch.equal(run(x).argmax(1), y.argmax(1))
     assert spec == model_spec(CLASSES, 20, 1)
+
+
+def test_deploy_a_loaded_model_is_exported_with_its_classes(files, tmp_path, example):
+    export_onnx(load_model(files/'net.safetensors', 'cpu'), tmp_path/'a.onnx', example, dynamo=False)
+    assert load_onnx(tmp_path/'a.onnx')[1]['classes'] == list(CLASSES)
+
+
+def test_deploy_a_colour_model_takes_gray_images(tmp_path):
+    net = make(3)
+    kwargs = KWARGS | {'channels': 3}
+    save_model(net, tmp_path/'a.safetensors', kwargs=kwargs, size=(20, 24), classes=CLASSES)
+    export_onnx(load_model(tmp_path/'a.safetensors'), tmp_path/'a.onnx', torch.rand(2, 3, 20, 24), dynamo=False)
+    x = torch.rand(3, 1, 20, 24)
+    p = predict_logits(net, x.expand(-1, 3, -1, -1))[0].softmax(1).max(1).values
+    for name in ('a.onnx', 'a.safetensors'): assert np.allclose(predict(tmp_path/name, x).probability, p, atol=1e-5)
 
 
 def test_deploy_both_exporters_agree_in_one_file_without_paths(files):
@@ -415,11 +430,13 @@ def test_deploy_every_unreadable_image_is_named(tmp_path, files, monkeypatch):
     Image.fromarray(np.full((4, 4), -5, np.int32)).save(tmp_path/'ct.tif')
     Image.new('L', (4, 4)).save(tmp_path/'stack.tif', save_all=True, append_images=[Image.new('L', (4, 4))])
     (tmp_path/'folder').mkdir()
-    bad = ['text.png', 'empty.png', 'cut.png', 'ct.tif', 'stack.tif', 'folder', 'god.png']
-    sentence(lambda: predict(files/'trace.onnx', [good, *(tmp_path/b for b in bad)]), '7 of 8', *bad, '2 pages', '0 bytes', 'CT window', 'did you mean good.png')
+    (tmp_path/'folder'/'readme.txt').write_text('no image')
+    bad = ['text.png', 'empty.png', 'cut.png', 'ct.tif', 'stack.tif', 'god.png']
+    sentence(lambda: predict(files/'trace.onnx', [good, *(tmp_path/b for b in bad)]), '6 of 7', *bad, '2 pages', '0 bytes', 'CT window', 'did you mean good.png')
     monkeypatch.setattr(deploy, '_LARGEST', 10)
     sentence(lambda: predict(files/'trace.onnx', [good]), 'good.png', 'too large')
-    sentence(lambda: predict(files/'trace.onnx', tmp_path/'folder'), 'empty')
+    sentence(lambda: predict(files/'trace.onnx', [good, tmp_path/'folder']), 'folder', 'holds no image')
+    sentence(lambda: read_image(tmp_path/'folder'), 'is a folder')
 
 
 def test_deploy_a_picture_that_unfolds_to_gigabytes_is_refused(tmp_path):

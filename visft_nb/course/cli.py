@@ -123,7 +123,7 @@ def get(name: Annotated[str, typer.Argument(help='a data set')]):
     from visft_nb.data import get_dataset
     out.print(f'{name}: {get_dataset(name)}', soft_wrap=True)
 
-# %% ../../nbs/course/05_cli.ipynb #43ca1e4b
+# %% ../../nbs/course/05_cli.ipynb #d7e5076b
 @app.command()
 def docs(
     serve: Annotated[bool, typer.Option('--serve', help='show the site at http://localhost:PORT')] = False,
@@ -138,9 +138,10 @@ def docs(
 
 @app.command()
 def sync():
-    "For authors: renew the notebooks' badges and install cells, and the README's pictures."
+    "For authors: renew the notebooks' badges and install cells, the map on the home page, and the README's pictures."
     from visft_nb.course.book import sync_headers, sync_pictures
-    for name in sync_headers() + sync_pictures(): out.print(name)
+    from visft_nb.course.docs import sync_map
+    for name in sync_headers() + ['index']*sync_map() + sync_pictures(): out.print(name)
 
 @app.command()
 def predict(
