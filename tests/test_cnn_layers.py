@@ -113,7 +113,8 @@ def test_cnn_pooling(size, kernel, stride, padding, seed):
     padding = tuple(min(p, k//2) for p, k in zip(padding, kernel))
     x = np.random.default_rng(seed).standard_normal((2, 3, *size))
     for ours, back, theirs in ((layers.max_pool2d, layers.max_pool2d_backward, F.max_pool2d), (layers.avg_pool2d, layers.avg_pool2d_backward, F.avg_pool2d)):
-        check(ours.__name__, [x], lambda x: ours(x, kernel, stride, padding), back, lambda x: theirs(x, kernel, stride, padding))
+        f, g = (lambda x, f=f: f(x, kernel, stride, padding) for f in (ours, theirs))
+        check(ours.__name__, [x], f, back, g)
 
 
 def test_cnn_max_pool_ties_and_nan_as_torch():

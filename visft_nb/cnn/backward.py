@@ -7,11 +7,11 @@ __all__ = ['numeric_grad', 'linear_backward', 'relu_backward', 'sigmoid_backward
            'softmax_cross_entropy_backward', 'mse_backward', 'col2im', 'conv2d_im2col_backward', 'backward_steps',
            'draw_backward', 'backward_widget', 'max_pool2d_backward', 'avg_pool2d_backward', 'batch_norm2d_backward']
 
-# %% ../../nbs/1_cnn/02_backward.ipynb #909deb68
+# %% ../../nbs/1_cnn/02_backward.ipynb #03cf2cd7
 import numpy as np
 
 from ..core import InputError
-from .forward import conv2d_im2col, im2col, windows
+from .forward import im2col
 
 # %% ../../nbs/1_cnn/02_backward.ipynb #80d6dfb3
 def numeric_grad(

@@ -31,10 +31,10 @@ def _blocks(n0, n1, conv, row_bytes, block):
     parts = -(-row_bytes*conv.size[0]//block)
     return 1, -(-conv.size[0]//min(parts, conv.size[0]))
 
-# %% ../../nbs/1_cnn/04_speed.ipynb #de4ba0bd
+# %% ../../nbs/1_cnn/04_speed.ipynb #7d5dcc32
 def _walk(x, conv, n0, n1, block):
     "For each block of images n0 … n1: the images, the first and last output row, and their columns (images, groups, K, P)."
-    (n, c, h, w), (p, q) = x.shape, conv.padding
+    (c, h, w), (p, q) = x.shape[1:], conv.padding
     row = c*conv.kernel[0]*conv.kernel[1]*conv.size[1]
     images, rows = _blocks(n0, n1, conv, row*x.itemsize, block)
     memory = np.empty(images*rows*row, x.dtype)

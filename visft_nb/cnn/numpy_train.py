@@ -61,10 +61,10 @@ def he_init(
     "Normal weights of variance 2 over the number of inputs (He et al. 2015, arXiv:1502.01852)."
     return (rng.standard_normal(shape)*np.sqrt(2/np.prod(shape[1:]))).astype(dtype)
 
-# %% ../../nbs/1_cnn/03_numpy_train.ipynb #cea75f4b
+# %% ../../nbs/1_cnn/03_numpy_train.ipynb #1e7528df
 def lenet(
     seed:int=0,       # of the initial weights
-    width=(16, 32),   # feature maps of the two convolutions
+    width=(8, 16),    # feature maps of the two convolutions
     channels:int=1,   # of the images
     size:int=28,      # rows and columns of the images, a multiple of 4
     classes:int=10,   # outputs
