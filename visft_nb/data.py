@@ -1102,7 +1102,7 @@ def _align(a, b, view, steps=12, lr=.025):
         p.data[:, 0].clamp_(.8, 1.05)
     return best
 
-# %% ../nbs/01_data.ipynb #fdee49ce
+# %% ../nbs/01_data.ipynb #da76f362
 def find_leaks(
     a:Images,             # one split
     b:Images|None=None,   # the other; None looks for pairs within `a`
@@ -1111,14 +1111,16 @@ def find_leaks(
 ):                        # pandas.DataFrame: a, b (indices), name_a, name_b, kind (exact, near), similarity, ratio
     """Images of `a` that also lie in `b`: the same bytes (exact), or copies changed by JPEG, size, brightness or a crop down to about 85 % of the side (near).
 
-    Rotated and mirrored copies are not looked for; nor is a near copy found that lies in `b` more than four times (more than once where `b` has
-    fewer than 200 images: the yardstick is then the second neighbour). Costs about a second per million pairs on a core."""
+    Rotated and mirrored copies are not looked for; nor is a near copy found that lies in the larger set more than four times (more than once where that has
+    fewer than 200 images: the yardstick is then the second neighbour). Costs seconds per million pairs on a core."""
     import pandas as pd
     same = b is None
     b = a if same else b
     rows = _exact_pairs(a, b, same)
     if len(a) and len(b) > same:
-        with torch.no_grad(): rows = _near_pairs(a, b, same, ratio, similarity) + rows
+        swap = len(b) < len(a)   # the larger set is searched: more neighbours tell better how near is usual
+        with torch.no_grad(): near = _near_pairs(*((b, a) if swap else (a, b)), same, ratio, similarity)
+        rows = [(j, i, *rest) if swap else (i, j, *rest) for i, j, *rest in near] + rows
     if same: rows = [(min(i, j), max(i, j), *rest) for i, j, *rest in rows]
     rows = sorted({r[:2]: r for r in map(tuple, rows)}.values()) # what is exact replaces what is near
     name = lambda d, i: d.names[i] if d.names else ''

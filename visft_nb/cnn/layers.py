@@ -58,12 +58,13 @@ def _blas(): return ThreadpoolController().select(user_api='blas')
 
 def _threads(): return max([lib.num_threads for lib in _blas().lib_controllers], default=1)
 
-# %% ../../nbs/1_cnn/04_speed.ipynb #bcd5422f
+# %% ../../nbs/1_cnn/04_speed.ipynb #c56b6f93
 def _spread(work, n, threads=None):
-    "work(start, stop) over n images, one part for each thread that BLAS may use; the list of results."
+    "work(start, stop) over n images, in parts, on as many threads as BLAS may use; the list of results."
     threads = threads or _threads()
     if threads == 1 or n < threads: return [work(0, n)]
-    cuts = [n*i//threads for i in range(threads + 1)]
+    parts = min(n, 4*threads)      # more parts than threads: a thread that is held up does fewer of them
+    cuts = [n*i//parts for i in range(parts + 1)]
     with _blas().limit(limits=1): return list(_pool(threads).map(work, cuts[:-1], cuts[1:]))
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #67454726
@@ -106,19 +107,21 @@ def _flipped(w, groups):
     o, c, *k = w.shape
     return np.ascontiguousarray(w.reshape(groups, o//groups, c, *k).swapaxes(1, 2)[..., ::-1, ::-1]).reshape(groups*c, o//groups, *k)
 
-# %% ../../nbs/1_cnn/04_speed.ipynb #3ad8f6cf
+# %% ../../nbs/1_cnn/04_speed.ipynb #58004cdc
 def _backward_blocks(dy, x, w, conv, with_dx, block=BLOCK, threads=None):
-    "dw, and dx by col2im where it is asked for; dy is (N, groups, O/groups, P)."
-    wm = w.reshape(conv.groups, len(w)//conv.groups, -1)
+    "dw, db, and dx by col2im where it is asked for; dy is (N, groups, O/groups, P)."
+    wm, ones = w.reshape(conv.groups, len(w)//conv.groups, -1), np.ones(conv.size[0]*conv.size[1], x.dtype)
     wt, dx, columns = np.ascontiguousarray(wm.swapaxes(1, 2)), np.zeros(x.shape if with_dx else 0, x.dtype), conv.size[1]
     def work(n0, n1):
-        dw = np.zeros(wm.shape, x.dtype)
+        dw, db = np.zeros(wm.shape, x.dtype), np.zeros(wm.shape[:2], x.dtype)
         for images, first, last, cols in _walk(x, conv, n0, n1, block):
             part = dy[images, :, :, first*columns:last*columns]
             dw += np.matmul(part, cols.swapaxes(2, 3)).sum(0)
+            db += np.matmul(part, ones[:part.shape[3]]).sum(0)
             if with_dx: _add_rows(dx[images], np.matmul(wt, part, out=cols), conv, first, last)
-        return dw
-    return sum(_spread(work, len(x), threads)).reshape(w.shape), dx if with_dx else None
+        return dw, db
+    dws, dbs = zip(*_spread(work, len(x), threads))
+    return sum(dws).reshape(w.shape), sum(dbs).ravel(), dx if with_dx else None
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #8e99a24f
 def _add_rows(dx, cols, conv, first, last):
@@ -130,7 +133,7 @@ def _add_rows(dx, cols, conv, first, last):
     low, high = max(top, 0), min(top + height, h)
     if high > low: dx[:, :, low:high] += strip[:, :, low - top:high - top]
 
-# %% ../../nbs/1_cnn/04_speed.ipynb #75b1444f
+# %% ../../nbs/1_cnn/04_speed.ipynb #81c797a4
 def conv2d_backward(
     dy,            # gradient for the output (N, O, H', W')
     cache,         # from `conv2d`
@@ -142,9 +145,9 @@ def conv2d_backward(
     dy = np.ascontiguousarray(dy, x.dtype)
     flip = _flip_geometry(dy, w, conv) if need_dx else None
     parts = dy.reshape(len(x), conv.groups, len(w)//conv.groups, conv.size[0]*conv.size[1])
-    dw, dx = _backward_blocks(parts, x, w, conv, need_dx and flip is None)
+    dw, db, dx = _backward_blocks(parts, x, w, conv, need_dx and flip is None)
     if flip: dx = _forward(dy, _flipped(w, conv.groups), None, flip)
-    return dx, dw, dy.sum((0, 2, 3)) if bias else None
+    return dx, dw, db if bias else None
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #b08f79d7
 _all_ = ['max_pool2d', 'max_pool2d_backward', 'avg_pool2d', 'avg_pool2d_backward', 'batch_norm2d', 'batch_norm2d_backward', 'linear', 'linear_backward', 'relu', 'relu_backward',
