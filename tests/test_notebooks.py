@@ -1,5 +1,5 @@
 "Every notebook runs from the wheel in an empty folder, and what stands saved in `nbs/` is what is expected."
-import json, os, re, shutil, subprocess, sys
+import json, re, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest

@@ -557,6 +557,17 @@ def keep(self:Run, asked, due):
     if self.checkpoint and (asked or due): self.save()
     if asked: raise KeyboardInterrupt(f'stopped after step {self.done}; ' + (f'{self.checkpoint} goes on from there' if self.checkpoint else 'no checkpoint was asked for'))
 
+# %% ../nbs/02_train.ipynb #c646631d
+def _watched():
+    "Is stderr a terminal, or a notebook that is open in Jupyter, Colab or VS Code?"
+    return sys.stderr.isatty() or 'google.colab' in sys.modules or ('ipykernel' in sys.modules and bool({'JPY_SESSION_NAME', 'VSCODE_PID'} & set(os.environ)))
+
+@patch
+def bar(self:Run, show:bool):
+    "A progress bar over the steps."
+    from tqdm import tqdm
+    return tqdm(total=self.total, initial=self.done, disable=not (show and _watched() and self.accelerator.is_main_process), leave=False, file=sys.stderr, mininterval=.5, unit='step')
+
 # %% ../nbs/02_train.ipynb #98969d4e
 def loop(
     run,       # where to start from; it is moved along

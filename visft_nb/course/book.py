@@ -92,7 +92,7 @@ def install_cell(book:Path|None=None)->str:
     return ("#| hide\n#| eval: false\nimport sys\nif 'google.colab' in sys.modules:\n"
             f"    get_ipython().run_line_magic('pip', 'install -q \"visft_nb[course] @ git+{repository(book)}\"')")
 
-# %% ../../nbs/course/00_book.ipynb #654e7cbe
+# %% ../../nbs/course/00_book.ipynb #3e3c7f1e
 def sync_headers(
     book:Path|None=None,  # None takes `book_dir()`
 )->list[str]:             # the names of the notebooks that were changed
@@ -105,7 +105,7 @@ def sync_headers(
         title, _, rest = head.partition('\n\n> ')
         promise, _, rest = rest.partition('\n\n')
         cells[0]['source'] = f"{title}\n\n> {promise}\n\n{badge(name, book)}\n\n{rest}".splitlines(keepends=True)
-        cells[1:] = [c for c in cells[1:] if 'google.colab' not in ''.join(c['source'][:4]) or c['cell_type'] != 'code']
+        cells[1:] = [c for c in cells[1:] if c.get('id') != 'colab']
         cells.insert(1, dict(cell_type='code', execution_count=None, id='colab', metadata={}, outputs=[],
                              source=install_cell(book).splitlines(keepends=True)))
         new = json.dumps(nb, indent=1, ensure_ascii=False) + '\n'

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['app', 'out', 'data_app', 'list_', 'run', 'data', 'get', 'docs', 'sync', 'predict', 'checks', 'doctor', 'main']
 
-# %% ../../nbs/course/05_cli.ipynb #28870262
-import sys, time
+# %% ../../nbs/course/05_cli.ipynb #b1e36813
+import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -78,12 +78,12 @@ def _figures(run):
         table.add_row(k, f'{v:.4g}' if isinstance(v, float) else str(v), row['expected'], row['verdict'])
     out.print(table)
 
-# %% ../../nbs/course/05_cli.ipynb #bb2496ed
+# %% ../../nbs/course/05_cli.ipynb #d6c2c58a
 @app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help='a notebook, a chapter or "all"')] = 'tour',
     profile: Annotated[str, typer.Option('--profile', help=', '.join(PROFILES))] = 'laptop',
-    parameter: Annotated[Optional[list[str]], typer.Option('-p', help='NAME=VALUE, as often as you like')] = None,
+    parameter: Annotated[list[str] | None, typer.Option('-p', help='NAME=VALUE, as often as you like')] = None,
     workers: Annotated[int, typer.Option(help='notebooks at a time')] = 1,
     folder: Annotated[Path, typer.Option('--out', help='where the runs are written')] = Path('_runs'),
     save: Annotated[bool, typer.Option('--save', help="write the outputs back into nbs/ where the figures changed")] = False,
