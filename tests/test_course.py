@@ -87,14 +87,15 @@ def test_a_figure_that_drifts_fails(book, tmp_path):
 
 
 @pytest.mark.notebook
-def test_an_interruption_reaches_the_kernel_and_keeps_what_finished(book, tmp_path):
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_reaches_the_kernel_and_keeps_what_finished(book, tmp_path, sign):
     wait = ('import time\nopen("started", "w").close()\n'
             'try: time.sleep(60)\nexcept KeyboardInterrupt: open("checkpoint", "w").close(); raise')
     top = book(a=['STEPS = 5', 'print(STEPS)'], b=['STEPS = 5', 'print(STEPS)', wait])
     child = visft('run', 'all', book=top, cwd=tmp_path, wait=False)
     deadline = time.time() + 90
     while not list(tmp_path.glob('_runs/b/*/started')) and time.time() < deadline and child.poll() is None: time.sleep(.2)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sign)
     said = child.communicate(timeout=60)
     assert child.returncode == 130, said
     assert {k: r['status'] for k, r in results(tmp_path).items()} == {'a': 'ok', 'b': 'interrupted'}

@@ -128,3 +128,16 @@ def test_wheel_carries_the_book(wheel_env, tmp_path):
     assert package.startswith(wheel_env['PYTHONPATH']) and book.startswith(wheel_env['PYTHONPATH'])
     inside = {p.relative_to(book).as_posix() for p in Path(book).rglob('*') if p.is_file()}
     assert {f'nbs/{n}.ipynb' for n in NAMES} <= inside and 'settings.ini' in inside
+
+
+def test_code_is_lint_free(root):
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '.'], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_readme_and_ci_say_the_same(root):
+    readme, ci = (root/'README.md').read_text(), (root/'.ci/run').read_text()
+    assert len(re.findall(r'<!-- test command -->\n```bash\n(.+pytest)\n```', readme)) == 1 and 'test command' in ci
+    assert re.search(r'```bash\n.*pip install -q -e \. && \.venv/bin/visft run\n```', readme), 'the command that does everything'
+    missing = [f for f in re.findall(r'\]\(([^):#]+)\)', readme) if not (root/f).exists()]
+    assert missing == [], 'the README links to files that are not there'

@@ -33,7 +33,7 @@ def notebooks(
     first = [n for n in ('index', 'tour') if n in names]
     return {n: names[n] for n in first + [n for n in names if n not in first]}
 
-# %% ../../nbs/course/00_book.ipynb #20a00746
+# %% ../../nbs/course/00_book.ipynb #b6dec133
 def find_notebooks(
     asked:str,           # "tour", "core", "4_robust/01_attacks", "robust", "all", or a path to a notebook of the book
     book:Path|None=None, # None takes `book_dir()`
@@ -46,7 +46,8 @@ def find_notebooks(
     for same in (lambda n: n == asked, lambda n: n.rsplit('/')[0] == asked and '/' in n, lambda n: bare(n.split('/')[0]) == asked and '/' in n,
                  lambda n: asked in (n.split('/')[-1], bare(n.split('/')[-1]), '/'.join(map(bare, n.split('/'))))):
         if found := [n for n in names if same(n)]: return found
-    lookup(asked, {**{bare(n.split('/')[-1]): 0 for n in names}, **dict.fromkeys(names), 'all': 0}, 'notebook or chapter')
+    short = {bare(part) for n in names for part in n.split('/')}
+    lookup(asked, [*sorted(short), *names, 'all'], 'notebook or chapter')
 
 # %% ../../nbs/course/00_book.ipynb #a37b973a
 def read_notebook(path:Path)->dict:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'out', 'data_app', 'list_', 'run', 'data', 'get', 'docs', 'sync', 'predict', 'checks', 'doctor', 'main']
 
-# %% ../../nbs/course/05_cli.ipynb #b1e36813
-import sys
+# %% ../../nbs/course/05_cli.ipynb #a826346e
+import signal, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -186,9 +186,10 @@ def doctor():
     for what, found, todo in checks(): table.add_row(what, found, todo or '[green]ok')
     out.print(table)
 
-# %% ../../nbs/course/05_cli.ipynb #9f67d7f4
+# %% ../../nbs/course/05_cli.ipynb #b4e2504b
 def main():
-    "The entry point of `visft`."
+    "The entry point of `visft`; being told to end counts as an interruption, so that no run is left behind."
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try: app()
     except InputError as e: Console(stderr=True, soft_wrap=True).print(f'visft: {e}', markup=False, highlight=False); sys.exit(2)
     except KeyboardInterrupt: Console(stderr=True).print('visft: interrupted; what had finished is kept'); sys.exit(130)

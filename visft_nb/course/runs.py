@@ -156,11 +156,12 @@ def write_report(
     with atomic_write(path := Path(run.folder)/'report.html') as tmp: tmp.write_text(html, encoding='utf-8')
     return path
 
-# %% ../../nbs/course/04_runs.ipynb #417b9ed8
+# %% ../../nbs/course/04_runs.ipynb #6723e218
 def _environment(workers):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     share = max(1, cores // workers)
-    threads = {k: str(min(share, int(os.environ.get(k) or share))) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
+    # waiting threads sleep instead of spinning, or two programs that share the cores slow each other down tenfold
+    threads = {'OMP_WAIT_POLICY': 'PASSIVE'} | {k: str(min(share, int(os.environ.get(k) or share))) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
     places = {k: str(cache_dir()/v) for k, v in dict(IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime', JUPYTER_DATA_DIR='jupyter',
               MPLCONFIGDIR='matplotlib').items() if not os.environ.get(k)}
     for p in places.values(): Path(p).mkdir(parents=True, exist_ok=True)
@@ -241,7 +242,7 @@ def _main():
 # %% ../../nbs/course/04_runs.ipynb #96e371db
 if __name__ == '__main__' and '__file__' in globals(): _main()
 
-# %% ../../nbs/course/04_runs.ipynb #fb180a9d
+# %% ../../nbs/course/04_runs.ipynb #a6b30ff1
 _PATHS = re.compile(r'(?<![\w./])/(?:home|root|tmp|work|Users|private|var)/[\w.][^\s"\'<>]*')
 
 def _saved(output, own):
@@ -253,6 +254,14 @@ def _saved(output, own):
     text = json.dumps(output)
     for path in own: text = text.replace(path, '.')
     return json.loads(text)
+
+def _keep_cost(run):
+    "Note beside the expectations what the run took, unless it took about what stands there."
+    expected, path = load_expected(run.name, run.profile), expected_path(run.name, run.profile)
+    before = expected.get('_run', {}).get('seconds')
+    if before is not None and abs(run.seconds - before) <= max(2, .25*before): return
+    expected['_run'] = dict(seconds=round(run.seconds), cores=run.machine.get('cores'), memory_mb=round(run.memory or 0))
+    with atomic_write(path) as tmp: tmp.write_text(json.dumps(expected, indent=1) + '\n')
 
 def save_run(
     run:Run,     # finished with status ok or differs, at profile laptop or night, with no parameter set by hand
@@ -267,6 +276,7 @@ def save_run(
     old, outputs = json.loads(raw), {c['id']: c['outputs'] for c in new['cells'] if c['cell_type'] == 'code'}
     kept = {i: [s for o in out if (s := _saved(o, (run.folder, str(book), str(Path.home()))))] for i, out in outputs.items()}
     has = lambda cells: {c['id']: len(c['outputs']) for c in cells if c['cell_type'] == 'code' and c['outputs']}
+    _keep_cost(run)
     if collect(old) == run.records and set(has(old['cells'])) == {i for i, o in kept.items() if o} & {c['id'] for c in old['cells']}: return False
     for c in old['cells']:
         if c['cell_type'] == 'code': c['outputs'], c['execution_count'] = kept.get(c['id'], []), None
@@ -274,7 +284,4 @@ def save_run(
     if m := _PATHS.search(json.dumps([c.get('outputs') for c in old['cells']])): raise InputError(f"{run.name}: an output holds the path {m[0]} of this machine; do not print it.")
     if len(text) > 500_000: raise InputError(f"{run.name} would be {len(text)//1000} kB; 500 are allowed: fewer or smaller pictures.")
     with atomic_write(path) as tmp: tmp.write_text(text, encoding='utf-8')
-    expected, where = load_expected(run.name, run.profile), expected_path(run.name, run.profile)
-    expected['_run'] = dict(seconds=round(run.seconds), cores=run.machine.get('cores'), memory_mb=round(run.memory or 0))
-    with atomic_write(where) as tmp: tmp.write_text(json.dumps(expected, indent=1) + '\n')
     return True
