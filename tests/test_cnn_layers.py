@@ -255,3 +255,17 @@ def test_cnn_conv_bad_input(call, words, conv):
 def test_cnn_layers_bad_input(call, words):
     with pytest.raises(InputError) as e: call()
     assert all(w in str(e.value) for w in words), str(e.value)
+
+
+def test_cnn_slide_draws_the_convolution():
+    "The picture's right half holds the numbers that conv2d gives."
+    import matplotlib.pyplot as plt
+    from visft_nb.cnn.forward import draw_slide
+    image = np.random.default_rng(0).random((9, 9))
+    fig = draw_slide(image, kernel=3, stride=2, padding=1, dilation=1, step=10**6)
+    w = np.ones((3, 1))*np.linspace(-1, 1, 3)
+    y, _ = layers.conv2d(image[None, None], w[None, None], stride=2, padding=1)
+    np.testing.assert_allclose(fig.axes[1].images[0].get_array(), y[0, 0], atol=1e-12)
+    assert np.isnan(np.ma.filled(draw_slide(image, step=3).axes[1].images[0].get_array().astype(float), np.nan)).sum() == 49 - 4
+    with pytest.raises(InputError, match='kernel covers'): draw_slide(image, kernel=5, dilation=3)
+    plt.close('all')

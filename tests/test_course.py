@@ -63,6 +63,8 @@ def test_injected_parameter_arrives_and_skipped_cells_stay(book, tmp_path):
     run = results(tmp_path)['a']
     assert done.returncode == 0, done.stdout + done.stderr
     assert run['records'] == {'steps': 1} and run['rows'][0]['verdict'] == 'ok' and run['memory'] > 10
+    report = next(tmp_path.glob('_runs/a/*/report.html')).read_text()
+    assert '<table class="record"><tr><th style="text-align:left">steps</th><td style="text-align:right">1</td></tr></table>\n</div>' in report
     done = visft('run', 'a', '-p', 'STEPS=7', '--out', 'mine', book=top, cwd=tmp_path)
     run, = (json.loads(p.read_text()) for p in tmp_path.glob('mine/a/*/records.json'))
     assert run['records'] == {'steps': 7} and 'not compared' in done.stdout
@@ -74,7 +76,8 @@ def test_a_failing_notebook_is_shown_and_the_others_go_on(book, tmp_path):
     done = visft('run', 'all', '--workers', '2', book=top, cwd=tmp_path)
     assert done.returncode == 1 and '1/(STEPS - STEPS)' in done.stdout and 'ZeroDivisionError' in done.stdout
     assert {k: r['status'] for k, r in results(tmp_path).items()} == {'a': 'failed', 'b': 'ok'}
-    assert 'ZeroDivisionError' in next(tmp_path.glob('_runs/a/*/report.html')).read_text()
+    report = next(tmp_path.glob('_runs/a/*/report.html')).read_text()
+    assert 'ZeroDivisionError' in report and 'class="visft-code"' in report
 
 
 @pytest.mark.notebook

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['Run', 'run_folder', 'execute', 'write_report', 'Runner', 'run_notebooks', 'save_run']
 
-# %% ../../nbs/course/04_runs.ipynb #ac1a9a13
+# %% ../../nbs/course/04_runs.ipynb #6e909d65
 import json, os, platform, re, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+from fastcore.basics import patch
 
 from ..core import InputError, atomic_write, cache_dir
 from .book import book_dir, notebooks, read_notebook
@@ -90,7 +92,7 @@ def _failure(e):
     source = '\n'.join(f'    {s}' for s in e.source.splitlines())
     return f"cell {e.exec_count}:\n{source}\n{e.ename}: {e.evalue}"
 
-# %% ../../nbs/course/04_runs.ipynb #70ddf25b
+# %% ../../nbs/course/04_runs.ipynb #2dce20b9
 def execute(
     run:Run,                    # its folder exists
     say=lambda cell, of: None,  # called after each cell
@@ -109,16 +111,16 @@ def execute(
     except KeyboardInterrupt: run.status, run.error = 'interrupted', 'interrupted'
     run.seconds, run.memory, run.machine = time.perf_counter() - start, _peak_memory(), _machine()
     if out.is_file():
-        try: run.records = collect(nb := read_notebook(out))
+        try: run.records = collect(read_notebook(out))
         except InputError as e: run.status, run.error = 'failed', str(e)
     if run.status == 'ok' and not run.given:
         run.rows = compare(run.records, load_expected(run.name, run.profile))
         if any(r['verdict'] != 'ok' for r in run.rows): run.status = 'differs'
     with atomic_write(folder/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
-    if report and out.is_file(): write_report(run, nb)
+    if report and out.is_file(): write_report(run)
     return run
 
-# %% ../../nbs/course/04_runs.ipynb #01ac4c9d
+# %% ../../nbs/course/04_runs.ipynb #8f264b75
 _FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block input %}<details class="visft-code"><summary>code</summary>{{ super() }}</details>{% endblock input %}
 {% block html_head_css %}{{ super() }}<style>.visft-code summary {cursor: pointer; color: #666; font-size: 85%; margin-left: 4em}
@@ -136,14 +138,14 @@ def _summary(run):
     return f'<p><b>{run.name}</b>, profile {run.profile}: <b>{run.status}</b> in {run.seconds:.0f} s{memory}.<br><small>{facts}</small></p>{error}{table}'
 
 def write_report(
-    run:Run,    # finished
-    nb:dict,    # its executed notebook
+    run:Run,    # finished; its executed notebook lies in its folder
 )->Path:        # the report
     "Write `report.html` beside the executed notebook."
     import nbformat
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
-    nb = nbformat.from_dict({**nb, 'cells': [c for c in nb['cells'] if not re.search(r'^#\|\s*hide\b', c['source'], re.M)]})
+    nb = nbformat.read(Path(run.folder)/notebooks()[run.name].name, as_version=4)
+    nb.cells = [c for c in nb.cells if not re.search(r'^#\|\s*hide\b', c.source, re.M)]
     for c in nb.cells:
         if c.cell_type == 'code':
             c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
@@ -167,7 +169,7 @@ def _environment(workers):
     for p in places.values(): Path(p).mkdir(parents=True, exist_ok=True)
     return {**os.environ, **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
 
-# %% ../../nbs/course/04_runs.ipynb #124caf9e
+# %% ../../nbs/course/04_runs.ipynb #82841482
 class Runner:
     "Executes runs in processes of their own, `workers` at a time; `stop` interrupts them and keeps what is finished."
     def __init__(self,
@@ -194,23 +196,25 @@ class Runner:
         for c in self.children:
             if c.poll() is None: c.send_signal(signal.SIGINT)
 
-    def _one(self, run, env):
-        if self.stopped: run.status = 'interrupted'; return run
-        log = Path(run.folder)/'run.log'
-        with open(log, 'w') as err:
-            child = subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', json.dumps(asdict(run)), str(int(self.report))], env=env,
-                                     stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
-            self.children.append(child)
-            for line in child.stdout:
-                if line.startswith('\x1e'): self.on_event(run, *json.loads(line[1:]))
-        child.wait()
-        try: run = Run(**json.loads((Path(run.folder)/'records.json').read_text()))
-        except (OSError, ValueError):
-            run.status = 'interrupted' if self.stopped else 'failed'
-            run.error = f'the run ended without a result (exit code {child.returncode}):\n' + '\n'.join(log.read_text().splitlines()[-8:])
-        self.on_event(run, 1, 1)
-        if run.status == 'ok': log.unlink(missing_ok=True)
-        return run
+# %% ../../nbs/course/04_runs.ipynb #c8d3fe7b
+@patch
+def _one(self:Runner, run, env):
+    if self.stopped: run.status = 'interrupted'; return run
+    log = Path(run.folder)/'run.log'
+    with open(log, 'w') as err:
+        child = subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', json.dumps(asdict(run)), str(int(self.report))], env=env,
+                                 stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
+        self.children.append(child)
+        for line in child.stdout:
+            if line.startswith('\x1e'): self.on_event(run, *json.loads(line[1:]))
+    child.wait()
+    try: run = Run(**json.loads((Path(run.folder)/'records.json').read_text()))
+    except (OSError, ValueError):
+        run.status = 'interrupted' if self.stopped else 'failed'
+        run.error = f'the run ended without a result (exit code {child.returncode}):\n' + '\n'.join(log.read_text().splitlines()[-8:])
+    self.on_event(run, 1, 1)
+    if run.status == 'ok': log.unlink(missing_ok=True)
+    return run
 
 # %% ../../nbs/course/04_runs.ipynb #2faacafe
 def run_notebooks(
@@ -242,7 +246,7 @@ def _main():
 # %% ../../nbs/course/04_runs.ipynb #96e371db
 if __name__ == '__main__' and '__file__' in globals(): _main()
 
-# %% ../../nbs/course/04_runs.ipynb #a6b30ff1
+# %% ../../nbs/course/04_runs.ipynb #48e30e96
 _PATHS = re.compile(r'(?<![\w./])/(?:home|root|tmp|work|Users|private|var)/[\w.][^\s"\'<>]*')
 
 def _saved(output, own):
@@ -263,6 +267,7 @@ def _keep_cost(run):
     expected['_run'] = dict(seconds=round(run.seconds), cores=run.machine.get('cores'), memory_mb=round(run.memory or 0))
     with atomic_write(path) as tmp: tmp.write_text(json.dumps(expected, indent=1) + '\n')
 
+# %% ../../nbs/course/04_runs.ipynb #5e51fb67
 def save_run(
     run:Run,     # finished with status ok or differs, at profile laptop or night, with no parameter set by hand
 )->bool:         # whether the notebook was written

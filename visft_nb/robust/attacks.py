@@ -140,11 +140,24 @@ def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, targeted, drop):
     out[rows] = adv.detach()
     return out
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #18558ea8
+# %% ../../nbs/4_robust/01_attacks.ipynb #e464cdf2
 def _standing(model, x, y, targeted):
     "Which samples the attacker has not got yet."
     with torch.no_grad(): return (model(x).argmax(1) == y) != targeted
 
+def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
+    "Run `_steps` from the image or from random points, again for those that stand."
+    out, todo, targeted, drop = x.clone(), slice(None), *how[-2:]
+    for r in range(restarts):
+        if r or (drop and random_start): # before the first start `out` is x
+            todo = _standing(model, out, y, targeted).nonzero()[:, 0]
+            if not len(todo): break
+        start = x[todo].clone()
+        if random_start: start = ball.project_(start + ball.random(start, eps, generator), x[todo], eps)
+        out[todo] = _steps(model, x[todo], y[todo], start, ball, eps, *how)
+    return out
+
+# %% ../../nbs/4_robust/01_attacks.ipynb #456462d3
 def pgd(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1], on the model's device
@@ -169,18 +182,6 @@ def pgd(
     alpha = 2.5*eps/steps if alpha is None else alpha
     with lent(model):
         return _restarts(model, x.detach().clone(), y.clone(), ball, eps, (alpha, steps, f, targeted, drop), restarts, random_start, generator)
-
-def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
-    "Run `_steps` from the image or from random points, again for those that stand."
-    out, todo, targeted, drop = x.clone(), slice(None), *how[-2:]
-    for r in range(restarts):
-        if r or (drop and random_start): # before the first start `out` is x
-            todo = _standing(model, out, y, targeted).nonzero()[:, 0]
-            if not len(todo): break
-        start = x[todo].clone()
-        if random_start: start = ball.project_(start + ball.random(start, eps, generator), x[todo], eps)
-        out[todo] = _steps(model, x[todo], y[todo], start, ball, eps, *how)
-    return out
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #8a6d81a7
 def fgsm(
