@@ -28,6 +28,7 @@ def test_runs_from_the_wheel(smoke, name):
     run = smoke[1].get(name.replace('/', '__'))
     assert run, f'{name} left no records: {smoke[0].stderr}'
     wrong = [r for r in run['rows'] if r['verdict'] != 'ok']
+    assert {r['name'] for r in run['rows']} >= set(run['records']), 'figures that nothing is expected of: tests/expected/smoke'
     assert run['status'] == 'ok', f"{run['status']}: {run['error']} {wrong}"
 
 

@@ -43,7 +43,7 @@ def list_(chapter: Annotated[str, typer.Argument(help='a chapter, a notebook or 
     out.print('\nMinutes as measured when the figures were taken (two cores; gpu and paper: one GPU); a profile without a column was not measured.\nvisft run NOTEBOOK --profile P runs one; '
               + '; '.join(f'{k}: {v}' for k, v in PROFILES.items()) + '.', style='dim')
 
-# %% ../../nbs/course/05_cli.ipynb #24d97fc8
+# %% ../../nbs/course/05_cli.ipynb #c6baa35b
 _COLOURS = dict(ok='green', differs='yellow', failed='red', interrupted='yellow')
 
 def _watch(runs_of):
@@ -74,7 +74,7 @@ def _figures(run):
     expected = {r['name']: r for r in run.rows}
     table = _table('figures', 'name', '>here', 'expected', 'verdict')
     for k, v in run.records.items():
-        row = expected.get(k, dict(expected='', verdict='not compared: parameters set by hand' if run.given else ''))
+        row = expected.get(k, dict(expected='', verdict='not compared: ' + ('parameters set by hand' if run.given else f'nothing is kept for {run.profile}')))
         table.add_row(k, f'{v:.4g}' if isinstance(v, float) else str(v), row['expected'], row['verdict'])
     out.print(table)
 
