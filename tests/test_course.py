@@ -114,6 +114,11 @@ def test_save_writes_outputs_once(book, tmp_path):
     assert json.loads((top/'tests/expected/laptop/a.json').read_text())['_run']['cores'] >= 1
     second = visft('run', 'a', '--save', book=top, cwd=tmp_path)
     assert 'unchanged' in second.stdout and (top/'nbs/a.ipynb').read_text() == saved
+    assert 'visft' not in json.loads(saved)['metadata']
+    (top/'settings.ini').write_text('[night]\nSTEPS = 6\n')
+    visft('run', 'a', '--profile', 'night', '--save', book=top, cwd=tmp_path)
+    kept = json.loads((top/'nbs/a.ipynb').read_text())
+    assert kept['metadata']['visft'] == {'profile': 'night'} and '"steps": 6' in json.dumps(kept)
 
 
 def test_save_refuses_other_profiles():

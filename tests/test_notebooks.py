@@ -6,7 +6,7 @@ import pytest
 
 from visft_nb.course.book import notebooks, read_notebook, sync_headers, wrong_imports
 from visft_nb.course.profiles import check_settings, parameters
-from visft_nb.course.records import collect, compare, load_expected
+from visft_nb.course.records import collect, compare, load_expected, saved_profile
 
 NAMES = list(notebooks())
 RUN = [n for n in NAMES if n != 'index']
@@ -43,8 +43,8 @@ def test_leaves_no_file_outside_cache_and_runs(smoke, wheel_env):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_saved_figures_are_the_expected_ones(name):
-    nb, profile = read_notebook(notebooks()[name]), 'laptop'
-    wrong = [r for r in compare(collect(nb), load_expected(name, profile)) if r['verdict'] != 'ok']
+    nb = read_notebook(notebooks()[name])
+    wrong = [r for r in compare(collect(nb), load_expected(name, saved_profile(nb))) if r['verdict'] != 'ok']
     assert not wrong, wrong
 
 

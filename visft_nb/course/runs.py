@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Run', 'run_folder', 'execute', 'write_report', 'Runner', 'run_notebooks', 'save_run']
 
-# %% ../../nbs/course/04_runs.ipynb #6e909d65
+# %% ../../nbs/course/04_runs.ipynb #961eafd5
 import json, os, platform, re, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..core import InputError, atomic_write, cache_dir
 from .book import book_dir, notebooks, read_notebook
 from .profiles import overrides
-from .records import collect, compare, expected_path, load_expected
+from .records import collect, compare, expected_path, load_expected, saved_profile
 
 # %% ../../nbs/course/04_runs.ipynb #82770d5d
 @dataclass
@@ -268,7 +268,7 @@ def _keep_cost(run):
     expected['_run'] = dict(seconds=round(run.seconds), cores=run.machine.get('cores'), memory_mb=round(run.memory or 0))
     with atomic_write(path) as tmp: tmp.write_text(json.dumps(expected, indent=1) + '\n')
 
-# %% ../../nbs/course/04_runs.ipynb #5e51fb67
+# %% ../../nbs/course/04_runs.ipynb #44fb0448
 def save_run(
     run:Run,     # finished with status ok or differs, at profile laptop or night, with no parameter set by hand
 )->bool:         # whether the notebook was written
@@ -283,9 +283,11 @@ def save_run(
     kept = {i: [s for o in out if (s := _saved(o, (run.folder, str(book), str(Path.home()))))] for i, out in outputs.items()}
     has = lambda cells: {c['id']: len(c['outputs']) for c in cells if c['cell_type'] == 'code' and c['outputs']}
     _keep_cost(run)
-    if collect(old) == run.records and set(has(old['cells'])) == {i for i, o in kept.items() if o} & {c['id'] for c in old['cells']}: return False
+    if collect(old) == run.records and saved_profile(old) == run.profile and set(has(old['cells'])) == {i for i, o in kept.items() if o} & {c['id'] for c in old['cells']}: return False
     for c in old['cells']:
         if c['cell_type'] == 'code': c['outputs'], c['execution_count'] = kept.get(c['id'], []), None
+    old['metadata'].pop('visft', None)
+    if run.profile != 'laptop': old['metadata']['visft'] = {'profile': run.profile}
     text = json.dumps(old, indent=1, ensure_ascii=False) + '\n'
     if m := _PATHS.search(json.dumps([c.get('outputs') for c in old['cells']])): raise InputError(f"{run.name}: an output holds the path {m[0]} of this machine; do not print it.")
     if len(text) > 500_000: raise InputError(f"{run.name} would be {len(text)//1000} kB; 500 are allowed: fewer or smaller pictures.")
