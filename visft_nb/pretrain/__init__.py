@@ -2,6 +2,9 @@
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "contrast": ["NTXentLoss", "Views", "contrastive_step", "elastic", "embed", "pretrain_contrast", "two_views"],
+    "collapse": ["BarlowTwinsLoss", "VICRegLoss", "WatchCollapse", "effective_rank", "embedding_std", "project", "spectrum"],
+    "contrast": ["NTXentLoss", "Views", "contrastive_step", "elastic", "embed", "gather_rows", "make_projector", "pretrain_contrast", "two_views"],
     "measure": ["knn_accuracy", "linear_probe"],
+    "views": ["CIFAR_VIEWS", "ColourViews", "IMAGENET_VIEWS", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation", "blur_matrix", "crop_boxes",
+              "gaussian_blur", "resized_crop", "solarise", "to_grey"],
 })
