@@ -4,7 +4,8 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "collapse": ["BarlowTwinsLoss", "VICRegLoss", "WatchCollapse", "effective_rank", "embedding_std", "project", "spectrum"],
     "contrast": ["NTXentLoss", "Views", "contrastive_step", "elastic", "embed", "gather_rows", "make_projector", "pretrain_contrast", "two_views"],
-    "measure": ["knn_accuracy", "linear_probe"],
+    "mask": ["MaskedAutoencoder", "from_patches", "masked_loss", "masked_step", "pretrain_masked", "reconstruct", "to_patches"],
+    "measure": ["finetune_accuracy", "knn_accuracy", "label_efficiency", "labels_needed", "linear_probe", "plot_efficiency"],
     "views": ["CIFAR_VIEWS", "ColourViews", "IMAGENET_VIEWS", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation", "blur_matrix", "crop_boxes",
               "gaussian_blur", "resized_crop", "solarise", "to_grey"],
 })
