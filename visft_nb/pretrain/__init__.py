@@ -8,4 +8,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "measure": ["finetune_accuracy", "knn_accuracy", "label_efficiency", "labels_needed", "linear_probe", "plot_efficiency"],
     "views": ["CIFAR_VIEWS", "ColourViews", "IMAGENET_VIEWS", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation", "blur_matrix", "crop_boxes",
               "gaussian_blur", "resized_crop", "solarise", "to_grey"],
+    "contrast": ["NTXentLoss", "Views", "contrastive_step", "elastic", "embed", "pretrain_contrast", "two_views"],
+    "measure": ["knn_accuracy", "linear_probe"],
+    "reconstruct": ["Autoencoder", "Coder", "Decoder", "ReconstructionStep", "VariationalAutoencoder", "VariationalCoder", "gaussian_kl", "image_nll", "mask_pixels",
+                    "pretrain_autoencoder", "reconstruction_error", "reparametrise"],
 })
