@@ -123,13 +123,12 @@ def trained(loss, epochs=30):
     torch.manual_seed(0)
     model = small_cnn(6, width=4)
     projector = make_projector(model.dim, 16)
-    watch = WatchCollapse(projector, images(), every=9)
-    history = pretrain_contrast(model, images(), epochs, 40, augment=Augment(noise=.1), loss=loss, projector=projector, callbacks=[watch], bar=False, precision='fp32')
-    return model, projector, watch, history
+    history = pretrain_contrast(model, images(), epochs, 40, augment=Augment(noise=.1), loss=loss, projector=projector, bar=False, precision='fp32')
+    return model, projector, history
 
 
 def test_collapse_happens_and_is_prevented():
-    def end(loss): w = trained(loss)[2]; return w.std[-1], w.rank[-1]
+    def end(loss): z = project(*trained(loss)[:2], images()); return embedding_std(z), effective_rank(z)
     whole, point, line = (end(VICRegLoss(**off)) for off in ({}, dict(variance=0), dict(covariance=0)))
     assert point[0] < .1 < .4 < whole[0], 'without variance term: a point'
     assert line[1] < whole[1] - .5 and line[0] > .4, 'without covariance term: fewer directions, but no point'
@@ -137,15 +136,19 @@ def test_collapse_happens_and_is_prevented():
 
 
 def test_watching_changes_nothing():
-    model, projector, watch, history = trained(BarlowTwinsLoss(), 2)
-    torch.manual_seed(0)
-    other = small_cnn(6, width=4)
-    again = pretrain_contrast(other, images(), 2, 40, augment=Augment(noise=.1), loss=BarlowTwinsLoss(), projector=make_projector(other.dim, 16), bar=False, precision='fp32')
+    watch = WatchCollapse(VICRegLoss(), every=4)
+    model, projector, history = trained(watch, 3)
+    other, _, again = trained(VICRegLoss(), 3)
     assert history.steps == again.steps and all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values()))
-    assert watch.steps == [1, 6] and len(watch.std) == len(watch.rank) == 2
-    projector.train()
+    assert watch.steps == [0, 4, 8] and len(watch.std) == len(watch.rank) == 3 and min(watch.std) > 0 and 1 <= min(watch.rank) <= 16
+
+
+def test_projecting_leaves_the_networks_as_they_were():
+    model, projector = small_cnn(6, width=4), make_projector(16, 8, 12, norm=True)
+    state = {k: v.clone() for m in (model, projector) for k, v in m.state_dict(prefix=type(m).__name__).items()}
     z = project(model, projector, images())
-    assert z.shape == (120, 16) and projector.training and math.isclose(watch.std[-1], embedding_std(z), rel_tol=1e-4)
+    assert z.shape == (120, 8) and not z.requires_grad and model.training and projector.training
+    assert all(torch.equal(v, state[k]) for m in (model, projector) for k, v in m.state_dict(prefix=type(m).__name__).items())
 
 
 Z = torch.rand(4, 3)
@@ -159,7 +162,7 @@ BAD = {
     'nothing left': (lambda: BarlowTwinsLoss(0, 0), ['All weights are 0', 'on_diagonal']),
     'one vector': (lambda: embedding_std(Z[:1]), ['(1, 3)', 'at least 2']),
     'spectrum': (lambda: effective_rank(Z[0]), ['(3,)', 'at least 2']),
-    'every': (lambda: WatchCollapse(nn.Identity(), Z, 0), ['every=0']),
+    'every': (lambda: WatchCollapse(VICRegLoss(), 0), ['every=0']),
     'one to learn from': (lambda: pretrain_contrast(small_cnn(), images(1), 1, loss=VICRegLoss()), ['at least 2']),
     'nan': (lambda: pretrain_contrast(small_cnn(width=4), images(), 3, 20, lr=1e30, loss=VICRegLoss(), bar=False), ['step', 'lower the rate']),
 }
@@ -172,7 +175,7 @@ def test_bad_input(name):
     assert all(w in str(e.value) for w in words), str(e.value)
 
 
-@pytest.mark.parametrize('loss', [BarlowTwinsLoss(), VICRegLoss()])
+@pytest.mark.parametrize('loss', [BarlowTwinsLoss(), VICRegLoss(), WatchCollapse(VICRegLoss())])
 def test_on_another_device(loss):
     fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
     from visft_nb.train import Objective, make_optimizer, train_step
