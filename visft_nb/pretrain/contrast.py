@@ -170,7 +170,7 @@ def contrastive_step(
     "The loss of contrastive pre-training, for `fit(model, batches, loss=…)`; the model needs `features(x)`."
     return ContrastiveStep(NTXentLoss() if loss is None else loss, augment, nn.Identity() if projector is None else projector)
 
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #533856e5
+# %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
 def pretrain_contrast(
     model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head is not touched
     images,                # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
@@ -179,10 +179,10 @@ def pretrain_contrast(
     lr:float=5e-3,         # peak of the one-cycle schedule
     temperature:float=0.2, # of the loss
     augment=VIEWS,         # augment(x, generator) -> x
-    dim:int=64,            # length of the projections
+    dim:int|None=None,     # length of the projections; None: 64, with another loss 256
     seed:int=0,            # of the projector, order and views
     loss=None,             # loss(z1, z2) -> scalar in the place of NTXentLoss(temperature), e.g. of `visft_nb.pretrain.collapse`
-    projector=None,        # nn.Module (N, D) -> (N, P), trained along; None: `make_projector(D, dim)`
+    projector=None,        # nn.Module (N, D) -> (N, P), trained along; None: that of SimCLR, with another loss one with batch norm
     **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
 ):                         # `History` of the training
     "SimCLR in one call, or another loss of two views. Raises `InputError` for a model without features, fewer than two images, and a loss that is no number."
@@ -192,7 +192,10 @@ def pretrain_contrast(
     if torch.is_tensor(images): images = Images((images*255).round().to(torch.uint8))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        step = contrastive_step(NTXentLoss(temperature) if loss is None else loss, augment, make_projector(model.dim, dim) if projector is None else projector)
+        if projector is None:
+            out = dim or (64 if loss is None else 256)
+            projector = make_projector(model.dim, out, *((max(model.dim, out), True) if loss is not None else ()))
+        step = contrastive_step(NTXentLoss(temperature) if loss is None else loss, augment, projector)
     batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed, drop_last=True)
     wanted = [(p, p.requires_grad) for p in model.head.parameters()] if hasattr(model, 'head') else []
     try:
