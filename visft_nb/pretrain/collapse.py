@@ -17,7 +17,7 @@ from ..core import InputError
 from ..train import eval_mode
 from .contrast import check_pairs, check_several, embed, gather_pairs
 
-# %% ../../nbs/2_pretrain/03_collapse.ipynb #7f1b88da
+# %% ../../nbs/2_pretrain/03_collapse.ipynb #055912ed
 def embedding_std(
     z, # (N, D) vectors, N at least 2
 )->float:
@@ -28,11 +28,13 @@ def spectrum(
     z, # (N, D) vectors, N at least 2
 )->torch.Tensor: # (D,) float64, the largest first
     "Eigenvalues of the covariance matrix of the dimensions. Raises `InputError` for other shapes."
-    return torch.linalg.eigvalsh(torch.cov(_several(z).T.double()).reshape(z.shape[1], -1)).flip(0).clamp(min=0)
+    x = _several(z)
+    x = x - x.mean(0)
+    return torch.linalg.eigvalsh(x.T @ x/(len(x) - 1)).flip(0).clamp(min=0)
 
 def _several(z):
     if z.ndim != 2 or len(z) < 2: raise InputError(f"Vectors of shape {tuple(z.shape)}: (N, D) with N of at least 2 was expected, for one vector has no spread.")
-    return z.detach().cpu()
+    return z.detach().cpu().double()
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #36d2439b
 def effective_rank(
@@ -131,29 +133,24 @@ class VICRegLoss(TermsLoss):
         c = [off_diagonal(covariance(z))/z.shape[1] for z in (z1, z2)]
         return {'invariance': F.mse_loss(z1, z2), 'variance': (hinge_std(z1) + hinge_std(z2))/2, 'covariance': c[0] + c[1]}
 
-# %% ../../nbs/2_pretrain/03_collapse.ipynb #92164876
-class WatchCollapse:
-    "A callback for `fit`: the spread and the effective rank of the projections of some images during training, which it does not disturb."
+# %% ../../nbs/2_pretrain/03_collapse.ipynb #9ef560ac
+class WatchCollapse(nn.Module):
+    "A loss that also notes, every few calls, the spread and the effective rank of the first views' projections: `steps`, `std`, `rank`."
     def __init__(self,
-        projector,    # nn.Module, the one that is trained
-        images,       # `Images`, or a float tensor (N, C, H, W) in [0, 1]: some hundred
-        every:int=10, # steps between two looks
+        loss,         # loss(z1, z2) -> scalar, the one that is trained with
+        every:int=10, # calls between two looks
     ):
+        super().__init__()
         if every < 1: raise InputError(f"every={every}: a whole number of steps from 1 up was expected.")
-        self.projector, self.images, self.every, self.steps, self.std, self.rank = projector, images, every, [], [], []
+        self.loss, self.every, self.calls, self.steps, self.std, self.rank = loss, every, 0, [], [], []
 
-    def on_step(self, history, model):
-        "Called by `fit` after each step."
-        if (len(history.steps) - 1) % self.every == 0: self.look(len(history.steps), model)
-
-    def on_end(self, history, model):
-        "Called by `fit` at the end."
-        if self.steps[-1:] != [len(history.steps)]: self.look(len(history.steps), model)
-
-    def look(self, step, model):
-        "Enter the figures of this step."
-        z = project(model, self.projector, self.images)
-        for row, value in ((self.steps, step), (self.std, embedding_std(z)), (self.rank, effective_rank(z))): row.append(value)
+    def forward(self, z1, z2):
+        "What the loss says."
+        value = self.loss(z1, z2)
+        if self.calls % self.every == 0:
+            for row, v in ((self.steps, self.calls), (self.std, embedding_std(z1)), (self.rank, effective_rank(z1))): row.append(v)
+        self.calls += 1
+        return value
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #51641cf5
 @torch.no_grad()

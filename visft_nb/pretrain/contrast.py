@@ -134,15 +134,18 @@ class NTXentLoss(nn.Module):
         check_several(z1)
         return nt_xent(z1, z2, self.temperature)
 
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #d0f202e0
+# %% ../../nbs/2_pretrain/02_contrast.ipynb #4de37eae
 def make_projector(
-    dim:int,    # length of the features
-    out:int=64, # length of the projections
+    dim:int,         # length of the features
+    out:int=64,      # length of the projections
+    hidden:int=None, # length in between; None: as the features
+    norm:bool=False, # batch norm in between: losses on the dimensions (Barlow Twins, VICReg) like it, and are wide
 )->nn.Sequential:
     "The two-layer projection head of SimCLR."
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(inplace=True), nn.Linear(dim, out))
+    hidden = hidden or dim
+    return nn.Sequential(nn.Linear(dim, hidden), *[nn.BatchNorm1d(hidden)]*norm, nn.ReLU(inplace=True), nn.Linear(hidden, out))
 
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #d3b67f4c
+# %% ../../nbs/2_pretrain/02_contrast.ipynb #db7df856
 class ContrastiveStep(nn.Module):
     "loss(model, batch) for `fit`: augments, projects the model's features, compares. The projector is trained along; labels are not looked at."
     def __init__(self,
@@ -165,9 +168,9 @@ def contrastive_step(
     projector=None, # nn.Module on the features; None: none, the features themselves are compared
 )->ContrastiveStep:
     "The loss of contrastive pre-training, for `fit(model, batches, loss=…)`; the model needs `features(x)`."
-    return ContrastiveStep(loss or NTXentLoss(), augment, projector or nn.Identity())
+    return ContrastiveStep(NTXentLoss() if loss is None else loss, augment, nn.Identity() if projector is None else projector)
 
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #824c2039
+# %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
 def pretrain_contrast(
     model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head is not touched
     images,                # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
@@ -176,10 +179,10 @@ def pretrain_contrast(
     lr:float=5e-3,         # peak of the one-cycle schedule
     temperature:float=0.2, # of the loss
     augment=VIEWS,         # augment(x, generator) -> x
-    dim:int=64,            # length of the projections
+    dim:int|None=None,     # length of the projections; None: 64, with another loss 256
     seed:int=0,            # of the projector, order and views
     loss=None,             # loss(z1, z2) -> scalar in the place of NTXentLoss(temperature), e.g. of `visft_nb.pretrain.collapse`
-    projector=None,        # nn.Module (N, D) -> (N, P), trained along; None: `make_projector(D, dim)`
+    projector=None,        # nn.Module (N, D) -> (N, P), trained along; None: that of SimCLR, with another loss one with batch norm
     **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
 ):                         # `History` of the training
     "SimCLR in one call, or another loss of two views. Raises `InputError` for a model without features, fewer than two images, and a loss that is no number."
@@ -189,7 +192,10 @@ def pretrain_contrast(
     if torch.is_tensor(images): images = Images((images*255).round().to(torch.uint8))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        step = contrastive_step(loss or NTXentLoss(temperature), augment, projector or make_projector(model.dim, dim))
+        if projector is None:
+            out = dim or (64 if loss is None else 256)
+            projector = make_projector(model.dim, out, *((max(model.dim, out), True) if loss is not None else ()))
+        step = contrastive_step(NTXentLoss(temperature) if loss is None else loss, augment, projector)
     batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed, drop_last=True)
     wanted = [(p, p.requires_grad) for p in model.head.parameters()] if hasattr(model, 'head') else []
     try:
