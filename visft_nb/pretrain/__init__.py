@@ -5,6 +5,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "collapse": ["BarlowTwinsLoss", "VICRegLoss", "WatchCollapse", "effective_rank", "embedding_std", "project", "spectrum"],
     "contrast": ["NTXentLoss", "Views", "contrastive_step", "elastic", "embed", "gather_rows", "make_projector", "pretrain_contrast", "two_views"],
     "measure": ["knn_accuracy", "linear_probe"],
+    "scale": ["FolderStream", "LARS", "RECIPES", "Recipe", "embed_stream", "launch", "pretrain", "simclr_step_times"],
     "views": ["CIFAR_VIEWS", "ColourViews", "IMAGENET_VIEWS", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation", "blur_matrix", "crop_boxes",
-              "gaussian_blur", "resized_crop", "solarise", "to_grey"],
+              "gaussian_blur", "resized_crop", "shape_patches", "solarise", "to_grey"],
 })

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['CIFAR_VIEWS', 'IMAGENET_VIEWS', 'crop_boxes', 'resized_crop', 'to_grey', 'adjust_brightness', 'adjust_contrast',
-           'adjust_saturation', 'adjust_hue', 'blur_matrix', 'gaussian_blur', 'solarise', 'ColourViews']
+           'adjust_saturation', 'adjust_hue', 'blur_matrix', 'gaussian_blur', 'solarise', 'ColourViews',
+           'shape_patches']
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #b4aca554
+# %% ../../nbs/2_pretrain/05_views.ipynb #715311e3
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 
 from ..core import InputError
-from ..data import draw
+from ..data import COLOURS, Images, draw, make_shapes
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #0f3d2d36
 def crop_boxes(
@@ -137,10 +138,10 @@ def solarise(
     "Invert what is bright, as overexposed film does."
     return torch.where(x >= _each(threshold, x), 1 - x, x)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #5a4b594e
+# %% ../../nbs/2_pretrain/05_views.ipynb #e487b240
 @dataclass
 class ColourViews:
-    "The random change of one view of colour images (Chen et al. 2020). `views(x, generator)`: float (B, 3, H, W) in [0, 1] to the same, channels-last."
+    "The random change of one view of colour images (Chen et al. 2020). `views(x, generator)`: float (B, 3, H, W) in [0, 1], or bytes, to floats, channels-last."
     crop:tuple|None=(.2, 1)   # smallest and largest share of the area that is kept; None: no crop
     ratio:tuple=(3/4, 4/3)    # of the crop's width to its height
     flip:bool=True            # mirrored with probability 1/2
@@ -160,7 +161,8 @@ class ColourViews:
 
     def __call__(self, x, generator=None):
         _grey(x[:0])
-        if not x.is_floating_point(): raise InputError(f"Images of type {x.dtype} came to ColourViews: floats in [0, 1] are expected; divide bytes by 255 (`Images.floats()` does).")
+        if x.dtype == torch.uint8: x = x.float().div_(255)
+        if not x.is_floating_point(): raise InputError(f"Images of type {x.dtype} came to ColourViews: floats in [0, 1] or bytes (uint8) are expected.")
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             u = draw(generator, 14, len(x), device=x.device)
             order = torch.randperm(4, generator=generator, device=generator.device if generator else 'cpu').tolist()
@@ -210,3 +212,18 @@ def _soften(self:ColourViews, x, u):
 # %% ../../nbs/2_pretrain/05_views.ipynb #25c5550d
 CIFAR_VIEWS = ColourViews()
 IMAGENET_VIEWS = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8, hue=.2, blur=.5, size=224)
+
+# %% ../../nbs/2_pretrain/05_views.ipynb #7bc87a9d
+def shape_patches(
+    n:int,        # images
+    side:int=32,  # of the patches, pixels
+    seed:int=0,
+)->Images:        # labels: circle, square, triangle; extra: colour, the number of its name in `COLOURS`
+    "Generated images of one coloured shape on grey noise, cut from those of `make_shapes` that hold one."
+    data = make_shapes(4*n + 20, seed=seed)
+    data = data[[i for i, c in enumerate(data.captions) if ' and ' not in c][:n]]
+    l, t, r, b = torch.cat(data.boxes).T
+    room = 2.2*torch.maximum(r - l, b - t)
+    x = resized_crop(data.floats(), torch.stack([(l + r - room)/2, (t + b - room)/2, room, room], -1), side)
+    colour = torch.tensor([list(COLOURS).index(c.split()[1]) for c in data.captions])
+    return Images((255*x).round().to(torch.uint8), data.labels, data.classes, extra={'colour': colour}, name='shape_patches')
