@@ -175,7 +175,7 @@ def _start(function, args, folder, processes):
     with patch_environment(omp_num_threads=threads, **cpu), redirect_stdout(io.StringIO()):
         notebook_launcher(_child, (function, args, folder, threads), num_processes=processes, use_port=port)
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #76ccd9bc
+# %% ../../nbs/2_pretrain/08_scale.ipynb #626e78eb
 def _own_share(batch):
     "The rows of a batch that this process decodes."
     rank, n = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
@@ -192,7 +192,7 @@ class _Files(Dataset):
                 im.draft('RGB', (self.side, self.side))   # a JPEG is decoded at half or a quarter of its size where that is enough
                 im = ImageOps.fit(ImageOps.exif_transpose(im).convert('RGB'), (self.side, self.side), Image.Resampling.BILINEAR)
             return torch.from_numpy(np.array(im)).permute(2, 0, 1), self.labels[i]
-        except Exception as e: return f'{self.files[i]} cannot be decoded ({type(e).__name__}: {str(e)[:60]})'   # decoders raise all kinds
+        except Exception as e: return f'{self.files[i]} cannot be decoded ({type(e).__name__})'   # decoders raise all kinds
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #64ef6797
 def _stack(items):

@@ -50,15 +50,19 @@ def resized_crop(
     maps = torch.stack([sign*bw/w, zero, (2*left + bw)/w - 1, zero, bh/h, (2*top + bh)/h - 1], -1).view(b, 2, 3)
     return F.grid_sample(x, F.affine_grid(maps, (b, c, *size), align_corners=False), padding_mode='border', align_corners=False)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #cdf4871f
+# %% ../../nbs/2_pretrain/05_views.ipynb #fe9d048f
 def _each(value, x):
     "A number, or one for each image, so that it multiplies a batch."
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     if value.ndim > 1 or value.ndim == 1 and len(value) != len(x): raise InputError(f"Amounts of shape {tuple(value.shape)} came for {len(x)} images: give one number, or one for each image.")
     return value.reshape(-1, 1, 1, 1)
 
-def _grey(x):
+def _check_colour(x):
     if x.ndim != 4 or x.shape[1] != 3: raise InputError(f"Images of shape {tuple(x.shape)}: changes of colour need (B, 3, H, W); for grey images use visft_nb.pretrain.Views.")
+
+def _grey(x):
+    "(B, 1, H, W)"
+    _check_colour(x)
     r, g, b = x.unbind(1)
     return (.2989*r).add_(g, alpha=.587).add_(b, alpha=.114)[:, None]
 
@@ -91,13 +95,13 @@ def adjust_saturation(
     "Towards the grey of each pixel, or away from it."
     return torch.lerp(_grey(x), x, _each(factor, x)).clamp_(0, 1)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #12e65b3b
+# %% ../../nbs/2_pretrain/05_views.ipynb #167e3270
 def adjust_hue(
     x,            # float (B, 3, H, W) in [0, 1]
     turn,         # share of the full circle, -0.5 to 0.5; a number or (B,)
 )->torch.Tensor:  # as x
     "Turn the colours on the wheel; lightness and spread of each pixel stay."
-    _grey(x[:0])
+    _check_colour(x)
     r, g, b = x.unbind(1)
     high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     c = high - low
@@ -138,7 +142,7 @@ def solarise(
     "Invert what is bright, as overexposed film does."
     return torch.where(x >= _each(threshold, x), 1 - x, x)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #e487b240
+# %% ../../nbs/2_pretrain/05_views.ipynb #3c10f7b9
 @dataclass
 class ColourViews:
     "The random change of one view of colour images (Chen et al. 2020). `views(x, generator)`: float (B, 3, H, W) in [0, 1], or bytes, to floats, channels-last."
@@ -160,7 +164,7 @@ class ColourViews:
     def __post_init__(self): _check_views(self)
 
     def __call__(self, x, generator=None):
-        _grey(x[:0])
+        _check_colour(x)
         if x.dtype == torch.uint8: x = x.float().div_(255)
         if not x.is_floating_point(): raise InputError(f"Images of type {x.dtype} came to ColourViews: floats in [0, 1] or bytes (uint8) are expected.")
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
