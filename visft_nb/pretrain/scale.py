@@ -128,13 +128,14 @@ def pretrain(
         optimizer = LARS(params, recipe.lr*batches.batch_size/256, weight_decay=recipe.weight_decay)
         return fit(model, batches, epochs=epochs, loss=step, **dict(optimizer=optimizer, schedule=warm_cosine(epochs), seed=seed) | kwargs)
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #8b611323
+# %% ../../nbs/2_pretrain/08_scale.ipynb #6ff0a0c5
 def _child(function, args, folder, threads):
     "In each process: compute, and leave the result, or what went wrong, in the folder."
     rank = os.environ['RANK']
     log = os.open(f'{folder}/{rank}.log', os.O_CREAT | os.O_WRONLY)
     for fd in (1, 2): os.dup2(log, fd)
-    torch.set_num_threads(threads)   # also: threads of before the copy are not there any more
+    torch.set_num_threads(threads)   # the threads of before the copy are not there any more
+    if get_device().type == 'cuda': torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     try: save_checkpoint(f'{folder}/{rank}.safetensors', result=function(*args))
     except Exception as e:
         Path(folder, f'{rank}.error').write_text(f'{type(e).__name__}: {e}' if not isinstance(e, InputError) else str(e))
