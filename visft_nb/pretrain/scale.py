@@ -103,7 +103,7 @@ def warm_cosine(
     "Linear warm-up, then half a cosine to zero."
     return lambda step, total: cosine(step, total, min(warm, epochs/10)/epochs)
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #965bc63b
+# %% ../../nbs/2_pretrain/08_scale.ipynb #f78c4384
 def pretrain(
     model,               # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head is not touched
     data,                # `Images` (labels are not used), or a `FolderStream`, which has its own batch size
@@ -118,7 +118,8 @@ def pretrain(
     "Pre-train by a published recipe. Raises `InputError` for an unknown method, a model without features, and batches that the images do not fill."
     recipe = lookup(method, RECIPES, 'method')
     if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(f"{type(model).__name__} has no `features` and `dim`: pre-training needs a network that gives vectors, such as visft_nb.cnn.models.resnet18(stem='cifar').")
+        raise InputError(f"{type(model).__name__} has no `features` and `dim`: pre-training needs a network that gives vectors, such as "
+                    f"visft_nb.cnn.models.resnet18(stem='cifar').")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         step = contrastive_step(recipe.loss(), views or recipe.views, recipe.projector(model.dim, hidden))
@@ -143,22 +144,25 @@ def _child(function, args, folder, threads):
     finally:
         if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #3d243423
+# %% ../../nbs/2_pretrain/08_scale.ipynb #85f5b517
 def launch(
     function,         # called in each process; returns tensors, numbers, strings, None, and dicts, lists and tuples of them
     *args,            # for it
     processes:int=2,  # 1 calls it here
 )->list:              # what it returned, by process
-    "Run a function in several processes that train together. Raises `InputError` where this process has used a GPU already, and with what went wrong in one of them."
+    "Run a function in processes that train together. Raises `InputError` where this process has used a GPU, and with what went wrong in one of them."
     if not isinstance(processes, int) or processes < 1: raise InputError(f"processes={processes!r}: a whole number from 1 up is expected, one for each GPU.")
     if processes == 1: return [function(*args)]
-    if torch.cuda.is_initialized(): raise InputError("This process has used a GPU, so it cannot be copied into several: restart the kernel and run this cell before any that computes on a GPU.")
+    if torch.cuda.is_initialized():
+        raise InputError("This process has used a GPU, so it cannot be copied into several: restart the kernel and run this cell before any that computes "
+                    "on a GPU.")
     if not hasattr(os, 'fork'): raise InputError("This system cannot copy a process: take processes=1, or start the training by accelerate launch.")
     AcceleratorState._reset_state(True)
     with TemporaryDirectory() as folder:
         try: _start(function, args, folder, processes)
         except Exception as e:
-            if errors := sorted(Path(folder).glob('*.error')): raise InputError(f"Process {errors[0].stem} of {processes} stopped: {errors[0].read_text()}") from None
+            if errors := sorted(Path(folder).glob('*.error')):
+                raise InputError(f"Process {errors[0].stem} of {processes} stopped: {errors[0].read_text()}") from None
             logs = [f.read_text()[-300:] for f in sorted(Path(folder).glob('*.log'))]
             raise InputError(f"The processes stopped without a word of why ({type(e).__name__}); their last lines: {' | '.join(logs)}") from e
         return [load_checkpoint(f'{folder}/{rank}.safetensors')['result'] for rank in range(processes)]
@@ -195,7 +199,7 @@ class _Files(Dataset):
             return torch.from_numpy(np.array(im)).permute(2, 0, 1), self.labels[i]
         except Exception as e: return f'{self.files[i]} cannot be decoded ({type(e).__name__})'   # decoders raise all kinds
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #64ef6797
+# %% ../../nbs/2_pretrain/08_scale.ipynb #64738d4f
 def _stack(items):
     "(B, 3, side, side) bytes and (B,) labels, or the sentences of the files that are no images."
     if bad := [i for i in items if isinstance(i, str)]: return bad
@@ -208,15 +212,17 @@ def _class_files(path):
     names = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
     if not names: raise InputError(f"{path} has no class folders; the layout is {path.name}/CLASS/IMAGE, one folder per class.")
     files = [sorted(os.path.join(d, f) for d, _, fs in os.walk(path/n) for f in fs if not f.startswith('.')) for n in names]
-    if empty := [n for n, fs in zip(names, files) if not fs]: raise InputError(f"Class folders without images in {path}: {', '.join(empty[:5])}; put images there, or remove the folder.")
+    if empty := [n for n, fs in zip(names, files) if not fs]:
+        raise InputError(f"Class folders without images in {path}: {', '.join(empty[:5])}; put images there, or remove the folder.")
     return sum(files, []), [y for y, fs in enumerate(files) for _ in fs], tuple(names)
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #fae73fe3
+# %% ../../nbs/2_pretrain/08_scale.ipynb #8fc38e6e
 class FolderStream:
     """Batches `(x, y)` of class folders that do not fit into memory: x uint8 (B, 3, side, side) on the CPU, the middle square of each image; y int64 (B,).
 
-    As `Batches`, for `fit`: the order depends on (seed, epoch) alone, and an interrupted epoch goes on at any batch. Of several processes each decodes its own share
-    (its rows are filled, the others are not). Whatever is random is left to the views, on the device. Raises `InputError` that names a file which cannot be decoded."""
+    As `Batches`, for `fit`: the order depends on (seed, epoch) alone, and an interrupted epoch goes on at any batch. Of several processes each decodes its own
+    share (its rows are filled, the others are not). Whatever is random is left to the views, on the device. Raises `InputError` that names the file which cannot
+    be decoded."""
     def __init__(self,
         path,                # folder with one folder of images for each class
         batch_size:int=256,  # images of all processes together
@@ -226,32 +232,36 @@ class FolderStream:
         workers:int|None=None,# processes that decode, for each training process; None: the cores, shared among the training processes
     ):
         self.files, self.labels, self.classes = _class_files(path)
-        if not 1 <= batch_size <= len(self.files): raise InputError(f"batch_size={batch_size} for the {len(self.files)} images in {path}: a number from 1 to that is expected.")
+        if not 1 <= batch_size <= len(self.files):
+            raise InputError(f"batch_size={batch_size} for the {len(self.files)} images in {path}: a number from 1 to that is expected.")
         self.batch_size, self.side, self.shuffle, self.seed, self.epoch = batch_size, side, shuffle, seed, 0
         self.workers = max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1))) if workers is None else workers
 
     def __len__(self): return len(self.files)//self.batch_size if self.shuffle else math.ceil(len(self.files)/self.batch_size)
     def __iter__(self): return self.iter_from(0)
 
-    def iter_from(self,
-        k:int, # number of the first batch
-    ):         # iterates (x, y)
-        "The batches of this epoch from number `k` on, without decoding those before."
-        order = torch.randperm(len(self.files), generator=seeded(self.seed, self.epoch)).tolist() if self.shuffle else list(range(len(self.files)))
-        whole = [order[i*self.batch_size:(i + 1)*self.batch_size] for i in range(k, len(self))]
-        own = [b[_own_share(b)] for b in whole]
-        loader = DataLoader(_Files(self.files, self.labels, self.side), batch_sampler=own, num_workers=self.workers, collate_fn=_stack, generator=seeded(self.seed, self.epoch),
-                            pin_memory=get_device().type == 'cuda')
-        for indices, batch in zip(whole, loader):
-            if isinstance(batch, list): raise InputError(f"{'; '.join(batch[:3])}: remove such files (visft_nb.data.corrupt_files lists them all).")
-            yield self._whole(indices, *batch)
+# %% ../../nbs/2_pretrain/08_scale.ipynb #3a6b1a4e
+@patch
+def iter_from(self:FolderStream,
+    k:int, # number of the first batch
+):         # iterates (x, y)
+    "The batches of this epoch from number `k` on, without decoding those before."
+    order = torch.randperm(len(self.files), generator=seeded(self.seed, self.epoch)).tolist() if self.shuffle else list(range(len(self.files)))
+    whole = [order[i*self.batch_size:(i + 1)*self.batch_size] for i in range(k, len(self))]
+    own = [b[_own_share(b)] for b in whole]
+    loader = DataLoader(_Files(self.files, self.labels, self.side), batch_sampler=own, num_workers=self.workers, collate_fn=_stack,
+                        generator=seeded(self.seed, self.epoch), pin_memory=get_device().type == 'cuda')
+    for indices, batch in zip(whole, loader):
+        if isinstance(batch, list): raise InputError(f"{'; '.join(batch[:3])}: remove such files (visft_nb.data.corrupt_files lists them all).")
+        yield self._whole(indices, *batch)
 
-    def _whole(self, indices, x, y):
-        "The batch with all its rows, of which this process's own are filled."
-        if len(x) == len(indices): return x, y
-        rows, full = _own_share(indices), x.new_empty(len(indices), *x.shape[1:])
-        full[rows] = x
-        return full, torch.tensor([self.labels[i] for i in indices])
+@patch
+def _whole(self:FolderStream, indices, x, y):
+    "The batch with all its rows, of which this process's own are filled."
+    if len(x) == len(indices): return x, y
+    rows, full = _own_share(indices), x.new_empty(len(indices), *x.shape[1:])
+    full[rows] = x
+    return full, torch.tensor([self.labels[i] for i in indices])
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #b411cd8a
 def embed_stream(
@@ -314,7 +324,7 @@ WAYS = {   # what is switched: views on the device, channels-last, precision
     'and bf16: this kit': (True, True, 'auto'),
 }
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #8dd805c4
+# %% ../../nbs/2_pretrain/08_scale.ipynb #d75eed20
 class SimCLRWay:
     "One way to train SimCLR, a step at a time: `step()` takes one and returns its seconds, that of having the batch included."
     def __init__(self,
@@ -332,8 +342,10 @@ class SimCLRWay:
         torch.manual_seed(seed)
         self.model = resnet18(10, stem=stem, width=width, mean=.47, std=.25)
         projector = nn.Sequential(nn.Linear(self.model.dim, self.model.dim), nn.ReLU(inplace=True), nn.Linear(self.model.dim, 128))
-        if ours: step, batches = contrastive_step(NTXentLoss(.2), self.views, projector), Batches(Images(images), batch_size, seed=seed, device=self.device, drop_last=True)
-        else: step, batches = PairStep(peer_loss()[0], projector), self.loader(images, batch_size, os.cpu_count() or 1 if workers is None else workers)
+        if ours:
+            batches = Batches(Images(images), batch_size, seed=seed, device=self.device, drop_last=True)
+            step = contrastive_step(NTXentLoss(.2), self.views, projector)
+        else: batches, step = self.loader(images, batch_size, workers), PairStep(peer_loss()[0], projector)
         self.objective = Objective(self.model, step).to(self.device, memory_format=self.layout)
         self.optimizer, self.batches = torch.optim.Adam((p for n, p in self.objective.named_parameters() if '.fc.' not in n), lr), _forever(batches)
 
@@ -341,6 +353,7 @@ class SimCLRWay:
 
     def loader(self, images, batch_size, workers):
         "The peer's batches; the workers hold two each in stock."
+        workers = os.cpu_count() or 1 if workers is None else workers
         self.stock = 2*workers
         return DataLoader(_Photos(images), batch_size, shuffle=True, drop_last=True, num_workers=workers)
 
