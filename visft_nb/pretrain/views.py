@@ -7,7 +7,7 @@ __all__ = ['CIFAR_VIEWS', 'IMAGENET_VIEWS', 'crop_boxes', 'resized_crop', 'to_gr
            'adjust_saturation', 'adjust_hue', 'blur_matrix', 'gaussian_blur', 'solarise', 'ColourViews',
            'shape_patches']
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #715311e3
+# %% ../../nbs/2_pretrain/05_views.ipynb #61ef2688
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 
 from ..core import InputError
-from ..data import COLOURS, Images, draw, make_shapes
+from ..data import COLOURS, Images, draw, make_shapes, seeded
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #0f3d2d36
 def crop_boxes(
@@ -226,17 +226,19 @@ def _soften(self:ColourViews, x, u):
 CIFAR_VIEWS = ColourViews()
 IMAGENET_VIEWS = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8, hue=.2, blur=.5, size=224)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #7bc87a9d
+# %% ../../nbs/2_pretrain/05_views.ipynb #2f6c0285
 def shape_patches(
     n:int,        # images
     side:int=32,  # of the patches, pixels
     seed:int=0,
 )->Images:        # labels: circle, square, triangle; extra: colour, the number of its name in `COLOURS`
-    "Generated images of one coloured shape on grey noise, cut from those of `make_shapes` that hold one."
+    "Generated images of one coloured shape on grey noise, not always in the middle, cut from those of `make_shapes` that hold one."
     data = make_shapes(4*n + 20, seed=seed)
     data = data[[i for i, c in enumerate(data.captions) if ' and ' not in c][:n]]
     l, t, r, b = torch.cat(data.boxes).T
-    room = 2.2*torch.maximum(r - l, b - t)
-    x = resized_crop(data.floats(), torch.stack([(l + r - room)/2, (t + b - room)/2, room, room], -1), side)
+    u = draw(seeded(seed, 3), 3, len(data))
+    room = (1.6 + u[0])*torch.maximum(r - l, b - t)
+    left, top = (l + r - room)/2 + .3*(u[1] - .5)*room, (t + b - room)/2 + .3*(u[2] - .5)*room
+    x = resized_crop(data.floats(), torch.stack([left, top, room, room], -1), side)
     colour = torch.tensor([list(COLOURS).index(c.split()[1]) for c in data.captions])
     return Images((255*x).round().to(torch.uint8), data.labels, data.classes, extra={'colour': colour}, name='shape_patches')
