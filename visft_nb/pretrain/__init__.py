@@ -12,4 +12,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "measure": ["knn_accuracy", "linear_probe"],
     "reconstruct": ["Autoencoder", "Coder", "Decoder", "ReconstructionStep", "VariationalAutoencoder", "VariationalCoder", "gaussian_kl", "image_nll", "mask_pixels",
                     "pretrain_autoencoder", "reconstruction_error", "reparametrise"],
+    "measure": ["knn_accuracy", "linear_probe"],
+    "scale": ["FolderStream", "LARS", "RECIPES", "Recipe", "embed_stream", "launch", "pretrain", "simclr_step_times"],
+    "views": ["CIFAR_VIEWS", "ColourViews", "IMAGENET_VIEWS", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation", "blur_matrix", "crop_boxes",
+              "gaussian_blur", "resized_crop", "shape_patches", "solarise", "to_grey"],
 })

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['CIFAR_VIEWS', 'IMAGENET_VIEWS', 'crop_boxes', 'resized_crop', 'to_grey', 'adjust_brightness', 'adjust_contrast',
-           'adjust_saturation', 'adjust_hue', 'blur_matrix', 'gaussian_blur', 'solarise', 'ColourViews']
+           'adjust_saturation', 'adjust_hue', 'blur_matrix', 'gaussian_blur', 'solarise', 'ColourViews',
+           'shape_patches']
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #b4aca554
+# %% ../../nbs/2_pretrain/05_views.ipynb #61ef2688
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 
 from ..core import InputError
-from ..data import draw
+from ..data import COLOURS, Images, draw, make_shapes, seeded
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #0f3d2d36
 def crop_boxes(
@@ -33,14 +34,16 @@ def crop_boxes(
     bw, bh = (a*r*w*h).sqrt().clamp(max=w), (a*w*h/r).sqrt().clamp(max=h)
     return torch.stack([u[2]*(w - bw), u[3]*(h - bh), bw, bh], -1)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #f96c1726
+# %% ../../nbs/2_pretrain/05_views.ipynb #bac3165b
 def resized_crop(
     x,          # float (B, C, H, W)
     box,        # (B, 4) left, top, width, height in pixels; parts of pixels are allowed
     size=None,  # side of the result, or (height, width); None: as x
     flip=None,  # (B,) booleans: mirrored left to right; None: none
 )->torch.Tensor:# (B, C, *size), bilinear
-    "Cut one box out of each image and bring it to one size, mirrored where asked. At the rim of a box the pixels beyond it count; at the rim of the image its outermost pixels go on."
+    """Cut one box out of each image and bring it to one size, mirrored where asked.
+
+    At the rim of a box the pixels beyond it count; at the rim of the image its outermost pixels go on."""
     (b, c, h, w), box = x.shape, box.to(x)
     size = (h, w) if size is None else (size, size) if isinstance(size, int) else tuple(size)
     sign = 1 if flip is None else 1 - 2*flip.to(x)
@@ -49,15 +52,21 @@ def resized_crop(
     maps = torch.stack([sign*bw/w, zero, (2*left + bw)/w - 1, zero, bh/h, (2*top + bh)/h - 1], -1).view(b, 2, 3)
     return F.grid_sample(x, F.affine_grid(maps, (b, c, *size), align_corners=False), padding_mode='border', align_corners=False)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #cdf4871f
+# %% ../../nbs/2_pretrain/05_views.ipynb #c1c4c722
 def _each(value, x):
     "A number, or one for each image, so that it multiplies a batch."
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
-    if value.ndim > 1 or value.ndim == 1 and len(value) != len(x): raise InputError(f"Amounts of shape {tuple(value.shape)} came for {len(x)} images: give one number, or one for each image.")
+    if value.ndim > 1 or value.ndim == 1 and len(value) != len(x):
+        raise InputError(f"Amounts of shape {tuple(value.shape)} came for {len(x)} images: give one number, or one for each image.")
     return value.reshape(-1, 1, 1, 1)
 
+def _check_colour(x):
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise InputError(f"Images of shape {tuple(x.shape)}: changes of colour need (B, 3, H, W); for grey images use visft_nb.pretrain.Views.")
+
 def _grey(x):
-    if x.ndim != 4 or x.shape[1] != 3: raise InputError(f"Images of shape {tuple(x.shape)}: changes of colour need (B, 3, H, W); for grey images use visft_nb.pretrain.Views.")
+    "(B, 1, H, W)"
+    _check_colour(x)
     r, g, b = x.unbind(1)
     return (.2989*r).add_(g, alpha=.587).add_(b, alpha=.114)[:, None]
 
@@ -90,13 +99,13 @@ def adjust_saturation(
     "Towards the grey of each pixel, or away from it."
     return torch.lerp(_grey(x), x, _each(factor, x)).clamp_(0, 1)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #12e65b3b
+# %% ../../nbs/2_pretrain/05_views.ipynb #167e3270
 def adjust_hue(
     x,            # float (B, 3, H, W) in [0, 1]
     turn,         # share of the full circle, -0.5 to 0.5; a number or (B,)
 )->torch.Tensor:  # as x
     "Turn the colours on the wheel; lightness and spread of each pixel stay."
-    _grey(x[:0])
+    _check_colour(x)
     r, g, b = x.unbind(1)
     high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
     c = high - low
@@ -105,7 +114,7 @@ def adjust_hue(
     k = k.sub_(6*torch.floor(k/6)).sub_(3).abs_().sub_(1).clamp_(0, 1)
     return k.mul_(c[:, None]).add_(low[:, None])
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #541c0c66
+# %% ../../nbs/2_pretrain/05_views.ipynb #04e914ff
 def blur_matrix(
     sigma,       # (B,) standard deviations, pixels
     n:int,       # length of the axis, pixels
@@ -116,9 +125,10 @@ def blur_matrix(
     weight = torch.softmax(-.5*(t/sigma[:, None].clamp(min=1e-3)).square(), 1)
     place = (torch.arange(n, device=sigma.device)[:, None] + t).abs()
     place = torch.where(place >= n, 2*(n - 1) - place, place)
-    return torch.zeros(len(sigma), n, n, dtype=sigma.dtype, device=sigma.device).scatter_add_(2, place.expand(len(sigma), n, kernel), weight[:, None].expand(-1, n, -1))
+    matrix = torch.zeros(len(sigma), n, n, dtype=sigma.dtype, device=sigma.device)
+    return matrix.scatter_add_(2, place.expand(len(sigma), n, kernel), weight[:, None].expand(-1, n, -1))
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #63c7b5e1
+# %% ../../nbs/2_pretrain/05_views.ipynb #7cf76ca7
 def gaussian_blur(
     x,            # float (B, C, H, W)
     kernel:int,   # pixels that are weighed along each axis, odd
@@ -126,7 +136,8 @@ def gaussian_blur(
 )->torch.Tensor:  # as x
     "Blur each image by its own width."
     h, w = x.shape[-2:]
-    if kernel % 2 != 1 or not 1 <= kernel <= 2*min(h, w) - 1: raise InputError(f"kernel={kernel} for images of {h} x {w}: an odd number from 1 to twice the side less one is expected, about a tenth of the side.")
+    if kernel % 2 != 1 or not 1 <= kernel <= 2*min(h, w) - 1:
+        raise InputError(f"kernel={kernel} for images of {h} x {w}: an odd number from 1 to twice the side less one is expected, about a tenth of the side.")
     s = _each(sigma, x).flatten().expand(len(x))
     return blur_matrix(s, h, kernel)[:, None] @ x @ blur_matrix(s, w, kernel)[:, None].mT
 
@@ -137,10 +148,10 @@ def solarise(
     "Invert what is bright, as overexposed film does."
     return torch.where(x >= _each(threshold, x), 1 - x, x)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #5a4b594e
+# %% ../../nbs/2_pretrain/05_views.ipynb #3aac2338
 @dataclass
 class ColourViews:
-    "The random change of one view of colour images (Chen et al. 2020). `views(x, generator)`: float (B, 3, H, W) in [0, 1] to the same, channels-last."
+    "The random change of one view (Chen et al. 2020). `views(x, generator)`: float (B, 3, H, W) in [0, 1], or bytes, to floats, channels-last."
     crop:tuple|None=(.2, 1)   # smallest and largest share of the area that is kept; None: no crop
     ratio:tuple=(3/4, 4/3)    # of the crop's width to its height
     flip:bool=True            # mirrored with probability 1/2
@@ -159,23 +170,27 @@ class ColourViews:
     def __post_init__(self): _check_views(self)
 
     def __call__(self, x, generator=None):
-        _grey(x[:0])
-        if not x.is_floating_point(): raise InputError(f"Images of type {x.dtype} came to ColourViews: floats in [0, 1] are expected; divide bytes by 255 (`Images.floats()` does).")
+        _check_colour(x)
+        if x.dtype == torch.uint8: x = x.float().div_(255)
+        if not x.is_floating_point(): raise InputError(f"Images of type {x.dtype} came to ColourViews: floats in [0, 1] or bytes (uint8) are expected.")
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             u = draw(generator, 14, len(x), device=x.device)
             order = torch.randperm(4, generator=generator, device=generator.device if generator else 'cpu').tolist()
             return self._soften(self._colour(self._place(x, u[:5]), u[5:11], order), u[11:]).contiguous(memory_format=torch.channels_last)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #2acf409d
+# %% ../../nbs/2_pretrain/05_views.ipynb #e5b20d0a
 def _check_views(v):
     "Refuse what cannot be drawn."
     for name in ('jitter', 'grey', 'blur', 'solarise'):
-        if not isinstance(p := getattr(v, name), Real) or not 0 <= p <= 1: raise InputError(f"ColourViews({name}={p!r}): a probability from 0 to 1 is expected.")
+        if not isinstance(p := getattr(v, name), Real) or not 0 <= p <= 1:
+            raise InputError(f"ColourViews({name}={p!r}): a probability from 0 to 1 is expected.")
     for name, most in (('brightness', 1), ('contrast', 1), ('saturation', 1), ('hue', .5)):
-        if not isinstance(a := getattr(v, name), Real) or not 0 <= a <= most: raise InputError(f"ColourViews({name}={a!r}): a number from 0 to {most} is expected.")
+        if not isinstance(a := getattr(v, name), Real) or not 0 <= a <= most:
+            raise InputError(f"ColourViews({name}={a!r}): a number from 0 to {most} is expected.")
     for name, most in (('crop', 1), ('ratio', math.inf), ('sigma', math.inf)):
         pair = getattr(v, name)
-        if pair is not None and not (len(pair) == 2 and 0 < pair[0] <= pair[1] <= most): raise InputError(f"ColourViews({name}={pair!r}): (smallest, largest) above 0{' and at most 1' if most == 1 else ''} is expected.")
+        if pair is not None and not (len(pair) == 2 and 0 < pair[0] <= pair[1] <= most):
+            raise InputError(f"ColourViews({name}={pair!r}): (smallest, largest) above 0{' and at most 1' if most == 1 else ''} is expected.")
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #2c34a950
 @patch
@@ -210,3 +225,20 @@ def _soften(self:ColourViews, x, u):
 # %% ../../nbs/2_pretrain/05_views.ipynb #25c5550d
 CIFAR_VIEWS = ColourViews()
 IMAGENET_VIEWS = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8, hue=.2, blur=.5, size=224)
+
+# %% ../../nbs/2_pretrain/05_views.ipynb #2f6c0285
+def shape_patches(
+    n:int,        # images
+    side:int=32,  # of the patches, pixels
+    seed:int=0,
+)->Images:        # labels: circle, square, triangle; extra: colour, the number of its name in `COLOURS`
+    "Generated images of one coloured shape on grey noise, not always in the middle, cut from those of `make_shapes` that hold one."
+    data = make_shapes(4*n + 20, seed=seed)
+    data = data[[i for i, c in enumerate(data.captions) if ' and ' not in c][:n]]
+    l, t, r, b = torch.cat(data.boxes).T
+    u = draw(seeded(seed, 3), 3, len(data))
+    room = (1.6 + u[0])*torch.maximum(r - l, b - t)
+    left, top = (l + r - room)/2 + .3*(u[1] - .5)*room, (t + b - room)/2 + .3*(u[2] - .5)*room
+    x = resized_crop(data.floats(), torch.stack([left, top, room, room], -1), side)
+    colour = torch.tensor([list(COLOURS).index(c.split()[1]) for c in data.captions])
+    return Images((255*x).round().to(torch.uint8), data.labels, data.classes, extra={'colour': colour}, name='shape_patches')
