@@ -4,7 +4,7 @@ import pytest, torch
 from visft_nb.cnn.models import small_cnn, vit_tiny
 from visft_nb.core import InputError, set_seed
 from visft_nb.data import Images
-from visft_nb.pretrain.mask import (MaskedAutoencoder, from_patches, masked_loss, masked_step, pretrain_masked, random_order, reconstruct,
+from visft_nb.pretrain.mask import (MaskedAutoencoder, from_patches, masked_loss, masked_step, pretrain_masked, random_order, reconstruct_patches,
                                     sincos_positions, take, to_patches)
 from visft_nb.train import load_checkpoint
 
@@ -121,16 +121,16 @@ def test_it_learns_what_can_be_known():
     x = stripes[:20].float()
     with torch.no_grad(): loss = masked_step(mae, x)
     assert loss < .2, 'guessing the mean costs 1'
-    seen, painted = reconstruct(mae, x)
+    seen, painted = reconstruct_patches(mae, x)
     assert (painted - x).abs().mean() < .2 and ((seen - x).abs().mean() > .3)
 
 
 def test_reconstruct_keeps_mode_and_visible_patches():
     mae, x = MaskedAutoencoder(vit(3), .75, 16).train(), torch.rand(2, 3, 16, 16)
-    seen, painted = reconstruct(mae, x, torch.Generator().manual_seed(0))
+    seen, painted = reconstruct_patches(mae, x, torch.Generator().manual_seed(0))
     visible = seen != .5
     assert mae.training and torch.equal(seen[visible], x[visible]) and torch.allclose(painted[visible], x[visible])
-    again = reconstruct(mae, x, torch.Generator().manual_seed(0))
+    again = reconstruct_patches(mae, x, torch.Generator().manual_seed(0))
     assert torch.equal(again[0], seen), 'the masks are those of the generator'
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['to_patches', 'from_patches', 'random_order', 'take', 'sincos_positions', 'MaskedAutoencoder', 'masked_loss',
-           'masked_step', 'pretrain_masked', 'reconstruct']
+           'masked_step', 'pretrain_masked', 'reconstruct_patches']
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #127be666
 import torch
@@ -161,7 +161,7 @@ def pretrain_masked(
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #bbf9a537
 @torch.no_grad()
-def reconstruct(
+def reconstruct_patches(
     mae,            # `MaskedAutoencoder`
     x,              # (N, C, H, W) images in [0, 1]
     generator=None, # torch.Generator on the CPU, of the masks
