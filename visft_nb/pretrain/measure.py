@@ -6,7 +6,7 @@
 __all__ = ['MILD', 'MEASURES', 'TITLES', 'knn_accuracy', 'linear_probe', 'finetune_accuracy', 'label_efficiency',
            'plot_efficiency', 'labels_needed']
 
-# %% ../../nbs/2_pretrain/06_measure.ipynb #2c7cc1b2
+# %% ../../nbs/2_pretrain/06_measure.ipynb #119b705f
 from copy import copy, deepcopy
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import InputError, lookup, set_seed
+from ..core import InputError, lookup
 from ..data import Augment, Batches, few_labels
 from .contrast import embed
 from ..train import evaluate, fit
@@ -98,7 +98,7 @@ def finetune_accuracy(
     fit(net, batches, epochs=epochs, optimizer=torch.optim.AdamW(groups, weight_decay=.05), seed=seed, bar=False)
     return evaluate(net, test, precision='auto')
 
-# %% ../../nbs/2_pretrain/06_measure.ipynb #0a4ee3bf
+# %% ../../nbs/2_pretrain/06_measure.ipynb #33370726
 def _few_rows(data, per_class, seed):
     "Which rows `few_labels` takes."
     numbered = copy(data)
@@ -131,8 +131,8 @@ def label_efficiency(
                 for measure in measures:
                     if measure == 'finetune': value = finetune_accuracy(model, train[few], test, seed=s, **options | own[name])
                     else:
-                        ask = {'knn': lambda *a: knn_accuracy(*a, k=min(k, n)), 'probe': linear_probe}[measure]
-                        value = ask(frozen[i][0][few], train.labels[few], frozen[i][1], test.labels)
+                        z, how = frozen[i], (linear_probe, {}) if measure == 'probe' else (knn_accuracy, {'k': min(k, n)})
+                        value = how[0](z[0][few], train.labels[few], z[1], test.labels, **how[1])
                     rows.append((name, measure, n, s, value))
     return pd.DataFrame(rows, columns=['method', 'measure', 'labels', 'seed', 'accuracy'])
 
