@@ -18,24 +18,26 @@ from ..core import InputError
 from ..data import Batches, Images, draw
 from ..train import eval_mode, fit, on_device
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #64ff8c7d
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #182660bd
 def image_nll(
     logits,             # (N, C, H, W); the image meant is sigmoid(logits)
     x,                  # (N, C, H, W) in [0, 1]
     sigma:float|None=None, # None: Bernoulli; else Gaussian of this standard deviation, in units of the pixels' range
 )->torch.Tensor:        # (N,) float32 (float64 of float64), nats per image
     "Negative log-likelihood of images. Raises `InputError` for shapes that differ."
-    if logits.shape != x.shape: raise InputError(f"The decoder gives images of shape {tuple(logits.shape)} for {tuple(x.shape)}: build the autoencoder with the channels and the size of the images.")
+    if logits.shape != x.shape:
+        raise InputError(f"The decoder gives images of shape {tuple(logits.shape)} for {tuple(x.shape)}: build the autoencoder with the channels and the size of the images.")
     if logits.dtype != torch.float64: logits, x = logits.float(), x.float()
     if sigma is None: return F.binary_cross_entropy_with_logits(logits, x, reduction='none').flatten(1).sum(1)
     return ((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)/2 + x[0].numel()*math.log(sigma*math.sqrt(2*math.pi))
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #e61b1bce
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1e0c6d2b
 def _whole(**sizes):
     "Raise `InputError` unless every size is a whole number of at least 1."
     for name, v in sizes.items():
         if not isinstance(v, int) or isinstance(v, bool) or v < 1: raise InputError(f"{name}={v!r}: a whole number of at least 1 was expected.")
 
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #04c811f0
 class Decoder(nn.Module):
     "Codes to images: a linear layer onto a grid of 4 to 7, then as many transposed convolutions as the side needs doublings."
     def __init__(self,
@@ -46,13 +48,14 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         h, w = self.size = (size, size) if isinstance(size, int) else tuple(size)
-        _whole(code=code, channels=channels, height=h, width=w); _whole(width=width)
+        _whole(code=code, channels=channels, height=h, breadth=w, width=width)
         steps = 0
         while min(h, w) > 7: h, w, steps = -(-h//2), -(-w//2), steps + 1
         plan = [min(width*2**i, 256) for i in reversed(range(max(steps, 1)))]
-        up = [nn.ConvTranspose2d(i, o, 4, 2, 1) if steps else nn.Conv2d(i, o, 3, 1, 1) for i, o in zip(plan, [*plan[1:], channels])]
-        norm = [nn.Sequential(nn.BatchNorm2d(c), nn.ReLU(inplace=True)) for c in plan]
-        self.layers = nn.Sequential(nn.Linear(code, plan[0]*h*w), nn.Unflatten(1, (plan[0], h, w)), *(m for pair in zip(norm, up) for m in pair))
+        layers = [nn.Linear(code, plan[0]*h*w), nn.Unflatten(1, (plan[0], h, w))]
+        for i, o in zip(plan, [*plan[1:], channels]):
+            layers += [nn.BatchNorm2d(i), nn.ReLU(inplace=True), nn.ConvTranspose2d(i, o, 4, 2, 1) if steps else nn.Conv2d(i, o, 3, 1, 1)]
+        self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z):
@@ -61,7 +64,7 @@ class Decoder(nn.Module):
         (t, l), (h, w) = ((a - b)//2 for a, b in zip(x.shape[2:], self.size)), self.size
         return x[..., t:t + h, l:l + w]
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #a21e5584
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #716f7122
 class Coder(nn.Module):
     "What stands behind the features of an autoencoder: a linear layer to the code, and the decoder."
     def __init__(self,
@@ -74,7 +77,8 @@ class Coder(nn.Module):
     ):
         super().__init__()
         if code is not None: _whole(code=code)
-        if sigma is not None and not 0 < sigma < math.inf: raise InputError(f"sigma={sigma}: the standard deviation of a pixel must be above 0, mostly between 0.05 and 1; None takes the Bernoulli error.")
+        if sigma is not None and not 0 < sigma < math.inf:
+            raise InputError(f"sigma={sigma}: the standard deviation of a pixel must be above 0, mostly between 0.05 and 1; None takes the Bernoulli error.")
         self.dim, self.channels, self.sigma = code or dim, channels, sigma
         self.code = nn.Linear(dim, code) if code else nn.Identity()
         self.decoder = Decoder(self.dim, channels, size, width)
@@ -83,7 +87,12 @@ class Coder(nn.Module):
         "Features (N, dim) and the images (N, C, H, W) they should give: mean negative log-likelihood, nats per image."
         return image_nll(self.decoder(self.code(h)), x, self.sigma).mean()
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #e01e990b
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #183200cd
+def _check_encoder(model):
+    if not hasattr(model, 'features') or not hasattr(model, 'dim'):
+        raise InputError(f"{type(model).__name__} has no `features` and `dim`: an encoder is a network that gives vectors, such as small_cnn() of visft_nb.cnn.models.")
+
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #35042edb
 class Autoencoder(nn.Module):
     "A network and its coder (Rumelhart et al. 1986). As `features` it has the codes, so that `embed(autoencoder, images)` gives these."
     coder_class = Coder
@@ -113,11 +122,7 @@ class Autoencoder(nn.Module):
         "(N, C, H, W) images in [0, 1] to their reconstructions."
         return self.decode(self.encode(x))
 
-def _check_encoder(model):
-    if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(f"{type(model).__name__} has no `features` and `dim`: an encoder is a network that gives vectors, such as visft_nb.cnn.models.small_cnn().")
-
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #bcc79a5b
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #caa7be20
 class ReconstructionStep(nn.Module):
     "loss(model, batch) for `fit`: the images from their features. The coder is trained along; labels are not looked at."
     def __init__(self,
@@ -130,7 +135,7 @@ class ReconstructionStep(nn.Module):
     def forward(self, model, batch):
         "The loss of a batch: images, or (images, anything). Raises `InputError` for a batch of one image."
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
-        if len(x) < 2: raise InputError("A batch of one image has no statistics for batch normalisation: take a larger batch, and drop_last=True if the last one is that small.")
+        if len(x) < 2: raise InputError("A batch of one image gives batch normalisation no statistics: take a larger batch, and drop_last=True if the last one is that small.")
         return self.coder.loss(model.features(self.corrupt(x) if self.corrupt else x), x)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #b2c304f9
@@ -142,7 +147,7 @@ def mask_pixels(
     "Put a random share of the pixels to 0: masking noise (Vincent et al. 2008)."
     return x*(draw(generator, len(x), 1, *x.shape[2:], device=x.device) >= share)
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #39c24713
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #082a853a
 @torch.no_grad()
 def reconstruction_error(
     model,              # `Autoencoder`
@@ -152,7 +157,9 @@ def reconstruction_error(
     "Mean squared error of the reconstructions, in eval mode; the model is left as it was."
     x, device = images.floats() if hasattr(images, 'floats') else images, next(model.parameters()).device
     if not len(x): raise InputError("There is no image to reconstruct: the set is empty.")
-    with eval_mode(model): return sum((model(b) - b).square().sum().item() for b in (on_device(b, device) for b in x.split(batch_size)))/x.numel()
+    with eval_mode(model):
+        batches = (on_device(b, device) for b in x.split(batch_size))
+        return sum((model(b) - b).square().sum().item() for b in batches)/x.numel()
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #ac363ebc
 def gaussian_kl(
@@ -216,21 +223,25 @@ class VariationalAutoencoder(Autoencoder):
         _whole(n=n)
         return self.decode(draw(generator, n, self.dim, device=self.coder.logvar.weight.device, normal=True))
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #33af649d
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #c46137be
 def _as_images(images):
     "`Images` without labels of what `pretrain_autoencoder` takes."
     if torch.is_tensor(images):
-        if images.ndim != 4 or not images.is_floating_point(): raise InputError(f"images are {images.dtype} of shape {tuple(images.shape)}: floats (N, C, H, W) in [0, 1] were expected, or `Images`.")
-        if not bool(((images >= 0) & (images <= 1)).all()): raise InputError("images hold values outside [0, 1], or NaN: divide bytes by 255, undo a normalisation; the network normalises by itself.")
+        if images.ndim != 4 or not images.is_floating_point():
+            raise InputError(f"images are {images.dtype} of shape {tuple(images.shape)}: floats (N, C, H, W) in [0, 1] were expected, or `Images`.")
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            raise InputError("images hold values outside [0, 1], or NaN: divide bytes by 255, undo a normalisation; the network normalises by itself.")
         images = Images((images*255).round().to(torch.uint8))
     if len(images) < 2: raise InputError(f"{len(images)} image(s) came to pre-training: at least 2 are needed, hundreds are useful.")
     return Images(images.images)
 
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #849144cc
 def _corruption(noise):
     if callable(noise): return noise
-    if not 0 <= noise < 1: raise InputError(f"noise={noise}: the share of pixels to hide lies from 0 up to below 1, mostly between 0.25 and 0.75; for other noise give a function of the images.")
+    if not 0 <= noise < 1: raise InputError(f"noise={noise}: the share of pixels to hide lies from 0 up to below 1; for other noise give a function of the images.")
     return (lambda x: mask_pixels(x, noise)) if noise else None
 
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #3df4e9e3
 @contextmanager
 def _head_frozen(model):
     "No gradient and so no weight decay for the head inside; the flags as they were afterwards."
@@ -241,9 +252,17 @@ def _head_frozen(model):
     finally:
         for p, flag in wanted: p.requires_grad_(flag)
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #b194f8f9
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1d83ebf0
+def _check_whole(whole, shape, variational):
+    "An autoencoder that was given must fit the images and the wish."
+    built = (whole.coder.channels, *whole.coder.decoder.size)
+    if built != shape: raise InputError(f"The autoencoder was built for images (C, H, W) = {built}, these are {shape}: build it with their channels and size.")
+    if variational and not isinstance(whole, VariationalAutoencoder):
+        raise InputError(f"variational=True with a {type(whole).__name__}, which has no variance: pass a VariationalAutoencoder, or the encoder alone.")
+
+# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #352515a5
 def pretrain_autoencoder(
-    model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D, whose coder is thrown away; or an `Autoencoder`, which keeps it. Trained in place
+    model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D, or an `Autoencoder`, which keeps its coder; trained in place
     images,                # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
     epochs:int=30,         # passes over the images
     batch_size:int=128,    # images
@@ -257,18 +276,17 @@ def pretrain_autoencoder(
     seed:int=0,            # of the coder, order, augmentation and noise
     **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
 ):                         # `History` of the training; loss in nats per image
-    "Pre-train by reconstruction. Raises `InputError` for a model without features, fewer than two images, other images than the autoencoder was built for, and a loss that is no number."
+    """Pre-train by reconstruction; the encoder is kept. Raises `InputError` for a model without features, fewer than two images, images that the
+    autoencoder was not built for, and a loss that is no number."""
     _check_encoder(model)
     images, corrupt = _as_images(images), _corruption(noise)
-    if not 0 <= beta < math.inf: raise InputError(f"beta={beta}: the weight of the KL term is 0 or more, 1 gives the evidence lower bound.")
+    if not 0 <= beta < math.inf: raise InputError(f"beta={beta}: the weight of the KL term is 0 or more; 1 gives the evidence lower bound.")
     channels, *size = images.images.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind = VariationalAutoencoder if variational else Autoencoder
         whole = model if isinstance(model, Autoencoder) else kind(model, channels, size, code, sigma=sigma)
-    built = (whole.coder.channels, *whole.coder.decoder.size)
-    if built != (channels, *size): raise InputError(f"The autoencoder was built for images (C, H, W) = {built}, these are {(channels, *size)}: build it with their channels and size.")
-    if variational and not isinstance(whole, VariationalAutoencoder): raise InputError(f"variational=True with a {type(whole).__name__}, which has no variance: pass a VariationalAutoencoder, or the encoder alone.")
+    _check_whole(whole, (channels, *size), variational)
     if isinstance(whole, VariationalAutoencoder): whole.coder.beta = beta
     batches = Batches(images, min(batch_size, len(images)), seed=seed, transform=augment, drop_last=True)
     with _head_frozen(whole.encoder):
