@@ -226,19 +226,20 @@ def _soften(self:ColourViews, x, u):
 CIFAR_VIEWS = ColourViews()
 IMAGENET_VIEWS = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8, hue=.2, blur=.5, size=224)
 
-# %% ../../nbs/2_pretrain/05_views.ipynb #2f6c0285
+# %% ../../nbs/2_pretrain/05_views.ipynb #aa9772e2
 def shape_patches(
     n:int,        # images
     side:int=32,  # of the patches, pixels
     seed:int=0,
+    loose:float=0,# 0: every shape in the middle and of one size; 1: moved by up to a seventh of the side, and larger or smaller
 )->Images:        # labels: circle, square, triangle; extra: colour, the number of its name in `COLOURS`
-    "Generated images of one coloured shape on grey noise, not always in the middle, cut from those of `make_shapes` that hold one."
+    "Generated images of one coloured shape on grey noise, cut from those of `make_shapes` that hold one."
     data = make_shapes(4*n + 20, seed=seed)
     data = data[[i for i, c in enumerate(data.captions) if ' and ' not in c][:n]]
     l, t, r, b = torch.cat(data.boxes).T
-    u = draw(seeded(seed, 3), 3, len(data))
-    room = (1.6 + u[0])*torch.maximum(r - l, b - t)
-    left, top = (l + r - room)/2 + .3*(u[1] - .5)*room, (t + b - room)/2 + .3*(u[2] - .5)*room
+    u = 2*draw(seeded(seed, 3), 3, len(data)) - 1
+    room = (2.2 + .6*loose*u[0])*torch.maximum(r - l, b - t)
+    left, top = (l + r - room)/2 + .15*loose*u[1]*room, (t + b - room)/2 + .15*loose*u[2]*room
     x = resized_crop(data.floats(), torch.stack([left, top, room, room], -1), side)
     colour = torch.tensor([list(COLOURS).index(c.split()[1]) for c in data.captions])
     return Images((255*x).round().to(torch.uint8), data.labels, data.classes, extra={'colour': colour}, name='shape_patches')
