@@ -108,7 +108,7 @@ class Adapter(Wrapper):
         y = self.base(*args, **kwargs)
         return y + self.up(self.act(self.down(y)))
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #9717ed50
+# %% ../../nbs/3_finetune/05_adapters.ipynb #1bd80f72
 def _width_of(name, module):
     "Channels of what a module gives, whether these are maps, and its weight; else `InputError`."
     last = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm))]
@@ -121,10 +121,10 @@ def _adapter_places(model, head):
     skip = [head] if head else []
     dense = {n: m for n, m in find_layers(model, None, (nn.Linear,), 'an adapter', skip).items() if n.endswith(('attn.proj', 'mlp.fc2'))}
     if dense: return dense
-    is_block = lambda m: any(isinstance(c, nn.Conv2d) for c in m.children()) and any(isinstance(c, nn.modules.batchnorm._BatchNorm) for c in m.children())
-    blocks = {n: m for n, m in model.named_modules() if n and is_block(m)}
-    inner = {n for n in blocks if any(n.startswith(f'{o}.') for o in blocks)}   # the shortcut of a residual block is no block
-    return {n: m for n, m in blocks.items() if n not in inner}
+    has = lambda m, kind: any(isinstance(c, kind) for c in m.children())
+    row = [(n and f'{n}.') + k for n, m in model.named_modules() if isinstance(m, (nn.Sequential, nn.ModuleList)) for k, _ in m.named_children()]
+    blocks = {n: m for n in row if has(m := model.get_submodule(n), nn.Conv2d) and has(m, nn.modules.batchnorm._BatchNorm)}
+    return {n: m for n, m in blocks.items() if not any(n.startswith(f'{o}.') for o in blocks)}
 
 def apply_adapters(
     model,          # nn.Module, changed in place; train it with `fit`
