@@ -13,7 +13,7 @@ from torch import nn
 from ..core import InputError
 from .lora import Wrapper, find_layers, head_name, replace_modules, start_delta
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #789a5f5f
+# %% ../../nbs/3_finetune/05_adapters.ipynb #1690dc4d
 def apply_bitfit(
     model,          # nn.Module, changed in place; train it with `fit`
     head:bool=True, # train the head, in full
@@ -21,8 +21,9 @@ def apply_bitfit(
     "Train the biases alone, those of normalisation layers among them (BitFit, Ben Zaken et al. 2022). Raises `InputError` for a model without."
     biases = [k for k, _ in model.named_parameters() if k.rpartition('.')[2] in ('bias', 'in_proj_bias')]
     own = head_name(model)
-    if not any(own is None or not k.startswith(f'{own}.') for k in biases): raise InputError(f"{type(model).__name__} has no bias outside of its head: take apply_lora or apply_adapters.")
-    start_delta(model, 'bitfit', dict(head=head), biases if head or own is None else [k for k in biases if not k.startswith(f'{own}.')], head)
+    biases = [k for k in biases if own is None or not k.startswith(f'{own}.')]
+    if not biases: raise InputError(f"{type(model).__name__} has no bias outside of its head: take apply_lora or apply_adapters.")
+    start_delta(model, 'bitfit', dict(head=head), biases, head)
     return model
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #16e692b0
@@ -55,7 +56,7 @@ class IA3Layer(Wrapper):
         "What the base takes to what it gives."
         return self.base(x*self.scale) if self.feedforward else self.base(x)*self.scale
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #09eb5a00
+# %% ../../nbs/3_finetune/05_adapters.ipynb #44d148e7
 def apply_ia3(
     model,            # nn.Module, changed in place; train it with `fit`
     targets=None,     # regular expression for whole names, or list of names or endings; None: see below
@@ -63,22 +64,26 @@ def apply_ia3(
     head:bool=True,   # train the head, in full
 ):                    # the model, frozen but for the vectors and the head; its outputs are the same as before
     """Multiply activations by learned vectors, 1 at the start ((IA)3, Liu et al. 2022). By default the outputs of layers called qkv, k, v, key, value and
-    their like, and the inputs of the second layer of an MLP; in networks without attention the inputs of every ungrouped convolution but the first. Raises `InputError` where nothing matches."""
+    their like, and the inputs of the second layer of an MLP; in networks without attention the inputs of every ungrouped convolution but the first.
+    Raises `InputError` where nothing matches."""
     kinds, name = (nn.Linear, nn.Conv2d), head_name(model)
     if targets is None:
         if feedforward is not None: raise InputError("feedforward says which of the targets are scaled at their inputs: name targets, too.")
         layers, inputs = _ia3_layers(find_layers(model, None, kinds, '(IA)3', [name] if name else []))
-        if not layers: raise InputError(f"{type(model).__name__} has neither attention nor convolutions with names that are known: name layers with targets=[…] and feedforward=[…].")
+        if not layers:
+            raise InputError(f"{type(model).__name__} has neither attention nor convolutions with names that are known: name layers with targets=[…] and feedforward=[…].")
     else:
         layers = find_layers(model, targets, kinds, '(IA)3')
         inputs = set(find_layers(model, feedforward, kinds, '(IA)3')) if feedforward else set()
-        if wrong := sorted(inputs - set(layers)): raise InputError(f"feedforward names {wrong[0]}, which targets does not: it says which of the targets are scaled at their inputs.")
+        if wrong := sorted(inputs - set(layers)):
+            raise InputError(f"feedforward names {wrong[0]}, which targets does not: it says which of the targets are scaled at their inputs.")
     listed = [t if t is None or isinstance(t, str) else list(t) for t in (targets, feedforward)]
     inside = name and any(n == name or n.startswith(f'{name}.') for n in layers)
     start_delta(model, 'ia3', dict(targets=listed[0], feedforward=listed[1], head=head), head=head and not inside)
     replace_modules(model, {n: IA3Layer(m, n in inputs) for n, m in layers.items()})
     return model
 
+# %% ../../nbs/3_finetune/05_adapters.ipynb #971d9d7c
 def _ia3_layers(there):
     "The layers of the default, and which of them are scaled at their inputs."
     last = lambda n: n.rpartition('.')[2]
@@ -87,9 +92,10 @@ def _ia3_layers(there):
     if not outputs + inputs: inputs = [n for n, m in there.items() if isinstance(m, nn.Conv2d) and m.groups == 1][1:]
     return {n: there[n] for n in there if n in outputs + inputs}, set(inputs)
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #afca3dd7
+# %% ../../nbs/3_finetune/05_adapters.ipynb #e723f813
 class Adapter(Wrapper):
-    "A module with a residual bottleneck behind it, y + U act(D y): GELU behind a dense layer (Houlsby et al. 2019), ReLU and 1x1 convolutions behind maps (after Rebuffi et al. 2017). U starts at zero."
+    """A module with a residual bottleneck behind it, y + U act(D y): GELU behind a dense layer (Houlsby et al. 2019), ReLU and 1x1 convolutions behind maps
+    (after Rebuffi et al. 2017). U starts at zero."""
     def __init__(self,
         base:nn.Module, # gives (…, d), or maps (N, d, H, W)
         dim:int,        # d
@@ -108,14 +114,17 @@ class Adapter(Wrapper):
         y = self.base(*args, **kwargs)
         return y + self.up(self.act(self.down(y)))
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #1bd80f72
+# %% ../../nbs/3_finetune/05_adapters.ipynb #c4408821
 def _width_of(name, module):
     "Channels of what a module gives, whether these are maps, and its weight; else `InputError`."
     last = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm))]
     last = next((m for m in reversed(last) if getattr(m, 'weight', None) is not None), None)
-    if last is None: raise InputError(f"{name} is a {type(module).__name__} without weights, so nothing tells how many channels it gives: name a dense layer, a convolution or a block of these.")
+    if last is None:
+        raise InputError(f"{name} is a {type(module).__name__} without weights, so nothing tells how many channels it gives: "
+                         "name a dense layer, a convolution or a block of these.")
     return last.weight.shape[0], isinstance(last, (nn.Conv2d, nn.BatchNorm2d)), last.weight
 
+# %% ../../nbs/3_finetune/05_adapters.ipynb #b8f4cb00
 def _adapter_places(model, head):
     "Where adapters stand by default: behind the last dense layers of attention and MLP, else behind convolutional blocks."
     skip = [head] if head else []
@@ -126,20 +135,25 @@ def _adapter_places(model, head):
     blocks = {n: m for n in row if has(m := model.get_submodule(n), nn.Conv2d) and has(m, nn.modules.batchnorm._BatchNorm)}
     return {n: m for n, m in blocks.items() if not any(n.startswith(f'{o}.') for o in blocks)}
 
+# %% ../../nbs/3_finetune/05_adapters.ipynb #3f071502
 def apply_adapters(
     model,          # nn.Module, changed in place; train it with `fit`
     width:int=8,    # m, of the bottleneck
     targets=None,   # names, endings or a regular expression: behind which modules; None: attention and MLP of a transformer, else each block of convolutions
     head:bool=True, # train the head, in full
 ):                  # the model, frozen but for the adapters and the head; its outputs are the same as before
-    "Put residual bottlenecks behind modules (Houlsby et al. 2019; Rebuffi et al. 2017). Raises `InputError` for a width below 1, places that are not there, or one inside another."
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1: raise InputError(f"width={width!r}: a whole number of at least 1 is expected, mostly 4 to 64.")
+    """Put residual bottlenecks behind modules (Houlsby et al. 2019; Rebuffi et al. 2017). Raises `InputError` for a width below 1 or wider than what it
+    narrows, for places that are not there, and for one inside another."""
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise InputError(f"width={width!r}: a whole number of at least 1 is expected, mostly 4 to 64.")
     name = head_name(model)
     places = _adapter_places(model, name) if targets is None else find_layers(model, targets, (nn.Module,), 'an adapter')
     if not places: raise InputError(f"{type(model).__name__} has neither attention nor blocks with batch normalisation: name modules with targets=[…].")
-    if nested := next((n for n in places for o in places if n.startswith(f'{o}.')), None): raise InputError(f"targets names {nested} and a module around it: an adapter stands behind one of them.")
+    if nested := next((n for n in places for o in places if n.startswith(f'{o}.')), None):
+        raise InputError(f"targets names {nested} and a module around it: an adapter stands behind one of them.")
     sizes = {n: _width_of(n, m) for n, m in places.items()}
-    if wide := next((n for n, (dim, *_) in sizes.items() if width > dim), None): raise InputError(f"width={width} is no bottleneck behind {wide}, which gives {sizes[wide][0]} channels: take fewer.")
+    if wide := next((n for n, (dim, *_) in sizes.items() if width > dim), None):
+        raise InputError(f"width={width} is no bottleneck behind {wide}, which gives {sizes[wide][0]} channels: take fewer.")
     inside = name and any(n == name or n.startswith(f'{name}.') for n in places)
     start_delta(model, 'adapters', dict(width=width, targets=targets if isinstance(targets, str | None) else list(targets), head=head), head=head and not inside)
     replace_modules(model, {n: Adapter(m, sizes[n][0], width, *sizes[n][1:]) for n, m in places.items()})

@@ -55,7 +55,7 @@ def _base_items(module, name=''):
     for k, m in module._modules.items():
         if m is not None: yield from _base_items(m, dot + k)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #90f55f5f
+# %% ../../nbs/3_finetune/04_lora.ipynb #b4685e48
 class LoRALayer(Wrapper):
     "A layer with an update of low rank beside it: what dense and convolutional ones share."
     def __init__(self,
@@ -86,6 +86,7 @@ class LoRALayer(Wrapper):
         "As in `Wrapper`, with the weight that was there before a merge."
         for k, v in _base_items(self.base, name): yield k, self.kept if self.merged and k == f'{name}.weight' else v
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #4c639b83
 def _wide(w):
     "`w` detached, in float64 where the device has it: what is computed once should be rounded once."
     return w.detach().to(torch.float32 if w.device.type == 'mps' else torch.float64)
@@ -168,7 +169,7 @@ class LoRAFilters(LoRALayer):
         "s B A, shaped as the weight."
         return super().delta_weight().view(self.base.weight.shape)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #f245b3ac
+# %% ../../nbs/3_finetune/04_lora.ipynb #5ff8039c
 def _merge(self):
     if self.merged: return
     weight, groups = self.merged_weight()
@@ -177,19 +178,21 @@ def _merge(self):
     if hasattr(self.base, 'groups'): self.base.groups = groups
     for p in (self.A.weight, self.B.weight): p.requires_grad_(False)
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #d8b6494c
 def _unmerge(self):
     if not self.merged: return
     self.base.weight, self.kept = nn.Parameter(self.kept, requires_grad=False), None
     if isinstance(self, LoRAConv2d): self.base.groups = self.B.groups
     for p in (self.A.weight, self.B.weight): p.requires_grad_(True)
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #909694e1
 def _take_off(self):
     self.unmerge()
     return self.base
 
 LoRALayer.merge, LoRALayer.unmerge, LoRALayer.take_off = _merge, _unmerge, _take_off
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #b287980f
+# %% ../../nbs/3_finetune/04_lora.ipynb #e4fc5abc
 def find_layers(
     model,     # nn.Module
     targets,   # regular expression for whole names, or list of names or endings; None: all of these kinds
@@ -210,12 +213,13 @@ def find_layers(
     if not tests: raise InputError(f"targets is empty; there are: {_endings(there)}.")
     return {n: m for n, m in there.items() if any(t(n) for t in tests)}
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #431d97e9
 def _endings(names, most=24):
     "The names, repeated blocks once."
     short = dict.fromkeys(re.sub(r'\.\d+(?=\.|$)', '.*', n) for n in names)
     return ', '.join(list(short)[:most]) + (f' and {len(short) - most} more' if len(short) > most else '') or 'none'
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #71a05843
+# %% ../../nbs/3_finetune/04_lora.ipynb #97e6c896
 @dataclass
 class Delta:
     "What was done to a network, and what is needed to undo it."
@@ -227,10 +231,7 @@ class Delta:
     head:str|None=None                        # name of the head, where it is trained
     swapped:dict=field(default_factory=dict)  # name -> module that another one stands for
 
-METHODS = {'lora': 'lora.apply_lora', 'adapters': 'adapters.apply_adapters', 'bitfit': 'adapters.apply_bitfit',
-           'ia3': 'adapters.apply_ia3', 'norm_only': 'adapters.apply_norm_only'}   # name -> where in visft_nb.finetune
-
-# %% ../../nbs/3_finetune/04_lora.ipynb #21629a3f
+# %% ../../nbs/3_finetune/04_lora.ipynb #69397480
 def head_name(
     model,  # nn.Module
 )->str|None:
@@ -238,13 +239,16 @@ def head_name(
     found = next((h for h in (getattr(model, n, None) for n in ('head', 'fc', 'classifier', 'heads')) if isinstance(h, nn.Module)), None)
     return next((n for n, m in model.named_modules() if m is found), None) if found is not None else None
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #924566e2
 def delta_of(
     model,  # nn.Module
 )->Delta:
     "What was done to the model. Raises `InputError` where nothing was."
     if (delta := getattr(model, '_delta', None)) is not None: return delta
-    raise InputError(f"This {type(model).__name__} carries no delta: call apply_lora, apply_adapters, apply_bitfit, apply_ia3 or apply_norm_only, or load_delta, first.")
+    raise InputError(f"This {type(model).__name__} carries no delta: call apply_lora, apply_adapters, apply_bitfit, apply_ia3 or apply_norm_only, "
+                     "or load_delta, first.")
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #020880f3
 def start_delta(
     model,                   # nn.Module; all its parameters are frozen
     method:str, config:dict, # for `Delta`
@@ -253,7 +257,8 @@ def start_delta(
 )->Delta:
     "Note what the model is, and freeze it but for `trained` and the head. Raises `InputError` where a delta is on it already."
     if (there := getattr(model, '_delta', None)) is not None:
-        raise InputError(f"This {type(model).__name__} carries a delta already ({there.method}): take it off with remove_delta(model), or make it part of the weights with merge_lora(model, keep=False).")
+        raise InputError(f"This {type(model).__name__} carries a delta already ({there.method}): "
+                         "take it off with remove_delta(model), or make it part of the weights with merge_lora(model, keep=False).")
     name = head_name(model) if head else None
     params = dict(model.named_parameters())
     trained = [k for k in params if k in set(trained) or (name is not None and k.startswith(f'{name}.'))]
@@ -262,7 +267,7 @@ def start_delta(
     for k, p in params.items(): p.requires_grad_(k in set(trained))
     return model._delta
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #d87b225d
+# %% ../../nbs/3_finetune/04_lora.ipynb #173cfcbf
 def replace_modules(
     model,  # nn.Module
     new:dict, # name -> module to stand there
@@ -272,13 +277,14 @@ def replace_modules(
         parent, _, last = name.rpartition('.')
         model.get_submodule(parent)._modules[last] = m
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #8fd51c00
 def apply_lora(
     model,                # nn.Module, changed in place; train it with `fit` as any other
     rank:int=8,           # r: of the update of each layer
     alpha:float|None=None,# the update is multiplied by alpha / rank; None: alpha = rank
     targets=None,         # regular expression for whole names, or list of names or endings; None: dense layers and ungrouped convolutions but the head
     dropout:float=0.,     # share of the inputs of A that is dropped in training
-    across:bool=True,     # grouped convolutions: True updates across groups as peft does (rank divisible by the groups), False within each (None then takes them, too)
+    across:bool=True,     # grouped convolutions: True updates across groups as peft does; False within each, for any rank, and targets None takes them, too
     head:bool=True,       # train the head, in full
 ):                        # the model, frozen but for A, B and the head; its outputs are the same as before
     "Put low-rank updates beside layers (Hu et al. 2022). Raises `InputError` for a rank that a layer cannot have and targets that match nothing."
@@ -297,24 +303,27 @@ def apply_lora(
     for p in (p for m in layers.values() for p in m.parameters()): p.requires_grad_(False)
     return model
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #24bfd229
+# %% ../../nbs/3_finetune/04_lora.ipynb #27a03afd
 def _check_rank(name, layer, rank, across):
     "A product of rank r is no restriction, and no use, where the matrix itself has a smaller side."
     w = layer.weight
     groups = getattr(layer, 'groups', 1)
     sides = w.shape[0], w[0].numel()*(groups if across else 1)
     if rank > min(sides):
-        raise InputError(f"rank={rank} is larger than the layer {name}, whose weight is a matrix of {sides[0]} x {sides[1]}: take a rank of at most {min(sides)}, or leave the layer out of targets.")
+        raise InputError(f"rank={rank} is larger than the layer {name}, whose weight is a matrix of {sides[0]} x {sides[1]}: "
+                         f"take a rank of at most {min(sides)}, or leave the layer out of targets.")
     if across and rank % groups:
-        raise InputError(f"rank={rank} cannot be shared among the {groups} groups of {name}: take a multiple of {groups}, or across=False, which keeps the update within the groups.")
+        raise InputError(f"rank={rank} cannot be shared among the {groups} groups of {name}: take a multiple of {groups}, "
+                         "or across=False, which keeps the update within the groups.")
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #8b691bec
+# %% ../../nbs/3_finetune/04_lora.ipynb #a250452d
 class Trainable(NamedTuple):
     "How many parameters are trained."
     trained:int  # with requires_grad
     total:int    # all of them
     share:float  # trained / total
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #e5bc5dbc
 def trainable_parameters(
     model,  # nn.Module
 )->Trainable:
@@ -323,12 +332,13 @@ def trainable_parameters(
     trained, total = sum(n for n, t in counts if t), sum(n for n, _ in counts)
     return Trainable(trained, total, trained/total if total else 0.)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #c2e83565
+# %% ../../nbs/3_finetune/04_lora.ipynb #be9288f0
 def _lora_layers(model):
     "The LoRA layers of a model; else `InputError`."
     if delta_of(model).method != 'lora': raise InputError(f"The model carries a delta of {model._delta.method}, which is not merged: only LoRA is.")
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALayer)}
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #eed257fd
 def merge_lora(
     model,          # with a delta of `apply_lora`, changed in place
     keep:bool=True, # keep the weights of the base, for `unmerge_lora`; False leaves an ordinary network and no way back
@@ -341,6 +351,7 @@ def merge_lora(
     _set_flags(model)
     return model
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #1abb9008
 def unmerge_lora(
     model,  # merged by `merge_lora`, changed in place
 ):          # the model
@@ -348,17 +359,19 @@ def unmerge_lora(
     for m in _lora_layers(model).values(): m.unmerge()
     return model
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #05ee4c21
 def _set_flags(model):
     "What was trainable before is so again, and the model carries no delta."
     flags = model.__dict__.pop('_delta').flags
     for k, p in model.named_parameters(): p.requires_grad_(flags.get(k, True))
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #9035b72e
+# %% ../../nbs/3_finetune/04_lora.ipynb #70df3e57
 def _hash(t):
     "A short hash of type and values, the same on any device and in any memory format."
     t = t.detach().cpu().contiguous()
     return hashlib.blake2b(str(t.dtype).encode() + t.reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=6).hexdigest()
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #7a19c448
 def base_state(
     model,  # nn.Module, with or without a delta
 )->dict:
@@ -366,6 +379,7 @@ def base_state(
     before = model._delta.before if hasattr(model, '_delta') else {}
     return {k: before.get(k, v) for k, v in _base_items(model)}
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #3f2efc0c
 def fingerprint(
     model,           # nn.Module, with or without a delta
     without=None,    # name of a part that does not count, such as the head
@@ -373,7 +387,7 @@ def fingerprint(
     "What tells one base network from another: each weight and lasting buffer by name, shape and hash."
     return {k: [list(v.shape), _hash(v)] for k, v in base_state(model).items() if without is None or not k.startswith(f'{without}.')}
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #877f10dc
+# %% ../../nbs/3_finetune/04_lora.ipynb #4ce0ff34
 def delta_state(
     model,  # with a delta
 )->dict:    # name -> tensor on the CPU
@@ -383,6 +397,7 @@ def delta_state(
     moved = [k for k, v in delta.before.items() if k not in delta.trained and not torch.equal(v.to(now[k].device), now[k])]
     return {k: v.detach().cpu().contiguous() for k, v in (new | {k: now[k] for k in delta.trained + moved}).items()}
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #56a3fc55
 def save_delta(
     model,        # with a delta
     path,         # file to write, conventionally `.safetensors`
@@ -395,12 +410,15 @@ def save_delta(
     if bad := next((k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()), None):
         raise InputError(f"{bad} is not finite, so {path} is left as it was: the training diverged; lower the rate.")
     frozen = [k for k, p in model.named_parameters() if p.requires_grad and k not in state]
-    if frozen: raise InputError(f"{frozen[0]}{f' and {len(frozen) - 1} more' if len(frozen) > 1 else ''} can be trained but belongs to the base, which a delta does not hold: freeze it, or save the whole model with save_checkpoint.")
-    header = {'version': 1, 'method': delta.method, 'config': delta.config, 'head': delta.head, 'base': base, 'fingerprint': fingerprint(model, delta.head)}
+    if frozen:
+        more = f' and {len(frozen) - 1} more' if len(frozen) > 1 else ''
+        raise InputError(f"{frozen[0]}{more} can be trained but belongs to the base, which a delta does not hold: freeze it, or save the whole model with save_checkpoint.")
+    header = {'version': 1, 'method': delta.method, 'config': delta.config, 'head': delta.head, 'base': base}
+    header['fingerprint'] = fingerprint(model, delta.head)
     with atomic_write(path) as tmp: save_file(state, tmp, metadata={'visft_delta': json.dumps(header)})
     return Path(path).stat().st_size
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #1d9e4bf1
+# %% ../../nbs/3_finetune/04_lora.ipynb #19dc858f
 def read_delta(
     path,  # a file of `save_delta`
 )->tuple:  # header: dict, tensors: dict
@@ -410,12 +428,14 @@ def read_delta(
     try:
         with safe_open(path, framework='pt') as f: header, state = (f.metadata() or {}).get('visft_delta'), {k: f.get_tensor(k) for k in f.keys()}
     except SafetensorError as e:
-        raise InputError(f"{path} is no whole safetensors file ({Path(path).stat().st_size:,} bytes; {e}): it was cut short, or is another kind of file; copy it again.") from e
+        raise InputError(f"{path} is no whole safetensors file ({Path(path).stat().st_size:,} bytes; {e}): "
+                         "it was cut short, or is another kind of file; copy it again.") from e
     if header is None: raise InputError(f"{path} is a safetensors file, but none of save_delta: weights of a whole network are loaded with load_checkpoint.")
     header = json.loads(header)
     if header['version'] > 1: raise InputError(f"{path} was written by a later version of visft_nb (format {header['version']}): update the package.")
     return header, state
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #58695ecc
 def _check_base(model, header, path):
     "Raise `InputError` where the base is not the one that the delta was learned on."
     there, here = header['fingerprint'], fingerprint(model, header['head'])
@@ -426,9 +446,10 @@ def _check_base(model, header, path):
         if wrong: wrong = [f"{len(wrong)} of {len(there)} tensors have other values, the first is {wrong[0]}"]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ''
-        raise InputError(f"{path} belongs to another base{header['base'] and ' (' + header['base'] + ')'}: {'; '.join(wrong[:3])}{more}. Load the weights that the delta was learned on, then put it on.")
+        raise InputError(f"{path} belongs to another base{header['base'] and ' (' + header['base'] + ')'}: {'; '.join(wrong[:3])}{more}. "
+                         "Load the weights that the delta was learned on, then put it on.")
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #941c03ad
+# %% ../../nbs/3_finetune/04_lora.ipynb #6d64529e
 def _fit_head(model, name, state):
     "Give the model a dense head of as many outputs as the delta's; the old one, or None where it fits already."
     shape = state.get(f'{name}.weight', torch.empty(0)).shape if name else ()
@@ -438,28 +459,42 @@ def _fit_head(model, name, state):
     replace_modules(model, {name: nn.Linear(*reversed(shape), bias=f'{name}.bias' in state, **like)})
     return head
 
+METHODS = {'lora': apply_lora, 'adapters': 'adapters.apply_adapters', 'bitfit': 'adapters.apply_bitfit', 'ia3': 'adapters.apply_ia3',
+           'norm_only': 'adapters.apply_norm_only'}   # name -> function(model, **config), or where it is in visft_nb.finetune
+
+# %% ../../nbs/3_finetune/04_lora.ipynb #2d9d7ae2
+def _method(name):
+    "The function that puts a delta of this method on a model. Raises `InputError` for an unknown one."
+    found = lookup(name, METHODS, 'method')
+    if callable(found): return found
+    module, _, function = found.rpartition('.')
+    return getattr(import_module(f'visft_nb.finetune.{module}'), function)
+
+# %% ../../nbs/3_finetune/04_lora.ipynb #1cbedac6
 def load_delta(
     model,  # the base network that the delta was learned on, changed in place; a dense head of another size is replaced
     path,   # a file of `save_delta`
 ):          # the model, with what was learned
     "Put a saved delta on its base. Raises `InputError`, and leaves the model as it was, for another base, another file, or a model that carries a delta."
     header, state = read_delta(path)
-    if hasattr(model, '_delta'): raise InputError(f"This {type(model).__name__} carries a delta already ({model._delta.method}): take it off with remove_delta(model) first.")
+    if hasattr(model, '_delta'):
+        raise InputError(f"This {type(model).__name__} carries a delta already ({model._delta.method}): take it off with remove_delta(model) first.")
     _check_base(model, header, path)
-    module, _, name = lookup(header['method'], METHODS, 'method').rpartition('.')
-    old = _fit_head(model, header['head'], state)
-    getattr(import_module(f'visft_nb.finetune.{module}'), name)(model, **header['config'])
+    apply, old = _method(header['method']), _fit_head(model, header['head'], state)
+    apply(model, **header['config'])
     if old is not None: model._delta.swapped[header['head']] = old
     now, ours = dict(_base_items(model)), delta_state(model)
     now |= {f'{n}.{k}': v for n, m in model.named_modules() if isinstance(m, Wrapper) for k, v in m.added().items()}
     wrong = [k for k in state if k not in now or now[k].shape != state[k].shape] + [k for k in ours if k not in state]
     if wrong:
         remove_delta(model)
-        raise InputError(f"{path} does not fit: {wrong[0]} is {'missing in the file' if wrong[0] not in state else 'of another shape, or unknown'} ({header['method']}, {header['config']}); was the file changed?")
+        why = 'missing in the file' if wrong[0] not in state else 'of another shape, or unknown'
+        raise InputError(f"{path} does not fit: {wrong[0]} is {why} ({header['method']}, {header['config']}); was the file changed?")
     with torch.no_grad():
         for k, v in state.items(): now[k].copy_(v)
     return model
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #ccfcf5d3
 def remove_delta(
     model,  # with a delta, changed in place
 ):          # the model as it was before, bit for bit: weights, head, batch-norm statistics, what was trainable
@@ -473,6 +508,7 @@ def remove_delta(
     _set_flags(model)
     return model
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #a355a06d
 def _strip(module):
     "Replace every wrapper below by what it wraps."
     for k, m in module._modules.items():
