@@ -8,7 +8,7 @@ __all__ = ['METHODS', 'Wrapper', 'LoRALayer', 'LoRALinear', 'LoRAConv2d', 'ungro
            'merge_lora', 'unmerge_lora', 'base_state', 'fingerprint', 'delta_state', 'save_delta', 'read_delta',
            'load_delta', 'remove_delta']
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #d1aee7ec
+# %% ../../nbs/3_finetune/04_lora.ipynb #8420c892
 import hashlib, json, math, re
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..core import InputError, atomic_write, lookup
@@ -169,8 +170,10 @@ class LoRAFilters(LoRALayer):
         "s B A, shaped as the weight."
         return super().delta_weight().view(self.base.weight.shape)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #5ff8039c
-def _merge(self):
+# %% ../../nbs/3_finetune/04_lora.ipynb #dca6611e
+@patch
+def merge(self:LoRALayer):
+    "Put the update into the weight of the base, and keep what was there; A and B are not trained meanwhile."
     if self.merged: return
     weight, groups = self.merged_weight()
     self.kept = self.base.weight.detach()
@@ -178,19 +181,20 @@ def _merge(self):
     if hasattr(self.base, 'groups'): self.base.groups = groups
     for p in (self.A.weight, self.B.weight): p.requires_grad_(False)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #d8b6494c
-def _unmerge(self):
+# %% ../../nbs/3_finetune/04_lora.ipynb #1e07ae99
+@patch
+def unmerge(self:LoRALayer):
+    "Put the weight back that was there before `merge`."
     if not self.merged: return
     self.base.weight, self.kept = nn.Parameter(self.kept, requires_grad=False), None
     if isinstance(self, LoRAConv2d): self.base.groups = self.B.groups
     for p in (self.A.weight, self.B.weight): p.requires_grad_(True)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #909694e1
-def _take_off(self):
+@patch
+def take_off(self:LoRALayer)->nn.Module:
+    "The base, with its own weight."
     self.unmerge()
     return self.base
-
-LoRALayer.merge, LoRALayer.unmerge, LoRALayer.take_off = _merge, _unmerge, _take_off
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #e4fc5abc
 def find_layers(
