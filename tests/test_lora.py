@@ -254,12 +254,18 @@ def test_trainable_parameters():
     assert trained == 2*sum(4*(a + b) for a, b in sizes) + 32*3 + 3 and share == trained/total
 
 
-def test_multihead_attention_of_torch_is_left_alone():
+def test_layers_that_torch_reads_without_calling_are_left_alone():
     class Torch(nn.Module):
-        def __init__(self): super().__init__(); self.attn, self.lin, self.head = nn.MultiheadAttention(8, 2), nn.Linear(8, 8), nn.Linear(8, 2)
-    model = apply_lora(Torch(), 2)
-    assert isinstance(model.lin, LoRALinear) and not isinstance(model.attn.out_proj, LoRALayer)
-    with pytest.raises(InputError, match='out_proj'): apply_lora(Torch(), 2, targets=['out_proj'])
+        def __init__(self):
+            super().__init__()
+            self.attn, self.block = nn.MultiheadAttention(8, 2, batch_first=True), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.lin, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+        def forward(self, x): return self.head(self.lin(self.block(self.attn(x, x, x)[0])))
+    model = apply_lora(Torch(), 2).eval()
+    assert [n for n, m in model.named_modules() if isinstance(m, LoRALayer)] == ['lin']
+    with torch.no_grad(): assert model(torch.randn(2, 3, 8)).shape == (2, 3, 2)
+    for target in ('out_proj', 'linear1'):
+        with pytest.raises(InputError, match='reads without calling'): apply_lora(Torch(), 2, targets=[target])
 
 
 # the file
