@@ -146,7 +146,7 @@ def train_dual(
     batches = Batches(pairs, min(batch_size, len(data)), seed=seed, transform=augment, drop_last=True)
     return fit(dual, batches, epochs=epochs, loss=CaptionStep(dual.tokenize(data.captions)), lr=lr, seed=seed, **kwargs)
 
-# %% ../../nbs/3_finetune/07_context.ipynb #bc22563c
+# %% ../../nbs/3_finetune/07_context.ipynb #bf119f64
 @torch.no_grad()
 def zero_shot_weights(
     dual,                  # `DualEncoder` or `ClipEncoder`
@@ -157,7 +157,7 @@ def zero_shot_weights(
     names, templates = list(names), [templates] if isinstance(templates, str) else list(templates)
     _check_names(names)
     if not templates or any('{}' not in t for t in templates): raise InputError(f"templates={templates}: each needs {{}} where the name goes, as in 'a picture of a {{}}'.")
-    return F.normalize(torch.stack([dual.encode_text([t.format(n) for n in names]) for t in templates]).mean(0), dim=1)
+    return F.normalize(torch.stack([dual.encode_text([t.replace('{}', n) for n in names]) for t in templates]).mean(0), dim=1)
 
 def _check_names(names):
     if len(names) < 2 or len(set(names)) < len(names): raise InputError(f"names={names}: a classifier needs two names at least, each once.")
@@ -266,7 +266,7 @@ class ClipEncoder(TextInterface):
         if tuple(x.shape[2:]) != (self.size, self.size): x = F.interpolate(x, (self.size, self.size), mode='bicubic', antialias=True, align_corners=False)
         return F.normalize(self.model.encode_image((x - self.mean)/self.std).float(), dim=1)
 
-# %% ../../nbs/3_finetune/07_context.ipynb #26015101
+# %% ../../nbs/3_finetune/07_context.ipynb #7e0d64a1
 def load_clip(
     name:str='ViT-B-32',           # a model of open_clip
     pretrained:str|None='openai',  # weights: a tag of open_clip (fetched once), a file, or None for random ones
@@ -281,4 +281,4 @@ def load_clip(
     except Exception as e:
         raise InputError(f"The weights {pretrained} of {name} could not be had ({type(e).__name__}: {str(e).splitlines()[0][:200]}): they come over the network once; "
                          "where there is none, fetch the file elsewhere and give its path as pretrained=….") from e
-    return ClipEncoder(model.eval(), open_clip.get_tokenizer(name))
+    return ClipEncoder(model, open_clip.get_tokenizer(name)).eval()
