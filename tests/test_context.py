@@ -4,7 +4,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError

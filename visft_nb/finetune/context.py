@@ -6,13 +6,14 @@
 __all__ = ['CausalAttention', 'TextInterface', 'split_words', 'DualEncoder', 'clip_loss', 'CaptionStep', 'train_dual',
            'zero_shot_weights', 'ZeroShot', 'ContextPrompt', 'ClipEncoder', 'load_clip']
 
-# %% ../../nbs/3_finetune/07_context.ipynb #3af3fc02
+# %% ../../nbs/3_finetune/07_context.ipynb #aeaabe30
 import math
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..cnn.models import Attention, Block
@@ -50,7 +51,7 @@ class TextInterface(nn.Module):
         "One over the temperature, learned, at most 100."
         return self.log_scale.exp().clamp(max=100)
 
-# %% ../../nbs/3_finetune/07_context.ipynb #3d5dbf14
+# %% ../../nbs/3_finetune/07_context.ipynb #991d22af
 def split_words(
     sentence:str, # commas and case do not count
 )->list:          # of words
@@ -58,6 +59,7 @@ def split_words(
     if not isinstance(sentence, str): raise InputError(f"A sentence is a string, got {type(sentence).__name__}: {sentence!r}.")
     return sentence.lower().replace(',', ' ').split()
 
+# %% ../../nbs/3_finetune/07_context.ipynb #84e0619f
 class DualEncoder(TextInterface):
     "An image encoder and a small causal text transformer with one space for both: CLIP (Radford et al. 2021) in small."
     def __init__(self,
@@ -79,29 +81,38 @@ class DualEncoder(TextInterface):
         self.norm, self.project = nn.LayerNorm(width), nn.Linear(width, dim, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1/.07)))
 
-    def tokenize(self, sentences):
-        "K sentences to int64 (K, length). Raises `InputError` for a word that is not in the vocabulary and for sentences that are too long."
-        number, rows = {w: i for i, w in enumerate(self.words)}, []
-        for s in [sentences] if isinstance(sentences, str) else sentences:
-            words = split_words(s)
-            if unknown := [w for w in words if w not in number]:
-                raise InputError(f"{', '.join(map(repr, unknown))} in {s!r} is no word that this encoder was trained on; it knows: {', '.join(self.words[2:-1])}.")
-            if len(words) > self.length - 2: raise InputError(f"{s!r} has {len(words)} words, and a sentence {self.length - 2} at most: shorten it, or build the encoder with length=….")
-            rows.append([1, *(number[w] for w in words), len(number) - 1] + [0]*(self.length - 2 - len(words)))
-        return torch.tensor(rows, device=self.positions.device)
+# %% ../../nbs/3_finetune/07_context.ipynb #9a8ac750
+@patch
+def tokenize(self:DualEncoder,
+    sentences, # K of them
+)->torch.Tensor: # int64 (K, length)
+    "Sentences to numbers of words. Raises `InputError` for a word that is not in the vocabulary and for sentences that are too long."
+    number, rows = {w: i for i, w in enumerate(self.words)}, []
+    for s in [sentences] if isinstance(sentences, str) else sentences:
+        words = split_words(s)
+        if unknown := [w for w in words if w not in number]:
+            raise InputError(f"{', '.join(map(repr, unknown))} in {s!r} is no word that this encoder was trained on; it knows: {', '.join(self.words[2:-1])}.")
+        if len(words) > self.length - 2:
+            raise InputError(f"{s!r} has {len(words)} words, and a sentence {self.length - 2} at most: shorten it, or build the encoder with length=….")
+        rows.append([1, *(number[w] for w in words), len(number) - 1] + [0]*(self.length - 2 - len(words)))
+    return torch.tensor(rows, device=self.positions.device)
 
-    def embed_words(self, tokens):
-        "(K, L) tokens to (K, L, D) word vectors."
-        return self.token_embed(tokens)
+# %% ../../nbs/3_finetune/07_context.ipynb #b41e1564
+@patch
+def embed_words(self:DualEncoder, tokens):
+    "(K, L) tokens to (K, L, D) word vectors."
+    return self.token_embed(tokens)
 
-    def encode_words(self, words, end):
-        "(K, L, D) word vectors and (K,) places of the end to (K, E) unit vectors."
-        x = self.norm(self.blocks(words + self.positions[:words.shape[1]]))
-        return F.normalize(self.project(x[torch.arange(len(x), device=x.device), end]).float(), dim=1)
+@patch
+def encode_words(self:DualEncoder, words, end):
+    "(K, L, D) word vectors and (K,) places of the end to (K, E) unit vectors."
+    x = self.norm(self.blocks(words + self.positions[:words.shape[1]]))
+    return F.normalize(self.project(x[torch.arange(len(x), device=x.device), end]).float(), dim=1)
 
-    def encode_image(self, x):
-        "(N, C, H, W) images in [0, 1] to (N, E) unit vectors."
-        return F.normalize(self.vision(x).float(), dim=1)
+@patch
+def encode_image(self:DualEncoder, x):
+    "(N, C, H, W) images in [0, 1] to (N, E) unit vectors."
+    return F.normalize(self.vision(x).float(), dim=1)
 
 # %% ../../nbs/3_finetune/07_context.ipynb #48fe5203
 def clip_loss(
@@ -176,7 +187,7 @@ class ZeroShot(Prompted):
         "(N, C, H, W) images in [0, 1], or their (N, E) vectors, to (N, K) logits."
         return self.base.scale*(x if x.ndim == 2 else self.base.encode_image(x)) @ self.weights.T
 
-# %% ../../nbs/3_finetune/07_context.ipynb #3b2f462d
+# %% ../../nbs/3_finetune/07_context.ipynb #c1f45da3
 class ContextPrompt(Prompted):
     "Learned words before the names of classes: CoOp (Zhou et al. 2022). `fit` trains it; both encoders are frozen."
     def __init__(self,
@@ -202,31 +213,36 @@ class ContextPrompt(Prompted):
     def _place(self, rows, limit):
         "Make room for the context behind the start of each row of tokens (K, L), and note where the rows end."
         ends = rows.argmax(1) + self.length
-        if ends.max() >= limit: raise InputError(f"{self.length} learned words and the longest name make {int(ends.max()) + 1} tokens, and a sentence has {limit} at most: take a smaller length.")
+        if ends.max() >= limit:
+            raise InputError(f"{self.length} learned words and the longest name make {int(ends.max()) + 1} tokens, and a sentence has {limit} at most: take a smaller length.")
         tokens = torch.cat([rows[:, :1], rows.new_zeros(len(rows), self.length), rows[:, 1:]], 1)[:, :limit]
         self.register_buffer('tokens', tokens, persistent=False)
         self.register_buffer('ends', ends, persistent=False)
 
-    def weights(self):
-        "The classifier's (K, E) unit vectors."
-        w = self.base.embed_words(self.tokens)
-        w = torch.cat([w[:, :1], self.context.to(w.dtype).expand(len(w), -1, -1), w[:, 1 + self.length:]], 1)
-        return self.base.encode_words(w, self.ends)
+# %% ../../nbs/3_finetune/07_context.ipynb #89a538b4
+@patch
+def weights(self:ContextPrompt)->torch.Tensor: # (K, E)
+    "The classifier's unit vectors."
+    w = self.base.embed_words(self.tokens)
+    w = torch.cat([w[:, :1], self.context.to(w.dtype).expand(len(w), -1, -1), w[:, 1 + self.length:]], 1)
+    return self.base.encode_words(w, self.ends)
 
-    def forward(self, x):
-        "(N, C, H, W) images in [0, 1], or their (N, E) vectors, to (N, K) logits."
-        return self.base.scale*(x if x.ndim == 2 else self.base.encode_image(x)) @ self.weights().T
+@patch
+def forward(self:ContextPrompt, x):
+    "(N, C, H, W) images in [0, 1], or their (N, E) vectors, to (N, K) logits."
+    return self.base.scale*(x if x.ndim == 2 else self.base.encode_image(x)) @ self.weights().T
 
-    def for_classes(self,
-        names, # of other classes
-    ):         # a `ContextPrompt` with the same context (not a copy)
-        "Put the learned context before other names. Raises `InputError` where each class has a context of its own."
-        if self.per_class: raise InputError("With per_class=True each class has a context of its own: there is none for new names; learn a shared one.")
-        other = ContextPrompt(self.base, names, self.length)
-        other.context = self.context
-        return other
+@patch
+def for_classes(self:ContextPrompt,
+    names, # of other classes
+):         # a `ContextPrompt` with the same context (not a copy)
+    "Put the learned context before other names. Raises `InputError` where each class has a context of its own."
+    if self.per_class: raise InputError("With per_class=True each class has a context of its own: there is none for new names; learn a shared one.")
+    other = ContextPrompt(self.base, names, self.length)
+    other.context = self.context
+    return other
 
-# %% ../../nbs/3_finetune/07_context.ipynb #dd54b798
+# %% ../../nbs/3_finetune/07_context.ipynb #f1994b5e
 class ClipEncoder(TextInterface):
     "A CLIP of open_clip behind the interface of `DualEncoder`; made by `load_clip`."
     def __init__(self,
@@ -239,9 +255,8 @@ class ClipEncoder(TextInterface):
         self.model, self.tokenizer, self.length = model, tokenizer, model.context_length
         side = model.visual.image_size
         self.size = side if isinstance(side, int) else side[0]
-        mean, std = (getattr(model.visual, f'image_{k}', None) or d for k, d in (('mean', (.48145466, .4578275, .40821073)), ('std', (.26862954, .26130258, .27577711))))
-        self.register_buffer('mean', torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(std).reshape(-1, 1, 1), persistent=False)
+        usual = dict(mean=(.48145466, .4578275, .40821073), std=(.26862954, .26130258, .27577711))
+        for k, v in usual.items(): self.register_buffer(k, torch.tensor(getattr(model.visual, f'image_{k}', None) or v).reshape(-1, 1, 1), persistent=False)
 
     @property
     def log_scale(self): return self.model.logit_scale

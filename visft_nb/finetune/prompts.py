@@ -6,18 +6,19 @@
 __all__ = ['Prompted', 'VisualPrompt', 'PixelPrompt', 'frequency_mapping', 'prompt_attention', 'prompt_state',
            'load_prompt_state']
 
-# %% ../../nbs/3_finetune/06_prompts.ipynb #17d93416
+# %% ../../nbs/3_finetune/06_prompts.ipynb #56126518
 import math
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..cnn.models import VisionTransformer
 from ..core import InputError
 from ..train import predict_logits
 
-# %% ../../nbs/3_finetune/06_prompts.ipynb #2c8db237
+# %% ../../nbs/3_finetune/06_prompts.ipynb #e1175752
 class Prompted(nn.Module):
     "A frozen network, `base`, with something to be learned around it. The base stays in eval mode whatever the mode of the whole."
     def __init__(self,
@@ -33,18 +34,24 @@ class Prompted(nn.Module):
         self.base.eval()
         return self
 
-    def new_head(self, classes):
-        "What is trained behind the features: a fresh linear layer, or a copy of the base's head where `classes` is None."
-        if not hasattr(self.base, 'features') or not hasattr(self.base, 'dim'):
-            raise InputError(f"{type(self.base).__name__} has no `features` and `dim` to put a head on: take a network of visft_nb.cnn.models, or a PixelPrompt with mapping=….")
-        old = getattr(self.base, 'head', None)
-        if classes is None and not isinstance(old, nn.Linear): raise InputError(f"{type(self.base).__name__} has no linear head to start from: say how many outputs the new one has, classes=….")
-        if classes is not None and (not isinstance(classes, int) or classes < 1): raise InputError(f"classes={classes!r}: a whole number of at least 1 was expected, or None for a copy of the network's own head.")
-        new = nn.Linear(self.base.dim, classes or old.out_features, device=next(self.base.parameters()).device)
-        if classes is None: new.load_state_dict(old.state_dict())
-        return new
+# %% ../../nbs/3_finetune/06_prompts.ipynb #e1d8ce44
+@patch
+def new_head(self:Prompted,
+    classes:int|None, # outputs; None copies the base's head
+)->nn.Linear:
+    "A linear layer on the base's features. Raises `InputError` for a base without `features` and `dim`, and without a linear head to copy."
+    base, old = self.base, getattr(self.base, 'head', None)
+    if not hasattr(base, 'features') or not hasattr(base, 'dim'):
+        raise InputError(f"{type(base).__name__} has no `features` and `dim` to put a head on: take a network of visft_nb.cnn.models, or PixelPrompt with mapping=….")
+    if classes is None and not isinstance(old, nn.Linear):
+        raise InputError(f"{type(base).__name__} has no linear head to start from: say how many outputs the new one has, classes=….")
+    if classes is not None and (not isinstance(classes, int) or classes < 1):
+        raise InputError(f"classes={classes!r}: a whole number of at least 1 was expected, or None for a copy of the network's own head.")
+    new = nn.Linear(base.dim, classes or old.out_features, device=next(base.parameters()).device)
+    if classes is None: new.load_state_dict(old.state_dict())
+    return new
 
-# %% ../../nbs/3_finetune/06_prompts.ipynb #a5025ff4
+# %% ../../nbs/3_finetune/06_prompts.ipynb #9f9fa78a
 class VisualPrompt(Prompted):
     "Learned tokens in a frozen vision transformer, and a head: VPT (Jia et al. 2022). `fit` trains both; `length=0` is a linear probe."
     def __init__(self,
@@ -63,28 +70,34 @@ class VisualPrompt(Prompted):
         shape = len(vit.blocks) if deep else 1, length, vit.dim
         self.prompts = nn.Parameter(torch.empty(shape, device=vit.pos_embed.device).uniform_(-bound, bound))
 
-    def insert(self, tokens, block):
-        "(N, T, D) tokens on their way into `block`, with its prompts behind the class token."
-        if block and not self.deep: return tokens
-        rest = tokens[:, 1 + self.length*bool(block):]   # later blocks: without the outputs of the prompts before
-        return torch.cat([tokens[:, :1], self.prompts[block].expand(len(tokens), -1, -1), rest], 1)
+# %% ../../nbs/3_finetune/06_prompts.ipynb #a3afbb13
+@patch
+def insert(self:VisualPrompt, tokens, block:int):
+    "(N, T, D) tokens on their way into `block`, with its prompts behind the class token."
+    if block and not self.deep: return tokens
+    rest = tokens[:, 1 + self.length*bool(block):]   # later blocks: without the outputs of the prompts before
+    return torch.cat([tokens[:, :1], self.prompts[block].expand(len(tokens), -1, -1), rest], 1)
 
-    def entering(self, x, block):
-        "(N, C, H, W) images to the (N, 1 + p + patches, D) tokens that enter block number `block`."
-        tokens = self.insert(self.base.tokens(x), 0)
-        for i, b in enumerate(self.base.blocks[:block]): tokens = self.insert(b(tokens), i + 1)
-        return tokens
+@patch
+def entering(self:VisualPrompt, x, block:int):
+    "(N, C, H, W) images to the (N, 1 + p + patches, D) tokens that enter block number `block`."
+    tokens = self.insert(self.base.tokens(x), 0)
+    for i, b in enumerate(self.base.blocks[:block]): tokens = self.insert(b(tokens), i + 1)
+    return tokens
 
-    def features(self, x):
-        "(N, C, H, W) images in [0, 1] to (N, D) vectors: the class token behind the last block."
-        last = len(self.base.blocks) - 1
-        return self.base.norm(self.base.blocks[last](self.entering(x, last)))[:, 0]
+# %% ../../nbs/3_finetune/06_prompts.ipynb #4c013bf2
+@patch
+def features(self:VisualPrompt, x):
+    "(N, C, H, W) images in [0, 1] to (N, D) vectors: the class token behind the last block."
+    last = len(self.base.blocks) - 1
+    return self.base.norm(self.base.blocks[last](self.entering(x, last)))[:, 0]
 
-    def forward(self, x):
-        "(N, C, H, W) images in [0, 1] to (N, classes) logits."
-        return self.head(self.features(x))
+@patch
+def forward(self:VisualPrompt, x):
+    "(N, C, H, W) images in [0, 1] to (N, classes) logits."
+    return self.head(self.features(x))
 
-# %% ../../nbs/3_finetune/06_prompts.ipynb #72a513fa
+# %% ../../nbs/3_finetune/06_prompts.ipynb #9aa255b2
 class PixelPrompt(Prompted):
     "A learned frame of pixels before any frozen network (Bahng et al. 2022), with a head of its own or a new reading of the network's outputs."
     def __init__(self,
@@ -96,10 +109,13 @@ class PixelPrompt(Prompted):
         mapping=None,          # (K,) int: which output of the network stands for each class; then no head is trained
         classes:int|None=None, # outputs of a fresh head; None starts from a copy of the network's own
     ):
-        if not 0 < 2*pad < size: raise InputError(f"pad={pad} of size={size}: the frame is at least one pixel wide and leaves a middle free, so 0 < 2 pad < size.")
-        if mapping is not None and classes is not None: raise InputError("mapping and classes exclude each other: either the network's outputs are read anew, or a new head is trained.")
+        if not 0 < 2*pad < size:
+            raise InputError(f"pad={pad} of size={size}: the frame is at least one pixel wide and leaves a middle free, so 0 < 2 pad < size.")
+        if mapping is not None and classes is not None:
+            raise InputError("mapping and classes exclude each other: either the network's outputs are read anew, or a new head is trained.")
         outputs = getattr(getattr(model, 'head', None), 'out_features', math.inf)
-        if mapping is not None and not all(0 <= k < outputs for k in mapping): raise InputError(f"mapping={list(mapping)} names outputs of a network that has {outputs}, numbered from 0.")
+        if mapping is not None and not all(0 <= k < outputs for k in mapping):
+            raise InputError(f"mapping={list(mapping)} names outputs of a network that has {outputs}, numbered from 0.")
         super().__init__(model)
         self.pad, self.size, self.shrink = pad, size, shrink
         device = next(model.parameters()).device
@@ -109,21 +125,6 @@ class PixelPrompt(Prompted):
         self.register_buffer('edge', torch.tensor(edge, device=device), persistent=False)
         self.frame = nn.Parameter(torch.zeros(channels, len(edge), device=device))
         if hasattr(model, 'dim'): self.dim = model.dim
-
-    def picture(self):
-        "The frame as (C, size, size), 0 in the middle."
-        empty = self.frame.new_zeros(len(self.frame), self.size**2)
-        return empty.index_copy(1, self.edge, self.frame).reshape(-1, self.size, self.size)
-
-    def place(self, x):
-        "(N, C, H, W) images in [0, 1] to (N, C, size, size) in their frame."
-        if x.ndim != 4 or x.shape[1] != len(self.frame) or not self.shrink and tuple(x.shape[2:]) != (self.size, self.size):
-            raise InputError(f"Images of shape {tuple(x.shape)} do not fit a frame for (N, {len(self.frame)}, {self.size}, {self.size}): resize them, or take shrink=True, which takes any size.")
-        if self.shrink:
-            x = F.interpolate(x, (self.size - 2*self.pad,)*2, mode='bilinear', antialias=True, align_corners=False)
-            x = F.pad(x, [self.pad]*4)
-        return x + self.picture()
-
     def features(self, x):
         "(N, C, H, W) images in [0, 1] to the network's (N, D) vectors."
         return self.base.features(self.place(x))
@@ -132,7 +133,25 @@ class PixelPrompt(Prompted):
         "(N, C, H, W) images in [0, 1] to (N, classes) logits."
         return self.base(self.place(x))[:, self.mapping] if self.head is None else self.head(self.features(x))
 
-# %% ../../nbs/3_finetune/06_prompts.ipynb #e5d73d5f
+# %% ../../nbs/3_finetune/06_prompts.ipynb #712ccdc6
+@patch
+def picture(self:PixelPrompt):
+    "The frame as (C, size, size), 0 in the middle."
+    empty = self.frame.new_zeros(len(self.frame), self.size**2)
+    return empty.index_copy(1, self.edge, self.frame).reshape(-1, self.size, self.size)
+
+@patch
+def place(self:PixelPrompt, x):
+    "(N, C, H, W) images in [0, 1] to (N, C, size, size) in their frame."
+    if x.ndim != 4 or x.shape[1] != len(self.frame) or not self.shrink and tuple(x.shape[2:]) != (self.size, self.size):
+        raise InputError(f"Images of shape {tuple(x.shape)} do not fit a frame for (N, {len(self.frame)}, {self.size}, {self.size}): "
+                         "resize them, or take shrink=True, which takes any size.")
+    if self.shrink:
+        x = F.interpolate(x, (self.size - 2*self.pad,)*2, mode='bilinear', antialias=True, align_corners=False)
+        x = F.pad(x, [self.pad]*4)
+    return x + self.picture()
+
+# %% ../../nbs/3_finetune/06_prompts.ipynb #3b309a4c
 def frequency_mapping(
     model,  # images to (N, K) logits, before any prompt
     data,   # `Images` with labels from 0
@@ -142,12 +161,13 @@ def frequency_mapping(
     logits, y = predict_logits(model, data)
     if y is None or y.is_floating_point(): raise InputError("frequency_mapping needs class numbers (int64) in `labels` to count with.")
     classes = max(len(getattr(data, 'classes', ())), int(y.max()) + 1)
-    if classes > logits.shape[1]: raise InputError(f"{classes} classes cannot share the {logits.shape[1]} outputs of the network: train a head, PixelPrompt(…, classes={classes}).")
+    if classes > logits.shape[1]:
+        raise InputError(f"{classes} classes cannot share the {logits.shape[1]} outputs of the network: train a head, PixelPrompt(…, classes={classes}).")
     counts = torch.zeros(classes, logits.shape[1], dtype=torch.long)
     counts.index_put_((y, logits.argmax(1)), torch.ones_like(y), accumulate=True)
     return linear_sum_assignment(-counts.numpy())[1].tolist()
 
-# %% ../../nbs/3_finetune/06_prompts.ipynb #efca5575
+# %% ../../nbs/3_finetune/06_prompts.ipynb #8669c7f9
 @torch.no_grad()
 def prompt_attention(
     model,          # `VisualPrompt`
@@ -155,7 +175,8 @@ def prompt_attention(
     block:int=-1,   # which block; -1 is the last
 )->torch.Tensor:    # (N, heads, T, T), rows sum to 1; token 0 is the class token, 1 to p are the prompts
     "`attention_maps` of a prompted transformer. Raises `InputError` for a block that is not there."
-    if not isinstance(model, VisualPrompt): raise InputError(f"prompt_attention needs a VisualPrompt, got {type(model).__name__}; for a bare transformer take attention_maps.")
+    if not isinstance(model, VisualPrompt):
+        raise InputError(f"prompt_attention needs a VisualPrompt, got {type(model).__name__}; for a bare transformer take attention_maps.")
     blocks = model.base.blocks
     if not -len(blocks) <= block < len(blocks): raise InputError(f"There is no block {block}: the network has {len(blocks)}, numbered from 0.")
     b, tokens = blocks[block], model.entering(x, block % len(blocks))
