@@ -186,6 +186,17 @@ def test_load_clip_with_random_weights():
 
 
 @pytest.mark.peer
+@pytest.mark.parametrize('tag,quick', [('openai', True), ('laion2b_s34b_b79k', False)])
+def test_the_activation_goes_with_the_weights(monkeypatch, tag, quick):
+    open_clip = pytest.importorskip('open_clip')
+    def made(name, pretrained, force_quick_gelu, weights_only):
+        assert force_quick_gelu == quick and weights_only
+        raise OSError('asked for')
+    monkeypatch.setattr(open_clip, 'create_model', made)
+    with pytest.raises(InputError, match='asked for'): load_clip('ViT-B-32', tag)
+
+
+@pytest.mark.peer
 def test_load_clip_says_what_is_missing(monkeypatch):
     open_clip = pytest.importorskip('open_clip')
     def offline(*args, **kwargs): raise OSError('no route to host')

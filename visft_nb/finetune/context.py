@@ -242,7 +242,7 @@ def for_classes(self:ContextPrompt,
     other.context = self.context
     return other
 
-# %% ../../nbs/3_finetune/07_context.ipynb #f1994b5e
+# %% ../../nbs/3_finetune/07_context.ipynb #2f29fdd7
 class ClipEncoder(TextInterface):
     "A CLIP of open_clip behind the interface of `DualEncoder`; made by `load_clip`."
     def __init__(self,
@@ -277,14 +277,14 @@ class ClipEncoder(TextInterface):
         return F.normalize((p(x) if isinstance(p, nn.Module) else x @ p).float(), dim=1)
 
     def encode_image(self, x):
-        "(N, 3, H, W) images in [0, 1] of any size, resized to the network's, to (N, E) unit vectors."
+        "(N, 3, H, W) square images in [0, 1], resized to the network's side, to (N, E) unit vectors."
         if tuple(x.shape[2:]) != (self.size, self.size): x = F.interpolate(x, (self.size, self.size), mode='bicubic', antialias=True, align_corners=False)
         return F.normalize(self.model.encode_image((x - self.mean)/self.std).float(), dim=1)
 
-# %% ../../nbs/3_finetune/07_context.ipynb #7e0d64a1
+# %% ../../nbs/3_finetune/07_context.ipynb #85ef2fd1
 def load_clip(
     name:str='ViT-B-32',           # a model of open_clip
-    pretrained:str|None='openai',  # weights: a tag of open_clip (fetched once), a file, or None for random ones
+    pretrained:str|None='openai',  # weights: a tag of open_clip (fetched once), a file (OpenAI's go with the name ViT-B-32-quickgelu), or None for random ones
 )->ClipEncoder:                    # in eval mode
     "A real CLIP (Radford et al. 2021). Raises `InputError` where open_clip is missing, the name is unknown or the weights cannot be had."
     if not find_spec('open_clip'): raise InputError("load_clip needs open_clip: pip install open_clip_torch.")
@@ -292,7 +292,8 @@ def load_clip(
     lookup(name, open_clip.list_models(), 'model of open_clip')
     known = open_clip.list_pretrained_tags_by_model(name)
     if pretrained and not Path(pretrained).is_file(): lookup(pretrained, known, f'file or set of weights for {name}')
-    try: model = open_clip.create_model(name, pretrained=pretrained, weights_only=True)
+    quick = bool((open_clip.get_pretrained_cfg(name, pretrained) or {}).get('quick_gelu')) if pretrained in known else False
+    try: model = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=quick, weights_only=True)
     except Exception as e:
         raise InputError(f"The weights {pretrained} of {name} could not be had ({type(e).__name__}: {str(e).splitlines()[0][:200]}): they come over the network once; "
                          "where there is none, fetch the file elsewhere and give its path as pretrained=….") from e
