@@ -4,4 +4,6 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "adapters": ["apply_adapters", "apply_bitfit", "apply_ia3", "apply_norm_only"],
     "lora": ["apply_lora", "fingerprint", "load_delta", "merge_lora", "remove_delta", "save_delta", "trainable_parameters", "unmerge_lora"],
+    "context": ["ClipEncoder", "ContextPrompt", "DualEncoder", "ZeroShot", "clip_loss", "load_clip", "train_dual", "zero_shot_weights"],
+    "prompts": ["PixelPrompt", "Prompted", "VisualPrompt", "frequency_mapping", "load_prompt_state", "prompt_attention", "prompt_state"],
 })
