@@ -242,7 +242,7 @@ def _how(strategy, sides, l2):
     if strategy == 'linear': return f"The body is as it came; the head is the best linear one on its features, with a penalty (λ = {l2:g}) chosen by cross-validation on the {len(sides['train'])} training images alone."
     return f"Trained with the strategy {strategy}; the epoch was chosen on {len(sides['choose'])} other images; those reported on chose nothing."
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #6ad9ef97
+# %% ../../nbs/3_finetune/12_folder.ipynb #2be47599
 def finetune_folder(
     folder,                            # class folders, or train, valid, test folders of them; or a zip
     out=None,                          # new folder for the results; None: _runs/finetune/NAME/TIME
@@ -264,10 +264,12 @@ def finetune_folder(
     for what, ok, hint in ((f'size={size}', 32 <= size <= 1024, 'from 32 to 1024 pixels'), (f'epochs={epochs}', epochs >= 1, '1 or more'), (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
         if not ok: raise InputError(f"{what}: {hint} was expected.")
     first = next(iter(find_splits(folder).values()))
+    classes = sorted({n.split('/')[0] for n, _ in _entries(first) if '/' in n})
+    if len(classes) < 2: raise InputError(f"{first} has {len(classes)} class folders with images{' (' + classes[0] + ')' if classes else ''}: two or more are needed, one folder of images for each class.")
     name = first.name if first.name.lower() not in SPLITS else first.parent.name
     out = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
     with _whole_folder(out) as (tmp, place):
-        model, builder, options, channels, size = _start(backbone, weights, sorted({n.split('/')[0] for n, _ in _entries(first) if '/' in n}), size)
+        model, builder, options, channels, size = _start(backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group)
         sides = divide(parts, strategy != 'linear', held, seed)
         images = {k: dict(zip(d.classes, d.labels.bincount(minlength=len(d.classes)).tolist())) for k, d in sides.items()}
