@@ -14,7 +14,6 @@ from visft_nb.core import InputError
 from visft_nb.data import find_leaks
 from visft_nb.deploy import load_model, predict
 from visft_nb.finetune import divide, find_splits, finetune_folder, read_splits
-from visft_nb.train import predict_logits
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 CLASSES = ('cat', 'dog & <fox>')   # a name that HTML and shells do not like
@@ -40,7 +39,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     model = small_cnn(2, 3)
     with torch.no_grad():
-        for s in range(20): model(torch.rand(16, 3, 32, 32))
+        for _ in range(20): model(torch.rand(16, 3, 32, 32))
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path := tmp_path_factory.mktemp('w')/'w.safetensors')
     return path
 

@@ -126,7 +126,7 @@ def divide(
             raise InputError(f"After the split, {', '.join(d.classes[i] for i in missing)} has no image on one side: there are too few images or groups of it; add some, or give splits of your own.")
     return out
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #079939b9
+# %% ../../nbs/3_finetune/12_folder.ipynb #0279f391
 def estimate_seconds(
     model,            # as it will be trained
     sides:dict,       # of `divide`
@@ -141,7 +141,7 @@ def estimate_seconds(
     model.to(get_device())
     forward = min(seconds(lambda: predict_logits(model, train[:n], n)) for _ in range(2))/n
     total = forward*len(sides['report'])
-    if strategy in ('linear', 'lp-ft'): total += forward*len(train) + 2 + len(train)*len(train.classes)/200   # cross-validation: seconds
+    if strategy in ('linear', 'lp-ft'): total += forward*len(train) + 2 + len(train)*len(train.classes)/1000   # and the cross-validation
     if strategy != 'linear':
         few, twin = train[:min(2*batch_size, len(train))], deepcopy(model)
         once = seconds(lambda: finetune(twin, few, strategy='as_is', epochs=1, batch_size=batch_size, bar=False))

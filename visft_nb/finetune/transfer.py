@@ -193,7 +193,7 @@ def _from_model_file(path, outputs):
     if outputs: del model.spec; set_head(model, outputs)
     return model.eval()
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #e28ced33
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e5
 class HeadSolver:
     "The best linear layer on fixed features, for any `HEADS` loss; `solve(l2)` may be called for one strength after another."
     def __init__(self,
@@ -203,8 +203,9 @@ class HeadSolver:
         loss,       # loss(logits, y) -> scalar
     ):
         z, self.y, self.loss = z.detach().cpu().double(), y.cpu().double() if y.is_floating_point() else y.cpu(), loss
-        self.mean, self.std = z.mean(0), z.std(0, unbiased=False)
-        self.std[self.std < 1e-9*self.std.max().clamp(min=1e-300)] = 1   # a feature that is always the same
+        self.mean, std = z.mean(0), z.std(0, unbiased=False)
+        usual = std[std > 1e-9*std.max()].median() if (std > 0).any() else torch.ones(())
+        self.std = std.clamp(min=float(usual)/10)   # what hardly varies here may vary elsewhere: it is not blown up
         s = (z - self.mean)/self.std
         self.basis = torch.linalg.qr(s.T).Q if s.shape[1] > len(s) else None
         self.z = s if self.basis is None else s @ self.basis
@@ -218,9 +219,10 @@ class HeadSolver:
     def solve(self,
         l2:float,      # weight of half the squared norm of W
         most:int=500,  # iterations
+        tolerance:float=1e-8, # largest slope at the end; choices need less than answers
     ):                 # (W, b): float32 (outputs, D) and (outputs,), for the features as they came
         "The minimum by L-BFGS, from where the last call ended."
-        search = torch.optim.LBFGS([self.w, self.b], max_iter=most, tolerance_grad=1e-8, tolerance_change=1e-13, line_search_fn='strong_wolfe')
+        search = torch.optim.LBFGS([self.w, self.b], max_iter=most, tolerance_grad=tolerance, tolerance_change=1e-5*tolerance, history_size=20, line_search_fn='strong_wolfe')
         def closure():
             search.zero_grad()
             value = self.value(l2)
@@ -250,7 +252,7 @@ def _folds(y, kind, folds, repeats, seed, groups, classes):
         cut = make(min(folds, units), shuffle=True, random_state=seed + r)
         yield from cut.split(np.zeros(n), y.numpy() if numbered else None, groups)
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #228f7b4a
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d3857d28
 PENALTIES = (30., 10., 3., 1., .3, .1, .03, .01, .003)
 
 def cross_validate(
@@ -273,7 +275,7 @@ def cross_validate(
     for a, b in _folds(y, kind, folds, repeats, seed, groups, classes):
         solver = HeadSolver(z[a], y[a], outputs, head.loss)
         for v in strengths:
-            w, c = solver.solve(v)
+            w, c = solver.solve(v, 200, 1e-4)
             logits = z[b] @ w.T + c
             rows.append((v, float(head.loss(logits, y[b])), head.metric(logits, y[b])))
     frame = pd.DataFrame(rows, columns=['l2', 'loss', head.name]).groupby('l2')
