@@ -127,7 +127,7 @@ def test_solver_equals_logistic_regression(n, d):
     from sklearn.linear_model import LogisticRegression
     g = torch.Generator().manual_seed(0)
     unit = torch.randn(n, d, generator=g)
-    z, y = 5 + unit*torch.linspace(.1, 9, d), (unit[:, :3] + torch.randn(n, 3, generator=g)).argmax(1)
+    z, y = 5 + unit*torch.linspace(1, 9, d), (unit[:, :3] + torch.randn(n, 3, generator=g)).argmax(1)
     w, b = HeadSolver(z, y, 3, F.cross_entropy).solve(.05)
     s = ((z - z.mean(0))/z.std(0, unbiased=False)).double().numpy()
     theirs = LogisticRegression(C=1/(.05*n), max_iter=10000, tol=1e-10).fit(s, y)

@@ -26,9 +26,10 @@ from ..metrics import classification_report, confusion_matrix, proportion_interv
 from ..plot import figure, picture, plot_confusion
 from ..train import predict_logits
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #4a083b88
+# %% ../../nbs/3_finetune/12_folder.ipynb #4887767b
 SPLITS = {'train': 'train', 'training': 'train', 'valid': 'valid', 'val': 'valid', 'validation': 'valid', 'dev': 'valid', 'test': 'test', 'testing': 'test'}
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #62461581
 def find_splits(
     folder,  # of class folders, or of split folders above them; a zip of either is taken too
 )->dict:     # {split: folder}; the split is "" where there are none
@@ -41,30 +42,37 @@ def find_splits(
     heads = {n[0] for n in names if len(n) > 1}
     splits = {h: SPLITS[h.lower()] for h in heads if h.lower() in SPLITS}
     if 'train' not in splits.values() or not all(any(n[0] == h and len(n) > 2 for n in names) for h in splits): return {'': top}
-    if len(set(splits.values())) < len(splits): raise InputError(f"{folder} has two folders for one split ({', '.join(sorted(splits))}): join them, or take one away.")
-    if other := heads - set(splits): raise InputError(f"{folder} has split folders ({', '.join(sorted(splits))}) and beside them {', '.join(sorted(other))}: move the images into a split, or out of {folder}.")
+    if len(set(splits.values())) < len(splits): raise InputError(f"{folder} has two folders for one split ({', '.join(sorted(splits))}): join them, "
+                                                                 "or take one away.")
+    if other := heads - set(splits): raise InputError(f"{folder} has split folders ({', '.join(sorted(splits))}) and beside them "
+                                                      f"{', '.join(sorted(other))}: move the images into a split, or out of {folder}.")
     _same_classes({s: {n[1] for n in names if n[0] == h and len(n) > 2} for h, s in splits.items()}, folder)
     return {s: top/h for h, s in sorted(splits.items(), key=lambda k: list(SPLITS.values()).index(k[1]))}
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #677d655d
 def _same_classes(classes, folder):
     "Raise `InputError` where the class folders of a split are not those of the training split."
     for split, found in classes.items():
         less, more = sorted(classes['train'] - found), sorted(found - classes['train'])
         if less or more:
             said = [f"{split} lacks {', '.join(less[:5])}"]*bool(less) + [f"{split} has {', '.join(more[:5])}, which train lacks"]*bool(more)
-            raise InputError(f"The class folders of {folder} differ between the splits: {'; '.join(said)}. A class has the same name everywhere: rename the folders, or move the images.")
+            raise InputError(f"The class folders of {folder} differ between the splits: {'; '.join(said)}. A class has the same name everywhere: "
+                             "rename the folders, or move the images.")
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #8c819bad
+# %% ../../nbs/3_finetune/12_folder.ipynb #60f44f28
 def _group(pattern):
     "A function from a file's name to its group."
     if pattern is None: return None
     try: find = re.compile(pattern)
-    except re.error as e: raise InputError(f"group={pattern!r} is no regular expression ({e}): an example is '(patient[0-9]+)', which finds patient12 in patient12_left.png.") from e
+    except re.error as e: raise InputError(f"group={pattern!r} is no regular expression ({e}): an example is '(patient[0-9]+)', "
+                                           "which finds patient12 in patient12_left.png.") from e
     def of(name):
-        if not (m := find.search(name)): raise InputError(f"group={pattern!r} is not found in the name {name}: it has to match every file, or some images belong to nobody.")
+        if not (m := find.search(name)): raise InputError(f"group={pattern!r} is not found in the name {name}: it has to match every file, "
+                                                          "or some images belong to nobody.")
         return m[1] if m.groups() else m[0]
     return of
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #156d157b
 def read_splits(
     folder,           # as for `find_splits`
     size:int=224,     # side to which images are brought: shorter side scaled, middle cut out
@@ -80,16 +88,18 @@ def read_splits(
             data = image_folder(path, size, channels, 'crop', 'skip' if skip else 'raise', group=_group(group))
         notes += [str(w.message).replace(f' in {path}', f' of {split}' if split else '') for w in said if 'left out' in str(w.message)]
         data.split, data.name = split, Path(folder).stem
-        if len(data.classes) < 2: raise InputError(f"{path} has one class, {data.classes[0]}: there is nothing to tell apart; put the images of each class into a folder of its own.")
+        if len(data.classes) < 2: raise InputError(f"{path} has one class, {data.classes[0]}: there is nothing to tell apart; "
+                                                   "put the images of each class into a folder of its own.")
         counts = data.labels.bincount(minlength=len(data.classes))
         for i, n in enumerate(counts.tolist()):
             if n < (2 if split in ('', 'train') else 1):
                 name = data.names[int((data.labels == i).nonzero()[0])] if n else 'no image that can be read'
-                raise InputError(f"Class {data.classes[i]} of {path} has {n or 'no'} image{'s'*(not n)} ({name}): two or more are needed, to learn from one and to check with another; add images, or take the class away.")
+                raise InputError(f"Class {data.classes[i]} of {path} has {n or 'no'} image{'s'*(not n)} ({name}): two or more are needed, "
+                                 "to learn from one and to check with another; add images, or take the class away.")
         parts[split] = data
     return parts, notes
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #ca4223f7
+# %% ../../nbs/3_finetune/12_folder.ipynb #b02188db
 _MOST_PAIRS = 30_000_000   # about a minute on a core
 
 def _copies_together(data):
@@ -102,6 +112,7 @@ def _copies_together(data):
         for r in find_leaks(data).itertuples(): group[root(r.a)] = root(r.b)
     return [root(i) for i in range(len(data))]
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #1e041dec
 def divide(
     parts:dict,         # of `read_splits`
     choose:bool,        # are images needed to choose an epoch by?
@@ -123,7 +134,8 @@ def divide(
     elif choose: out['train'], out['choose'] = split_data(out['train'], [.8, .2], seed)
     for d in out.values():
         if missing := sorted(set(range(len(d.classes))) - set(d.labels.tolist())):
-            raise InputError(f"After the split, {', '.join(d.classes[i] for i in missing)} has no image on one side: there are too few images or groups of it; add some, or give splits of your own.")
+            raise InputError(f"After the split, {', '.join(d.classes[i] for i in missing)} has no image on one side: there are too few images or groups "
+                             "of it; add some, or give splits of your own.")
     return out
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #0279f391
@@ -148,7 +160,7 @@ def estimate_seconds(
         total += epochs*(once*len(train)/len(few) + forward*len(sides['choose']))
     return total
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #2036b12b
+# %% ../../nbs/3_finetune/12_folder.ipynb #8458c669
 @dataclass
 class FolderRun:
     "What `finetune_folder` found and wrote."
@@ -160,6 +172,7 @@ def _table(rows, head):
     cell = lambda v, t: f'<{t}>{html.escape(f"{v:.3g}" if isinstance(v, float) else str(v))}</{t}>'
     return '<table><tr>' + ''.join(cell(h, 'th') for h in head) + '</tr>' + ''.join('<tr>' + ''.join(cell(v, 'td') for v in r) + '</tr>' for r in rows) + '</table>'
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #7bd9aa7b
 def _embedded(image, alt, form='JPEG'):
     "An image (C, H, W) uint8, or PNG bytes, as an <img>."
     from PIL import Image
@@ -169,12 +182,13 @@ def _embedded(image, alt, form='JPEG'):
     kind = 'jpeg' if image[:2] == b'\xff\xd8' else 'png'
     return f'<img alt="{html.escape(alt, True)}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #044273c4
+# %% ../../nbs/3_finetune/12_folder.ipynb #013e5cb9
 _STYLE = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222}
 table {border-collapse: collapse; margin: .5em 0} td, th {text-align: left; padding: .15em .9em .15em 0; border-bottom: 1px solid #ddd; vertical-align: top}
 .sheet {display: flex; flex-wrap: wrap; gap: 1em} figure {margin: 0; width: 11em} figure img {width: 100%} figcaption {font-size: 85%; overflow-wrap: anywhere}
 .warn {border-left: 4px solid #D55E00; padding-left: .8em} .big {font-size: 150%}"""
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #328632c6
 def _page(r, sides, logits):
     "The report as HTML."
     report, said = sides['report'], html.escape
@@ -197,12 +211,13 @@ def _page(r, sides, logits):
              '<h2>Data</h2>', data, '<h2>Settings</h2>', facts, '<p><code>visft predict model.safetensors IMAGE…</code> asks the model.</p>']
     return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{said(r["name"])}</title><style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #ed32b5af
+# %% ../../nbs/3_finetune/12_folder.ipynb #1a00a1d5
 @contextmanager
 def _whole_folder(out):
     "A folder to write in, which becomes `out` at the end or vanishes."
     out = Path(out).expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())): raise InputError(f"{out} exists and is not empty: choose another folder with --out, nothing is overwritten.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())): raise InputError(f"{out} exists and is not empty: choose another folder with --out, "
+                                                                                   "nothing is overwritten.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tmp = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
@@ -214,13 +229,14 @@ def _whole_folder(out):
         os.replace(tmp, out)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #6fd4a26d
 def _wrong(report, logits):
     "The images that were taken for another class, the surest mistakes first."
     p = logits.softmax(1)
     order = sorted((i for i in range(len(report)) if logits[i].argmax() != report.labels[i]), key=lambda i: -p[i].max().item())
     return [dict(index=i, file=report.names[i], label=report.classes[report.labels[i]], said=report.classes[p[i].argmax()], probability=round(p[i].max().item(), 4)) for i in order]
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #d0772f21
+# %% ../../nbs/3_finetune/12_folder.ipynb #df5d8725
 def _start(backbone, weights, classes, size):
     "The network with a fresh head, and how `visft predict` builds it again."
     if str(backbone).endswith('.safetensors'):
@@ -237,12 +253,70 @@ def _start(backbone, weights, classes, size):
         builder, options, channels = 'visft_nb.finetune.transfer:make_backbone', dict(name=backbone, outputs=len(classes)) | options, 3
     return set_head(model, classes), builder, options, channels, size
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #e7db6d3a
 def _how(strategy, sides, l2):
     "How the choices were made, in a sentence."
     if strategy == 'linear': return f"The body is as it came; the head is the best linear one on its features, with a penalty (λ = {l2:g}) chosen by cross-validation on the {len(sides['train'])} training images alone."
     return f"Trained with the strategy {strategy}; the epoch was chosen on {len(sides['choose'])} other images; those reported on chose nothing."
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #2be47599
+# %% ../../nbs/3_finetune/12_folder.ipynb #b5a8724a
+def _train(model, sides, strategy, epochs, batch_size, seed):
+    "Fine-tune, then look at the images to report on, once."
+    train, report, l2 = sides['train'], sides['report'], None
+    if strategy == 'linear':
+        model.to(get_device())
+        l2, *_ = fit_head(model, train, seed=seed)
+    else:
+        augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
+        finetune(model, train, sides['choose'], strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
+    logits, y = predict_logits(model, report, 64)
+    right = int((logits.argmax(1) == y).sum())
+    low, high = proportion_interval(right, len(y))
+    table = classification_report(y, logits, report.classes)
+    classes = {k: dict(precision=float(v.precision), recall=float(v.recall), f1=float(v.f1), images=int(v.support)) for k, v in zip(table.index, table.itertuples())}
+    return dict(accuracy=100*right/len(y), low=low, high=high, right=right, of=len(y), majority=100*y.bincount().max().item()/len(y), how=_how(strategy, sides, l2),
+                classes=classes, confusion=confusion_matrix(y, logits, report.classes).to_numpy().tolist(), wrong=_wrong(report, logits)), logits
+
+# %% ../../nbs/3_finetune/12_folder.ipynb #5a86ade2
+def _leaks(sides, logits):
+    "Images reported on that are in the training set too, and the accuracy without them."
+    train, report = sides['train'], sides['report']
+    if len(train)*len(report) > _MOST_PAIRS: return dict(leaks=[], leaks_searched=f"Not searched: {len(train):,} x {len(report):,} pairs would take too "
+                                                         "long; find_leaks does it.", accuracy_without_leaks=None)
+    found = find_leaks(train, report)
+    right = logits.argmax(1) == report.labels
+    rest = torch.ones(len(report), dtype=torch.bool)
+    rest[torch.tensor(found.b.tolist(), dtype=torch.int64)] = False
+    leaks = [dict(train=k.name_a, report=k.name_b, kind=k.kind, similarity=float(k.similarity)) for k in found.itertuples()]
+    return dict(leaks=leaks, leaks_searched='No image of one side was found on the other, neither the same nor cropped, resized or recompressed.',
+                accuracy_without_leaks=100*right[rest].double().mean().item() if rest.any() else None)
+
+# %% ../../nbs/3_finetune/12_folder.ipynb #658f2f09
+_ROLES = dict(train='learn from', report='report on', choose='choose the epoch by')
+
+def _request(folder, strategy, size, epochs, held):
+    "Where the first split lies, the name of the folder, its classes; else `InputError`."
+    lookup(strategy, ['linear', *(s for s in RATES if s != 'as_is')], 'strategy')
+    for given, fine, hint in ((f'size={size}', 32 <= size <= 1024, 'from 32 to 1024 pixels'), (f'epochs={epochs}', epochs >= 1, '1 or more'),
+                              (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
+        if not fine: raise InputError(f"{given}: {hint} was expected.")
+    first = next(iter(find_splits(folder).values()))
+    classes = sorted({n.split('/')[0] for n, _ in _entries(first) if '/' in n})
+    if len(classes) < 2:
+        raise InputError(f"{first} has {len(classes)} class folders with images{' (' + classes[0] + ')' if classes else ''}: "
+                         "two or more are needed, one folder of images for each class.")
+    return first, Path(first.name if first.name.lower() not in SPLITS else first.parent.name).stem, classes
+
+# %% ../../nbs/3_finetune/12_folder.ipynb #36f5b725
+def _counts(sides): return {k: dict(zip(d.classes, d.labels.bincount(minlength=len(d.classes)).tolist())) for k, d in sides.items()}
+
+def _machine(start, guess):
+    return dict(device=get_device().type, python=platform.python_version(), **{p: version(p) for p in ('torch', 'visft_nb')},
+                seconds=round(time.perf_counter() - start, 1), seconds_estimated=round(guess, 1))
+
+def _duration(s): return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
+
+# %% ../../nbs/3_finetune/12_folder.ipynb #d7d16fe4
 def finetune_folder(
     folder,                            # class folders, or train, valid, test folders of them; or a zip
     out=None,                          # new folder for the results; None: _runs/finetune/NAME/TIME
@@ -260,60 +334,21 @@ def finetune_folder(
 )->FolderRun:
     "From a folder of images to a model, a report and figures. Raises `InputError` before anything is written; nothing half-written is left."
     start = time.perf_counter()
-    lookup(strategy, ['linear', *(s for s in RATES if s != 'as_is')], 'strategy')
-    for what, ok, hint in ((f'size={size}', 32 <= size <= 1024, 'from 32 to 1024 pixels'), (f'epochs={epochs}', epochs >= 1, '1 or more'), (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
-        if not ok: raise InputError(f"{what}: {hint} was expected.")
-    first = next(iter(find_splits(folder).values()))
-    classes = sorted({n.split('/')[0] for n, _ in _entries(first) if '/' in n})
-    if len(classes) < 2: raise InputError(f"{first} has {len(classes)} class folders with images{' (' + classes[0] + ')' if classes else ''}: two or more are needed, one folder of images for each class.")
-    name = first.name if first.name.lower() not in SPLITS else first.parent.name
+    first, name, classes = _request(folder, strategy, size, epochs, held)
     out = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
     with _whole_folder(out) as (tmp, place):
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group)
         sides = divide(parts, strategy != 'linear', held, seed)
-        images = {k: dict(zip(d.classes, d.labels.bincount(minlength=len(d.classes)).tolist())) for k, d in sides.items()}
         guess = estimate_seconds(model, sides, strategy, epochs, batch_size)
-        say(f"{name}: " + ', '.join(f"{len(d)} images to {dict(train='learn from', report='report on', choose='choose the epoch by')[k]}" for k, d in sides.items()) + f"; about {_duration(guess)} on {get_device().type}")
-        r = _train(model, sides, strategy, epochs, batch_size, seed)
-        logits = r.pop('logits')
+        say(f"{name}: {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())}; about {_duration(guess)} on {get_device().type}")
+        r, logits = _train(model, sides, strategy, epochs, batch_size, seed)
         r |= _leaks(sides, logits)
-        settings = dict(folder=name, backbone=str(backbone), strategy=strategy, size=size, epochs=epochs if strategy != 'linear' else 0, batch_size=batch_size, held=held, group=group, seed=seed)
-        machine = dict(device=get_device().type, python=platform.python_version(), **{p: version(p) for p in ('torch', 'visft_nb')}, seconds=round(time.perf_counter() - start, 1), seconds_estimated=round(guess, 1))
-        r = dict(name=name, images=images, left_out=left, **r, settings=settings, machine=machine)
-        save_model(model, tmp/'model.safetensors', builder, options, sides['train'].classes, size, channels, strategy=strategy, accuracy=r['accuracy'], interval=[r['low'], r['high']])
+        settings = dict(folder=name, backbone=str(backbone), strategy=strategy, size=size, epochs=epochs if strategy != 'linear' else 0,
+                        batch_size=batch_size, held=held, group=group, seed=seed)
+        r = dict(name=name, images=_counts(sides), left_out=left, **r, settings=settings, machine=_machine(start, guess))
+        save_model(model, tmp/'model.safetensors', builder, options, sides['train'].classes, size, channels, strategy=strategy,
+                   accuracy=r['accuracy'], interval=[r['low'], r['high']])
         (tmp/'report.html').write_text(_page(r, sides, logits), encoding='utf-8')
         (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
     return FolderRun(place, r, model)
-
-def _duration(s): return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
-
-# %% ../../nbs/3_finetune/12_folder.ipynb #dd479b01
-def _train(model, sides, strategy, epochs, batch_size, seed):
-    "Fine-tune, then look at the images to report on, once."
-    train, report, l2 = sides['train'], sides['report'], None
-    if strategy == 'linear':
-        model.to(get_device())
-        l2, *_ = fit_head(model, train, seed=seed)
-    else:
-        augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
-        finetune(model, train, sides['choose'], strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
-    logits, y = predict_logits(model, report, 64)
-    right = int((logits.argmax(1) == y).sum())
-    low, high = proportion_interval(right, len(y))
-    table = classification_report(y, logits, report.classes)
-    classes = {k: dict(precision=float(v.precision), recall=float(v.recall), f1=float(v.f1), images=int(v.support)) for k, v in zip(table.index, table.itertuples())}
-    return dict(accuracy=100*right/len(y), low=low, high=high, right=right, of=len(y), majority=100*y.bincount().max().item()/len(y), how=_how(strategy, sides, l2),
-                classes=classes, confusion=confusion_matrix(y, logits, report.classes).to_numpy().tolist(), wrong=_wrong(report, logits), logits=logits)
-
-def _leaks(sides, logits):
-    "Images reported on that are in the training set too, and the accuracy without them."
-    train, report = sides['train'], sides['report']
-    if len(train)*len(report) > _MOST_PAIRS: return dict(leaks=[], leaks_searched=f"Not searched: {len(train):,} x {len(report):,} pairs would take too long; find_leaks does it.", accuracy_without_leaks=None)
-    found = find_leaks(train, report)
-    right = logits.argmax(1) == report.labels
-    rest = torch.ones(len(report), dtype=torch.bool)
-    rest[torch.tensor(found.b.tolist(), dtype=torch.int64)] = False
-    leaks = [dict(train=k.name_a, report=k.name_b, kind=k.kind, similarity=float(k.similarity)) for k in found.itertuples()]
-    return dict(leaks=leaks, leaks_searched='No image of one side was found on the other, neither the same nor cropped, resized or recompressed.',
-                accuracy_without_leaks=100*right[rest].double().mean().item() if rest.any() else None)

@@ -30,7 +30,7 @@ class Head:
 
 HEADS = {}
 
-# %% ../../nbs/3_finetune/03_heads.ipynb #2ecf20e7
+# %% ../../nbs/3_finetune/03_heads.ipynb #76c774a5
 def set_head(
     model,             # nn.Module with `features`, `dim` and `head`; changed in place
     answers,           # names of the classes, or how many classes or figures there are
@@ -49,6 +49,7 @@ def set_head(
     if hasattr(model, 'names'): model.names = names
     return model
 
+# %% ../../nbs/3_finetune/03_heads.ipynb #4a8d611b
 def head_kind(model)->str: # a key of `HEADS`; "classes" where `set_head` did not say
     "The kind of head that a model has."
     return getattr(getattr(model, 'head', None), 'kind', 'classes')
@@ -92,7 +93,7 @@ def _check_figures(y, k):
 
 HEADS['regression'] = Head(lambda n: n, _squares, _absolute, 'absolute_error', 'min', lambda z: z, _check_figures)
 
-# %% ../../nbs/3_finetune/03_heads.ipynb #c6b7b420
+# %% ../../nbs/3_finetune/03_heads.ipynb #78ea63f7
 def corn_loss(
     logits, # (N, K-1): output k belongs to the question whether y > k, given y >= k
     y,      # (N,) ranks from 0 to K-1
@@ -103,6 +104,7 @@ def corn_loss(
     each = F.binary_cross_entropy_with_logits(logits, answer, reduction='none')
     return (each*asked).sum()/asked.sum()
 
+# %% ../../nbs/3_finetune/03_heads.ipynb #592b863b
 def corn_probabilities(
     logits, # (N, K-1)
 )->torch.Tensor: # (N, K), rows sum to one
@@ -130,7 +132,7 @@ def kappa(
 
 HEADS['ordered'] = Head(lambda n: n - 1, corn_loss, kappa, 'kappa', 'max', corn_rank, lambda y, k: _check_numbers(y, k + 1))
 
-# %% ../../nbs/3_finetune/03_heads.ipynb #1eef72e1
+# %% ../../nbs/3_finetune/03_heads.ipynb #d087d118
 def check_labels(
     model,        # with a head
     y,            # labels
@@ -141,5 +143,6 @@ def check_labels(
     outputs = getattr(model.head, 'out_features', None)
     if outputs is None: outputs = [p for p in model.head.parameters()][-1].shape[0]
     if wrong := lookup(kind, HEADS, 'kind of head').check(y, outputs):
-        raise InputError(f"The labels do not fit a head of kind {kind!r} with {outputs} outputs: {wrong}. Give the model a fitting head: set_head(model, data.classes), or set_head(model, n, kind=…).")
+        raise InputError(f"The labels do not fit a head of kind {kind!r} with {outputs} outputs: {wrong}. Give the model a fitting head: "
+                         "set_head(model, data.classes), or set_head(model, n, kind=…).")
     return kind

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CORRUPTIONS', 'RATES', 'corrupt', 'layer_groups', 'rate_groups', 'FinetuneLoss', 'finetune']
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #9c586ded
+# %% ../../nbs/3_finetune/02_strategies.ipynb #46d2561b
 from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from .heads import HEADS, check_labels
 from .transfer import fit_head
 from ..train import History, evaluate, fit
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #25db64c4
+# %% ../../nbs/3_finetune/02_strategies.ipynb #819b8f11
 CORRUPTIONS = {   # five severities each
     'noise': (.06, .12, .2, .3, .45),            # standard deviation
     'blur': (.015, .03, .045, .06, .08),         # standard deviation, as a share of the side
@@ -31,6 +32,7 @@ CORRUPTIONS = {   # five severities each
     'rotation': (10., 20., 30., 40., 50.),       # degrees, to either side
 }
 
+# %% ../../nbs/3_finetune/02_strategies.ipynb #85969dc7
 def corrupt(
     x,                 # float (N, C, H, W) in [0, 1]
     kind:str,          # a key of `CORRUPTIONS`
@@ -47,6 +49,7 @@ def corrupt(
     side = 2*(draw(generator, n, device=x.device) < .5).float() - 1
     return warp(x, affine(a*side, torch.zeros(n, 2, device=x.device), torch.ones(n, device=x.device)), padding_mode='border')
 
+# %% ../../nbs/3_finetune/02_strategies.ipynb #b27ba7cd
 def _gauss(x, sigma):
     "Each channel under a Gaussian of `sigma` pixels."
     r = max(1, int(3*sigma + .5))
@@ -55,7 +58,7 @@ def _gauss(x, sigma):
     x = F.pad(x, [r]*4, mode='replicate')
     return F.conv2d(F.conv2d(x, k[:, :, None], groups=x.shape[1]), k[..., None], groups=x.shape[1])
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #81954d7b
+# %% ../../nbs/3_finetune/02_strategies.ipynb #f39f0e83
 def _unit(name):
     "The block that a parameter belongs to: its path up to the first number, or its first part."
     parts = name.split('.')[:-1]
@@ -63,6 +66,7 @@ def _unit(name):
         if p.isdigit(): return '.'.join(parts[:i + 1])
     return '.'.join(parts)
 
+# %% ../../nbs/3_finetune/02_strategies.ipynb #ce36053c
 def layer_groups(
     model,              # nn.Module with `head`
     most:int|None=None, # join neighbours until there are at most so many; None keeps every block by itself
@@ -80,7 +84,7 @@ def layer_groups(
     if most and len(groups) > most - 1: groups = [sum((groups[i] for i in part), []) for part in np.array_split(range(len(groups)), most - 1)]
     return [*groups, list(model.head.parameters())]
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #203003be
+# %% ../../nbs/3_finetune/02_strategies.ipynb #e809c3c2
 def rate_groups(
     model,                   # with `head`
     lr:float,                # of the layer below the head
@@ -89,7 +93,8 @@ def rate_groups(
     weight_decay:float=.01,  # of matrices and kernels
 )->torch.optim.Optimizer:    # AdamW over what requires a gradient
     "Rates that shrink towards the image. Raises `InputError` for rates and factors that are none, and where nothing is trainable."
-    if not (lr > 0 and head_lr > 0 and 0 < decay <= 1): raise InputError(f"lr={lr}, head_lr={head_lr}, decay={decay}: rates must be positive, and the factor lie between 0 and 1.")
+    if not (lr > 0 and head_lr > 0 and 0 < decay <= 1): raise InputError(f"lr={lr}, head_lr={head_lr}, decay={decay}: rates must be positive, "
+                                                                         "and the factor lie between 0 and 1.")
     groups, out = layer_groups(model), []
     for i, params in enumerate(groups):
         rate = head_lr if i == len(groups) - 1 else lr*decay**(len(groups) - 2 - i)
@@ -99,7 +104,7 @@ def rate_groups(
     if not out: raise InputError("Nothing is trainable: every parameter has requires_grad=False; unfreeze some, e.g. model.head.requires_grad_(True).")
     return torch.optim.AdamW(out, lr=lr)
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #9b178317
+# %% ../../nbs/3_finetune/02_strategies.ipynb #f9731f9c
 class FinetuneLoss(nn.Module):
     "loss(model, batch) for `fit`: the loss of the head's kind, with label smoothing, mixup, and the pull to the starting point."
     def __init__(self,
@@ -110,7 +115,8 @@ class FinetuneLoss(nn.Module):
         l2_sp:float=0.,      # beta: strength of the pull
     ):
         super().__init__()
-        if not 0 <= smoothing < 1 or mixup < 0 or l2_sp < 0: raise InputError(f"smoothing={smoothing}, mixup={mixup}, l2_sp={l2_sp}: smoothing must lie between 0 and 1, the others be 0 or more.")
+        if not 0 <= smoothing < 1 or mixup < 0 or l2_sp < 0: raise InputError(f"smoothing={smoothing}, mixup={mixup}, l2_sp={l2_sp}: "
+                                                                              "smoothing must lie between 0 and 1, the others be 0 or more.")
         if kind != 'classes' and smoothing: raise InputError(f"smoothing={smoothing} is for a head of kind 'classes', this one is {kind!r}: leave it out.")
         if kind == 'ordered' and mixup: raise InputError("mixup cannot mix ranks: what lies between 1 and 3 is 2, and not half of each; leave it out.")
         self.kind, self.smoothing, self.mixup, self.l2_sp = kind, smoothing, mixup, l2_sp
@@ -167,8 +173,13 @@ def _probe(model, data, valid, metric, goal, l2, seed, batch_size):
     rows = [{'loss': v, 'lr': 0.} for v in values]
     return History(goal, next(iter(found), None), rows, [{'epoch': 1, 'step': len(rows), 'loss': values[-1]} | found])
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #935c63c3
+# %% ../../nbs/3_finetune/02_strategies.ipynb #4a18d913
 RATES = {'full': (5e-4, 5e-3), 'lp-ft': (5e-4, 5e-4), 'gradual': (5e-4, 5e-3), 'layerwise': (1e-3, 5e-3), 'as_is': (1e-3, 5e-3)} # of body and head
+
+def _rates(strategy, lr, head_lr):
+    "Rates of body and head; one that is given for LP-FT holds for both, for there the head is no beginner."
+    low, high = RATES.get(strategy, (1., 1.))
+    return lr or low, head_lr or (lr if strategy == 'lp-ft' and lr else high)
 
 def _stages(strategy, model, epochs, parts):
     "(epochs, parameters to train) of each `fit` of a strategy; None trains what requires a gradient."
@@ -180,19 +191,39 @@ def _stages(strategy, model, epochs, parts):
     counts = [each]*(len(groups) - 1) + [max(1, epochs - each*(len(groups) - 1))]
     return [(n, sum(groups[-1 - i:], [])) for i, n in enumerate(counts)]
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #e548ae06
+# %% ../../nbs/3_finetune/02_strategies.ipynb #2fc86468
 def _check_data(model, data, valid, strategy):
     "Refuse what cannot be fine-tuned; the kind of head."
-    if not all(hasattr(model, k) for k in ('features', 'dim', 'head')): raise InputError(f"{type(model).__name__} has no `features`, `dim` and `head`: take a network of load_backbone, or wrap yours so that it has them.")
-    if not hasattr(data, 'labels') or data.labels is None: raise InputError(f"finetune got {type(data).__name__} without labels: give `Images` with labels, such as load_dataset(name, 'train').")
+    if not all(hasattr(model, k) for k in ('features', 'dim', 'head')): raise InputError(f"{type(model).__name__} has no `features`, `dim` and `head`: "
+                                                                                         "take a network of load_backbone, or wrap yours so that it has them.")
+    if not hasattr(data, 'labels') or data.labels is None: raise InputError(f"finetune got {type(data).__name__} without labels: "
+                                                                            "give `Images` with labels, such as load_dataset(name, 'train').")
     kind = check_labels(model, data.labels)
     if valid is not None and hasattr(valid, 'classes') and tuple(valid.classes) != tuple(data.classes):
-        raise InputError(f"The training images have the classes {', '.join(data.classes) or 'none'}, the validation images {', '.join(valid.classes) or 'none'}: class 0 would mean two things; read both with the same classes=.")
+        raise InputError(f"The training images have the classes {', '.join(data.classes) or 'none'}, "
+                         f"the validation images {', '.join(valid.classes) or 'none'}: class 0 would mean two things; read both with the same classes=.")
     if valid is not None and hasattr(valid, 'labels'): check_labels(model, valid.labels)
     if len(data) < 2: raise InputError("finetune got one image: 2 or more are needed, ten of each class are useful.")
     return kind
 
-# %% ../../nbs/3_finetune/02_strategies.ipynb #e4729924
+# %% ../../nbs/3_finetune/02_strategies.ipynb #97ed6b7e
+def _stage_files(checkpoint, n):
+    "A checkpoint for each stage, so that a run of several stages goes on where it stopped."
+    if checkpoint is None or n < 2: return [checkpoint]*n
+    return [Path(checkpoint).with_stem(f'{Path(checkpoint).stem}-{i + 1}') for i in range(n)]
+
+def _run_stages(model, stages, valid):
+    "The histories of stages run one after the other; with validation the model ends with the weights of the best one."
+    histories, kept, reached = [], None, -np.inf
+    for stage in stages:
+        histories.append(stage())
+        if valid is None: continue
+        best = histories[-1].best*(1 if histories[-1].goal == 'max' else -1)
+        if best >= reached: kept, reached = deepcopy(model.state_dict()), best
+        else: model.load_state_dict(kept)
+    return histories
+
+# %% ../../nbs/3_finetune/02_strategies.ipynb #1eaad70b
 def finetune(
     model,                   # nn.Module with `features`, `dim`, `head`; trained in place
     data,                    # `Images` with labels
@@ -203,15 +234,12 @@ def finetune(
     lr:float|None=None,      # of the body; None: by strategy, `RATES`
     head_lr:float|None=None, # of the head; None: by strategy
     decay:float=.7,          # layerwise: factor of the rate from one group to the one below
-    parts:int=4,             # gradual: groups that are unfrozen one after the other
-    batch_size:int=32,
+    parts:int=4, batch_size:int=32, # gradual: groups that are unfrozen one after the other
     augment=None,            # augment(x, generator) -> x, such as `Augment(…)`; features that are computed once see none
     weight_decay:float=.01, smoothing:float=0., mixup:float=0., l2_sp:float=0., # against overfitting, see `FinetuneLoss`
     frozen_norm:bool|None=None, # batch normalisation keeps the statistics of pre-training; None: yes in lp-ft, whose head was fitted to features by them
     l2:float|None=None,      # linear and lp-ft: penalty of the probe; None: by cross-validation
-    loss=None,               # loss(model, batch) of your own; None: that of the head's kind
-    metric=None,             # metric(logits, y) or {name: metric}; None: that of the head's kind
-    goal:str|None=None,      # "min" where less is better; None: that of the head's kind
+    loss=None, metric=None, goal:str|None=None, # as for `fit`; None: those of the head's kind
     seed:int=0,
     **kwargs,                # for `fit`: patience, precision, checkpoint, callbacks, bar, …
 )->History:                  # of all stages; `best` is that of the weights the model has now
@@ -219,38 +247,20 @@ def finetune(
     Modes and requires_grad come back as they were. Raises `InputError` for an unknown strategy, and labels that do not fit the head."""
     lookup(strategy, [*RATES, 'linear'], 'strategy')
     kind = _check_data(model, data, valid, strategy)
-    head, rates = HEADS[kind], RATES.get(strategy, (None, None))
-    metric, goal = metric or {head.name: head.metric}, goal or head.goal
+    metric, goal = metric or {HEADS[kind].name: HEADS[kind].metric}, goal or HEADS[kind].goal
     metric = metric if isinstance(metric, Mapping) else {getattr(metric, '__name__', 'metric'): metric}
-    lr, head_lr = lr or rates[0], head_lr or (lr if strategy == 'lp-ft' and lr else rates[1])
+    frozen, decay = strategy == 'lp-ft' if frozen_norm is None else frozen_norm, decay if strategy == 'layerwise' else 1.
+    low, high = _rates(strategy, lr, head_lr)
     model.to(get_device(), memory_format=torch.channels_last)
-    histories, kept = [], None
-    if strategy in ('linear', 'lp-ft'):
-        histories.append(_probe(model, data, valid, metric, goal, l2, seed, batch_size))
-        kept = deepcopy(model.state_dict()) if valid is not None and strategy == 'lp-ft' else None
-    stages = _stages(strategy, model, epochs, parts)
-    files = _stage_files(kwargs.pop('checkpoint', None), len(stages))
-    for (n, params), file in zip(stages, files):
+    def train(epochs, params, file):
         with _as_given(model):
             if params is not None: model.requires_grad_(False); [p.requires_grad_(True) for p in params]
-            model.train(); _norms(model, strategy == 'lp-ft' if frozen_norm is None else frozen_norm)
+            model.train(); _norms(model, frozen)
             step = loss or FinetuneLoss(model, kind, smoothing, mixup, l2_sp)
-            optimizer = rate_groups(model, lr, head_lr, decay if strategy == 'layerwise' else 1., weight_decay)
             batches = Batches(data, min(batch_size, len(data)), seed=seed, transform=augment)
-            histories.append(fit(model, batches, valid, epochs=n, loss=step, optimizer=optimizer, metric=metric, goal=goal, checkpoint=file, seed=seed, **kwargs))
-        kept = _better(model, histories, kept, valid)
-    return _join(histories)
-
-# %% ../../nbs/3_finetune/02_strategies.ipynb #c8d181a1
-def _stage_files(checkpoint, n):
-    "A checkpoint for each stage, so that a run of several stages goes on where it stopped."
-    if checkpoint is None or n < 2: return [checkpoint]*n
-    return [Path(checkpoint).with_stem(f'{Path(checkpoint).stem}-{i + 1}') for i in range(n)]
-
-def _better(model, histories, kept, valid):
-    "The weights of the best stage so far; the model gets them back where the last stage did not reach it."
-    if valid is None: return None
-    sign = 1 if histories[-1].goal == 'max' else -1
-    best = [sign*h.best for h in histories]
-    if kept is not None and max(best[:-1], default=-np.inf) > best[-1]: model.load_state_dict(kept); return kept
-    return deepcopy(model.state_dict())
+            return fit(model, batches, valid, epochs=epochs, loss=step, optimizer=rate_groups(model, low, high, decay, weight_decay),
+                       metric=metric, goal=goal, checkpoint=file, seed=seed, **kwargs)
+    stages = [lambda: _probe(model, data, valid, metric, goal, l2, seed, batch_size)] if strategy in ('linear', 'lp-ft') else []
+    parts = _stages(strategy, model, epochs, parts)
+    stages += [partial(train, *part, file) for part, file in zip(parts, _stage_files(kwargs.pop('checkpoint', None), len(parts)))]
+    return _join(_run_stages(model, stages, valid))

@@ -41,7 +41,7 @@ class Pretrained(Backbone):
         "(N, 3, H, W) images in [0, 1] to (N, D) vectors."
         return self.body(self.normalise(x))
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #6759b128
+# %% ../../nbs/3_finetune/01_transfer.ipynb #c3e625bb
 def _last_linear(net, name):
     "Take the last linear layer out of a network; the layer."
     found = [(k, m) for k, m in net.named_modules() if isinstance(m, nn.Linear)]
@@ -51,6 +51,7 @@ def _last_linear(net, name):
     setattr(net.get_submodule(parent), last, nn.Identity())
     return layer
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #61a8f364
 def _torchvision(name, outputs, weights=None, **options):
     import torchvision
     lookup(name, torchvision.models.list_models(module=torchvision.models), 'torchvision classifier')
@@ -60,6 +61,7 @@ def _torchvision(name, outputs, weights=None, **options):
     if outputs is None: model.head = layer
     return model
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #cdae9f03
 def _timm(name, outputs, weights=None, **options):
     try: import timm
     except ImportError as e: raise InputError(f"timm/{name} needs timm: pip install timm, or visft_nb[course].") from e
@@ -92,7 +94,7 @@ def make_backbone(
     if name == 'efficientnet_lite0': return _lite0(outputs, **options)
     return getattr(models, name)(classes=outputs, **options)
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #c8bb692b
+# %% ../../nbs/3_finetune/01_transfer.ipynb #71072e25
 def read_weights(
     source,       # a state dict, or a file: safetensors, or torch.save's (read with weights_only=True)
 )->dict:          # the state dict
@@ -103,9 +105,11 @@ def read_weights(
         if isinstance(state.get(inside), Mapping): state = state[inside]
     state = {str(k).removeprefix('module.'): v for k, v in state.items()}
     if not state or not all(torch.is_tensor(v) for v in state.values()):
-        raise InputError(f"{'The given weights' if isinstance(source, Mapping) else source} hold no state dict (names to tensors), but {', '.join(list(state)[:5]) or 'nothing'}: save model.state_dict().")
+        raise InputError(f"{'The given weights' if isinstance(source, Mapping) else source} hold no state dict (names to tensors), "
+                         f"but {', '.join(list(state)[:5]) or 'nothing'}: save model.state_dict().")
     return state
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #84ab7c44
 def _weights_file(path):
     "What a file of weights holds."
     from safetensors import SafetensorError, safe_open
@@ -116,16 +120,19 @@ def _weights_file(path):
         return load_checkpoint(path) if bare is None else bare
     except InputError: raise
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as e:
-        raise InputError(f"{path} cannot be read as weights ({path.stat().st_size:,} bytes; {type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else 'no more is known'}): is it whole, and a state dict?") from e
+        raise InputError(f"{path} cannot be read as weights ({path.stat().st_size:,} bytes; {type(e).__name__}: "
+                         f"{str(e).splitlines()[0][:100] if str(e) else 'no more is known'}): is it whole, and a state dict?") from e
     except Exception as e: # unpickling refuses with a class of its own
-        raise InputError(f"{path} holds more than tensors ({type(e).__name__}), and opening it could run code, so it is not read: save model.state_dict() alone.") from e
+        raise InputError(f"{path} holds more than tensors ({type(e).__name__}), and opening it could run code, so it is not read: "
+                         "save model.state_dict() alone.") from e
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #c379fdd8
+# %% ../../nbs/3_finetune/01_transfer.ipynb #7c103917
 def _head_keys(model):
     "The names of the head's tensors in the state dict."
     own = {id(t) for t in [*model.head.parameters(), *model.head.buffers()]}
     return [k for k, t in model.state_dict(keep_vars=True).items() if id(t) in own]
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #44a3e4ba
 def load_body(
     model,        # with `head`
     state:dict,   # a state dict
@@ -139,13 +146,15 @@ def load_body(
     load_weights(model, state, what)
     return fits
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #ca9d75d6
 def _same_architecture(name, own, state, what):
     "Raise `InputError` with some of the missing, the unknown and the differently shaped tensors."
     shape = lambda t: 'x'.join(map(str, t.shape)) or 'one number'
     found = {'are missing': [k for k in own if k not in state], 'are unknown': [k for k in state if k not in own],
              'have other shapes': [f"{k} ({shape(state[k])} there, {shape(own[k])} here)" for k in own if k in state and state[k].shape != own[k].shape]}
     said = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})" for k, v in found.items() if v]
-    if said: raise InputError(f"{what} is of another architecture than this {name} of {len(own)} tensors: {'; '.join(said)}. Give the name and the options of the network that the weights belong to.")
+    if said: raise InputError(f"{what} is of another architecture than this {name} of {len(own)} tensors: {'; '.join(said)}. "
+                              "Give the name and the options of the network that the weights belong to.")
 
 def _outputs_in(model, state):
     "How many outputs the head in a state dict has; None where there is none like the model's."
@@ -171,7 +180,7 @@ def load_backbone(
     load_body(model, {k: v for k, v in state.items() if k not in _head_keys(model)} if outputs else state, what)
     return model.eval()
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #76396e32
+# %% ../../nbs/3_finetune/01_transfer.ipynb #dad1eade
 def _default(name, outputs, options):
     "A network with the weights that come with its name."
     home, _, rest = str(name).partition('/')
@@ -182,14 +191,17 @@ def _default(name, outputs, options):
     try: return dict(torchvision=_torchvision, timm=_timm)[home](rest, outputs, 'DEFAULT', **options)
     except InputError: raise
     except (OSError, RuntimeError, ValueError) as e:
-        raise InputError(f"The weights of {name} could not be fetched ({type(e).__name__}: {' '.join(str(e).split())[:100]}): connect once, or take efficientnet_lite0, "
+        raise InputError(f"The weights of {name} could not be fetched ({type(e).__name__}: {' '.join(str(e).split())[:100]}): connect once, "
+                         "or take efficientnet_lite0, "
                          "whose weights come with its package, or give weights=, a file.") from e
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d11b402c
 def _from_model_file(path, outputs):
     "The network in a file of `save_model`, without what the file says of its classes where the head is new."
     from visft_nb.deploy import load_model
     model = load_model(path, 'cpu')
-    if not all(hasattr(model, k) for k in ('features', 'dim', 'head')): raise InputError(f"{path} holds a {type(model).__name__}, which has no `features`, `dim` and `head`.")
+    if not all(hasattr(model, k) for k in ('features', 'dim', 'head')): raise InputError(f"{path} holds a {type(model).__name__}, "
+                                                                                         "which has no `features`, `dim` and `head`.")
     if outputs: del model.spec; set_head(model, outputs)
     return model.eval()
 
@@ -234,7 +246,7 @@ class HeadSolver:
         w = w/self.std
         return w.float(), (self.b.detach() - w @ self.mean).float()
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #b34fb6fe
+# %% ../../nbs/3_finetune/01_transfer.ipynb #9802371a
 def _folds(y, kind, folds, repeats, seed, groups, classes):
     "(train, held out) indices, stratified by class where there are classes, groups kept together."
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
@@ -243,7 +255,8 @@ def _folds(y, kind, folds, repeats, seed, groups, classes):
         counts = y.bincount(minlength=len(classes) if classes else 0)
         if (counts == 1).any():
             c = int((counts == 1).nonzero()[0])
-            raise InputError(f"Class {classes[c] if classes else c!r} has one image: a choice by cross-validation needs two or more of each class, one to learn from and one to check; add images, or give l2= a number.")
+            raise InputError(f"Class {classes[c] if classes else c!r} has one image: a choice by cross-validation needs two or more of each class, "
+                             "one to learn from and one to check; add images, or give l2= a number.")
         folds = min(folds, int(counts[counts > 0].min()))
     units = len(set(groups)) if groups is not None else n
     if units < 2 or folds < 2: raise InputError(f"Cross-validation got {units} image(s) or groups and {folds} fold(s): at least 2 of both are needed.")
@@ -252,9 +265,10 @@ def _folds(y, kind, folds, repeats, seed, groups, classes):
         cut = make(min(folds, units), shuffle=True, random_state=seed + r)
         yield from cut.split(np.zeros(n), y.numpy() if numbered else None, groups)
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #d3857d28
+# %% ../../nbs/3_finetune/01_transfer.ipynb #2c8ab712
 PENALTIES = (30., 10., 3., 1., .3, .1, .03, .01, .003)
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #1b267330
 def cross_validate(
     z,                   # features (N, D)
     y,                   # labels
@@ -271,7 +285,8 @@ def cross_validate(
     import pandas as pd
     head, rows = HEADS[kind], []
     strengths = sorted(map(float, l2), reverse=True)
-    if not strengths or not strengths[-1] > 0: raise InputError(f"l2={list(l2)}: give one or more positive strengths; without a penalty the weights grow for ever where the classes can be separated.")
+    if not strengths or not strengths[-1] > 0: raise InputError(f"l2={list(l2)}: give one or more positive strengths; without a penalty the weights "
+                                                                "grow for ever where the classes can be separated.")
     for a, b in _folds(y, kind, folds, repeats, seed, groups, classes):
         solver = HeadSolver(z[a], y[a], outputs, head.loss)
         for v in strengths:
@@ -281,7 +296,7 @@ def cross_validate(
     frame = pd.DataFrame(rows, columns=['l2', 'loss', head.name]).groupby('l2')
     return frame.mean().assign(se=frame['loss'].sem()).reset_index()[['l2', 'loss', 'se', head.name]]
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #63ddf8a2
+# %% ../../nbs/3_finetune/01_transfer.ipynb #730772a4
 def fit_head(
     model,               # with `features`, `dim` and a linear `head`, which gets its weights in place
     data,                # `Images`
@@ -291,7 +306,8 @@ def fit_head(
 ):                       # (l2, table of `cross_validate` or None, values of the objective)
     "A linear probe: the best linear head on frozen features, which are computed once. Raises `InputError` for labels that do not fit the head."
     kind = check_labels(model, data.labels)
-    if not isinstance(model.head, nn.Linear): raise InputError(f"The head is a {type(model.head).__name__}; a linear probe needs nn.Linear: set_head(model, data.classes).")
+    if not isinstance(model.head, nn.Linear): raise InputError(f"The head is a {type(model.head).__name__}; a linear probe needs nn.Linear: "
+                                                               "set_head(model, data.classes).")
     z, y, table = embed(model, data, batch_size) if z is None else z, data.labels.cpu(), None
     if not z.isfinite().all(): raise InputError("The features hold NaN or infinity: are the weights of the body whole, and the images in [0, 1]?")
     if l2 is None:
