@@ -86,7 +86,7 @@ def hub_names(
         return there if key in pairs else tuple(f'{t}.{leaf}' for t in there) if isinstance(there, tuple) else f'{there}.{leaf}'
     return {key: full(key) for key in model.state_dict()}
 
-# %% ../../nbs/3_finetune/08_hub.ipynb #e7a7b616
+# %% ../../nbs/3_finetune/08_hub.ipynb #ffd0f5cc
 def to_transformers(
     model,        # `VisionTransformer` or `ResNet`, not changed
     classes=None, # names of the classes, kept in the config
@@ -96,12 +96,12 @@ def to_transformers(
     for key, there in hub_names(model).items():
         value = model.state_dict()[key]
         state |= dict(zip(there, value.chunk(3))) if isinstance(there, tuple) else {there: value}
-    with kept_rng(): other = need_transformers().AutoModelForImageClassification.from_config(config)
     like = next(model.parameters())
+    with kept_rng(): other = need_transformers().AutoModelForImageClassification.from_config(config).to(like.device, like.dtype)
     if missing := set(other.state_dict()) ^ set(state):
         raise InputError(f"This version of Transformers calls its layers otherwise ({', '.join(sorted(missing)[:3])}, …): install transformers>=5.10,<6.")
     other.load_state_dict(state)
-    return other.to(like.device, like.dtype).train(model.training)
+    return other.train(model.training)
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #44e2e89a
 def _vit_from(config, channels_mean_std):
@@ -121,7 +121,7 @@ def _same(config, want):
     other = [f'{k} is {getattr(config, k)!r}, here {v!r}' for k, v in want.items() if getattr(config, k) != v]
     if other: raise InputError(f"This {config.model_type} computes something else than the kit's network of that name: {'; '.join(other)}. Use it as it is, in `PixelClassifier`.")
 
-# %% ../../nbs/3_finetune/08_hub.ipynb #5d34edba
+# %% ../../nbs/3_finetune/08_hub.ipynb #be3b4a8a
 def from_transformers(
     model,          # transformers.ViTForImageClassification or ResNetForImageClassification, not changed
     mean=0., std=1.,# of the images, taken off at the entrance: those of the model's image processor
@@ -131,12 +131,11 @@ def from_transformers(
     makers = {'vit': _vit_from, 'resnet': _resnet_from}
     if kind not in makers or not type(model).__name__.endswith('ForImageClassification'):
         raise InputError(f"{type(model).__name__} ({kind}) has no counterpart in the kit: it takes ViTForImageClassification and ResNetForImageClassification; use others as they are, in `PixelClassifier`.")
-    with kept_rng(): ours = makers[kind](model.config, (mean, std))
-    theirs = model.state_dict()
+    like, theirs = next(model.parameters()), model.state_dict()
+    with kept_rng(): ours = makers[kind](model.config, (mean, std)).to(like.device, like.dtype)
     state = {k: torch.cat([theirs[t] for t in there]) if isinstance(there, tuple) else theirs[there] for k, there in hub_names(ours).items()}
     ours.load_state_dict(state)
-    like = next(model.parameters())
-    return ours.to(like.device, like.dtype).train(model.training)
+    return ours.train(model.training)
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #d6b3451f
 def image_processor(
