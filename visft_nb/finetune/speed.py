@@ -174,13 +174,12 @@ def fastai_contestant(
         with learner.no_bar(), learner.no_logging(): learner.fit(1, lr, reset_opt=False)
     return Contestant('fastai', run, lambda: _as_kit(model, net.state_dict()))
 
-# %% ../../nbs/3_finetune/11_speed.ipynb #2d40bfa9
+# %% ../../nbs/3_finetune/11_speed.ipynb #f3544b14
 def race(
     contestants,     # of `Contestant`
-    rounds:int=3,    # passes of each, after one that does not count
+    rounds:int=3,    # passes of each; the first one is slower, so take 2 or more and the least
 )->dict:             # {name: [seconds of each pass]}
     "Time the contestants in turn."
-    for c in contestants: c.run()
     times = {c.name: [] for c in contestants}
     for _ in range(rounds):
         for c in contestants:
