@@ -66,7 +66,7 @@ def test_hymenoptera_is_unpacked(data_root, tmp_path):
 
 BAD = {
     'name': (lambda root: photo_root(root/'x', 'cats'), ['cats', 'hymenoptera']),
-    'too many': (lambda root: some_photos(root, root/'y', 1000), ['1000', 'train']),
+    'too many': (lambda root: some_photos(root, root/'y', 1000), ['500', 'train']),
 }
 
 

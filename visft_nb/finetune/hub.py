@@ -41,17 +41,19 @@ def hub_config(
     labels = dict(num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()})
     return (_vit_config if isinstance(model, VisionTransformer) else _resnet_config)(tf, model, labels)
 
-# %% ../../nbs/3_finetune/08_hub.ipynb #917b1258
+# %% ../../nbs/3_finetune/08_hub.ipynb #20cd1c5d
 def _vit_config(tf, model, labels):
     attn = model.blocks[0].attn
-    return tf.ViTConfig(hidden_size=model.dim, num_hidden_layers=len(model.blocks), num_attention_heads=attn.heads, intermediate_size=model.blocks[0].mlp.fc1.out_features,
-                        image_size=model.size, patch_size=model.patch, num_channels=model.normalise.channels, layer_norm_eps=model.norm.eps, **labels)
+    return tf.ViTConfig(hidden_size=model.dim, num_hidden_layers=len(model.blocks), num_attention_heads=attn.heads,
+                        intermediate_size=model.blocks[0].mlp.fc1.out_features, image_size=model.size, patch_size=model.patch,
+                        num_channels=model.normalise.channels, layer_norm_eps=model.norm.eps, **labels)
 
 def _resnet_config(tf, model, labels):
     stages = [getattr(model, f'layer{i}') for i in range(1, 5)]
     first, width = stages[0][0], model.conv1.out_channels
     if model.conv1.stride != (2, 2) or not first.residual: raise InputError("Transformers' ResNet has the ImageNet stem and shortcuts: build resnet18(stem='imagenet', residual=True).")
-    return tf.ResNetConfig(layer_type='basic' if isinstance(first, BasicBlock) else 'bottleneck', depths=[len(s) for s in stages], embedding_size=width,
+    kind = 'basic' if isinstance(first, BasicBlock) else 'bottleneck'
+    return tf.ResNetConfig(layer_type=kind, depths=[len(s) for s in stages], embedding_size=width,
                            hidden_sizes=[width*first.expansion*2**i for i in range(4)], num_channels=model.normalise.channels, **labels)
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #a459d2de
@@ -103,19 +105,21 @@ def to_transformers(
     other.load_state_dict(state)
     return other.train(model.training)
 
-# %% ../../nbs/3_finetune/08_hub.ipynb #44e2e89a
-def _vit_from(config, channels_mean_std):
+# %% ../../nbs/3_finetune/08_hub.ipynb #4c95eee5
+def _vit_from(config, mean_std):
     want = dict(hidden_act='gelu', qkv_bias=True, intermediate_size=4*config.hidden_size)
     _same(config, want)
-    model = VisionTransformer(config.num_labels, config.num_channels, config.image_size, config.patch_size, config.hidden_size, config.num_hidden_layers, config.num_attention_heads, *channels_mean_std)
+    model = VisionTransformer(config.num_labels, config.num_channels, config.image_size, config.patch_size, config.hidden_size, config.num_hidden_layers,
+                              config.num_attention_heads, *mean_std)
     for m in model.modules():
         if isinstance(m, nn.LayerNorm): m.eps = config.layer_norm_eps
     return model
 
-def _resnet_from(config, channels_mean_std):
+def _resnet_from(config, mean_std):
     block = BasicBlock if config.layer_type == 'basic' else Bottleneck
-    _same(config, dict(hidden_act='relu', downsample_in_first_stage=False, downsample_in_bottleneck=False, hidden_sizes=[config.embedding_size*block.expansion*2**i for i in range(4)]))
-    return ResNet(block, config.depths, config.num_labels, config.num_channels, 'imagenet', config.embedding_size, True, *channels_mean_std)
+    _same(config, dict(hidden_act='relu', downsample_in_first_stage=False, downsample_in_bottleneck=False,
+                       hidden_sizes=[config.embedding_size*block.expansion*2**i for i in range(4)]))
+    return ResNet(block, config.depths, config.num_labels, config.num_channels, 'imagenet', config.embedding_size, True, *mean_std)
 
 def _same(config, want):
     other = [f'{k} is {getattr(config, k)!r}, here {v!r}' for k, v in want.items() if getattr(config, k) != v]

@@ -6,7 +6,7 @@
 __all__ = ['MEAN', 'STD', 'photo_root', 'some_photos', 'Contestant', 'kit_contestant', 'plain_contestant', 'trainer_contestant',
            'fastai_contestant', 'race']
 
-# %% ../../nbs/3_finetune/11_speed.ipynb #a643b4e1
+# %% ../../nbs/3_finetune/11_speed.ipynb #b02560cd
 import shutil, tempfile, time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,11 +15,10 @@ from zipfile import ZipFile
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..cnn.models import ResNet
-from ..core import InputError, autocast, fast_bf16, get_device
+from ..core import InputError, get_device
 from ..data import Augment, Batches, data_file, image_folder
 from .hub import from_transformers, need_transformers, to_transformers
 from ..train import fit
@@ -138,7 +137,7 @@ def plain_contestant(
             optimizer.step()
     return Contestant('plain torchvision loop', run, lambda: _as_kit(model, net.state_dict()))
 
-# %% ../../nbs/3_finetune/11_speed.ipynb #a65382b6
+# %% ../../nbs/3_finetune/11_speed.ipynb #6edb0279
 def trainer_contestant(
     root, model:ResNet, size:int=224, batch:int=16, lr:float=1e-3, # as `kit_contestant`; the model is not changed
 )->Contestant:
@@ -149,14 +148,14 @@ def trainer_contestant(
         def __len__(self): return len(data)
         def __getitem__(self, i): return dict(zip(('pixel_values', 'labels'), data[i]))
     folder = tempfile.TemporaryDirectory()
-    settings = tf.TrainingArguments(folder.name, per_device_train_batch_size=batch, num_train_epochs=1, learning_rate=lr, lr_scheduler_type='constant', dataloader_drop_last=True,
-                                    save_strategy='no', disable_tqdm=True, use_cpu=get_device().type == 'cpu')
+    settings = tf.TrainingArguments(folder.name, per_device_train_batch_size=batch, num_train_epochs=1, learning_rate=lr, lr_scheduler_type='constant',
+                                    dataloader_drop_last=True, save_strategy='no', disable_tqdm=True, use_cpu=get_device().type == 'cpu')
     trainer = tf.Trainer(net, settings, train_dataset=Items())
     trainer.log = lambda *_, **__: None
     def run(folder=folder): trainer.train()   # goes on with the same optimiser; the folder lives as long as this does
     return Contestant('Hugging Face Trainer', run, lambda: from_transformers(net, MEAN, STD))
 
-# %% ../../nbs/3_finetune/11_speed.ipynb #8eaed9de
+# %% ../../nbs/3_finetune/11_speed.ipynb #a9fd65e2
 def fastai_contestant(
     root, model:ResNet, size:int=224, batch:int=16, lr:float=1e-3, # as `kit_contestant`; the model is not changed
 )->Contestant:
@@ -168,7 +167,8 @@ def fastai_contestant(
         def before_validate(self): raise CancelValidException()
     net = resnet18(num_classes=model.fc.out_features)
     net.load_state_dict(model.state_dict())
-    loaders = ImageDataLoaders.from_folder(Path(root), valid='val', item_tfms=RandomResizedCrop(size), batch_tfms=[Normalize.from_stats(*imagenet_stats)], bs=batch, device=get_device())
+    loaders = ImageDataLoaders.from_folder(Path(root), valid='val', item_tfms=RandomResizedCrop(size),
+                                           batch_tfms=[Normalize.from_stats(*imagenet_stats)], bs=batch, device=get_device())
     learner = Learner(loaders, net, loss_func=CrossEntropyLossFlat(), cbs=[NoValidation()])
     def run():
         with learner.no_bar(), learner.no_logging(): learner.fit(1, lr, reset_opt=False)
