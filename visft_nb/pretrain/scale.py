@@ -387,9 +387,9 @@ def settle(self:SimCLRWay):
     if self.device.type != 'cpu':
         for _ in range(self.stock): self.step()
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #299432a4
+# %% ../../nbs/2_pretrain/08_scale.ipynb #beb415b0
 def simclr_step_times(
-    images,              # uint8 (N, 3, H, W)
+    images,              # uint8 (N, 3, H, W), as often as needed
     batch_size:int=128,  # images, of which two views are made
     width:int=64,        # of the ResNet-18
     stem:str='cifar',    # of the ResNet-18
@@ -398,6 +398,9 @@ def simclr_step_times(
 ):                       # pandas.DataFrame: way, ms, gain over the way before, times as fast as the first
     "Milliseconds of one pre-training step, written in several ways, in turns on the same machine."
     import pandas as pd
+    workers = os.cpu_count() or 1 if workers is None else workers
+    batches = (rounds + 2)*(2*workers + 1)   # no epoch may end meanwhile: a new one starts new workers
+    images = images.repeat(-(-batches*batch_size//len(images)), 1, 1, 1)
     ways = {name: SimCLRWay(images, name, batch_size, width, stem, workers) for name in WAYS}
     best = dict.fromkeys(ways, math.inf)
     for turn in range(rounds + 1):
