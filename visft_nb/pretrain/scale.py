@@ -357,7 +357,7 @@ class SimCLRWay:
         self.stock = 2*workers
         return DataLoader(_Photos(images), batch_size, shuffle=True, drop_last=True, num_workers=workers)
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #0c6043d9
+# %% ../../nbs/2_pretrain/08_scale.ipynb #5bc4c099
 @patch
 def step(self:SimCLRWay):
     "One step of gradient descent: its seconds."
@@ -379,13 +379,17 @@ def backward(self:SimCLRWay, loss):
     loss.backward()
 
 @patch
-def empty(self:SimCLRWay):
-    "Use up what the workers hold ready: in a long training they compete with the step for the cores, and no stock builds up."
-    for _ in range(self.stock): next(self.batches)
+def settle(self:SimCLRWay):
+    """Come to where a long training is before a step is timed.
 
-# %% ../../nbs/2_pretrain/08_scale.ipynb #122c7152
+    On a CPU the step is slower than the workers: their stock is full when it begins, and they make one batch while it runs. Beside a faster device the stock is
+    empty: it is used up by steps that do not count."""
+    if self.device.type != 'cpu':
+        for _ in range(self.stock): self.step()
+
+# %% ../../nbs/2_pretrain/08_scale.ipynb #beb415b0
 def simclr_step_times(
-    images,              # uint8 (N, 3, H, W)
+    images,              # uint8 (N, 3, H, W), as often as needed
     batch_size:int=128,  # images, of which two views are made
     width:int=64,        # of the ResNet-18
     stem:str='cifar',    # of the ResNet-18
@@ -394,11 +398,14 @@ def simclr_step_times(
 ):                       # pandas.DataFrame: way, ms, gain over the way before, times as fast as the first
     "Milliseconds of one pre-training step, written in several ways, in turns on the same machine."
     import pandas as pd
+    workers = os.cpu_count() or 1 if workers is None else workers
+    batches = (rounds + 2)*(2*workers + 1)   # no epoch may end meanwhile: a new one starts new workers
+    images = images.repeat(-(-batches*batch_size//len(images)), 1, 1, 1)
     ways = {name: SimCLRWay(images, name, batch_size, width, stem, workers) for name in WAYS}
     best = dict.fromkeys(ways, math.inf)
     for turn in range(rounds + 1):
         for name, way in ways.items():
-            way.empty()
+            way.settle()
             seconds = way.step()
             if turn: best[name] = min(best[name], seconds)
     ms = [1000*t for t in best.values()]
