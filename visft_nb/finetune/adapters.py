@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NORMS', 'apply_bitfit', 'apply_norm_only', 'IA3Layer', 'apply_ia3', 'Adapter', 'apply_adapters']
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #602065dc
+# %% ../../nbs/3_finetune/05_adapters.ipynb #73121995
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from ..core import InputError
 from .lora import Wrapper, find_layers, head_name, replace_modules, start_delta
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #1690dc4d
+# %% ../../nbs/3_finetune/05_adapters.ipynb #55d5afa9
 def apply_bitfit(
     model,          # nn.Module, changed in place; train it with `fit`
     head:bool=True, # train the head, in full
@@ -26,7 +26,7 @@ def apply_bitfit(
     start_delta(model, 'bitfit', dict(head=head), biases, head)
     return model
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #16e692b0
+# %% ../../nbs/3_finetune/05_adapters.ipynb #2e9c728d
 NORMS = nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm
 
 def apply_norm_only(
@@ -39,7 +39,7 @@ def apply_norm_only(
     start_delta(model, 'norm_only', dict(head=head), names, head)
     return model
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #16ddfd9c
+# %% ../../nbs/3_finetune/05_adapters.ipynb #b558c013
 class IA3Layer(Wrapper):
     "A layer whose outputs, or inputs, are multiplied by a learned vector `scale`, channel by channel (Liu et al. 2022)."
     def __init__(self,
@@ -56,7 +56,7 @@ class IA3Layer(Wrapper):
         "What the base takes to what it gives."
         return self.base(x*self.scale) if self.feedforward else self.base(x)*self.scale
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #44d148e7
+# %% ../../nbs/3_finetune/05_adapters.ipynb #25854ac7
 def apply_ia3(
     model,            # nn.Module, changed in place; train it with `fit`
     targets=None,     # regular expression for whole names, or list of names or endings; None: see below
@@ -83,7 +83,7 @@ def apply_ia3(
     replace_modules(model, {n: IA3Layer(m, n in inputs) for n, m in layers.items()})
     return model
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #971d9d7c
+# %% ../../nbs/3_finetune/05_adapters.ipynb #f1c675cf
 def _ia3_layers(there):
     "The layers of the default, and which of them are scaled at their inputs."
     last = lambda n: n.rpartition('.')[2]
@@ -92,7 +92,7 @@ def _ia3_layers(there):
     if not outputs + inputs: inputs = [n for n, m in there.items() if isinstance(m, nn.Conv2d) and m.groups == 1][1:]
     return {n: there[n] for n in there if n in outputs + inputs}, set(inputs)
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #e723f813
+# %% ../../nbs/3_finetune/05_adapters.ipynb #2c857ce6
 class Adapter(Wrapper):
     """A module with a residual bottleneck behind it, y + U act(D y): GELU behind a dense layer (Houlsby et al. 2019), ReLU and 1x1 convolutions behind maps
     (after Rebuffi et al. 2017). U starts at zero."""
@@ -114,7 +114,7 @@ class Adapter(Wrapper):
         y = self.base(*args, **kwargs)
         return y + self.up(self.act(self.down(y)))
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #c4408821
+# %% ../../nbs/3_finetune/05_adapters.ipynb #4769a27a
 def _width_of(name, module):
     "Channels of what a module gives, whether these are maps, and its weight; else `InputError`."
     last = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm))]
@@ -124,7 +124,7 @@ def _width_of(name, module):
                          "name a dense layer, a convolution or a block of these.")
     return last.weight.shape[0], isinstance(last, (nn.Conv2d, nn.BatchNorm2d)), last.weight
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #b8f4cb00
+# %% ../../nbs/3_finetune/05_adapters.ipynb #b46bb818
 def _adapter_places(model, head):
     "Where adapters stand by default: behind the last dense layers of attention and MLP, else behind convolutional blocks."
     skip = [head] if head else []
@@ -135,7 +135,7 @@ def _adapter_places(model, head):
     blocks = {n: m for n in row if has(m := model.get_submodule(n), nn.Conv2d) and has(m, nn.modules.batchnorm._BatchNorm)}
     return {n: m for n, m in blocks.items() if not any(n.startswith(f'{o}.') for o in blocks)}
 
-# %% ../../nbs/3_finetune/05_adapters.ipynb #3f071502
+# %% ../../nbs/3_finetune/05_adapters.ipynb #029af7e6
 def apply_adapters(
     model,          # nn.Module, changed in place; train it with `fit`
     width:int=8,    # m, of the bottleneck

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..core import InputError, atomic_write, lookup
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #f722fe25
+# %% ../../nbs/3_finetune/04_lora.ipynb #3f05e854
 class Wrapper(nn.Module):
     "A module of the base network, `base`, with something learned beside it. What is learned has names of its own; `base` stays as it was."
     def __init__(self,
@@ -44,7 +44,7 @@ class Wrapper(nn.Module):
         "The base, as it was."
         return self.base
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #0ba6c521
+# %% ../../nbs/3_finetune/04_lora.ipynb #d44ce5f8
 def _base_items(module, name=''):
     "(name, tensor) of all weights and lasting buffers, wrapped modules under the names they had before."
     if isinstance(module, Wrapper):
@@ -56,7 +56,7 @@ def _base_items(module, name=''):
     for k, m in module._modules.items():
         if m is not None: yield from _base_items(m, dot + k)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #b4685e48
+# %% ../../nbs/3_finetune/04_lora.ipynb #b4461fc7
 class LoRALayer(Wrapper):
     "A layer with an update of low rank beside it: what dense and convolutional ones share."
     def __init__(self,
@@ -87,12 +87,12 @@ class LoRALayer(Wrapper):
         "As in `Wrapper`, with the weight that was there before a merge."
         for k, v in _base_items(self.base, name): yield k, self.kept if self.merged and k == f'{name}.weight' else v
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #4c639b83
+# %% ../../nbs/3_finetune/04_lora.ipynb #da51caf0
 def _wide(w):
     "`w` detached, in float64 where the device has it: what is computed once should be rounded once."
     return w.detach().to(torch.float32 if w.device.type == 'mps' else torch.float64)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #8aed4dd3
+# %% ../../nbs/3_finetune/04_lora.ipynb #67350734
 class LoRALinear(LoRALayer):
     "y = W x + s B A x for a dense layer (Hu et al. 2022). `A` and `B` are bias-free dense layers, B starts at zero."
     def __init__(self, base, rank, alpha, dropout=0.):
@@ -109,7 +109,7 @@ class LoRALinear(LoRALayer):
         h = self.A(F.dropout(x, self.dropout, self.training) if self.dropout else x)
         return torch.addmm(y.flatten(0, -2), h.flatten(0, -2), self.B.weight.t(), alpha=self.scale).view(y.shape)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #ee14f62b
+# %% ../../nbs/3_finetune/04_lora.ipynb #6cd2ea20
 class LoRAConv2d(LoRALayer):
     """A convolution with a low-rank update: `A` has the kernel, stride, padding and dilation of the base and `rank` outputs, `B` is 1x1 with its groups.
     Where there are groups, A sees the channels of all of them, as in peft; then `rank` is divisible by their number, and a merged layer is dense."""
@@ -140,7 +140,7 @@ class LoRAConv2d(LoRALayer):
         w = self.base.weight.detach()
         return (ungroup(_wide(w), self.base.groups) + self.delta_weight()).to(w.dtype), 1
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #b989646c
+# %% ../../nbs/3_finetune/04_lora.ipynb #cb6bf4e0
 def ungroup(
     w,          # weight of a grouped convolution, (out, in/groups, k, k)
     groups:int, # g
@@ -151,7 +151,7 @@ def ungroup(
     dense[g, :, g] = w.view(groups, out//groups, per, *k)
     return dense.view(out, groups*per, *k)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #d3461ace
+# %% ../../nbs/3_finetune/04_lora.ipynb #f79f845f
 class LoRAFilters(LoRALayer):
     "A low-rank update of a convolution's weight as it is stored, (out, in/groups k k) = B A: the groups stay apart, and any rank will do."
     def __init__(self, base, rank, alpha, dropout=0.):
@@ -226,7 +226,7 @@ def _endings(names, most=24):
     short = dict.fromkeys(re.sub(r'\.\d+(?=\.|$)', '.*', n) for n in names)
     return ', '.join(list(short)[:most]) + (f' and {len(short) - most} more' if len(short) > most else '') or 'none'
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #97e6c896
+# %% ../../nbs/3_finetune/04_lora.ipynb #f595ff7d
 @dataclass
 class Delta:
     "What was done to a network, and what is needed to undo it."
@@ -238,7 +238,7 @@ class Delta:
     head:str|None=None                        # name of the head, where it is trained
     swapped:dict=field(default_factory=dict)  # name -> module that another one stands for
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #69397480
+# %% ../../nbs/3_finetune/04_lora.ipynb #12f62da5
 def head_name(
     model,  # nn.Module
 )->str|None:
@@ -274,7 +274,7 @@ def start_delta(
     for k, p in params.items(): p.requires_grad_(k in set(trained))
     return model._delta
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #173cfcbf
+# %% ../../nbs/3_finetune/04_lora.ipynb #d9f42350
 def replace_modules(
     model,  # nn.Module
     new:dict, # name -> module to stand there
@@ -323,14 +323,14 @@ def _check_rank(name, layer, rank, across):
         raise InputError(f"rank={rank} cannot be shared among the {groups} groups of {name}: take a multiple of {groups}, "
                          "or across=False, which keeps the update within the groups.")
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #a250452d
+# %% ../../nbs/3_finetune/04_lora.ipynb #f2f67582
 class Trainable(NamedTuple):
     "How many parameters are trained."
     trained:int  # with requires_grad
     total:int    # all of them
     share:float  # trained / total
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #e5bc5dbc
+# %% ../../nbs/3_finetune/04_lora.ipynb #45079b47
 def trainable_parameters(
     model,  # nn.Module
 )->Trainable:
@@ -339,13 +339,13 @@ def trainable_parameters(
     trained, total = sum(n for n, t in counts if t), sum(n for n, _ in counts)
     return Trainable(trained, total, trained/total if total else 0.)
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #be9288f0
+# %% ../../nbs/3_finetune/04_lora.ipynb #ec4af20d
 def _lora_layers(model):
     "The LoRA layers of a model; else `InputError`."
     if delta_of(model).method != 'lora': raise InputError(f"The model carries a delta of {model._delta.method}, which is not merged: only LoRA is.")
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALayer)}
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #eed257fd
+# %% ../../nbs/3_finetune/04_lora.ipynb #c98cb0ef
 def merge_lora(
     model,          # with a delta of `apply_lora`, changed in place
     keep:bool=True, # keep the weights of the base, for `unmerge_lora`; False leaves an ordinary network and no way back
@@ -358,7 +358,7 @@ def merge_lora(
     _set_flags(model)
     return model
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #1abb9008
+# %% ../../nbs/3_finetune/04_lora.ipynb #00f7c4e5
 def unmerge_lora(
     model,  # merged by `merge_lora`, changed in place
 ):          # the model
@@ -366,19 +366,19 @@ def unmerge_lora(
     for m in _lora_layers(model).values(): m.unmerge()
     return model
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #05ee4c21
+# %% ../../nbs/3_finetune/04_lora.ipynb #1fe96bc1
 def _set_flags(model):
     "What was trainable before is so again, and the model carries no delta."
     flags = model.__dict__.pop('_delta').flags
     for k, p in model.named_parameters(): p.requires_grad_(flags.get(k, True))
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #70df3e57
+# %% ../../nbs/3_finetune/04_lora.ipynb #0c50d903
 def _hash(t):
     "A short hash of type and values, the same on any device and in any memory format."
     t = t.detach().cpu().contiguous()
     return hashlib.blake2b(str(t.dtype).encode() + t.reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=6).hexdigest()
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #7a19c448
+# %% ../../nbs/3_finetune/04_lora.ipynb #d1d2fb00
 def base_state(
     model,  # nn.Module, with or without a delta
 )->dict:
@@ -386,7 +386,7 @@ def base_state(
     before = model._delta.before if hasattr(model, '_delta') else {}
     return {k: before.get(k, v) for k, v in _base_items(model)}
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #3f2efc0c
+# %% ../../nbs/3_finetune/04_lora.ipynb #88fd3f75
 def fingerprint(
     model,           # nn.Module, with or without a delta
     without=None,    # name of a part that does not count, such as the head
@@ -394,7 +394,7 @@ def fingerprint(
     "What tells one base network from another: each weight and lasting buffer by name, shape and hash."
     return {k: [list(v.shape), _hash(v)] for k, v in base_state(model).items() if without is None or not k.startswith(f'{without}.')}
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #4ce0ff34
+# %% ../../nbs/3_finetune/04_lora.ipynb #b7afd772
 def delta_state(
     model,  # with a delta
 )->dict:    # name -> tensor on the CPU
@@ -456,7 +456,7 @@ def _check_base(model, header, path):
         raise InputError(f"{path} belongs to another base{header['base'] and ' (' + header['base'] + ')'}: {'; '.join(wrong[:3])}{more}. "
                          "Load the weights that the delta was learned on, then put it on.")
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #6d64529e
+# %% ../../nbs/3_finetune/04_lora.ipynb #e0d710e7
 def _fit_head(model, name, state):
     "Give the model a dense head of as many outputs as the delta's; the old one, or None where it fits already."
     shape = state.get(f'{name}.weight', torch.empty(0)).shape if name else ()
@@ -469,7 +469,7 @@ def _fit_head(model, name, state):
 METHODS = {'lora': apply_lora, 'adapters': 'adapters.apply_adapters', 'bitfit': 'adapters.apply_bitfit', 'ia3': 'adapters.apply_ia3',
            'norm_only': 'adapters.apply_norm_only'}   # name -> function(model, **config), or where it is in visft_nb.finetune
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #2d9d7ae2
+# %% ../../nbs/3_finetune/04_lora.ipynb #61a8e8c3
 def _method(name):
     "The function that puts a delta of this method on a model. Raises `InputError` for an unknown one."
     found = lookup(name, METHODS, 'method')
@@ -501,7 +501,7 @@ def load_delta(
         for k, v in state.items(): now[k].copy_(v)
     return model
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #ccfcf5d3
+# %% ../../nbs/3_finetune/04_lora.ipynb #f0f4769c
 def remove_delta(
     model,  # with a delta, changed in place
 ):          # the model as it was before, bit for bit: weights, head, batch-norm statistics, what was trainable
@@ -515,7 +515,7 @@ def remove_delta(
     _set_flags(model)
     return model
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #a355a06d
+# %% ../../nbs/3_finetune/04_lora.ipynb #fc95f66f
 def _strip(module):
     "Replace every wrapper below by what it wraps."
     for k, m in module._modules.items():
