@@ -138,7 +138,7 @@ def divide(
                              "of it; add some, or give splits of your own.")
     return out
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #0279f391
+# %% ../../nbs/3_finetune/12_folder.ipynb #c14894bb
 def estimate_seconds(
     model,            # as it will be trained
     sides:dict,       # of `divide`
@@ -152,7 +152,7 @@ def estimate_seconds(
         return time.perf_counter() - start
     model.to(get_device())
     forward = min(seconds(lambda: predict_logits(model, train[:n], n)) for _ in range(2))/n
-    total = forward*len(sides['report'])
+    total = 2 + forward*len(sides['report']) + 3e-6*min(_MOST_PAIRS, len(train)*len(sides['report']))   # the search for leaks
     if strategy in ('linear', 'lp-ft'): total += forward*len(train) + 2 + len(train)*len(train.classes)/1000   # and the cross-validation
     if strategy != 'linear':
         few, twin = train[:min(2*batch_size, len(train))], deepcopy(model)
@@ -307,16 +307,17 @@ def _request(folder, strategy, size, epochs, held):
                          "two or more are needed, one folder of images for each class.")
     return first, Path(first.name if first.name.lower() not in SPLITS else first.parent.name).stem, classes
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #36f5b725
+# %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae0
 def _counts(sides): return {k: dict(zip(d.classes, d.labels.bincount(minlength=len(d.classes)).tolist())) for k, d in sides.items()}
 
-def _machine(start, guess):
+def _machine(start, work, guess):
     return dict(device=get_device().type, python=platform.python_version(), **{p: version(p) for p in ('torch', 'visft_nb')},
-                seconds=round(time.perf_counter() - start, 1), seconds_estimated=round(guess, 1))
+                seconds=round(time.perf_counter() - start, 1), seconds_estimated=round(guess, 1),
+                seconds_since_estimate=round(time.perf_counter() - work, 1))
 
 def _duration(s): return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #d7d16fe4
+# %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
 def finetune_folder(
     folder,                            # class folders, or train, valid, test folders of them; or a zip
     out=None,                          # new folder for the results; None: _runs/finetune/NAME/TIME
@@ -340,13 +341,13 @@ def finetune_folder(
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group)
         sides = divide(parts, strategy != 'linear', held, seed)
-        guess = estimate_seconds(model, sides, strategy, epochs, batch_size)
+        guess, work = estimate_seconds(model, sides, strategy, epochs, batch_size), time.perf_counter()
         say(f"{name}: {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())}; about {_duration(guess)} on {get_device().type}")
         r, logits = _train(model, sides, strategy, epochs, batch_size, seed)
         r |= _leaks(sides, logits)
         settings = dict(folder=name, backbone=str(backbone), strategy=strategy, size=size, epochs=epochs if strategy != 'linear' else 0,
                         batch_size=batch_size, held=held, group=group, seed=seed)
-        r = dict(name=name, images=_counts(sides), left_out=left, **r, settings=settings, machine=_machine(start, guess))
+        r = dict(name=name, images=_counts(sides), left_out=left, **r, settings=settings, machine=_machine(start, work, guess))
         save_model(model, tmp/'model.safetensors', builder, options, sides['train'].classes, size, channels, strategy=strategy,
                    accuracy=r['accuracy'], interval=[r['low'], r['high']])
         (tmp/'report.html').write_text(_page(r, sides, logits), encoding='utf-8')
