@@ -6,7 +6,7 @@
 __all__ = ['MEAN', 'STD', 'photo_root', 'some_photos', 'Contestant', 'kit_contestant', 'plain_contestant', 'trainer_contestant',
            'fastai_contestant', 'race']
 
-# %% ../../nbs/3_finetune/11_speed.ipynb #b02560cd
+# %% ../../nbs/3_finetune/11_speed.ipynb #0ec225ec
 import shutil, tempfile, time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..cnn.models import ResNet
@@ -91,7 +92,7 @@ def _as_kit(like, state):
     model.load_state_dict(state)
     return model
 
-# %% ../../nbs/3_finetune/11_speed.ipynb #723a0c60
+# %% ../../nbs/3_finetune/11_speed.ipynb #d8907140
 def kit_contestant(
     root,             # folder with train/CLASS
     model:ResNet,     # trained in place
@@ -100,10 +101,13 @@ def kit_contestant(
     lr:float=1e-3,    # of AdamW
     precision='auto', # of `fit`
     seed:int=0,       # of order and crops
+    over:int|None=None, # photographs are kept at so many times the side, so that a small crop stays sharp; None: 1 from 160 pixels up, else 2
 )->Contestant:
     "The kit: photographs decoded once into one tensor of bytes, changed on the device batch by batch; channels-last, bf16 where the device is good at it."
-    data = image_folder(Path(root)/'train', size, channels=3)
-    batches = Batches(data, batch, seed=seed, transform=Augment(crop=(.08, 1), flip=True), drop_last=True)
+    over = over or (1 if size >= 160 else 2)
+    data, change = image_folder(Path(root)/'train', over*size, channels=3), Augment(crop=(.08, 1), flip=True)
+    shrunk = lambda x, generator: F.avg_pool2d(change(x, generator), over) if over > 1 else change(x, generator)
+    batches = Batches(data, batch, seed=seed, transform=shrunk, drop_last=True)
     optimizer = torch.optim.AdamW(model.to(get_device()).parameters(), lr, fused=True)
     def run():
         batches.seed += 1   # another order and other crops in each pass
