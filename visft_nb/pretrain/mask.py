@@ -6,8 +6,9 @@
 __all__ = ['to_patches', 'from_patches', 'random_order', 'take', 'sincos_positions', 'MaskedAutoencoder', 'masked_loss',
            'masked_step', 'pretrain_masked', 'reconstruct_patches']
 
-# %% ../../nbs/2_pretrain/04_mask.ipynb #127be666
+# %% ../../nbs/2_pretrain/04_mask.ipynb #6c13cc9f
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..core import InputError
@@ -73,7 +74,7 @@ def _check_mask(vit, ratio):
     length = (vit.size//vit.patch)**2
     if not 0 < int(length*(1 - ratio)) < length: raise InputError(f"ratio={ratio} of {length} patches leaves {int(length*(1 - ratio))} visible: at least one must be seen and one hidden; take smaller patches or another ratio.")
 
-# %% ../../nbs/2_pretrain/04_mask.ipynb #8f299359
+# %% ../../nbs/2_pretrain/04_mask.ipynb #73112df2
 class MaskedAutoencoder(nn.Module):
     "A vision transformer as encoder of the visible patches, and a small decoder of the hidden ones (He et al. 2022)."
     def __init__(self,
@@ -113,10 +114,14 @@ class MaskedAutoencoder(nn.Module):
         order, restore = random_order(len(x), self.positions.shape[1] - 1, x.device, generator)
         return self.decode(self.encode(x, order), restore), restore >= self.keep
 
-    def target(self, x):
-        "The patches to predict."
-        t = to_patches(x, self.encoder.patch)
-        return (t - t.mean(-1, keepdim=True)) / (t.var(-1, keepdim=True, correction=0) + 1e-4).sqrt() if self.normalise else t
+# %% ../../nbs/2_pretrain/04_mask.ipynb #f3d0102a
+@patch
+def target(self:MaskedAutoencoder,
+    x, # (N, C, H, W) images in [0, 1]
+):     # (N, L, C patch²)
+    "The patches to predict."
+    t = to_patches(x, self.encoder.patch)
+    return (t - t.mean(-1, keepdim=True)) / (t.var(-1, keepdim=True, correction=0) + 1e-4).sqrt() if self.normalise else t
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #5f6a22ef
 def masked_loss(
