@@ -159,12 +159,12 @@ def write_report(
     with atomic_write(path := Path(run.folder)/'report.html') as tmp: tmp.write_text(html, encoding='utf-8')
     return path
 
-# %% ../../nbs/course/04_runs.ipynb #6723e218
+# %% ../../nbs/course/04_runs.ipynb #84a47a60
 def _environment(workers):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     share = max(1, cores // workers)
     # waiting threads sleep instead of spinning, or two programs that share the cores slow each other down tenfold
-    threads = {'OMP_WAIT_POLICY': 'PASSIVE'} | {k: str(min(share, int(os.environ.get(k) or share))) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
+    threads = {'OMP_WAIT_POLICY': 'PASSIVE'} | {k: str(min(share, int(os.environ.get(k) or os.environ.get('OMP_NUM_THREADS') or share))) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
     places = {k: str(cache_dir()/v) for k, v in dict(IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime', JUPYTER_DATA_DIR='jupyter',
               MPLCONFIGDIR='matplotlib').items() if not os.environ.get(k)}
     for p in places.values(): Path(p).mkdir(parents=True, exist_ok=True)
