@@ -21,7 +21,7 @@ from ..train import kept_rng
 # %% ../../nbs/3_finetune/08_hub.ipynb #78a56b8e
 def need_transformers(): # the module
     "Transformers, imported when it is first needed. Raises `InputError` where it is not installed."
-    if not find_spec('transformers'): raise InputError("Transformers is not installed: pip install 'transformers>=5.10,<6', or visft_nb[course].")
+    if not find_spec('transformers'): raise InputError("Transformers is not installed: pip install 'transformers>=5.24,<6', or visft_nb[course].")
     import transformers
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -101,7 +101,7 @@ def to_transformers(
     like = next(model.parameters())
     with kept_rng(): other = need_transformers().AutoModelForImageClassification.from_config(config).to(like.device, like.dtype)
     if missing := set(other.state_dict()) ^ set(state):
-        raise InputError(f"This version of Transformers calls its layers otherwise ({', '.join(sorted(missing)[:3])}, …): install transformers>=5.10,<6.")
+        raise InputError(f"This version of Transformers calls its layers otherwise ({', '.join(sorted(missing)[:3])}, …): install transformers>=5.24,<6.")
     other.load_state_dict(state)
     return other.train(model.training)
 
