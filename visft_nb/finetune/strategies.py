@@ -256,9 +256,8 @@ def finetune(
         with _as_given(model):
             if params is not None: model.requires_grad_(False); [p.requires_grad_(True) for p in params]
             model.train(); _norms(model, frozen)
-            step = loss or FinetuneLoss(model, kind, smoothing, mixup, l2_sp)
             batches = Batches(data, min(batch_size, len(data)), seed=seed, transform=augment)
-            return fit(model, batches, valid, epochs=epochs, loss=step, optimizer=rate_groups(model, low, high, decay, weight_decay),
+            return fit(model, batches, valid, epochs=epochs, loss=loss or FinetuneLoss(model, kind, smoothing, mixup, l2_sp), optimizer=rate_groups(model, low, high, decay, weight_decay),
                        metric=metric, goal=goal, checkpoint=file, seed=seed, **kwargs)
     stages = [lambda: _probe(model, data, valid, metric, goal, l2, seed, batch_size)] if strategy in ('linear', 'lp-ft') else []
     parts = _stages(strategy, model, epochs, parts)
