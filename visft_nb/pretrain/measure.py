@@ -136,7 +136,7 @@ def label_efficiency(
                     rows.append((name, measure, n, s, value))
     return pd.DataFrame(rows, columns=['method', 'measure', 'labels', 'seed', 'accuracy'])
 
-# %% ../../nbs/2_pretrain/06_measure.ipynb #ebbe4fe5
+# %% ../../nbs/2_pretrain/06_measure.ipynb #7e4daf6b
 TITLES = {'knn': 'nearest neighbours', 'probe': 'linear probe', 'finetune': 'fine-tuned'}
 
 def plot_efficiency(
@@ -150,12 +150,12 @@ def plot_efficiency(
     measures = table.measure.unique()
     fig, axes = figure(1, len(measures), width=width, height=2.8)
     for ax, measure in zip(np.atleast_1d(axes), measures):
-        for method, rows in table[table.measure == measure].groupby('method', sort=False):
+        for i, (method, rows) in enumerate(table[table.measure == measure].groupby('method', sort=False)):
             x, y = zip(*((n, mean_interval(r.accuracy.tolist())) for n, r in rows.groupby('labels')))
-            ax.errorbar(x, [m for m, _ in y], [h for _, h in y], marker='o', ms=3, lw=1.2, capsize=2, label=method)
+            ax.errorbar(x, [m for m, _ in y], [h for _, h in y], marker='os^D'[i//7 % 4], ls=('-', '--', ':')[i//7 % 3], ms=3, lw=1.2, capsize=2, label=method)
         ax.set(title=TITLES[measure], xscale='log', xlabel='labels a class', xticks=sorted(table.labels.unique()))
         ax.xaxis.set_major_formatter('{x:g}'); ax.minorticks_off()
-    np.atleast_1d(axes)[0].set_ylabel('test accuracy (%)'); np.atleast_1d(axes)[-1].legend(fontsize=7)
+    np.atleast_1d(axes)[0].set_ylabel('test accuracy (%)'); np.atleast_1d(axes)[-1].legend(fontsize=7, **dict(loc='upper left', bbox_to_anchor=(1.02, 1)) if table.method.nunique() > 4 else {})
     return show(fig, alt)
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #11235133
