@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['VIEWS', 'elastic', 'Views', 'two_views', 'nt_xent', 'SumOverProcesses', 'processes', 'gather_rows', 'gather_pairs',
            'check_pairs', 'check_several', 'NTXentLoss', 'make_projector', 'ContrastiveStep', 'contrastive_step',
-           'pretrain_contrast', 'embed']
+           'frozen_head', 'pretrain_contrast', 'embed']
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #1d4f8133
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -171,6 +172,18 @@ def contrastive_step(
     return ContrastiveStep(NTXentLoss() if loss is None else loss, augment, nn.Identity() if projector is None else projector)
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
+@contextmanager
+def frozen_head(
+    model, # nn.Module, with or without `head`
+):
+    "The head requires no gradient inside, so weight decay does not shrink what is not used; the flags as they were afterwards."
+    wanted = [(p, p.requires_grad) for p in model.head.parameters()] if hasattr(model, 'head') else []
+    try:
+        for p, _ in wanted: p.requires_grad_(False)
+        yield
+    finally:
+        for p, flag in wanted: p.requires_grad_(flag)
+
 def pretrain_contrast(
     model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head is not touched
     images,                # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
@@ -197,12 +210,7 @@ def pretrain_contrast(
             projector = make_projector(model.dim, out, *((max(model.dim, out), True) if loss is not None else ()))
         step = contrastive_step(NTXentLoss(temperature) if loss is None else loss, augment, projector)
     batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed, drop_last=True)
-    wanted = [(p, p.requires_grad) for p in model.head.parameters()] if hasattr(model, 'head') else []
-    try:
-        for p, _ in wanted: p.requires_grad_(False)   # weight decay would shrink the unused head
-        return fit(model, batches, epochs=epochs, loss=step, lr=lr, seed=seed, **kwargs)
-    finally:
-        for p, flag in wanted: p.requires_grad_(flag)
+    with frozen_head(model): return fit(model, batches, epochs=epochs, loss=step, lr=lr, seed=seed, **kwargs)
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #1de13e54
 def embed(

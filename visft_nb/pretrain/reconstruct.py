@@ -8,7 +8,6 @@ __all__ = ['image_nll', 'Decoder', 'Coder', 'Autoencoder', 'ReconstructionStep',
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #a10bd8ef
 import math
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import nn
 
 from ..core import InputError
 from ..data import Batches, Images, draw
+from .contrast import frozen_head
 from ..train import eval_mode, fit, on_device
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #182660bd
@@ -241,17 +241,6 @@ def _corruption(noise):
     if not 0 <= noise < 1: raise InputError(f"noise={noise}: the share of pixels to hide lies from 0 up to below 1; for other noise give a function of the images.")
     return (lambda x: mask_pixels(x, noise)) if noise else None
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #3df4e9e3
-@contextmanager
-def _head_frozen(model):
-    "No gradient and so no weight decay for the head inside; the flags as they were afterwards."
-    wanted = [(p, p.requires_grad) for p in model.head.parameters()] if hasattr(model, 'head') else []
-    try:
-        for p, _ in wanted: p.requires_grad_(False)
-        yield
-    finally:
-        for p, flag in wanted: p.requires_grad_(flag)
-
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1d83ebf0
 def _check_whole(whole, shape, variational):
     "An autoencoder that was given must fit the images and the wish."
@@ -289,5 +278,5 @@ def pretrain_autoencoder(
     _check_whole(whole, (channels, *size), variational)
     if isinstance(whole, VariationalAutoencoder): whole.coder.beta = beta
     batches = Batches(images, min(batch_size, len(images)), seed=seed, transform=augment, drop_last=True)
-    with _head_frozen(whole.encoder):
+    with frozen_head(whole.encoder):
         return fit(whole.encoder, batches, epochs=epochs, loss=ReconstructionStep(whole.coder, corrupt), lr=lr, seed=seed, **kwargs)

@@ -9,7 +9,7 @@ __all__ = ['RECIPES', 'WAYS', 'Recipe', 'LARS', 'warm_cosine', 'pretrain', 'laun
 # %% ../../nbs/2_pretrain/08_scale.ipynb #4869d8b2
 import io, math, os, socket, time
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ from ..data import Batches, Images, seeded
 from ..cnn.models import resnet18
 from ..train import Objective, cosine, fit, load_checkpoint, predict_logits, save_checkpoint, train_step
 from .collapse import BarlowTwinsLoss, VICRegLoss
-from .contrast import NTXentLoss, contrastive_step
+from .contrast import NTXentLoss, contrastive_step, frozen_head
 from .views import CIFAR_VIEWS, ColourViews
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #3ad03376
@@ -86,16 +86,6 @@ class LARS(torch.optim.Optimizer):
         return torch.where((w > 0) & (g > 0), r*(p.grad + decay*p), p.grad)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #4516b49e
-@contextmanager
-def _frozen(module):
-    "A module that is not trained inside: decay would shrink an unused head."
-    wanted = [(p, p.requires_grad) for p in module.parameters()] if module is not None else []
-    try:
-        for p, _ in wanted: p.requires_grad_(False)
-        yield
-    finally:
-        for p, flag in wanted: p.requires_grad_(flag)
-
 def warm_cosine(
     epochs:int,  # of the training
     warm:int=10, # epochs in which the rate grows; at most a tenth of all
@@ -124,7 +114,7 @@ def pretrain(
         torch.manual_seed(seed)
         step = contrastive_step(recipe.loss(), views or recipe.views, recipe.projector(model.dim, hidden))
     batches = data if hasattr(data, 'iter_from') else Batches(Images(data.images), batch_size, seed=seed, drop_last=True)
-    with _frozen(getattr(model, 'head', None)):
+    with frozen_head(model):
         params = [p for p in Objective(model, step).parameters() if p.requires_grad]
         optimizer = LARS(params, recipe.lr*batches.batch_size/256, weight_decay=recipe.weight_decay)
         return fit(model, batches, epochs=epochs, loss=step, **dict(optimizer=optimizer, schedule=warm_cosine(epochs), seed=seed) | kwargs)
