@@ -302,12 +302,15 @@ def _wilson(k, n, z=1.959964):
     half = z*math.sqrt(p*(1 - p)/n + s/(4*n))
     return 100*(p + s/2 - half)/(1 + s), 100*(p + s/2 + half)/(1 + s)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #a6ceb93b
+# %% ../../nbs/4_robust/01_attacks.ipynb #509dcbb5
 class Stands(dict):
     "{attack: (N,) booleans}, True where the image was still classified right. Compares as a whole, so that pandas can join tables that carry it."
     def __eq__(self, other):
         "Are all masks the same?"
         return isinstance(other, Stands) and self.keys() == other.keys() and all(torch.equal(self[k], other[k]) for k in self)
+    def __ne__(self, other):
+        "Does any mask differ?"
+        return not self == other
     __hash__ = None
 
 def _warn_if_training(model):
