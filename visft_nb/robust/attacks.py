@@ -6,9 +6,10 @@
 __all__ = ['LOSSES', 'NORMS', 'EXPLORED', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'L2', 'L1', 'lent', 'pgd', 'fgsm',
            'random_signs', 'show_eps', 'explore_eps', 'Stands', 'robust_accuracy']
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #86c9ff77
+# %% ../../nbs/4_robust/01_attacks.ipynb #49a68014
 import math, warnings
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -252,8 +253,8 @@ def random_signs(
     coin = draw(generator or torch.Generator().manual_seed(0), *x.shape, device=x.device)
     return (x + torch.where(coin < .5, -eps, eps)).clamp(0, 1)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #84701667
-EXPLORED = {'FGSM': fgsm, 'PGD': pgd, 'random signs': random_signs}
+# %% ../../nbs/4_robust/01_attacks.ipynb #4063124f
+EXPLORED = {'FGSM': fgsm, 'PGD': partial(pgd, drop=False), 'random signs': random_signs}   # without drop PGD goes on once it has won
 
 def show_eps(
     model,        # images (N, C, H, W) to logits (N, K); returned as it was given
