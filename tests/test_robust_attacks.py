@@ -171,10 +171,10 @@ def test_l1_projection_equals_a_quadratic_solver():
     optimize = pytest.importorskip('scipy.optimize')
     for seed in range(5):
         v = 2*np.random.default_rng(seed).standard_normal(6)
-        both = lambda p: p[:6] - p[6:]                     # positive and negative part, each at least 0
-        found = optimize.minimize(lambda p: ((both(p) - v)**2).sum(), np.full(12, .05), bounds=[(0, None)]*12, method='SLSQP',
+        far = lambda p, v: ((p[:6] - p[6:] - v)**2).sum()   # positive and negative part, each at least 0
+        found = optimize.minimize(far, args=(v,), x0=np.full(12, .05), bounds=[(0, None)]*12, method='SLSQP',
                                   constraints={'type': 'ineq', 'fun': lambda p: 1.5 - p.sum()}, options={'ftol': 1e-14, 'maxiter': 500})
-        assert np.allclose(_soften(torch.from_numpy(v)[None], 1.5)[0].numpy(), both(found.x), atol=1e-5)
+        assert np.allclose(_soften(torch.from_numpy(v)[None], 1.5)[0].numpy(), found.x[:6] - found.x[6:], atol=1e-5)
 
 
 @pytest.mark.parametrize('norm', NORMS)

@@ -238,13 +238,13 @@ def test_bad_input(setup, name):
     assert all(w in str(e.value) for w in words), str(e.value)
 
 
-def test_on_another_device(monkeypatch):
+def test_on_another_device():
     fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
     from visft_nb.robust import minimal
     with fake.fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
         # fakes have no values: which samples stand cannot decide the shape, so all of them do
-        w, best, length = minimal._to_w(x), x.clone(), torch.full((6,), math.inf)
+        w = minimal._to_w(x)
         loss, *_, g = minimal._weighed(model.eval(), w, x, y, torch.ones(6), 0., -1)
         m, v = torch.zeros_like(w), torch.zeros_like(w)
         minimal._adam_(w.detach(), g, m, v, 1, .1)

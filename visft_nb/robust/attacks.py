@@ -253,7 +253,7 @@ def random_signs(
     coin = draw(generator or torch.Generator().manual_seed(0), *x.shape, device=x.device)
     return (x + torch.where(coin < .5, -eps, eps)).clamp(0, 1)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #4063124f
+# %% ../../nbs/4_robust/01_attacks.ipynb #0e2a58f6
 EXPLORED = {'FGSM': fgsm, 'PGD': partial(pgd, drop=False), 'random signs': random_signs}   # without drop PGD goes on once it has won
 
 def show_eps(
@@ -264,7 +264,8 @@ def show_eps(
     attack:str='PGD', # a key of `EXPLORED`: FGSM, PGD, random signs
     classes=None, # names of the classes; None shows numbers
 )->None:
-    "For each radius the attacked image with prediction and confidence, and below it the change, magnified. Raises `InputError` for more than one image and what `fgsm` raises."
+    """For each radius the attacked image with prediction and confidence, and below it the change, magnified.
+    Raises `InputError` for more than one image and what `fgsm` raises."""
     f = lookup(attack, EXPLORED, 'attack')
     if len(x) != 1: raise InputError(f"show_eps got {len(x)} images, expected one, of shape (1, C, H, W): write x[i:i + 1], y[i:i + 1].")
     _check(model, x, y, max(map(float, radii)), 'ce', False)
@@ -279,7 +280,8 @@ def _eps_sheet(x, y, adv, radii, sure, said, attack, classes):
     change = (adv - x)/(2*torch.tensor(size, device=x.device).clamp(min=1e-12).view(-1, 1, 1, 1)) + .5
     name = lambda c: str(c if classes is None else classes[c])
     titles = [f'eps {e:.2f}\n{name(c)}: {p:.0%}' for e, c, p in zip(radii, said, sure)] + [f'x {.5/s:.1f}' if s else 'no change' for s in size]
-    alt = f"{attack} on an image of class {name(y.item())}: " + '; '.join(f'at eps {e:.2f} the network says {name(c)} with {p:.0%}' for e, c, p in zip(radii, said, sure)) + '. Below, the changes, magnified.'
+    told = '; '.join(f'at eps {e:.2f} the network says {name(c)} with {p:.0%}' for e, c, p in zip(radii, said, sure))
+    alt = f"{attack} on an image of class {name(y.item())}: {told}. Below, the changes, magnified."
     show_images(torch.cat([adv, change]), titles, cols=len(adv), size=1.3, wrong=[c != y.item() for c in said] + [False]*len(said), alt=alt)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #0b943395
@@ -303,7 +305,7 @@ def _wilson(k, n, z=1.959964):
     half = z*math.sqrt(p*(1 - p)/n + s/(4*n))
     return 100*(p + s/2 - half)/(1 + s), 100*(p + s/2 + half)/(1 + s)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #509dcbb5
+# %% ../../nbs/4_robust/01_attacks.ipynb #7e866b61
 class Stands(dict):
     "{attack: (N,) booleans}, True where the image was still classified right. Compares as a whole, so that pandas can join tables that carry it."
     def __eq__(self, other):
@@ -318,7 +320,8 @@ def _warn_if_training(model):
     "A sentence for whoever evaluates a model in train mode."
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     if on := sum(m.training for m in modules):
-        warnings.warn(f"The model came in train mode ({on} of its {len(modules)} modules): it is evaluated in eval mode and given back in train mode; call model.eval() before.", UserWarning, stacklevel=3)
+        warnings.warn(f"The model came in train mode ({on} of its {len(modules)} modules): it is "
+                      "evaluated in eval mode and given back in train mode; call model.eval() before.", UserWarning, stacklevel=3)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #d607eded
 def robust_accuracy(

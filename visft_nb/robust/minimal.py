@@ -78,7 +78,7 @@ def deepfool(
         if len(todo): out[todo] = _deepfool(model, out[todo], y[todo], steps, overshoot, norm, classes or 10)
     return out
 
-# %% ../../nbs/4_robust/02_minimal.ipynb #0f54eaa4
+# %% ../../nbs/4_robust/02_minimal.ipynb #1d29be7b
 def smallest_changes(
     model,             # images (N, C, H, W) to logits (N, K); returned as it was given
     x,                 # float images (N, C, H, W)
@@ -89,7 +89,8 @@ def smallest_changes(
 )->torch.Tensor:       # (N,) float32
     "Length of each change: 0 where the image was misread as it was, infinite where the attack did not succeed. Raises `InputError` for images of another shape."
     p = lookup(norm, {'l2': 2, 'linf': math.inf, 'l1': 1}, 'norm')
-    if x.shape != adv.shape: raise InputError(f"Images {tuple(x.shape)} and attacked images {tuple(adv.shape)} differ in shape: pass the images that were attacked, in the same order.")
+    if x.shape != adv.shape:
+        raise InputError(f"Images {tuple(x.shape)} and attacked images {tuple(adv.shape)} differ in shape: pass the images that were attacked, in the same order.")
     with lent(model): before, after = (_standing(model, v, y, targeted) for v in (x, adv))
     d = (adv - x).flatten(1).float().norm(p=p, dim=1)
     return torch.where(before, torch.where(after, math.inf, d), 0.)
@@ -177,12 +178,14 @@ def carlini_wagner(
         lost = _standing(model, out, y, targeted)   # x' was fooling when it was found; is it still, in another batch?
     return torch.where(_tall(lost, out), x, out)
 
-# %% ../../nbs/4_robust/02_minimal.ipynb #f497f892
+# %% ../../nbs/4_robust/02_minimal.ipynb #1e31bd7d
 def accuracy_curve(
     lengths,     # (N,) of `smallest_changes`: 0 misread as it was, infinite never fooled
     radii,       # numbers, or a tensor (R,): where the accuracy is wanted
 )->torch.Tensor: # (R,) per cent
-    "Share of the images whose smallest change is longer than each radius: the accuracy that a smallest-change attack leaves there. Raises `InputError` for negative or missing lengths."
+    """Share of the images whose smallest change is longer than each radius: the accuracy that the attack leaves there.
+    Raises `InputError` for negative or missing lengths."""
     d = torch.as_tensor(lengths)
-    if d.ndim != 1 or not len(d) or not (d >= 0).all(): raise InputError(f"lengths of shape {tuple(d.shape)}, expected (N,) with no negative value and no NaN: pass what smallest_changes returns.")
+    if d.ndim != 1 or not len(d) or not (d >= 0).all():
+        raise InputError(f"lengths of shape {tuple(d.shape)}, expected (N,) with no negative value and no NaN: pass what smallest_changes returns.")
     return 100*(d[None, :] > torch.as_tensor(radii, dtype=d.dtype, device=d.device)[:, None]).double().mean(1)
