@@ -3,5 +3,6 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
+    "ensemble": ["apgd", "autoattack", "autoattack_table", "fab", "square"],
     "training": ["AdversarialStep", "adversarial_step"],
 })
