@@ -6,12 +6,11 @@
 __all__ = ['HALVINGS', 'SEARCHES', 'STAGES', 'VERSIONS', 'checkpoints', 'dlr_targeted', 'apgd', 'nearest_on_plane', 'fab',
            'window_share', 'square', 'autoattack', 'autoattack_table']
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #c1f67a62
+# %% ../../nbs/4_robust/03_ensemble.ipynb #8d25b4b3
 import math, time, warnings
 from functools import lru_cache, partial
 
 import torch
-from torch import nn
 
 from ..core import InputError, lookup
 from ..data import draw
@@ -127,9 +126,15 @@ def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75, average=1):
     out[s.rows] = s.best
     return out, fell
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #8b6ceb67
+# %% ../../nbs/4_robust/03_ensemble.ipynb #b7196df4
+def _answers(model, x):
+    "Logits (N, K) on the device of x, without gradient, whatever the model gives them as."
+    with torch.no_grad(): z = torch.as_tensor(model(x), device=x.device).detach()
+    return z.to(torch.promote_types(z.dtype, torch.float32))
+
 def _rows_of(mask): return mask.nonzero()[:, 0] if (~mask).any() else torch.arange(len(mask), device=mask.device)
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #57d0aa48
 def _rounds(model, x, y, targets, restarts, width, run):
     """Give `run(x, y, t, ids, restart)` what stands: restart by restart and, with targets, towards the most likely other classes in turn. Where few stand,
     several targets go into one batch of `width`. `run` returns images and which fell."""
@@ -181,7 +186,7 @@ def _noise(x, norm, generator):
     d = draw(generator, *x.shape, device=x.device, normal=norm != 'linf').to(x.dtype)
     return 2*d - 1 if norm == 'linf' else d
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #a43cff77
+# %% ../../nbs/4_robust/03_ensemble.ipynb #d669124f
 def nearest_on_plane(
     x,    # (N, d) points in [0, 1]
     w,    # (N, d) gradients
@@ -190,14 +195,14 @@ def nearest_on_plane(
 ):        # (N, d)
     "The shortest change that brings the linear function f + w·change to 0 inside the box; where the box does not reach the plane, the way to its nearest corner."
     a, u, need = w.abs(), torch.where(f[:, None] < 0, w, -w).sign(), f.abs()
-    room, speed = torch.where(u > 0, 1 - x, x), a if norm == 'l2' else torch.ones_like(a)
-    tiny, lam = torch.finfo(x.dtype).tiny, torch.zeros_like(need)
+    room, lam = torch.where(u > 0, 1 - x, x), torch.zeros_like(need)
+    speed, tiny = a if norm == 'l2' else torch.ones_like(lam)[:, None], torch.finfo(x.dtype).tiny
     rate = a*speed
     for _ in range(x.shape[1] + 1):
         way = lam[:, None]*speed
-        gap = need - (a*torch.minimum(way, room)).sum(1)
+        gap = need - torch.linalg.vecdot(a, torch.minimum(way, room))
         if (gap <= 4*torch.finfo(x.dtype).eps*need).all(): break
-        lam = (lam + gap.clamp(min=0)/(rate*(way < room)).sum(1).clamp(min=tiny)).clamp(max=1e30)
+        lam = (lam + gap.clamp(min=0)/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)).clamp(max=1e30)
     return u*torch.minimum(lam[:, None]*speed, room)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #9c3cf949
@@ -300,12 +305,7 @@ def window_share(
     "The schedule of Square (Andriushchenko et al. 2020)."
     return p/2**sum(query > h for h in HALVINGS)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #742abdcc
-def _answers(model, x):
-    "Logits (N, K) on the device of x, without gradient, whatever the model gives them as."
-    with torch.no_grad(): z = torch.as_tensor(model(x), device=x.device).detach()
-    return z.to(torch.promote_types(z.dtype, torch.float32))
-
+# %% ../../nbs/4_robust/03_ensemble.ipynb #e88cab26
 def _judge(model, x, y):
     "Margin, and whether the prediction is wrong: (N,) each."
     z = _answers(model, x)
@@ -318,7 +318,7 @@ def _check_answers(model, x, y, eps):
         return z + 0*x.flatten(1).sum(1, keepdim=True) if z.ndim == 2 else z.float().requires_grad_()
     with lent(model): _check(with_gradient, x, y, eps, 'ce', False)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #602f84b0
+# %% ../../nbs/4_robust/03_ensemble.ipynb #ccc036c1
 def _window(side, h, w, r):
     "A window of `side` at a place given by two uniform numbers."
     top, left = int(r[0]*(h - side + 1)), int(r[1]*(w - side + 1))
@@ -332,14 +332,16 @@ class _LinfSearch:
         n, c, h, w = self.x.shape
         return torch.where(draw(self.generator, n, c, 1, w, device=self.x.device) < .5, self.low, self.high)
     def propose(self, best, share):
-        "New images, and which of them differ from `best`."
+        "A function from rows to new images, which rows would differ from `best`, and a name by which the proposal is known again."
         c, h, w = best.shape[1:]
         at = _window(min(max(round((share*h*w)**.5), 1), h, w), h, w, draw(self.generator, 2))
-        up = draw(self.generator, c, 1, 1, device=best.device) < .5
-        trial, new = best.clone(), torch.where(up, self.high[at], self.low[at])
-        moved = (new != best[at]).flatten(1).any(1)
-        trial[at] = new
-        return trial, moved
+        up = draw(self.generator, c, 1, 1) < .5
+        new = torch.where(up.to(best.device), self.high[at], self.low[at])
+        def make(rows):
+            trial = best[rows]
+            trial[at] = new[rows]
+            return trial
+        return make, (new != best[at]).flatten(1).any(1), str((at, up.flatten().tolist()))
     def keep(self, rows): self.x, self.low, self.high = self.x[rows], self.low[rows], self.high[rows]
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #33e4346f
@@ -355,7 +357,7 @@ def _twins(side):
     pair = torch.cat([_bump(side//2, side), -_bump(side - side//2, side)])
     return pair/pair.norm()
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #5979854e
+# %% ../../nbs/4_robust/03_ensemble.ipynb #23b7ed5c
 class _L2Search:
     "Proposals of Square in l2: a grid of bumps at first, then the length of one window is given to another."
     def __init__(self, x, eps, generator):
@@ -373,7 +375,7 @@ class _L2Search:
             for j in range(w % side//2, w - side + 1, side): d[..., i:i + side, j:j + side] = self._pattern(side)*self._signs()
         return self._image(d)
     def propose(self, best, share):
-        "New images, and which of them differ from `best`: all."
+        "As `_LinfSearch.propose`; all differ, and none comes twice."
         c, h, w = best.shape[1:]
         side = min(max(round((share*h*w)**.5), 3) | 1, h, w)
         to, off = (_window(side, h, w, r) for r in draw(self.generator, 2, 2))
@@ -384,40 +386,40 @@ class _L2Search:
         d[off], d[to] = 0, 0
         spare = (self.eps**2 - whole.sum(1, keepdim=True)).clamp(min=0)/c
         d[to] = new*((spare + whole - mass(d)).clamp(min=0)/mass(new).clamp(min=1e-12)).sqrt()
-        return self._image(d), torch.ones(len(best), dtype=torch.bool, device=best.device)
+        return self._image(d).__getitem__, torch.ones(len(best), dtype=torch.bool, device=best.device), None
     def keep(self, rows): self.x, self.rows = self.x[rows], self.rows[rows]
 
 SEARCHES = {'linf': _LinfSearch, 'l2': _L2Search}
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #25c950f6
+# %% ../../nbs/4_robust/03_ensemble.ipynb #d9228e36
 def _search(model, x, y, search, queries, p):
     "Random search: keep what raises the margin, and leave a sample where it falls."
-    out, rows, best = x.clone(), torch.arange(len(x), device=x.device), search.start()
+    out, tried, best = x.clone(), {}, search.start()
     f, fell = _judge(model, best, y)
+    s = _Rows(y=y, rows=torch.arange(len(x), device=x.device), best=best, f=f, fell=fell, changed=torch.zeros_like(y))
     for query in range(queries + 1):
-        if fell.any():
-            out[rows[fell]] = best[fell]
-            stands = ~fell
-            y, best, f, rows = (v[stands] for v in (y, best, f, rows))
-            search.keep(stands)
-            if not len(rows): return out
-        if query < queries: best, f, fell = _query(model, y, best, f, *search.propose(best, window_share(query, p)))
-    out[rows] = best
+        if s.fell.any():
+            out[s.rows[s.fell]] = s.best[s.fell]
+            search.keep(on := ~s.fell); s.keep(on)
+            if not len(s.y): return out
+        if query == queries: break
+        make, moved, name = search.propose(s.best, window_share(query, p))
+        if name in tried: moved &= s.changed >= tried[name]  # otherwise it was refused, and would be again
+        if name: tried[name] = query + 1
+        _ask(model, s, make, _rows_of(moved), query + 1)
+    out[s.rows] = s.best
     return out
 
-def _query(model, y, best, f, trial, moved):
-    "Ask for the images that have moved; the best images, their margins, and which of them fell."
-    asked = moved.nonzero()[:, 0] if (~moved).any() else torch.arange(len(y), device=y.device)
-    fell = torch.zeros_like(moved)
-    if not len(asked): return best, f, fell
-    trial, before = trial[asked], f[asked]
-    margin, down = _judge(model, trial, y[asked])
-    better = (margin > before) | down
-    best[asked] = torch.where(better.view(-1, 1, 1, 1), trial, best[asked])
-    f[asked], fell[asked] = torch.where(better, margin, before), down
-    return best, f, fell
+def _ask(model, s, make, rows, query):
+    "Ask for these rows of a proposal, and take the better images."
+    if not len(rows): return
+    trial = make(rows)
+    margin, down = _judge(model, trial, s.y[rows])
+    if (better := (margin > s.f[rows]) | down).any():
+        won = rows[better]
+        s.best[won], s.f[won], s.fell[won], s.changed[won] = trial[better], margin[better], down[better], query
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #e5475c45
+# %% ../../nbs/4_robust/03_ensemble.ipynb #0cf0f8b9
 def square(
     model,             # images (N, C, H, W) to logits (N, K) as tensor or array; no gradient is needed
     x,                 # float images (N, C, H, W) in [0, 1]
@@ -437,7 +439,7 @@ def square(
     with lent(model), torch.no_grad():
         out, x, y = x.detach().clone(), x.detach(), y.clone()
         down = _judge(model, x, y)[1]
-        rows = (~down).nonzero()[:, 0] if down.any() else torch.arange(len(x), device=x.device)
+        rows = _rows_of(~down)
         if len(rows): out[rows] = _search(model, x[rows], y[rows], search(x[rows], eps, generator), queries, p)
     return out
 
