@@ -6,9 +6,9 @@
 __all__ = ['HALVINGS', 'SEARCHES', 'STAGES', 'VERSIONS', 'checkpoints', 'dlr_targeted', 'apgd', 'nearest_on_plane', 'fab',
            'window_share', 'square', 'autoattack', 'autoattack_table']
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #8d25b4b3
+# %% ../../nbs/4_robust/03_ensemble.ipynb #e87e1a33
 import math, time, warnings
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 
@@ -186,7 +186,7 @@ def _noise(x, norm, generator):
     d = draw(generator, *x.shape, device=x.device, normal=norm != 'linf').to(x.dtype)
     return 2*d - 1 if norm == 'linf' else d
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #d669124f
+# %% ../../nbs/4_robust/03_ensemble.ipynb #0de1e4e9
 def nearest_on_plane(
     x,    # (N, d) points in [0, 1]
     w,    # (N, d) gradients
@@ -201,7 +201,7 @@ def nearest_on_plane(
     for _ in range(x.shape[1] + 1):
         way = lam[:, None]*speed
         gap = need - torch.linalg.vecdot(a, torch.minimum(way, room))
-        if (gap <= 4*torch.finfo(x.dtype).eps*need).all(): break
+        if not (gap > 4*torch.finfo(x.dtype).eps*need).any(): break
         lam = (lam + gap.clamp(min=0)/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)).clamp(max=1e30)
     return u*torch.minimum(lam[:, None]*speed, room)
 
@@ -344,28 +344,28 @@ class _LinfSearch:
         return make, (new != best[at]).flatten(1).any(1), str((at, up.flatten().tolist()))
     def keep(self, rows): self.x, self.low, self.high = self.x[rows], self.low[rows], self.high[rows]
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #33e4346f
+# %% ../../nbs/4_robust/03_ensemble.ipynb #a231e1e0
 def _bump(a, b):
     "A hill on a x b pixels, of length 1: tail sums of 1/k**2 by the distance from the middle."
     tail = (1/torch.arange(1., max(a, b)//2 + 2)**2).flip(0).cumsum(0).flip(0)
     far = torch.maximum((torch.arange(a) - a//2).abs()[:, None], (torch.arange(b) - b//2).abs()[None])
     return tail[far]/tail[far].norm()
 
-@lru_cache
 def _twins(side):
     "A hill above and a hollow below, side x side, of length 1."
     pair = torch.cat([_bump(side//2, side), -_bump(side - side//2, side)])
     return pair/pair.norm()
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #23b7ed5c
+# %% ../../nbs/4_robust/03_ensemble.ipynb #99b4e4ce
 class _L2Search:
     "Proposals of Square in l2: a grid of bumps at first, then the length of one window is given to another."
     def __init__(self, x, eps, generator):
-        self.x, self.eps, self.generator, self.n, self.rows = x, eps, generator, len(x), torch.arange(len(x), device=x.device)
+        self.x, self.eps, self.generator, self.n, self.rows, self.patterns = x, eps, generator, len(x), torch.arange(len(x), device=x.device), {}
     def _signs(self):
         return (2*(draw(self.generator, self.n, self.x.shape[1], 1, 1, device=self.x.device) < .5) - 1)[self.rows]
     def _pattern(self, side):
-        p = _twins(side).to(self.x)
+        p = self.patterns.get(side)
+        if p is None: p = self.patterns[side] = _twins(side).to(self.x)
         return p.T if draw(self.generator, 1).item() < .5 else p
     def _image(self, d): return (self.x + d*(self.eps/_length(d).clamp(min=1e-12))).clamp_(0, 1)
     def start(self):
@@ -460,14 +460,15 @@ def _plan(version, classes, norm):
         if classes < 4 and stage == 'apgd-t' or classes < 3 and stage == 'apgd-dlr': how['loss'] = 'margin'
     return {stage: partial(STAGES[stage], norm=norm, check=False, **how) for stage, how in plan.items()}
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #e9e01d3c
+# %% ../../nbs/4_robust/03_ensemble.ipynb #1d12203b
 def _flags_before(model, x, y, version):
     "What can be noticed before the attack, as sentences."
     flags, (a, b) = [], [_answers(model, x) for _ in range(2)]
     if version != 'rand' and ((a - b).norm(dim=1) > 1e-4*a.norm(dim=1)).any():
         flags.append("the logits of the same image differ from pass to pass: the network draws random numbers, take version='rand'")
     f = _objective('dlr' if a.shape[1] > 2 else 'margin')
-    zero = int((_look(model, x, y, y, f, 1, True)[1].flatten(1).abs().amax(1) == 0).sum())
+    _, g, wrong = _look(model, x, y, y, f, 1, True)
+    zero = int(((g.flatten(1).abs().amax(1) == 0) & ~wrong).sum())  # of a wrong image it may be 0 by the formula
     if zero: flags.append(f"{zero} of {len(x)} gradients are exactly 0: attacks by gradient have nothing to follow, rely on Square and on an attack made for this network")
     return flags
 
