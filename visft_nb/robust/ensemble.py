@@ -460,11 +460,11 @@ def _plan(version, classes, norm):
         if classes < 4 and stage == 'apgd-t' or classes < 3 and stage == 'apgd-dlr': how['loss'] = 'margin'
     return {stage: partial(STAGES[stage], norm=norm, check=False, **how) for stage, how in plan.items()}
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #1d12203b
-def _flags_before(model, x, y, version):
+# %% ../../nbs/4_robust/03_ensemble.ipynb #4d74ace3
+def _flags_before(model, x, y, averaged):
     "What can be noticed before the attack, as sentences."
     flags, (a, b) = [], [_answers(model, x) for _ in range(2)]
-    if version != 'rand' and ((a - b).norm(dim=1) > 1e-4*a.norm(dim=1)).any():
+    if not averaged and ((a - b).norm(dim=1) > 1e-4*a.norm(dim=1)).any():
         flags.append("the logits of the same image differ from pass to pass: the network draws random numbers, take version='rand'")
     f = _objective('dlr' if a.shape[1] > 2 else 'margin')
     _, g, wrong = _look(model, x, y, y, f, 1, True)
@@ -479,7 +479,7 @@ def _flags_after(stands):
     won = stands[names[names.index('square') - 1]].float().mean().item() - stands['square'].float().mean().item()
     return [f"Square, without gradients, lowered the accuracy by {100*won:.1f} points: the gradients may be masked, run it longer and try an attack made for this network"] if won > .002 else []
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #13378734
+# %% ../../nbs/4_robust/03_ensemble.ipynb #0092bd3a
 def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     "Adversarial images; {stage: which stand}; {stage: seconds}; flags."
     if batch_size < 1: raise InputError(f"batch_size={batch_size}: at least one image is needed.")
@@ -487,7 +487,9 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     x, adv, seconds = x.detach(), x.detach().clone(), {}
     with lent(model):
         z = torch.cat([_answers(model, b) for b in x.split(batch_size)])
-        plan, flags = _plan(version, z.shape[1], norm), _flags_before(model, x[:batch_size], y[:batch_size], version)
+        plan = _plan(version, z.shape[1], norm)
+        averaged = any(attack.keywords.get('average', 1) > 1 for attack in plan.values())
+        flags = _flags_before(model, x[:batch_size], y[:batch_size], averaged)
     on = z.argmax(1) == y
     stands = {'clean': on.clone()}
     for stage, attack in plan.items():
