@@ -4,5 +4,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "attacks": ["LOSSES", "NORMS", "explore_eps", "fgsm", "pgd", "random_signs", "robust_accuracy", "show_eps"],
     "minimal": ["accuracy_curve", "carlini_wagner", "deepfool", "smallest_changes"],
+    "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
+    "ensemble": ["apgd", "autoattack", "autoattack_table", "fab", "square"],
     "training": ["AdversarialStep", "adversarial_step"],
 })
