@@ -4,5 +4,6 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
     "ensemble": ["apgd", "autoattack", "autoattack_table", "fab", "square"],
+    "evaluate": ["MaskingReport", "RobustnessReport", "averaged", "images_needed", "masking_report", "paired_difference", "robustness_report", "straight_through"],
     "training": ["AdversarialStep", "adversarial_step"],
 })
