@@ -6,5 +6,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "minimal": ["accuracy_curve", "carlini_wagner", "deepfool", "smallest_changes"],
     "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
     "ensemble": ["apgd", "autoattack", "autoattack_table", "fab", "square"],
+    "evaluate": ["MaskingReport", "RobustnessReport", "averaged", "images_needed", "masking_report", "paired_difference", "robustness_report", "straight_through"],
     "training": ["AdversarialStep", "adversarial_step"],
 })
