@@ -3,5 +3,6 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
+    "smoothing": ["GaussianNoise", "Smoothed", "certified_accuracy", "certified_radius", "certify", "clopper_pearson", "noisy_counts", "smooth_predict"],
     "training": ["AdversarialStep", "adversarial_step"],
 })
