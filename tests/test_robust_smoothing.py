@@ -66,10 +66,10 @@ def test_certificates_equal_art(plane):
     art = pytest.importorskip('art.estimators.certification.randomized_smoothing')
     model, x, side, distance = plane
     theirs = art.PyTorchRandomizedSmoothing(model=model, loss=nn.CrossEntropyLoss(), input_shape=(1, 4, 4), nb_classes=2, clip_values=(0, 1), sample_size=100, scale=.3, alpha=.001)
-    theirs._lower_confidence_bound = lambda k, n: binomtest(int(k), int(n), alternative='greater').proportion_ci(.998, 'exact').low
+    theirs._lower_confidence_bound = lambda k, n: binomtest(int(k), int(n), alternative="greater").proportion_ci(.999, 'exact').low
     some = distance > .1    # on the plane the chosen class is a coin's
     classes, radii = (torch.as_tensor(v) for v in theirs.certify(x[some].numpy(), n=1000))
-    ours, r = certify(model, x[some], .3, n=1000, alpha=.002, generator=gen())
+    ours, r = certify(model, x[some], .3, n=1000, alpha=.001, generator=gen())
     assert torch.equal(ours, classes.long()) and (radii - r).abs().max() < .12 and (radii - r).mean().abs() < .015
 
 
