@@ -1,6 +1,5 @@
 "Beyond the ball: universal changes, patches, corruptions, turns. Against peers and by properties; without side effects; a sentence for bad input."
 import io, math
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from visft_nb.core import InputError
 from visft_nb.data import affine, warp
 from visft_nb.robust import (CORRUPTIONS, Placement, adversarial_patch, corrupt, corruption_errors, fooling_rate, mean_corruption_error,
                              patch_success, spatial_attack, universal)
-from visft_nb.robust.beyond import _disc
+from visft_nb.robust.beyond import _disc, _grid
 
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
@@ -235,7 +234,7 @@ def test_bad_input(bars, call, words):
 def test_on_another_device():
     fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
     with fake.fake_cuda():
-        model, x, y = small_cnn(4, channels=3, width=4), torch.rand(6, 3, 16, 16), torch.zeros(6, dtype=torch.int64)
+        model, x = small_cnn(4, channels=3, width=4), torch.rand(6, 3, 16, 16)
         patch = adversarial_patch(model, x, 1, .5, steps=2, side=8, batch_size=4, check=False)
-        for out in (patch, universal(model, x, .1, steps=2, batch_size=4, check=False), Placement(.4)(x, patch), *(corrupt(x, k, 3) for k in CORRUPTIONS)):
+        for out in (patch, universal(model, x, .1, steps=2, batch_size=4, check=False), Placement(.4)(x, patch), *_grid(20, .1, 3, 3, x)[1:], *(corrupt(x, k, 3) for k in CORRUPTIONS)):
             assert out.device.type == 'cuda'

@@ -215,6 +215,16 @@ def _jpeg(x, quality, generator=None):
 
 _MORE = {'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg, 'brightness': lambda x, by, generator: (x + by).clamp(0, 1)}
 
+# %% ../../nbs/4_robust/09_beyond.ipynb #50c5f2b6
+def _check_plain(model, x, y):
+    "Images, labels and outputs that fit one another; no gradient is asked for."
+    if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x): raise InputError(f"Float images (N, C, H, W) in [0, 1], N at least 1, were expected, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
+    if (~((x >= 0) & (x <= 1))).any(): raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, expected [0, 1]: leave them unnormalised and put the normalisation into the model.")
+    if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),): raise InputError(f"Labels are {_what(y)}, expected int64 of shape ({len(x)},): one class number an image.")
+    with lent(model), torch.no_grad(): z = model(x[:2])
+    if z.ndim != 2 or z.shape[1] < 2: raise InputError(f"The model gives {tuple(z.shape)} for 2 images, expected (2, classes), two classes at least.")
+    if y.min() < 0 or y.max() >= z.shape[1]: raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
+
 # %% ../../nbs/4_robust/09_beyond.ipynb #6dbfe600
 def corruption_errors(
     model,                     # images (N, C, H, W) in [0, 1] to logits; returned as it was given
@@ -275,7 +285,7 @@ def spatial_attack(
                 best[rows] = torch.where(better[:, None, None, None], moved, best[rows])
     return best.clamp_(0, 1)
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #6a011625
+# %% ../../nbs/4_robust/09_beyond.ipynb #cc6f3d12
 def _grid(degrees, translate, angles, shifts, x):
     "Maps (1, 2, 3): None for the identity, then the corners of the grid before its inside."
     h, w = x.shape[-2:]
@@ -284,12 +294,3 @@ def _grid(degrees, translate, angles, shifts, x):
     points = points[points.abs().sum(1).argsort(descending=True, stable=True)].to(x.device)
     maps = affine(points[:, 0]*degrees, points[:, 1:]*translate*torch.tensor([w, h], device=x.device), torch.ones(len(points), device=x.device))
     return [None, *(m[None] for m in maps[:-1])]   # the last point is the identity
-
-def _check_plain(model, x, y):
-    "Images, labels and outputs that fit one another; no gradient is asked for."
-    if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x): raise InputError(f"Float images (N, C, H, W) in [0, 1], N at least 1, were expected, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
-    if (~((x >= 0) & (x <= 1))).any(): raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, expected [0, 1]: leave them unnormalised and put the normalisation into the model.")
-    if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),): raise InputError(f"Labels are {_what(y)}, expected int64 of shape ({len(x)},): one class number an image.")
-    with lent(model), torch.no_grad(): z = model(x[:2])
-    if z.ndim != 2 or z.shape[1] < 2: raise InputError(f"The model gives {tuple(z.shape)} for 2 images, expected (2, classes), two classes at least.")
-    if y.min() < 0 or y.max() >= z.shape[1]: raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
