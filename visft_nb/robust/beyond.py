@@ -44,7 +44,7 @@ def universal(
             delta = delta.detach().add_(g.sign(), alpha=alpha*(1 - t/steps)).clamp_(-eps, eps)
     return delta
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #aa47c163
+# %% ../../nbs/4_robust/09_beyond.ipynb #7c21922c
 def _answers(model, x, batch_size=32, precision='fp32'):
     "The predicted classes (N,)."
     with lent(model), torch.no_grad(), autocast(x.device, precision): return torch.cat([model(b).argmax(1) for b in x.split(batch_size)])
@@ -57,7 +57,8 @@ def fooling_rate(
     precision='auto',    # "bf16", "fp32" or "auto"
 )->float:                # per cent
     "Share of images whose prediction changes."
-    if delta.shape[1:] != x.shape[1:]: raise InputError(f"The change has shape {tuple(delta.shape)} and the images {tuple(x.shape)}: one change fits images of its own size only.")
+    if delta.shape[1:] != x.shape[1:]:
+        raise InputError(f"The change has shape {tuple(delta.shape)} and the images {tuple(x.shape)}: one change fits images of its own size only.")
     return 100*(_answers(model, x, batch_size, precision) != _answers(model, (x + delta).clamp(0, 1), batch_size, precision)).double().mean().item()
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #2ecbfd5d
@@ -146,7 +147,7 @@ def patch_success(
     with torch.no_grad(): hits = [_answers(model, place(x, patch, generator), batch_size, precision) == target for _ in range(tries)]
     return 100*torch.stack(hits).double().mean().item()
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #0dc03f14
+# %% ../../nbs/4_robust/09_beyond.ipynb #b41bf916
 CORRUPTIONS = {k: v for k, v in _BASIC.items() if k != 'rotation'} | {   # five severities each
     'impulse': (.02, .05, .1, .17, .27),        # share of pixels that turn black or white
     'brightness': (.1, .2, .3, .4, .5),         # added
@@ -164,8 +165,10 @@ def corrupt(
     "A common corruption (Hendrycks and Dietterich 2019), with severities for small images. Raises `InputError` for an unknown kind, a severity that is none, and images outside [0, 1]."
     amounts = lookup(kind, CORRUPTIONS, 'corruption')
     if severity not in range(1, 6): raise InputError(f"severity={severity!r}: a whole number from 1 to 5 was expected.")
-    if not x.is_floating_point() or x.ndim != 4: raise InputError(f"corrupt takes float images (N, C, H, W) in [0, 1] and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
-    if (~((x >= 0) & (x <= 1))).any(): raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and corruptions are for [0, 1]: undo the normalisation first.")
+    if not x.is_floating_point() or x.ndim != 4:
+        raise InputError(f"corrupt takes float images (N, C, H, W) in [0, 1] and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
+    if (~((x >= 0) & (x <= 1))).any():
+        raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and corruptions are for [0, 1]: undo the normalisation first.")
     return _basic(x, kind, severity, generator) if kind in _BASIC else _MORE[kind](x, amounts[severity - 1], generator)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #1a94b12d
@@ -215,17 +218,21 @@ def _jpeg(x, quality, generator=None):
 
 _MORE = {'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg, 'brightness': lambda x, by, generator: (x + by).clamp(0, 1)}
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #50c5f2b6
+# %% ../../nbs/4_robust/09_beyond.ipynb #04e35262
 def _check_plain(model, x, y):
     "Images, labels and outputs that fit one another; no gradient is asked for."
-    if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x): raise InputError(f"Float images (N, C, H, W) in [0, 1], N at least 1, were expected, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
-    if (~((x >= 0) & (x <= 1))).any(): raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, expected [0, 1]: leave them unnormalised and put the normalisation into the model.")
-    if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),): raise InputError(f"Labels are {_what(y)}, expected int64 of shape ({len(x)},): one class number an image.")
+    if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x):
+        raise InputError(f"Float images (N, C, H, W) in [0, 1], N at least 1, were expected, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
+    if (~((x >= 0) & (x <= 1))).any():
+        raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, expected [0, 1]: leave them unnormalised and put the normalisation into the model.")
+    if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),):
+        raise InputError(f"Labels are {_what(y)}, expected int64 of shape ({len(x)},): one class number an image.")
     with lent(model), torch.no_grad(): z = model(x[:2])
     if z.ndim != 2 or z.shape[1] < 2: raise InputError(f"The model gives {tuple(z.shape)} for 2 images, expected (2, classes), two classes at least.")
-    if y.min() < 0 or y.max() >= z.shape[1]: raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
+    if y.min() < 0 or y.max() >= z.shape[1]:
+        raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #6dbfe600
+# %% ../../nbs/4_robust/09_beyond.ipynb #04d2dc17
 def corruption_errors(
     model,                     # images (N, C, H, W) in [0, 1] to logits; returned as it was given
     x,                         # float images (N, C, H, W) in [0, 1]
@@ -240,21 +247,24 @@ def corruption_errors(
     _check_plain(model, x, y)
     def error(kind, s): return 100*(_answers(model, corrupt(x, kind, s, torch.Generator().manual_seed(seed)), batch_size) != y).double().mean().item()
     kinds = list(CORRUPTIONS) if kinds is None else list(kinds)
-    return pd.DataFrame([[error(k, s) for s in severities] for k in kinds], index=pd.Index(kinds, name='corruption'), columns=pd.Index(severities, name='severity'))
+    rows = [[error(k, s) for s in severities] for k in kinds]
+    return pd.DataFrame(rows, index=pd.Index(kinds, name='corruption'), columns=pd.Index(severities, name='severity'))
 
 def mean_corruption_error(
     errors,    # DataFrame of `corruption_errors`
     baseline,  # the same for the network to compare with
 ):             # pandas.Series in per cent: CE of each kind, and their 'mean'; below 100 is better than the baseline
     "Mean corruption error (Hendrycks and Dietterich 2019). Raises `InputError` for tables of other rows, and where the baseline makes no error."
-    if not errors.index.equals(baseline.index) or not errors.columns.equals(baseline.columns): raise InputError("The two tables have other corruptions or severities: compute both with the same arguments.")
+    if not errors.index.equals(baseline.index) or not errors.columns.equals(baseline.columns):
+        raise InputError("The two tables have other corruptions or severities: compute both with the same arguments.")
     below = baseline.sum(axis=1)
-    if (below == 0).any(): raise InputError(f"The baseline makes no error under {', '.join(below.index[below == 0])}: nothing can be divided by 0; leave it out, or take more images.")
+    if (below == 0).any():
+        raise InputError(f"The baseline makes no error under {', '.join(below.index[below == 0])}: nothing can be divided by 0; leave it out, or take more images.")
     ce = 100*errors.sum(axis=1)/below
     ce.loc['mean'] = ce.mean()
     return ce
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #37acacae
+# %% ../../nbs/4_robust/09_beyond.ipynb #ee188ab2
 def spatial_attack(
     model,                # images (N, C, H, W) to outputs (N, K); no gradients are asked; returned as it was given
     x,                    # float images (N, C, H, W) in [0, 1]
@@ -269,7 +279,8 @@ def spatial_attack(
 )->torch.Tensor:          # (N, C, H, W): the first transform found that is misclassified, else the one with the largest margin loss
     """Worst of a grid of rotations and translations (Engstrom et al. 2019). An image that is misclassified as it stands comes back unchanged.
     Raises `InputError` for images outside [0, 1], labels that do not fit, and grids without the identity."""
-    if angles % 2 == 0 or shifts % 2 == 0 or min(angles, shifts) < 1: raise InputError(f"angles={angles}, shifts={shifts}: odd numbers are needed, so that the unchanged image is one of the points.")
+    if angles % 2 == 0 or shifts % 2 == 0 or min(angles, shifts) < 1:
+        raise InputError(f"angles={angles}, shifts={shifts}: odd numbers are needed, so that the unchanged image is one of the points.")
     if not 0 <= degrees <= 180 or not 0 <= translate < 1: raise InputError(f"degrees={degrees}, translate={translate}: 0 to 180 degrees and a share of the side from 0 to below 1 were expected.")
     if check: _check_plain(model, x, y)
     grid, best, worst = _grid(degrees, translate, angles, shifts, x), x.clone(), torch.full((len(x),), -math.inf, device=x.device)

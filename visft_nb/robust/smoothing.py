@@ -125,7 +125,7 @@ class GaussianNoise:
         x = x if self.first is None else self.first(x, generator)
         return x + self.sigma*draw(generator, *x.shape, device=x.device, normal=True)
 
-# %% ../../nbs/4_robust/07_smoothing.ipynb #4aa9d4d3
+# %% ../../nbs/4_robust/07_smoothing.ipynb #54185d04
 def certified_accuracy(
     classes,  # (N,) as `certify` gives them
     radii,    # (N,) likewise
@@ -133,7 +133,8 @@ def certified_accuracy(
     at,       # radii at which to read it, l2
 )->list:      # per cent, never rising
     "Share of images that are answered right and certified to at least each radius. Raises `InputError` for lengths that differ."
-    if not len(classes) == len(radii) == len(y): raise InputError(f"{len(classes)} classes, {len(radii)} radii and {len(y)} labels: they must be of the same images.")
+    if not len(classes) == len(radii) == len(y):
+        raise InputError(f"{len(classes)} classes, {len(radii)} radii and {len(y)} labels: they must be of the same images.")
     return [100*((classes == y) & (radii >= r)).double().mean().item() for r in at]
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #91af36a6
