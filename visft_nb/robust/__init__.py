@@ -4,7 +4,6 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "attacks": ["LOSSES", "NORMS", "explore_eps", "fgsm", "pgd", "random_signs", "robust_accuracy", "show_eps"],
     "minimal": ["accuracy_curve", "carlini_wagner", "deepfool", "smallest_changes"],
-    "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
     "ensemble": ["apgd", "autoattack", "autoattack_table", "fab", "square"],
     "evaluate": ["MaskingReport", "RobustnessReport", "averaged", "images_needed", "masking_report", "paired_difference", "robustness_report", "straight_through"],
     "beyond": ["CORRUPTIONS", "Placement", "adversarial_patch", "corrupt", "corruption_errors", "fooling_rate", "mean_corruption_error", "patch_success", "spatial_attack", "universal"],
