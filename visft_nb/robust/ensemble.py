@@ -27,12 +27,13 @@ def checkpoints(
         gap = max(gap - max(int(.03*steps), 1), max(int(.06*steps), 1))
     return out
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #cc0d23cf
+# %% ../../nbs/4_robust/03_ensemble.ipynb #d384f019
 def _unit(v, norm):
     "v divided by its norm, row by row; rows of 0 stay 0. Divided by the largest value first, so that tiny gradients keep their direction."
     v = v/v.flatten(1).abs().amax(1).clamp(min=torch.finfo(v.dtype).tiny).view(-1, 1, 1, 1)
     return v if norm == 'linf' else v/_length(v).clamp(min=1e-12)
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #48bcd6fb
 def _direction(g, norm): return g.sign() if norm == 'linf' else _unit(g, norm)
 
 def _momentum_step(adv, old, g, step, x, eps, norm, first):
@@ -41,7 +42,7 @@ def _momentum_step(adv, old, g, step, x, eps, norm, first):
     z = ball.project_(adv + step*_direction(g, norm), x, eps)
     return z if first else ball.project_(z.mul_(.75).add_(adv, alpha=.5).sub_(old, alpha=.25), x, eps)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #087af181
+# %% ../../nbs/4_robust/03_ensemble.ipynb #493ae23b
 def dlr_targeted(
     z, # logits (N, K), K at least 4
     y, # int64 (N,) true classes
@@ -53,6 +54,7 @@ def dlr_targeted(
     pick = lambda c: z.gather(1, c[:, None])[:, 0]
     return (pick(t) - pick(y))/(top[:, 0] - (top[:, 2] + top[:, 3])/2 + 1e-12)
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #dfea5a68
 def _objective(loss):
     "f(z, y, t) for a key of `LOSSES`, or 'dlr-targeted'."
     if loss == 'dlr-targeted': return dlr_targeted
@@ -72,7 +74,7 @@ def _look(model, x, y, t, f, average, wanted):
     loss, g, z = (v.div_(average) if average > 1 else v for v in total)
     return loss, g, z.argmax(1) != y
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #d5580861
+# %% ../../nbs/4_robust/03_ensemble.ipynb #9b7cfa4b
 class _Rows:
     "Tensors that have one row for each sample."
     def __init__(self, **rows): self.__dict__.update(rows)
@@ -81,6 +83,7 @@ class _Rows:
         "Take the new rows `where` the mask says so."
         for k, v in new.items(): setattr(self, k, torch.where(where.view(-1, *[1]*(v.ndim - 1)), v, getattr(self, k)))
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #5677eb99
 def _drop(s, down, out, fell):
     "Note the fallen rows of s in `out` and `fell`; the mask of those that go on."
     out[s.rows[down]], fell[s.rows[down]] = s.adv[down], True
@@ -88,7 +91,7 @@ def _drop(s, down, out, fell):
     s.keep(on)
     return on
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #e29ec90f
+# %% ../../nbs/4_robust/03_ensemble.ipynb #90bbfc72
 def _compare(s, loss, g):
     "Count the rises, and note the best points."
     if not hasattr(s, 'loss'):
@@ -99,6 +102,7 @@ def _compare(s, loss, g):
         s.put(loss > s.best_loss, best=s.adv, best_g=g, best_loss=loss)
     s.loss = loss
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #11e83524
 def _halve(s, g, most):
     "At a checkpoint: halve the step where one of the two conditions holds, and go back to the best point there. Returns points and gradients to go on from."
     halve = (s.ups <= most) | (~s.halved & (s.best_loss <= s.check_loss))
@@ -126,12 +130,13 @@ def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75, average=1):
     out[s.rows] = s.best
     return out, fell
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #b7196df4
+# %% ../../nbs/4_robust/03_ensemble.ipynb #1524e981
 def _answers(model, x):
     "Logits (N, K) on the device of x, without gradient, whatever the model gives them as."
     with torch.no_grad(): z = torch.as_tensor(model(x), device=x.device).detach()
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #402aaa32
 def _rows_of(mask): return mask.nonzero()[:, 0] if (~mask).any() else torch.arange(len(mask), device=mask.device)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #57d0aa48
@@ -153,7 +158,7 @@ def _rounds(model, x, y, targets, restarts, width, run):
             if fell.any(): out[ids[fell]], stands[ids[fell]] = adv[fell], False
     return out
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #7050d9c1
+# %% ../../nbs/4_robust/03_ensemble.ipynb #40a730bb
 def apgd(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1]
@@ -181,6 +186,7 @@ def apgd(
         return _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho, average)
     with lent(model): return _rounds(model, x.detach(), y, targets if loss == 'dlr-targeted' else 0, restarts, batch_size or len(x), run)
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #d27e3d5c
 def _noise(x, norm, generator):
     "Random numbers like x whose direction is uniform in the norm."
     d = draw(generator, *x.shape, device=x.device, normal=norm != 'linf').to(x.dtype)
@@ -305,12 +311,13 @@ def window_share(
     "The schedule of Square (Andriushchenko et al. 2020)."
     return p/2**sum(query > h for h in HALVINGS)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #e88cab26
+# %% ../../nbs/4_robust/03_ensemble.ipynb #e521b8d5
 def _judge(model, x, y):
     "Margin, and whether the prediction is wrong: (N,) each."
     z = _answers(model, x)
     return margin_loss(z, y), z.argmax(1) != y
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #c614171a
 def _check_answers(model, x, y, eps):
     "`_check` for a model that needs to have no gradient."
     def with_gradient(x):
@@ -318,12 +325,13 @@ def _check_answers(model, x, y, eps):
         return z + 0*x.flatten(1).sum(1, keepdim=True) if z.ndim == 2 else z.float().requires_grad_()
     with lent(model): _check(with_gradient, x, y, eps, 'ce', False)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #ccc036c1
+# %% ../../nbs/4_robust/03_ensemble.ipynb #9c72c3f9
 def _window(side, h, w, r):
     "A window of `side` at a place given by two uniform numbers."
     top, left = int(r[0]*(h - side + 1)), int(r[1]*(w - side + 1))
     return ..., slice(top, top + side), slice(left, left + side)
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #c1a18971
 class _LinfSearch:
     "Proposals of Square in l-inf: stripes at first, then windows of one sign in each channel."
     def __init__(self, x, eps, generator):
@@ -344,13 +352,14 @@ class _LinfSearch:
         return make, (new != best[at]).flatten(1).any(1), str((at, up.flatten().tolist()))
     def keep(self, rows): self.x, self.low, self.high = self.x[rows], self.low[rows], self.high[rows]
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #a231e1e0
+# %% ../../nbs/4_robust/03_ensemble.ipynb #c44a0178
 def _bump(a, b):
     "A hill on a x b pixels, of length 1: tail sums of 1/k**2 by the distance from the middle."
     tail = (1/torch.arange(1., max(a, b)//2 + 2)**2).flip(0).cumsum(0).flip(0)
     far = torch.maximum((torch.arange(a) - a//2).abs()[:, None], (torch.arange(b) - b//2).abs()[None])
     return tail[far]/tail[far].norm()
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #4e2b4873
 def _twins(side):
     "A hill above and a hollow below, side x side, of length 1."
     pair = torch.cat([_bump(side//2, side), -_bump(side - side//2, side)])
@@ -391,7 +400,7 @@ class _L2Search:
 
 SEARCHES = {'linf': _LinfSearch, 'l2': _L2Search}
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #d9228e36
+# %% ../../nbs/4_robust/03_ensemble.ipynb #ab382bdf
 def _search(model, x, y, search, queries, p):
     "Random search: keep what raises the margin, and leave a sample where it falls."
     out, tried, best = x.clone(), {}, search.start()
@@ -410,6 +419,7 @@ def _search(model, x, y, search, queries, p):
     out[s.rows] = s.best
     return out
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #8aa3dd84
 def _ask(model, s, make, rows, query):
     "Ask for these rows of a proposal, and take the better images."
     if not len(rows): return
@@ -443,7 +453,7 @@ def square(
         if len(rows): out[rows] = _search(model, x[rows], y[rows], search(x[rows], eps, generator), queries, p)
     return out
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #0158bffe
+# %% ../../nbs/4_robust/03_ensemble.ipynb #7c74dbb8
 STAGES = {'apgd-ce': apgd, 'apgd-dlr': partial(apgd, loss='dlr'), 'apgd-t': partial(apgd, loss='dlr-targeted'), 'fab': partial(fab, targets=0), 'fab-t': fab, 'square': square}
 VERSIONS = {
     'standard': {'apgd-ce': {}, 'apgd-t': {}, 'fab-t': {}, 'square': {}},
@@ -451,6 +461,7 @@ VERSIONS = {
     'rand': {'apgd-ce': {'average': 20}, 'apgd-dlr': {'average': 20}},   # for networks that draw random numbers
 }
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #6894ff91
 def _plan(version, classes, norm):
     "{stage: attack}; where there are too few classes for DLR, the margin takes its place."
     lookup(norm, NORMS, 'norm')
@@ -460,7 +471,7 @@ def _plan(version, classes, norm):
         if classes < 4 and stage == 'apgd-t' or classes < 3 and stage == 'apgd-dlr': how['loss'] = 'margin'
     return {stage: partial(STAGES[stage], norm=norm, check=False, **how) for stage, how in plan.items()}
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #4d74ace3
+# %% ../../nbs/4_robust/03_ensemble.ipynb #ceeaaa8a
 def _flags_before(model, x, y, averaged):
     "What can be noticed before the attack, as sentences."
     flags, (a, b) = [], [_answers(model, x) for _ in range(2)]
@@ -472,6 +483,7 @@ def _flags_before(model, x, y, averaged):
     if zero: flags.append(f"{zero} of {len(x)} gradients are exactly 0: attacks by gradient have nothing to follow, rely on Square and on an attack made for this network")
     return flags
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #7cf3e2d4
 def _flags_after(stands):
     "Did Square find what the others have missed? stands: {stage: (N,) booleans}."
     names = list(stands)
@@ -504,7 +516,7 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     for flag in flags: warnings.warn(f"AutoAttack: {flag}.", stacklevel=3)
     return adv, stands, seconds, flags
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #7d512651
+# %% ../../nbs/4_robust/03_ensemble.ipynb #af5ec54e
 def autoattack(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1]
@@ -520,6 +532,7 @@ def autoattack(
     Raises what `pgd` raises; with fewer than four classes the margin takes the place of the targeted DLR."""
     return _ensemble(model, x, y, eps, norm, version, batch_size, generator, check)[0]
 
+# %% ../../nbs/4_robust/03_ensemble.ipynb #9a09b139
 def autoattack_table(
     model, x, y, eps:float, norm:str='linf', version='standard', batch_size:int=250, generator=None, check:bool=True, # as `autoattack`
 ):  # pandas.DataFrame: attack, accuracy, low, high (per cent, 95 %), seconds; the first row is clean. attrs: adv (images), stands ({stage: (N,) booleans}), flags (sentences)
