@@ -3,5 +3,5 @@ import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
-    "training": ["AdversarialStep", "adversarial_step"],
+    "training": ["AdversarialStep", "AdversarialTrainer", "adversarial_step", "mart_loss", "trades_loss"],
 })
