@@ -71,7 +71,7 @@ STARTS = {
     'near': lambda x, ball, eps: x + 1e-3*draw(None, *x.shape, device=x.device, normal=True),
 }
 
-# %% ../../nbs/4_robust/05_training.ipynb #3a0a2609
+# %% ../../nbs/4_robust/05_training.ipynb #1462d670
 class AdversarialStep(nn.Module):
     "loss(model, batch) for `fit`: cross-entropy on images that PGD has made out of the batch. Other methods change `attack` or `value`."
     def __init__(self, eps, alpha=None, steps=7, norm='linf', warmup=0, loss='ce', clean=0., start='random', mode='eval'):
@@ -115,7 +115,9 @@ class AdversarialStep(nn.Module):
         return self.value(model, x, self.images(model, x, y), y)
 
     @property
-    def gradients(self): return self.steps + 1 + (self.clean > 0) # forward and backward passes of a batch
+    def gradients(self):
+        "Forward and backward passes of a batch."
+        return self.steps + 1 + (self.clean > 0)
 
 # %% ../../nbs/4_robust/05_training.ipynb #9045175b
 def _check_step(eps, alpha, steps, warmup, clean=0.):
@@ -154,7 +156,7 @@ class NoisyStep(AdversarialStep):
         noisy = (x + self.noise*NORMS[self.norm].random(x, eps)).clamp(0, 1)
         return ascend(lambda adv: LOSSES[self.loss](model(adv), y), noisy.clone(), noisy, math.inf, alpha, 1, self.norm)
 
-# %% ../../nbs/4_robust/05_training.ipynb #0a588410
+# %% ../../nbs/4_robust/05_training.ipynb #a21c58d3
 class FreeStep(AdversarialStep):
     "Free adversarial training (Shafahi et al. 2019): the backward pass of the loss moves a change that is kept, too. For l-inf, in one process; the batches come from `Replayed`."
     def __init__(self, eps, shape, replays=4, alpha=None, norm='linf', **kwargs):
@@ -179,9 +181,16 @@ class FreeStep(AdversarialStep):
         return self.value(model, x, adv, y)
 
     @property
-    def gradients(self): return 1 # of a step; a batch has `replays` of these
+    def gradients(self):
+        "Forward and backward passes of a step; a batch has `replays` steps."
+        return 1 + (self.clean > 0)
 
-# %% ../../nbs/4_robust/05_training.ipynb #fb2b2b74
+# %% ../../nbs/4_robust/05_training.ipynb #eb6f884d
+def _check_batches(batches):
+    "Refuse images that are in no batches yet."
+    if hasattr(batches, 'floats') or torch.is_tensor(batches) or not hasattr(batches, '__len__'):
+        raise InputError(f"A {type(batches).__name__} came to be trained on: give Batches(data, batch_size=128), a DataLoader, or a list of batches (x, y).")
+
 class Replayed:
     "Batches, each `times` times in a row. What `fit` needs to go on in the middle of an epoch is handed through."
     def __init__(self,
@@ -189,7 +198,7 @@ class Replayed:
         times:int, # how often each is taken
         seed:int=0,# decides the order of a DataLoader
     ):
-        if hasattr(batches, 'floats') or torch.is_tensor(batches): raise InputError(f"{type(batches).__name__} came to be replayed, images that are in no batches yet: wrap them, Batches(data, batch_size=128).")
+        _check_batches(batches)
         self.batches, self.times, self.seed, self.epoch = batches, times, seed, 0
 
     def __len__(self): return self.times*len(self.batches)
@@ -223,7 +232,7 @@ def _check_pair(z, z_adv, y, beta):
     if z.ndim != 2 or z.shape != z_adv.shape or len(y) != len(z):
         raise InputError(f"Logits of shape {tuple(z.shape)} and {tuple(z_adv.shape)} came with {len(y)} labels: expected (N, K) twice, and N labels.")
 
-# %% ../../nbs/4_robust/05_training.ipynb #b73b57c8
+# %% ../../nbs/4_robust/05_training.ipynb #208a4bba
 class TradesStep(AdversarialStep):
     "loss(model, batch) for `fit`: TRADES (Zhang et al. 2019). The attack maximises the divergence from the prediction on the image, beginning next to it."
     def __init__(self, eps, alpha=None, steps=10, beta=6., start='near', **kwargs):
@@ -236,12 +245,16 @@ class TradesStep(AdversarialStep):
         with torch.no_grad(): z = model(x)
         return ascend(lambda adv: _kl(z, model(adv)), STARTS[self.start](x, NORMS[self.norm], eps), x, eps, alpha, self.steps, self.norm)
 
-    def value(self, model, x, adv, y): return trades_loss(model(x), model(adv), y, self.beta)
+    def value(self, model, x, adv, y):
+        "`trades_loss` of the batch."
+        return trades_loss(model(x), model(adv), y, self.beta)
 
     @property
-    def gradients(self): return self.steps + 2
+    def gradients(self):
+        "Forward and backward passes of a batch: the loss looks at the images and at the adversarial ones."
+        return self.steps + 2
 
-# %% ../../nbs/4_robust/05_training.ipynb #b4d9d3df
+# %% ../../nbs/4_robust/05_training.ipynb #e55b58db
 def mart_loss(
     z,             # (N, K) logits of the images
     z_adv,         # (N, K) logits of the adversarial images
@@ -263,12 +276,16 @@ class MartStep(AdversarialStep):
         _check_beta(beta)
         self.beta = beta
 
-    def value(self, model, x, adv, y): return mart_loss(model(x), model(adv), y, self.beta)
+    def value(self, model, x, adv, y):
+        "`mart_loss` of the batch."
+        return mart_loss(model(x), model(adv), y, self.beta)
 
     @property
-    def gradients(self): return self.steps + 2
+    def gradients(self):
+        "Forward and backward passes of a batch: the loss looks at the images and at the adversarial ones."
+        return self.steps + 2
 
-# %% ../../nbs/4_robust/05_training.ipynb #86042bd1
+# %% ../../nbs/4_robust/05_training.ipynb #38a41356
 class PerturbedStep(nn.Module):
     "loss(model, batch) for `fit`: adversarial weight perturbation (Wu et al. 2020) around another step. Matrices and kernels are moved, biases and batch norm are not."
     def __init__(self,
@@ -293,7 +310,9 @@ class PerturbedStep(nn.Module):
         return self.step.value(partial(functional_call, model, weights), x, adv, y)
 
     @property
-    def gradients(self): return 2*self.step.gradients - self.step.steps
+    def gradients(self):
+        "Forward and backward passes of a batch: the loss is differentiated twice."
+        return 2*self.step.gradients - self.step.steps
 
 # %% ../../nbs/4_robust/05_training.ipynb #693a5c1f
 METHODS = {
@@ -328,7 +347,7 @@ def stands(
         return dict(zip(('robust', 'clean'), (100*right/len(x)).tolist()))
     return measure
 
-# %% ../../nbs/4_robust/05_training.ipynb #8ab15c5f
+# %% ../../nbs/4_robust/05_training.ipynb #e82ba687
 @dataclass
 class AdversarialTrainer:
     """Adversarial training by the name of the method: `AdversarialTrainer('trades', eps=.3).fit(model, batches, validation=…)`.
@@ -381,6 +400,7 @@ class AdversarialTrainer:
     ):                   # `History`; with validation each epoch has 'robust' and 'clean', and the weights of the best are put back
         "Train. Raises `InputError` for images outside [0, 1], a model that returns probabilities, labels out of range, and a loss that is no number."
         if self.early_stop is not None and validation is None: raise InputError("early_stop needs validation: give Images that are not trained on, to see when robustness falls.")
+        _check_batches(batches)
         loss = self.loss_for(batches)
         if isinstance(loss, FreeStep): batches = Replayed(batches, loss.steps, self.seed)
         valid = validation if validation is None or callable(validation) and not hasattr(validation, 'floats') else stands(validation, self.eps, self.norm, self.valid_steps, self.seed)
