@@ -7,7 +7,7 @@ __all__ = ['STARTS', 'METHODS', 'ascend', 'kept_buffers', 'attacked', 'Adversari
            'FreeStep', 'Replayed', 'trades_loss', 'TradesStep', 'mart_loss', 'MartStep', 'PerturbedStep', 'stands',
            'AdversarialTrainer']
 
-# %% ../../nbs/4_robust/05_training.ipynb #228fd07f
+# %% ../../nbs/4_robust/05_training.ipynb #cc86488f
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.func import functional_call
 
@@ -71,13 +72,26 @@ STARTS = {
     'near': lambda x, ball, eps: x + 1e-3*draw(None, *x.shape, device=x.device, normal=True),
 }
 
-# %% ../../nbs/4_robust/05_training.ipynb #1462d670
+# %% ../../nbs/4_robust/05_training.ipynb #7e006cd4
+def _check_step(eps, alpha, steps, warmup, clean=0.):
+    "Refuse numbers that make no attack."
+    if not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
+        raise InputError(f"eps={eps!r}: adversarial training needs a radius above 0, for images in [0, 1]; for none, train with fit's own loss.")
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise InputError(f"alpha={alpha!r}: the step of the attack must be above 0; None takes what suits eps and steps.")
+    if not isinstance(steps, int) or steps < 1: raise InputError(f"steps={steps!r}: the attack takes a whole number of steps, at least 1.")
+    if not isinstance(warmup, (int, float)) or not 0 <= warmup < math.inf:
+        raise InputError(f"warmup={warmup!r}: the radius grows over a number of steps of at least 0.")
+    if not 0 <= clean < 1: raise InputError(f"clean={clean!r}: the share of unchanged images in the loss lies in [0, 1).")
+
+# %% ../../nbs/4_robust/05_training.ipynb #462f7ea3
 class AdversarialStep(nn.Module):
     "loss(model, batch) for `fit`: cross-entropy on images that PGD has made out of the batch. Other methods change `attack` or `value`."
     def __init__(self, eps, alpha=None, steps=7, norm='linf', warmup=0, loss='ce', clean=0., start='random', mode='eval'):
         super().__init__()
         _check_step(eps, alpha, steps, warmup, clean)
-        for value, among, kind in ((norm, NORMS, 'norm'), (loss, LOSSES, 'loss'), (start, STARTS, 'start'), (mode, ['eval', 'train'], 'mode')): lookup(value, among, kind)
+        for kind, name, among in (('norm', norm, NORMS), ('loss', loss, LOSSES), ('start', start, STARTS), ('mode', mode, ['eval', 'train'])):
+            lookup(name, among, kind)
         self.eps, self.alpha, self.steps, self.norm = eps, 2.5*eps/steps if alpha is None else alpha, steps, norm
         self.warmup, self.loss, self.clean, self.start, self.mode, self.looked = warmup, loss, clean, start, mode, False
         if warmup: self.register_buffer('seen', torch.zeros((), dtype=torch.long))
@@ -88,45 +102,43 @@ class AdversarialStep(nn.Module):
         self.seen += 1
         return min(1., int(self.seen)/self.warmup)
 
-    def attack(self, model, x, y, eps, alpha):
-        "Images of the ball of radius eps with a large loss."
-        start = STARTS[self.start](x, NORMS[self.norm], eps)
-        return ascend(lambda adv: LOSSES[self.loss](model(adv), y), start, x, eps, alpha, self.steps, self.norm)
+# %% ../../nbs/4_robust/05_training.ipynb #91ec4550
+@patch
+def attack(self:AdversarialStep, model, x, y, eps, alpha):
+    "Images of the ball of radius eps with a large loss."
+    start = STARTS[self.start](x, NORMS[self.norm], eps)
+    return ascend(lambda adv: LOSSES[self.loss](model(adv), y), start, x, eps, alpha, self.steps, self.norm)
 
-    def look(self, model, x, y):
-        "Raise `InputError` for what no attack can work with, in the first batch."
-        if not self.looked: _check(model, x, y, self.eps, self.loss, False)
-        self.looked = True
+@patch
+def look(self:AdversarialStep, model, x, y):
+    "Raise `InputError` for what no attack can work with, in the first batch."
+    if not self.looked: _check(model, x, y, self.eps, self.loss, False)
+    self.looked = True
 
-    def images(self, model, x, y):
-        "`attack` at the radius in force."
-        self.look(model, x, y)
-        share = self.share()
-        with attacked(model, self.mode): return self.attack(model, x, y, share*self.eps, share*self.alpha)
+@patch
+def images(self:AdversarialStep, model, x, y):
+    "`attack` at the radius in force."
+    self.look(model, x, y)
+    share = self.share()
+    with attacked(model, self.mode): return self.attack(model, x, y, share*self.eps, share*self.alpha)
 
-    def value(self, model, x, adv, y):
-        "The loss that the weights are moved by."
-        loss = F.cross_entropy(model(adv).float(), y)
-        return loss if not self.clean else (1 - self.clean)*loss + self.clean*F.cross_entropy(model(x).float(), y)
+# %% ../../nbs/4_robust/05_training.ipynb #64fd4211
+@patch
+def value(self:AdversarialStep, model, x, adv, y):
+    "The loss that the weights are moved by."
+    loss = F.cross_entropy(model(adv).float(), y)
+    return loss if not self.clean else (1 - self.clean)*loss + self.clean*F.cross_entropy(model(x).float(), y)
 
-    def forward(self, model, batch):
-        "The loss on a batch (x, y) of images in [0, 1]."
-        x, y, *_ = batch
-        return self.value(model, x, self.images(model, x, y), y)
+@patch
+def forward(self:AdversarialStep, model, batch):
+    "The loss on a batch (x, y) of images in [0, 1]."
+    x, y, *_ = batch
+    return self.value(model, x, self.images(model, x, y), y)
 
-    @property
-    def gradients(self):
-        "Forward and backward passes of a batch."
-        return self.steps + 1 + (self.clean > 0)
-
-# %% ../../nbs/4_robust/05_training.ipynb #9045175b
-def _check_step(eps, alpha, steps, warmup, clean=0.):
-    "Refuse numbers that make no attack."
-    if not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
-        raise InputError(f"eps={eps!r}: adversarial training needs a radius above 0, for images in [0, 1]; for none, train with fit's own loss.")
-    if alpha is not None and not 0 < alpha < math.inf: raise InputError(f"alpha={alpha!r}: the step of the attack must be above 0; None takes what suits eps and steps.")
-    if not isinstance(steps, int) or steps < 1: raise InputError(f"steps={steps!r}: the attack takes a whole number of steps, at least 1.")
-    if not isinstance(warmup, (int, float)) or not 0 <= warmup < math.inf or not 0 <= clean < 1: raise InputError(f"warmup={warmup!r}, clean={clean!r}: warmup must be at least 0, clean in [0, 1).")
+@patch(as_prop=True)
+def gradients(self:AdversarialStep):
+    "Forward and backward passes of a batch."
+    return self.steps + 1 + (self.clean > 0)
 
 # %% ../../nbs/4_robust/05_training.ipynb #68d82dff
 def adversarial_step(
@@ -156,9 +168,10 @@ class NoisyStep(AdversarialStep):
         noisy = (x + self.noise*NORMS[self.norm].random(x, eps)).clamp(0, 1)
         return ascend(lambda adv: LOSSES[self.loss](model(adv), y), noisy.clone(), noisy, math.inf, alpha, 1, self.norm)
 
-# %% ../../nbs/4_robust/05_training.ipynb #a21c58d3
+# %% ../../nbs/4_robust/05_training.ipynb #f5d4f8ea
 class FreeStep(AdversarialStep):
-    "Free adversarial training (Shafahi et al. 2019): the backward pass of the loss moves a change that is kept, too. For l-inf, in one process; the batches come from `Replayed`."
+    """Free adversarial training (Shafahi et al. 2019): the backward pass of the loss moves a change that is kept, too.
+    For l-inf, in one process; the batches come from `Replayed`."""
     def __init__(self, eps, shape, replays=4, alpha=None, norm='linf', **kwargs):
         super().__init__(eps, eps if alpha is None else alpha, replays, norm, **kwargs)
         if norm != 'linf': raise InputError(f"norm={norm!r}: Free keeps its change in the l-inf ball; take the method 'pgd' for other norms.")
@@ -208,7 +221,7 @@ class Replayed:
         for i, batch in enumerate(batches_from(self.batches, self.epoch, k//self.times, self.seed)):
             for _ in range(self.times - (k % self.times if i == 0 else 0)): yield batch
 
-# %% ../../nbs/4_robust/05_training.ipynb #d14d350b
+# %% ../../nbs/4_robust/05_training.ipynb #20dd9c23
 def _kl(z, z_adv):
     "KL(p || q) of each sample, from the logits of p and q."
     return F.kl_div(F.log_softmax(z_adv.float(), 1), F.log_softmax(z.float(), 1), log_target=True, reduction='none').sum(1)
@@ -224,7 +237,8 @@ def trades_loss(
     return F.cross_entropy(z.float(), y) + beta*_kl(z, z_adv).mean()
 
 def _check_beta(beta):
-    if not isinstance(beta, (int, float)) or not 0 <= beta < math.inf: raise InputError(f"beta={beta!r}: the weight of the robust part must be a number of at least 0.")
+    if not isinstance(beta, (int, float)) or not 0 <= beta < math.inf:
+        raise InputError(f"beta={beta!r}: the weight of the robust part must be a number of at least 0.")
 
 def _check_pair(z, z_adv, y, beta):
     "Refuse logits, classes and weights that do not belong together."
@@ -285,15 +299,17 @@ class MartStep(AdversarialStep):
         "Forward and backward passes of a batch: the loss looks at the images and at the adversarial ones."
         return self.steps + 2
 
-# %% ../../nbs/4_robust/05_training.ipynb #38a41356
+# %% ../../nbs/4_robust/05_training.ipynb #901c8851
 class PerturbedStep(nn.Module):
-    "loss(model, batch) for `fit`: adversarial weight perturbation (Wu et al. 2020) around another step. Matrices and kernels are moved, biases and batch norm are not."
+    """loss(model, batch) for `fit`: adversarial weight perturbation (Wu et al. 2020) around another step.
+    Matrices and kernels are moved, biases and batch norm are not."""
     def __init__(self,
         step,             # an `AdversarialStep` or kin: what is attacked how, and its loss
         gamma:float=.01,  # length of the change of a layer, as a share of its weights
     ):
         super().__init__()
-        if not isinstance(gamma, (int, float)) or not 0 < gamma < 1: raise InputError(f"awp={gamma!r}: the weights are moved by a share of their length above 0 and below 1, mostly 0.005 to 0.01.")
+        if not isinstance(gamma, (int, float)) or not 0 < gamma < 1:
+            raise InputError(f"awp={gamma!r}: the weights are moved by a share of their length above 0 and below 1, mostly 0.005 to 0.01.")
         self.step, self.gamma = step, gamma
 
     def moved(self, model, value):
@@ -347,7 +363,22 @@ def stands(
         return dict(zip(('robust', 'clean'), (100*right/len(x)).tolist()))
     return measure
 
-# %% ../../nbs/4_robust/05_training.ipynb #e82ba687
+# %% ../../nbs/4_robust/05_training.ipynb #33dd49f5
+def _check_trainer(t):
+    "Refuse numbers that the method has no use for, and those that make no attack."
+    _, defaults = lookup(t.method, METHODS, 'method of adversarial training')
+    if t.steps not in (None, 1) and defaults.get('steps', defaults.get('replays', 1)) == 1:
+        raise InputError(f"steps={t.steps}: the method {t.method!r} takes one step; take 'pgd' for more.")
+    for name in ('beta', 'noise'):
+        with_it = ', '.join(m for m, (_, d) in METHODS.items() if name in d)
+        if getattr(t, name) is not None and name not in defaults:
+            raise InputError(f"{name}={getattr(t, name)}: the method {t.method!r} has no such number; leave it out, or take {with_it}.")
+    if t.awp is not None and t.method == 'free':
+        raise InputError("awp needs an attack apart from the training step, and Free has none: take the method 'pgd', 'trades' or 'mart'.")
+    _check_step(t.eps, t.alpha, 1, t.warmup)
+    t.loss_for([(torch.zeros(1, 1, 1, 1), None)])   # raises for numbers that make no attack
+
+# %% ../../nbs/4_robust/05_training.ipynb #83d5e8ad
 @dataclass
 class AdversarialTrainer:
     """Adversarial training by the name of the method: `AdversarialTrainer('trades', eps=.3).fit(model, batches, validation=…)`.
@@ -368,29 +399,7 @@ class AdversarialTrainer:
     valid_steps:int=10       # of the PGD that judges an epoch
     seed:int=0               # decides everything random
 
-    def __post_init__(self):
-        _, defaults = lookup(self.method, METHODS, 'method of adversarial training')
-        if self.steps is not None and not {'steps', 'replays'} & set(defaults) or (self.steps or 1) != 1 and defaults.get('steps') == 1:
-            raise InputError(f"steps={self.steps}: the method {self.method!r} takes one step; take 'pgd' for more.")
-        for name in ('beta', 'noise'):
-            if getattr(self, name) is not None and name not in defaults: raise InputError(f"{name}={getattr(self, name)}: the method {self.method!r} has none; {[m for m, (_, d) in METHODS.items() if name in d]} have.")
-        if self.awp is not None and self.method == 'free': raise InputError("awp needs an attack apart from the training step, and Free has none: take the method 'pgd', 'trades' or 'mart'.")
-        _check_step(self.eps, self.alpha, 1, self.warmup)
-        self.loss_for([(torch.zeros(1, 1, 1, 1), None)])   # raises for numbers that make no attack
-
-    def loss_for(self,
-        batches,  # what is trained on; decides the length of the warm-up, and for 'free' the shape of the change
-    ):            # nn.Module, loss(model, batch), for `fit`
-        "The method as a loss."
-        make, defaults = METHODS[self.method]
-        how = defaults | {k: v for k, v in dict(beta=self.beta, noise=self.noise).items() if v is not None}
-        if self.steps is not None: how['replays' if 'replays' in how else 'steps'] = self.steps
-        how['alpha'] = how['alpha']*self.eps if self.alpha is None and 'alpha' in how else self.alpha
-        if make is FreeStep:
-            with kept_rng(): how['shape'] = next(iter(batches))[0].shape
-        step = make(self.eps, norm=self.norm, warmup=math.ceil(self.warmup*len(batches)*how.get('replays', 1)), mode=self.mode, **how)
-        share = .01 if self.awp is None and self.method == 'awp' else self.awp
-        return step if share is None else PerturbedStep(step, share)
+    def __post_init__(self): _check_trainer(self)
 
     def fit(self,
         model,           # nn.Module, images (N, C, H, W) to logits (N, K); trained in place
@@ -399,9 +408,27 @@ class AdversarialTrainer:
         **kwargs,        # for `fit`: optimizer, schedule, precision, checkpoint, callbacks, trackers, bar, …
     ):                   # `History`; with validation each epoch has 'robust' and 'clean', and the weights of the best are put back
         "Train. Raises `InputError` for images outside [0, 1], a model that returns probabilities, labels out of range, and a loss that is no number."
-        if self.early_stop is not None and validation is None: raise InputError("early_stop needs validation: give Images that are not trained on, to see when robustness falls.")
+        if self.early_stop is not None and validation is None:
+            raise InputError("early_stop needs validation: give Images that are not trained on, to see when robustness falls.")
         _check_batches(batches)
         loss = self.loss_for(batches)
         if isinstance(loss, FreeStep): batches = Replayed(batches, loss.steps, self.seed)
-        valid = validation if validation is None or callable(validation) and not hasattr(validation, 'floats') else stands(validation, self.eps, self.norm, self.valid_steps, self.seed)
+        judged = validation is None or callable(validation) and not hasattr(validation, 'floats')
+        valid = validation if judged else stands(validation, self.eps, self.norm, self.valid_steps, self.seed)
         return fit(model, batches, valid, loss=loss, patience=self.early_stop, **dict(epochs=self.epochs, lr=self.lr, seed=self.seed) | kwargs)
+
+# %% ../../nbs/4_robust/05_training.ipynb #4b6434eb
+@patch
+def loss_for(self:AdversarialTrainer,
+    batches,  # what is trained on; decides the length of the warm-up, and for 'free' the shape of the change
+):            # nn.Module, loss(model, batch), for `fit`
+    "The method as a loss."
+    make, defaults = METHODS[self.method]
+    how = defaults | {k: v for k, v in dict(beta=self.beta, noise=self.noise).items() if v is not None}
+    if self.steps is not None: how |= {k: self.steps for k in ('steps', 'replays') if k in how}
+    how['alpha'] = how['alpha']*self.eps if self.alpha is None and 'alpha' in how else self.alpha
+    if make is FreeStep:
+        with kept_rng(): how['shape'] = next(iter(batches))[0].shape
+    step = make(self.eps, norm=self.norm, warmup=math.ceil(self.warmup*len(batches)*how.get('replays', 1)), mode=self.mode, **how)
+    share = .01 if self.awp is None and self.method == 'awp' else self.awp
+    return step if share is None else PerturbedStep(step, share)
