@@ -9,4 +9,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "beyond": ["CORRUPTIONS", "Placement", "adversarial_patch", "corrupt", "corruption_errors", "fooling_rate", "mean_corruption_error", "patch_success", "spatial_attack", "universal"],
     "smoothing": ["GaussianNoise", "Smoothed", "certified_accuracy", "certified_radius", "certify", "clopper_pearson", "noisy_counts", "smooth_predict"],
     "training": ["AdversarialStep", "adversarial_step"],
+    "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
+    "training": ["AdversarialStep", "AdversarialTrainer", "adversarial_step", "mart_loss", "trades_loss"],
 })
