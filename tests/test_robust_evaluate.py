@@ -308,7 +308,7 @@ def test_bad_input(setup, name, tmp_path):
 
 def test_on_another_device():
     fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    from visft_nb.robust.evaluate import _triptych, _vanishing
+    from visft_nb.robust.evaluate import _vanishing
     with fake.fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
         assert all(v.device.type == 'cuda' for v in _vanishing(model, x, y, 4))

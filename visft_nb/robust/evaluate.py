@@ -6,7 +6,7 @@
 __all__ = ['images_needed', 'paired_difference', 'averaged', 'MaskingReport', 'masking_report', 'straight_through',
            'RobustnessReport', 'robustness_report']
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #25d70d2b
+# %% ../../nbs/4_robust/04_evaluate.ipynb #49ae796a
 import html, json, math, platform, time, warnings
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,6 @@ from itertools import combinations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError, lookup
@@ -52,7 +51,7 @@ def images_needed(
         raise InputError(f"differ={differ}: accuracies of {100*p:g} and {100*q:g} % differ on {100*delta:.3g} to {100*most:.3g} % of the images.")
     return math.ceil((za*math.sqrt(d) + zb*math.sqrt(max(d - delta**2, 0)))**2/delta**2)
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #67a80e18
+# %% ../../nbs/4_robust/04_evaluate.ipynb #de6dbfc4
 def paired_difference(
     first,               # (N,) booleans: which images stand in the one case
     second,              # (N,) booleans: in the other, the same images
@@ -61,7 +60,8 @@ def paired_difference(
     "Difference of two accuracies measured on the same images, with its interval (Bonett and Price 2012). Raises `InputError` for other shapes."
     first, second = torch.as_tensor(first), torch.as_tensor(second)
     if first.dtype != torch.bool or second.dtype != torch.bool or first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise InputError(f"paired_difference got {first.dtype} {tuple(first.shape)} and {second.dtype} {tuple(second.shape)}, expected two (N,) of booleans, one for each image.")
+        raise InputError(f"paired_difference got {first.dtype} {tuple(first.shape)} and {second.dtype} {tuple(second.shape)}, "
+                         "expected two (N,) of booleans, one for each image.")
     b, c, n = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
     middle, pb, pc = (b - c)/(n + 2), (b + 1)/(n + 2), (c + 1)/(n + 2)
     half = _z((1 + level)/2)*math.sqrt((pb + pc - (pb - pc)**2)/(n + 2))
@@ -76,12 +76,13 @@ def _row(check, measured, expected, verdict): return dict(check=check, measured=
 
 def _percent(stands): return f'{100*stands.double().mean().item():.1f} %'
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #07a45f7c
+# %% ../../nbs/4_robust/04_evaluate.ipynb #28a5420a
 class _Bench:
     "A network, its images, and who stands against what. `target` is what is attacked and judged: the network, or its mean over draws."
-    def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5, queries=1000, substitute=None, samples=8, tolerance=5., level=.99, batch_size=250, seed=0, gradients=True):
-        self.model, self.x, self.y, self.eps, self.norm, self.steps, self.restarts, self.queries = model, x, y, float(eps), norm, steps, restarts, queries
-        self.substitute, self.samples, self.tolerance, self.level, self.batch_size = substitute, samples, tolerance, level, batch_size
+    def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5, queries=1000, substitute=None, samples=8,
+                 tolerance=5., level=.99, batch_size=250, seed=0, gradients=True):
+        self.model, self.x, self.y, self.eps, self.norm, self.substitute, self.samples = model, x, y, float(eps), norm, substitute, samples
+        self.steps, self.restarts, self.queries, self.tolerance, self.level, self.batch_size = steps, restarts, queries, tolerance, level, batch_size
         self.generator, self.stands, self.gradients = torch.Generator().manual_seed(seed), {}, gradients
         self.classes, self.change = _two_answers(model, x[:32])
         self.random = self.change > 1e-3
@@ -104,7 +105,8 @@ class _Bench:
     def square(self, name, among=None, eps=None):
         "The black-box attack, with `queries` questions an image."
         if name in self.stands: return self.stands[name]
-        return self.run(name, partial(square, eps=self.eps if eps is None else eps, norm=self.norm, queries=self.queries, generator=self.generator, check=False), among)
+        eps = self.eps if eps is None else eps
+        return self.run(name, partial(square, eps=eps, norm=self.norm, queries=self.queries, generator=self.generator, check=False), among)
     def excess(self, strong, weak):
         "Accuracy under what should be the stronger attack minus that under the weaker, with its interval."
         return paired_difference(strong, weak, self.level)
@@ -161,7 +163,7 @@ def _check_unbounded(b):
     _, low, high = b.excess(stands, torch.zeros_like(stands))
     return _row('unbounded eps', _percent(stands), f'0 %, at most {most:.3g} % (one class throughout)', _judge(low, high, max(b.tolerance, most)))
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #d8195349
+# %% ../../nbs/4_robust/04_evaluate.ipynb #4f686b97
 def _vanishing(model, x, y, batch_size):
     "(N,) booleans: exactly zero; and (N,): no entry above 1e-12, or not finite; of the gradient of cross-entropy."
     largest = []
@@ -177,22 +179,25 @@ def _check_gradients(b):
     "The gradient of cross-entropy does not vanish."
     zero, tiny = (v & b.clean for v in _vanishing(b.model, b.x, b.y, b.batch_size))
     _, low, high = b.excess(tiny, torch.zeros_like(tiny))
-    return _row('vanishing gradient', f'exactly 0: {_percent(zero)}, below 1e-12: {_percent(tiny)}', f'at most {b.tolerance:g} % of the images', _judge(low, high, b.tolerance))
+    said = f'exactly 0: {_percent(zero)}, below 1e-12: {_percent(tiny)}'
+    return _row('vanishing gradient', said, f'at most {b.tolerance:g} % of the images', _judge(low, high, b.tolerance))
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #b325da0c
+# %% ../../nbs/4_robust/04_evaluate.ipynb #67e1902f
 def _check_loss(b):
     "A loss that does not saturate finds little more than cross-entropy."
     base, losses = b.pgd('PGD'), ['margin', 'dlr'][:1 + (b.classes > 2)]
     left = [b.pgd(f'PGD, {l}', among=base, loss=l) for l in losses]
-    return _row('another loss', ', '.join(f'{l}: {_percent(s)}' for l, s in zip(['ce', *losses], [base, *left])), f'at most {b.tolerance:g} points below ce', b.judge(base, torch.stack(left).all(0)))
+    said = ', '.join(f'{l}: {_percent(s)}' for l, s in zip(['ce', *losses], [base, *left]))
+    return _row('another loss', said, f'at most {b.tolerance:g} points below ce', b.judge(base, torch.stack(left).all(0)))
 
 def _check_starts(b):
     "Random starts matter little."
     stands = [b.pgd('PGD')]
     for i in range(2, b.restarts + 1): stands.append(b.pgd(f'PGD, start {i}', among=stands[-1]))
-    return _row('more starts', f'1: {_percent(stands[0])}, {len(stands)}: {_percent(stands[-1])}', f'at most {b.tolerance:g} points below the first', b.judge(stands[0], stands[-1]))
+    said = f'1: {_percent(stands[0])}, {len(stands)}: {_percent(stands[-1])}'
+    return _row('more starts', said, f'at most {b.tolerance:g} points below the first', b.judge(stands[0], stands[-1]))
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #d9e640ca
+# %% ../../nbs/4_robust/04_evaluate.ipynb #d09fc829
 def _white(b):
     "Who stands against every white-box attack of the bench at this radius."
     fine = [s for k, s in b.stands.items() if k == 'clean' or k.startswith('PGD')]
@@ -207,11 +212,12 @@ def _check_black(b):
 def _check_transfer(b):
     "Nor do images made for another network."
     white = _white(b)
-    def attack(model, x, y): return pgd(b.substitute, x, y, b.eps, steps=b.steps, norm=b.norm, loss='margin', generator=b.generator, drop=False, check=False)
+    def attack(model, x, y):
+        return pgd(b.substitute, x, y, b.eps, steps=b.steps, norm=b.norm, loss='margin', generator=b.generator, drop=False, check=False)
     carried = b.run('transfer', attack, among=white)
     return _row('transfer', f'white-box: {_percent(white)}, with transfer: {_percent(carried)}', f'at most {b.tolerance:g} points below', b.judge(white, carried))
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #8c189e8a
+# %% ../../nbs/4_robust/04_evaluate.ipynb #0385a34d
 def _check_random(b):
     "Equal questions get equal answers; else an attack on the mean finds little more than one on single draws."
     if not b.random: return [_row('equal answers', f'logits change by {b.change:.1g} of their spread', 'none: the network is no game of chance', 'ok')]
@@ -219,7 +225,8 @@ def _check_random(b):
     base = b.pgd('PGD') if b.gradients else None
     if base is None: return [said]
     single = b.run('single draws', lambda m, x, y: pgd(b.model, x, y, b.eps, steps=b.steps, norm=b.norm, generator=b.generator, check=False))
-    return [said, _row('averaging', f'single draws: {_percent(single)}, mean of {b.samples}: {_percent(base)}', f'at most {b.tolerance:g} points below', b.judge(single, base))]
+    found = f'single draws: {_percent(single)}, mean of {b.samples}: {_percent(base)}'
+    return [said, _row('averaging', found, f'at most {b.tolerance:g} points below', b.judge(single, base))]
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #58b2a40c
 class _Answers(nn.Module):
@@ -272,9 +279,9 @@ def _sentence(rows, b, strongest):
     if open_: return f"Undecided: with {n} images {len(open_)} of {ran} checks could go either way ({', '.join(open_)}); take more images, and {left}." + blind
     return f"No sign of masked gradients in {ran} checks; {left}, which is an upper bound." + blind
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #13bae264
-_NOT_RUN = {'vanishing gradient': 'the network gives no gradient', 'more steps': 'the network gives no gradient', 'another loss': 'the network gives no gradient', 'more starts': 'the network gives no gradient',
-            'black box': 'Square is all there is', 'transfer': 'no substitute= was given'}
+# %% ../../nbs/4_robust/04_evaluate.ipynb #38b34287
+_NOT_RUN = dict.fromkeys(('more steps', 'vanishing gradient', 'another loss', 'more starts'), 'the network gives no gradient')
+_NOT_RUN |= {'black box': 'Square is all there is', 'transfer': 'no substitute= was given'}
 
 def _all_checks(b):
     "The rows of the table, in the order in which they build on one another."
@@ -288,7 +295,7 @@ def _all_checks(b):
     why = _NOT_RUN | ({'black box': f'Square knows no {b.norm}'} if b.norm not in SEARCHES else {})
     return rows + [_row(k, why[k], '', 'not run') for k in _NOT_RUN if k not in there]
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #75406696
+# %% ../../nbs/4_robust/04_evaluate.ipynb #b64eda68
 def masking_report(
     model,                # images (N, C, H, W) in [0, 1] to logits (N, K); normalisation inside; returned as it was given
     x,                    # float images (N, C, H, W) in [0, 1], on the model's device; a hundred or more, or much stays undecided
@@ -305,18 +312,21 @@ def masking_report(
     batch_size:int=250,   # images at once
     seed:int=0,           # of all starts and draws; torch's own generators come back as they were
 )->MaskingReport:
-    """Does this network only hide its gradients? Checks after Athalye et al. (2018) and Carlini et al. (2019), each with what was measured, what was expected and a verdict.
+    """Does this network only hide its gradients? Checks after Athalye et al. (2018) and Carlini et al. (2019), each with a verdict.
     Raises `InputError` for what cannot be attacked; a model without gradients gets the black-box checks."""
-    return _report(model, x, y, eps, norm, steps=steps, restarts=restarts, queries=queries, substitute=substitute, samples=samples, tolerance=tolerance, level=level, batch_size=batch_size, seed=seed)[0]
+    return _report(model, x, y, eps, norm, steps=steps, restarts=restarts, queries=queries, substitute=substitute, samples=samples,
+                   tolerance=tolerance, level=level, batch_size=batch_size, seed=seed)[0]
 
 def _report(model, x, y, eps, norm, **how):
     "The report and the bench it was made on."
-    if how['steps'] < 4 or how['restarts'] < 2 or how['queries'] < 1: raise InputError(f"steps={how['steps']}, restarts={how['restarts']}, queries={how['queries']}: the checks compare settings and need at least 4, 2 and 1.")
+    if how['steps'] < 4 or how['restarts'] < 2 or how['queries'] < 1:
+        raise InputError(f"steps={how['steps']}, restarts={how['restarts']}, queries={how['queries']}: the checks compare settings and need at least 4, 2 and 1.")
     model, gradients = _examined(model, x, y, eps, norm)
     if not gradients and norm not in SEARCHES: raise InputError(f"The model gives no gradient and Square knows no norm {norm!r}: take norm='linf' or 'l2'.")
     with kept_rng(how['seed']):
         b = _Bench(model, x, y, eps, norm, **how, gradients=gradients)
-        if not b.clean.any(): raise InputError(f"None of the {len(x)} images is classified right, so there is nothing to attack: do images, labels and normalisation belong to this model?")
+        if not b.clean.any():
+            raise InputError(f"None of the {len(x)} images is classified right, so there is nothing to attack: do images, labels and normalisation belong to this model?")
         return _concluded(b), b
 
 def _concluded(b):
@@ -336,16 +346,15 @@ def straight_through(
         return x + (out - x).detach()
     return through
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #ba9ab61d
+# %% ../../nbs/4_robust/04_evaluate.ipynb #bd8022d0
 def _attacked(model, x, y, attack, among, batch_size, keep):
     "Who of `among` stands, and (index, image) of the first `keep` that fell."
     out, fallen = torch.zeros_like(among), []
     if not among.any(): return out, fallen
     for i in among.nonzero()[:, 0].split(batch_size):
-        seen = []
-        def caught(*args): seen.append(attack(*args)); return seen[0]
-        out[i] = _survivors(model, x[i], y[i], caught, torch.ones_like(y[i], dtype=torch.bool), len(i))
-        for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist(): fallen.append((int(i[j]), seen[0][j].cpu()))
+        adv = attack(model, x[i], y[i])
+        out[i] = _survivors(model, x[i], y[i], lambda *_, adv=adv: adv, torch.ones_like(y[i], dtype=torch.bool), len(i))
+        for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist(): fallen.append((int(i[j]), adv[j].cpu()))
     return out, fallen
 
 def _said(model, x, classes):
@@ -365,25 +374,36 @@ def _triptych(x, adv, low=84):
     if len(row) not in (1, 3): row = row[:3] if len(row) > 3 else row[:1]
     return (255*row.clamp(0, 1)).round().byte(), largest
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #173a7ab9
-def _example(e): return (f'<figure style="width:auto">{_embedded(e["picture"], e["alt"], "PNG")}<figcaption>image {e["index"]}, a {html.escape(e["label"])}: said {html.escape(e["before"][0])} ({e["before"][1]:.2f}), '
-                         f'then <b>{html.escape(e["after"][0])}</b> ({e["after"][1]:.2f}); change at most {e["largest"]:.3g}, drawn {.5/max(e["largest"], 1e-12):.2g} times as large</figcaption></figure>')
+# %% ../../nbs/4_robust/04_evaluate.ipynb #e46b3ae2
+def _example(e):
+    "One image that fell, with what was said of it before and after."
+    label, (before, p), (after, q) = html.escape(e['label']), e['before'], e['after']
+    said = f"image {e['index']}, a {label}: said {html.escape(before)} ({p:.2f}), then <b>{html.escape(after)}</b> ({q:.2f}); "
+    said += f"change at most {e['largest']:.3g}, drawn {.5/max(e['largest'], 1e-12):.2g} times as large"
+    return f'<figure style="width:auto">{_embedded(e["picture"], e["alt"], "PNG")}<figcaption>{said}</figcaption></figure>'
 
 def _page(r, examples):
     "The report as HTML."
     said, rows = html.escape, r['attacks']
     worst, limits = rows[-1], f"{r['threat']['norm']}, eps {r['threat']['eps']:.4g}"
-    sheets = ''.join(f'<h3>{said(name)}</h3><div class="sheet">{"".join(map(_example, shown))}</div>' for name, shown in examples.items() if shown) or '<p>No image fell.</p>'
-    table = _table([(a['attack'], f"{a['accuracy']:.1f}", f"{a['low']:.1f} to {a['high']:.1f}", a['standing']) for a in rows], ('attack', 'accuracy (%)', '95 % interval', 'images standing'))
-    classes = _table([(c['class'], c['images'], *(('-' if v is None else f'{v:.1f}') for v in (c['clean'], c['robust']))) for c in r['classes']], ('class', 'images', 'clean (%)', 'robust (%)'))
-    masking = f'<p class="{"warn" if r["masking"]["failed"] or r["masking"]["undecided"] else ""}"><b>{said(r["masking"]["verdict"])}</b></p>' + _table([list(c.values()) for c in r['masking']['checks']], ('check', 'measured', 'expected', 'verdict'))
+    sheets = ''.join(f'<h3>{said(name)}</h3><div class="sheet">{"".join(map(_example, fell))}</div>' for name, fell in examples.items() if fell) or '<p>No image fell.</p>'
+    shown = [(a['attack'], f"{a['accuracy']:.1f}", f"{a['low']:.1f} to {a['high']:.1f}", a['standing']) for a in rows]
+    table = _table(shown, ('attack', 'accuracy (%)', '95 % interval', 'images standing'))
+    share = lambda v: '-' if v is None else f'{v:.1f}'
+    classes = _table([(c['class'], c['images'], share(c['clean']), share(c['robust'])) for c in r['classes']], ('class', 'images', 'clean (%)', 'robust (%)'))
+    kind = 'warn' if r['masking']['failed'] or r['masking']['undecided'] else ''
+    masking = f'<p class="{kind}"><b>{said(r["masking"]["verdict"])}</b></p>'
+    masking += _table([list(c.values()) for c in r['masking']['checks']], ('check', 'measured', 'expected', 'verdict'))
     facts = _table([(k, json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for k, v in (r['settings'] | r['machine']).items()], ('what', 'value'))
     parts = [f'<h1>Robustness of {said(r["name"])}</h1>',
-             f'<p class="big"><b>{worst["accuracy"]:.1f} %</b> of {r["images"]} images withstand every attack tried (95 % interval {worst["low"]:.1f} to {worst["high"]:.1f}); {rows[0]["accuracy"]:.1f} % are right unattacked</p>',
+             f'<p class="big"><b>{worst["accuracy"]:.1f} %</b> of {r["images"]} images withstand every attack tried '
+             f'(95 % interval {worst["low"]:.1f} to {worst["high"]:.1f}); {rows[0]["accuracy"]:.1f} % are right unattacked</p>',
              f'<p>Radius: {said(limits)}. This is an upper bound: a stronger attack can only lower it.</p>',
-             '<h2>Threat model</h2>', _table([(k, str(v)) for k, v in r['threat'].items()], ('what', 'value')), '<h2>Attacks</h2>', table, '<h2>Is it believable?</h2>', masking,
+             '<h2>Threat model</h2>', _table([(k, str(v)) for k, v in r['threat'].items()], ('what', 'value')),
+             '<h2>Attacks</h2>', table, '<h2>Is it believable?</h2>', masking,
              '<h2>Classes</h2>', classes, '<h2>Images that fell</h2><p>Image, change, adversarial image.</p>', sheets, '<h2>Settings</h2>', facts]
-    return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Robustness of {said(r["name"])}</title><style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Robustness of {said(r["name"])}</title><style>{_STYLE}</style>'
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #aa370ab2
 def _defaults(gradients, eps, norm, steps, restarts, queries, generator, drop):
@@ -405,7 +425,7 @@ def _by_class(y, clean, robust, classes):
     share = lambda s, c: 100*s[y == c].double().mean().item() if (y == c).any() else None
     return [{'class': name, 'images': int((y == c).sum()), 'clean': share(clean, c), 'robust': share(robust, c)} for c, name in enumerate(classes)]
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #ad57f8e5
+# %% ../../nbs/4_robust/04_evaluate.ipynb #118f21b6
 @dataclass
 class RobustnessReport:
     "What `robustness_report` found and wrote."
@@ -414,9 +434,11 @@ class RobustnessReport:
     masking: MaskingReport   # the checks
     stands: dict = field(repr=False, default_factory=dict)    # {attack: (N,) booleans}
     examples: dict = field(repr=False, default_factory=dict)  # {attack: [what is known of an image that fell]}
-    def _repr_html_(self): return f'<p><b>{html.escape(self.masking.verdict)}</b></p>' + _table([(a['attack'], a['accuracy'], a['low'], a['high']) for a in self.records['attacks']], ('attack', 'accuracy', 'low', 'high'))
+    def _repr_html_(self):
+        rows = [(a['attack'], a['accuracy'], a['low'], a['high']) for a in self.records['attacks']]
+        return f'<p><b>{html.escape(self.masking.verdict)}</b></p>' + _table(rows, ('attack', 'accuracy', 'low', 'high'))
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #2f8e0651
+# %% ../../nbs/4_robust/04_evaluate.ipynb #1801d82a
 def robustness_report(
     model,                # images (N, C, H, W) in [0, 1] to logits (N, K); normalisation inside; returned as it was given
     x,                    # float images (N, C, H, W) in [0, 1], on the model's device
@@ -431,15 +453,19 @@ def robustness_report(
     steps:int=40, restarts:int=5, queries:int=1000, substitute=None, samples:int=8, tolerance:float=5., level:float=.99, # as for `masking_report`
     batch_size:int=250, seed:int=0,
 )->RobustnessReport:
-    """Attack a network, check whether the result can be believed, and write it up in one HTML file and records.json. A random network is attacked and judged as the mean over `samples` draws.
-    Raises `InputError` before anything is attacked; nothing half-written is left."""
+    """Attack a network, check whether the result can be believed, and write it up in one HTML file and records.json.
+    A random network is attacked and judged as the mean over `samples` draws. Raises `InputError` before anything is attacked; nothing half-written is left."""
     start, place = time.perf_counter(), Path(out or Path('_runs')/'robust'/datetime.now().strftime('%Y%m%d-%H%M%S'))
-    if place.exists() and (not place.is_dir() or any(place.iterdir())): raise InputError(f"{place} exists and is not empty: choose another folder with out=, nothing is overwritten.")
-    if attacks is not None and (not isinstance(attacks, dict) or not attacks): raise InputError("attacks is a dict {name: attack(model, x, y)} with at least one entry, or None for the usual ones.")
-    how = dict(steps=steps, restarts=restarts, queries=queries, substitute=substitute, samples=samples, tolerance=tolerance, level=level, batch_size=batch_size, seed=seed)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise InputError(f"{place} exists and is not empty: choose another folder with out=, nothing is overwritten.")
+    if attacks is not None and (not isinstance(attacks, dict) or not attacks):
+        raise InputError("attacks is a dict {name: attack(model, x, y)} with at least one entry, or None for the usual ones.")
+    how = dict(steps=steps, restarts=restarts, queries=queries, substitute=substitute, samples=samples, tolerance=tolerance, level=level,
+               batch_size=batch_size, seed=seed)
     masking, b = _report(model, x, y, eps, norm, **how)
     classes = tuple(map(str, range(b.classes) if classes is None else classes))
-    if len(classes) != b.classes: raise InputError(f"{len(classes)} names of classes were given, and the model has {b.classes} outputs: one name for each, in their order.")
+    if len(classes) != b.classes:
+        raise InputError(f"{len(classes)} names of classes were given, and the model has {b.classes} outputs: one name for each, in their order.")
     attacks = attacks or _defaults(b.gradients, eps, norm, steps, restarts, queries, b.generator, not b.random)
     with kept_rng(seed): stands, examples = _all_attacked(b, attacks, classes, pictures)
     stands['all of these'] = torch.stack(list(stands.values())).all(0)
@@ -450,7 +476,7 @@ def robustness_report(
         (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
     return RobustnessReport(place, r, masking, {k: s.cpu() for k, s in stands.items()}, examples)
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #895ea968
+# %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970
 def _all_attacked(b, attacks, classes, pictures):
     "Who stands against each attack, and examples of those that fell."
     stands, examples = {'clean': b.clean}, {}
@@ -466,10 +492,14 @@ def _all_attacked(b, attacks, classes, pictures):
 
 def _records(b, masking, stands, classes, name, attacks, how, start):
     "Everything in the report that is no picture."
-    threat = {'norm': b.norm, 'eps': b.eps, 'eps in 255ths': round(255*b.eps, 3), 'images': 'in [0, 1], changed images too', 'aim': 'any wrong class',
+    threat = {'norm': b.norm, 'eps': b.eps, 'eps in 255ths': round(255*b.eps, 3), 'images': 'in [0, 1], changed images too',
+              'aim': 'any wrong class',
               'the attacker knows': 'the network and its weights' if b.gradients else "the network's answers alone"}
-    told = {k: v for k, v in how.items() if k != 'substitute'} | dict(substitute=type(how['substitute']).__name__ if how['substitute'] is not None else None, attacks=list(attacks),
-            judged=f'the mean over {b.samples} draws, for the network is random' if b.random else 'the network itself')
-    machine = dict(made=datetime.now().isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1), device=b.x.device.type, python=platform.python_version(), **{p: version(p) for p in ('torch', 'visft_nb')})
-    return dict(name=name, images=len(b.y), shape=list(b.x.shape[1:]), threat=threat, attacks=_accuracies(stands), classes=_by_class(b.y, b.clean, stands['with the attacks of the checks'], classes),
-                masking=dict(verdict=masking.verdict, failed=masking.failed, undecided=masking.undecided, checks=masking.table.to_dict('records')), settings=told, machine=machine)
+    other = how['substitute']
+    told = how | dict(substitute=None if other is None else type(other).__name__, attacks=list(attacks),
+                      judged=f'the mean over {b.samples} draws, for the network is random' if b.random else 'the network itself')
+    machine = dict(made=datetime.now().isoformat(timespec='seconds'), seconds=round(time.perf_counter() - start, 1), device=b.x.device.type,
+                   python=platform.python_version(), **{p: version(p) for p in ('torch', 'visft_nb')})
+    checks = dict(verdict=masking.verdict, failed=masking.failed, undecided=masking.undecided, checks=masking.table.to_dict('records'))
+    return dict(name=name, images=len(b.y), shape=list(b.x.shape[1:]), threat=threat, attacks=_accuracies(stands),
+                classes=_by_class(b.y, b.clean, list(stands.values())[-1], classes), masking=checks, settings=told, machine=machine)
