@@ -8,7 +8,5 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "evaluate": ["MaskingReport", "RobustnessReport", "averaged", "images_needed", "masking_report", "paired_difference", "robustness_report", "straight_through"],
     "beyond": ["CORRUPTIONS", "Placement", "adversarial_patch", "corrupt", "corruption_errors", "fooling_rate", "mean_corruption_error", "patch_success", "spatial_attack", "universal"],
     "smoothing": ["GaussianNoise", "Smoothed", "certified_accuracy", "certified_radius", "certify", "clopper_pearson", "noisy_counts", "smooth_predict"],
-    "training": ["AdversarialStep", "adversarial_step"],
-    "attacks": ["LOSSES", "NORMS", "fgsm", "pgd", "robust_accuracy"],
     "training": ["AdversarialStep", "AdversarialTrainer", "adversarial_step", "mart_loss", "trades_loss"],
 })
