@@ -24,7 +24,7 @@ from ..data import draw, seeded
 from .attacks import LOSSES, NORMS, _check, lent, pgd
 from ..train import batches_from, eval_mode, fit, kept_rng
 
-# %% ../../nbs/4_robust/05_training.ipynb #f2fd0621
+# %% ../../nbs/4_robust/05_training.ipynb #976b6ef0
 def ascend(
     gain,        # images (N, C, H, W) -> (N,): what shall grow
     start,       # (N, C, H, W) where to begin; overwritten
@@ -35,8 +35,7 @@ def ascend(
     norm:str='linf', # a key of `NORMS`
 )->torch.Tensor: # (N, C, H, W) in the ball and in [0, 1]
     "Projected gradient ascent: all steps with all samples, the gradient for the image alone."
-    ball = NORMS[norm]
-    adv = ball.project_(start, x, eps)
+    ball, adv = NORMS[norm], start
     for _ in range(steps):
         g, = torch.autograd.grad(gain(adv.requires_grad_()).sum(), adv)
         adv = ball.project_(adv.detach().add_(ball.direction_(g), alpha=alpha), x, eps)
@@ -65,11 +64,12 @@ def attacked(
         for m, training in modes: m.training = training
         yield
 
-# %% ../../nbs/4_robust/05_training.ipynb #4a0877ca
+# %% ../../nbs/4_robust/05_training.ipynb #047ab888
 STARTS = {
     'zero': lambda x, ball, eps: x.clone(),
-    'random': lambda x, ball, eps: x + ball.random(x, eps),
-    'near': lambda x, ball, eps: x + 1e-3*draw(None, *x.shape, device=x.device, normal=True),
+    'random': lambda x, ball, eps: ball.project_(x + ball.random(x, eps), x, eps),
+    'uncut': lambda x, ball, eps: x + ball.random(x, eps),
+    'near': lambda x, ball, eps: ball.project_(x + 1e-3*draw(None, *x.shape, device=x.device, normal=True), x, eps),
 }
 
 # %% ../../nbs/4_robust/05_training.ipynb #7e006cd4
