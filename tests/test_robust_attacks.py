@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from nets import Disturbed, learned_bars
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.robust import explore_eps, fgsm, pgd, random_signs, robust_accuracy, show_eps
@@ -17,14 +18,7 @@ from visft_nb.robust.attacks import L1, LOSSES, NORMS, Stands, _soften, dlr_loss
 @pytest.fixture(scope='module')
 def setup():
     "A network that has learned a little, so that some samples stand and some fall."
-    torch.manual_seed(0)
-    x, y = torch.rand(48, 1, 16, 16), torch.arange(48) % 4
-    for i in range(4): x[y == i, :, 4*i:4*i + 4] *= .25
-    model = small_cnn(4, width=4)
-    opt = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(40):
-        opt.zero_grad(); nn.functional.cross_entropy(model(x), y).backward(); opt.step()
-    return model.eval(), x, y
+    return learned_bars(48, 40)
 
 
 def art_classifier(model, x):
@@ -206,20 +200,11 @@ def test_eps_0_changes_nothing(setup):
     assert table.accuracy[0] == table.accuracy[1] == 100*(predictions(model, x) == y).double().mean().item()
 
 
-class Dropped(nn.Module):
-    "Batch norm, dropout, a frozen layer: everything that an attack can disturb."
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(.5), nn.Flatten(), nn.Linear(4*14*14, 4))
-        self.net[0].weight.requires_grad_(False)
-    def forward(self, x): return self.net(x)
-
-
 @pytest.mark.parametrize('attack', [partial(fgsm, eps=.1), partial(pgd, eps=.1, restarts=2), partial(pgd, eps=1., norm='l2', drop=False)])
 def test_the_model_comes_back_as_it_was(setup, attack):
     _, x, y = setup
     x0, y0 = x.clone(), y.clone()
-    model = Dropped().train()
+    model = Disturbed(4).train()
     model.net[1].eval()
     nn.functional.cross_entropy(model(x), y).backward()
     modes = [m.training for m in model.modules()]
@@ -237,7 +222,7 @@ def test_the_model_comes_back_as_it_was(setup, attack):
 
 
 def test_the_model_comes_back_after_an_error_too(setup):
-    model = Dropped().train()
+    model = Disturbed(4).train()
     with pytest.raises(ZeroDivisionError):
         with lent(model): raise ZeroDivisionError
     assert model.training and model.net[5].weight.requires_grad and not model.net[0].weight.requires_grad
@@ -307,7 +292,7 @@ def test_who_stands_is_told(setup):
 
 def test_a_model_in_train_mode_is_evaluated_in_eval_mode_with_a_warning(setup):
     _, x, y = setup
-    model = Dropped().eval()
+    model = Disturbed(4).eval()
     attacks = {'pgd': partial(pgd, eps=.05, random_start=False)}
     with warnings.catch_warnings():
         warnings.simplefilter('error')

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from nets import Disturbed
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import load_dataset
@@ -302,20 +303,11 @@ def test_few_classes(digits):
         assert table.accuracy.iloc[-1] < table.accuracy.iloc[0]
 
 
-class Disturbed(nn.Module):
-    "Batch norm, dropout, a frozen layer."
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(.5), nn.Flatten(), nn.Linear(4*14*14, 10))
-        self.net[0].weight.requires_grad_(False)
-    def forward(self, x): return self.net(x)
-
-
 @pytest.mark.parametrize('attack', [partial(apgd, steps=3), partial(fab, steps=3, targets=2), partial(square, queries=5), partial(autoattack, version=SHORT)])
 def test_the_model_comes_back_as_it_was(digits, attack):
     _, x, y = digits
     x, y = x[:20], y[:20]
-    x0, model = x.clone(), Disturbed().train()
+    x0, model = x.clone(), Disturbed(10).train()
     model.net[1].eval()
     F.cross_entropy(model(x), y).backward()
     modes, flags = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]

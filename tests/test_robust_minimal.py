@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from nets import learned_bars
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.robust import accuracy_curve, carlini_wagner, deepfool, pgd, smallest_changes
@@ -15,15 +16,8 @@ from visft_nb.robust import accuracy_curve, carlini_wagner, deepfool, pgd, small
 @pytest.fixture(scope='module')
 def setup():
     "A network that has learned a little; the last two labels are wrong on purpose."
-    torch.manual_seed(0)
-    x, y = torch.rand(24, 1, 16, 16), torch.arange(24) % 4
-    for i in range(4): x[y == i, :, 4*i:4*i + 4] *= .25
-    model = small_cnn(4, width=4)
-    opt = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(60):
-        opt.zero_grad(); nn.functional.cross_entropy(model(x), y).backward(); opt.step()
+    model, x, y = learned_bars(24, 60)
     y = y.clone(); y[-2:] = (y[-2:] + 1) % 4
-    model.eval()
     with torch.no_grad(): assert (model(x).argmax(1) == y).sum() >= 20
     return model, x, y
 

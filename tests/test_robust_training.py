@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nets import Disturbed
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import Batches, Images
@@ -100,19 +101,10 @@ def test_trades_attack_needs_no_labels_and_moves_the_prediction(setup):
     assert (stuck - x).abs().mean() < (runs[0] - x).abs().mean(), 'from the image itself there is no way up'
 
 
-class Everything(nn.Module):
-    "Batch norm, dropout, a frozen layer."
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(.5), nn.Flatten(), nn.Linear(4*14*14, 3))
-        self.net[0].weight.requires_grad_(False)
-    def forward(self, x): return self.net(x)
-
-
 @pytest.mark.parametrize('mode', ['eval', 'train'])
 @pytest.mark.parametrize('make', [adversarial_step, TradesStep, MartStep, NoisyStep])
 def test_an_attack_leaves_the_network_as_it_was(mode, make):
-    data, model = images(), Everything().train()
+    data, model = images(), Disturbed(3).train()
     state, flags = {k: v.clone() for k, v in model.state_dict().items()}, [p.requires_grad for p in model.parameters()]
     make(.1, mode=mode).images(model, data.floats(), data.labels)
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()) and [p.requires_grad for p in model.parameters()] == flags
@@ -120,7 +112,7 @@ def test_an_attack_leaves_the_network_as_it_was(mode, make):
 
 
 def test_the_mode_of_the_attack_is_the_one_asked_for():
-    seen, model = [], Everything().train()
+    seen, model = [], Disturbed(3).train()
     model.net[1].eval()
     for mode in ('eval', 'train'):
         with attacked(model, mode): seen.append((model.training, model.net[1].training, model.net[3].training))

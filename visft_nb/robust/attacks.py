@@ -6,7 +6,7 @@
 __all__ = ['LOSSES', 'NORMS', 'EXPLORED', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'L2', 'L1', 'lent', 'pgd', 'fgsm',
            'random_signs', 'show_eps', 'explore_eps', 'Stands', 'robust_accuracy']
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #49a68014
+# %% ../../nbs/4_robust/01_attacks.ipynb #4518d945
 import math, warnings
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +17,7 @@ from torch import nn
 
 from ..core import InputError, lookup
 from ..data import draw
+from ..metrics import proportion_interval
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #eae0233a
 def _other(z, y):
@@ -55,8 +56,12 @@ class Linf:
         "The nearest point of the ball around x, then of the box [0, 1], in place."
         return adv.sub_(x).clamp_(-eps, eps).add_(x).clamp_(0, 1)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #fdd773f2
-def _length(d): return d.flatten(1).norm(dim=1).view(-1, *[1]*(d.ndim - 1))
+# %% ../../nbs/4_robust/01_attacks.ipynb #a4ca784c
+def _tall(v, like):
+    "(N,) as (N, 1, …), to be multiplied by `like`."
+    return v.view(-1, *[1]*(like.ndim - 1))
+
+def _length(d): return _tall(d.flatten(1).norm(dim=1), d)
 
 class L2:
     "The ball of changes of Euclidean length at most eps, over all pixels and channels."
@@ -64,7 +69,7 @@ class L2:
     def random(x, eps, generator=None):
         "A change drawn uniformly from the ball: a random direction, and a length whose d-th power is uniform."
         d = draw(generator, *x.shape, device=x.device, normal=True)
-        r = draw(generator, len(x), device=x.device).view(-1, *[1]*(x.ndim - 1))
+        r = _tall(draw(generator, len(x), device=x.device), x)
         return d/_length(d) * r**(1/x[0].numel()) * eps
     @staticmethod
     def direction_(g, adv=None):
@@ -85,7 +90,7 @@ def _soften(d, eps):
     k = (u > theta).sum(1, keepdim=True).clamp(min=1)
     return d.sign()*(size - theta.gather(1, k - 1).clamp(min=0)).clamp(min=0)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #b25fde09
+# %% ../../nbs/4_robust/01_attacks.ipynb #38f27a1a
 class L1:
     "The ball of changes whose absolute values add up to at most eps, over all pixels and channels."
     @staticmethod
@@ -102,7 +107,7 @@ class L1:
         size = g.flatten(1).abs()
         k = size.shape[1] - math.ceil((1 - share)*(size.shape[1] - 1))
         g.mul_((size >= size.topk(k).values[:, -1:]).view(g.shape)).sign_()
-        return g.div_(g.flatten(1).abs().sum(1).clamp(min=1).view(-1, *[1]*(g.ndim - 1)))
+        return g.div_(_tall(g.flatten(1).abs().sum(1).clamp(min=1), g))
     @staticmethod
     def project_(adv, x, eps):
         "The nearest point of the ball around x, then of the box [0, 1], in place."
@@ -126,22 +131,37 @@ def lent(
         for m, training in modes: m.training = training
         for p, flag in asked: p.requires_grad_(flag)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #9c09b208
-def _check(model, x, y, eps, loss, targeted):
-    "Refuse images, labels and models that no attack here can work with. The model is run on at most eight images."
+# %% ../../nbs/4_robust/01_attacks.ipynb #995b86d9
+def _check_images(x, taker='An attack', scale='eps is'):
+    "Refuse what is no batch of images in [0, 1]."
     if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x):
-        raise InputError(f"An attack takes float images (N, C, H, W) in [0, 1], N at least 1, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
+        raise InputError(f"{taker} takes float images (N, C, H, W) in [0, 1], N at least 1, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
     if (~((x >= 0) & (x <= 1))).any():
-        raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and eps is measured in [0, 1]: leave them unnormalised and put the normalisation into the model.")
-    if not isinstance(eps, (int, float)) or not 0 <= eps < math.inf: raise InputError(f"eps={eps!r}: the radius is a number of at least 0, for images in [0, 1].")
+        raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and {scale} measured in [0, 1]: leave them unnormalised and put the normalisation into the model.")
+
+def _check_labels(x, y):
+    "Refuse what is not one class number an image."
     if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),):
         raise InputError(f"Labels are {_what(y)}, expected int64 of shape ({len(x)},): one class number an image.")
-    if targeted and loss == 'dlr': raise InputError("loss='dlr' is for untargeted attacks; take loss='ce' or 'margin' with targeted=True.")
-    _check_logits(model, x[:8], y)
+
+def _check_outputs(z, n, y):
+    "Refuse outputs that are none of a classifier for n images, and labels that it has no output for."
+    if z.ndim != 2 or len(z) != n or z.shape[1] < 2: raise InputError(f"The model gives {tuple(z.shape)} for {n} images, expected logits ({n}, classes), two classes at least.")
+    if y.min() < 0 or y.max() >= z.shape[1]:
+        raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
 
 def _what(v): return f'{v.dtype} {tuple(v.shape)}' if hasattr(v, 'dtype') else type(v).__name__
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #572b8d75
+# %% ../../nbs/4_robust/01_attacks.ipynb #115ec625
+def _check(model, x, y, eps, loss, targeted):
+    "Refuse images, labels and models that no attack here can work with. The model is run on at most eight images."
+    _check_images(x)
+    if not isinstance(eps, (int, float)) or not 0 <= eps < math.inf: raise InputError(f"eps={eps!r}: the radius is a number of at least 0, for images in [0, 1].")
+    _check_labels(x, y)
+    if targeted and loss == 'dlr': raise InputError("loss='dlr' is for untargeted attacks; take loss='ce' or 'margin' with targeted=True.")
+    _check_logits(model, x[:8], y)
+
+# %% ../../nbs/4_robust/01_attacks.ipynb #a5f2df03
 def _check_logits(model, x, y):
     with lent(model):
         try: z = model(x.clone().requires_grad_())
@@ -151,20 +171,18 @@ def _check_logits(model, x, y):
     if not torch.is_tensor(z) or not z.requires_grad:
         raise InputError("No gradient leads from the model's output back to the image (it was detached, computed under no_grad, or left torch): "
                          "an attack by gradient is impossible: use a black-box attack, which needs only answers, e.g. visft_nb.robust.square.")
-    if z.ndim != 2 or len(z) != len(x) or z.shape[1] < 2: raise InputError(f"The model gives {tuple(z.shape)} for {len(x)} images, expected logits ({len(x)}, classes), two classes at least.")
-    if y.min() < 0 or y.max() >= z.shape[1]:
-        raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
+    _check_outputs(z, len(x), y)
     if (z >= 0).all() and ((z.sum(1) - 1).abs() < 1e-3).all():
         raise InputError("The model returns probabilities (no negative value, each row adds up to 1), and an attack needs logits: take the softmax off its end, or return probabilities.log().")
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #25e4b549
+# %% ../../nbs/4_robust/01_attacks.ipynb #01d6cfa9
 def _remember(v, g, momentum):
     "The gradient, or with momentum the running sum of gradients scaled to a mean size of 1."
     if not momentum: return g
-    g = g/g.flatten(1).abs().mean(1).clamp(min=1e-30).view(-1, *[1]*(g.ndim - 1))
+    g = g/_tall(g.flatten(1).abs().mean(1).clamp(min=1e-30), g)
     return g if v is None else g.add_(v, alpha=momentum)
 
-def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum, targeted, drop):
+def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targeted=False, drop=False):
     "`steps` steps from `adv`, which is overwritten. With `drop` a sample stays where it first fell."
     out, rows = (torch.empty_like(adv), torch.arange(len(x), device=x.device)) if drop else (None, None)
     v = None
@@ -298,13 +316,6 @@ def explore_eps(
     slider = FloatSlider(eps_max/2, min=0, max=eps_max, step=eps_max/30, readout_format='.2f', continuous_update=False)
     return interactive(draw_eps, eps=slider, attack=Dropdown(options=list(EXPLORED), value='PGD'))
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #d61a7e4f
-def _wilson(k, n, z=1.959964):
-    "Wilson's 95 % interval of a proportion k/n, in per cent."
-    p, s = k/n, z*z/n
-    half = z*math.sqrt(p*(1 - p)/n + s/(4*n))
-    return 100*(p + s/2 - half)/(1 + s), 100*(p + s/2 + half)/(1 + s)
-
 # %% ../../nbs/4_robust/01_attacks.ipynb #7e866b61
 class Stands(dict):
     "{attack: (N,) booleans}, True where the image was still classified right. Compares as a whole, so that pandas can join tables that carry it."
@@ -323,7 +334,7 @@ def _warn_if_training(model):
         warnings.warn(f"The model came in train mode ({on} of its {len(modules)} modules): it is "
                       "evaluated in eval mode and given back in train mode; call model.eval() before.", UserWarning, stacklevel=3)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #d607eded
+# %% ../../nbs/4_robust/01_attacks.ipynb #b7910941
 def robust_accuracy(
     model,               # images (N, C, H, W) to logits (N, K); returned as it was given
     x,                   # float images (N, C, H, W) in [0, 1]
@@ -339,7 +350,7 @@ def robust_accuracy(
     stands = {'clean': _survivors(model, x, y, lambda m, x, y: x, torch.ones_like(y, dtype=torch.bool), batch_size)}
     for name, attack in attacks.items(): stands[name] = _survivors(model, x, y, attack, stands['clean'], batch_size)
     stands['all attacks'] = torch.stack(list(stands.values())).all(0)
-    table = [(name, 100*(k := int(s.sum()))/len(s), *_wilson(k, len(s))) for name, s in stands.items()]
+    table = [(name, 100*(k := int(s.sum()))/len(s), *proportion_interval(k, len(s))) for name, s in stands.items()]
     table = pd.DataFrame(table, columns=['attack', 'accuracy', 'low', 'high'])
     table.attrs['stands'] = Stands({name: s.cpu() for name, s in stands.items()})
     return table
@@ -347,6 +358,7 @@ def robust_accuracy(
 def _survivors(model, x, y, attack, among, batch_size):
     "Which of the samples `among` are still classified right after the attack: (N,) booleans."
     out = torch.zeros_like(among)
+    if not among.any(): return out
     for i in among.nonzero()[:, 0].split(batch_size):
         adv = attack(model, x[i], y[i])
         if adv.shape != x[i].shape or (~((adv >= 0) & (adv <= 1))).any():

@@ -6,7 +6,7 @@
 __all__ = ['CORRUPTIONS', 'universal', 'fooling_rate', 'Placement', 'adversarial_patch', 'patch_success', 'corrupt',
            'corruption_errors', 'mean_corruption_error', 'spatial_attack']
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #e25b6ca5
+# %% ../../nbs/4_robust/09_beyond.ipynb #61b0ac79
 import math
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..core import InputError, autocast, lookup
 from ..data import affine, draw, warp
 from ..finetune.strategies import CORRUPTIONS as _BASIC, corrupt as _basic
-from .attacks import _check, _what, ce_loss, lent, margin_loss
+from .attacks import _check, _check_images, _check_labels, _check_outputs, _what, ce_loss, lent, margin_loss
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #aa6ad3a9
 def universal(
@@ -218,19 +218,13 @@ def _jpeg(x, quality, generator=None):
 
 _MORE = {'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg, 'brightness': lambda x, by, generator: (x + by).clamp(0, 1)}
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #04e35262
+# %% ../../nbs/4_robust/09_beyond.ipynb #1b546983
 def _check_plain(model, x, y):
     "Images, labels and outputs that fit one another; no gradient is asked for."
-    if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x):
-        raise InputError(f"Float images (N, C, H, W) in [0, 1], N at least 1, were expected, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
-    if (~((x >= 0) & (x <= 1))).any():
-        raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, expected [0, 1]: leave them unnormalised and put the normalisation into the model.")
-    if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),):
-        raise InputError(f"Labels are {_what(y)}, expected int64 of shape ({len(x)},): one class number an image.")
+    _check_images(x, 'This', 'pixels are')
+    _check_labels(x, y)
     with lent(model), torch.no_grad(): z = model(x[:2])
-    if z.ndim != 2 or z.shape[1] < 2: raise InputError(f"The model gives {tuple(z.shape)} for 2 images, expected (2, classes), two classes at least.")
-    if y.min() < 0 or y.max() >= z.shape[1]:
-        raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
+    _check_outputs(z, len(x[:2]), y)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #04d2dc17
 def corruption_errors(

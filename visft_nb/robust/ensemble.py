@@ -6,7 +6,7 @@
 __all__ = ['HALVINGS', 'SEARCHES', 'STAGES', 'VERSIONS', 'checkpoints', 'dlr_targeted', 'apgd', 'nearest_on_plane', 'fab',
            'window_share', 'square', 'autoattack', 'autoattack_table']
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #e87e1a33
+# %% ../../nbs/4_robust/03_ensemble.ipynb #3e0a58e8
 import math, time, warnings
 from functools import partial
 
@@ -14,7 +14,8 @@ import torch
 
 from ..core import InputError, lookup
 from ..data import draw
-from .attacks import LOSSES, NORMS, _check, _length, _wilson, lent, margin_loss
+from ..metrics import proportion_interval
+from .attacks import LOSSES, NORMS, _check, _length, _tall, lent, margin_loss
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e7853f9
 def checkpoints(
@@ -74,14 +75,14 @@ def _look(model, x, y, t, f, average, wanted):
     loss, g, z = (v.div_(average) if average > 1 else v for v in total)
     return loss, g, z.argmax(1) != y
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #9b7cfa4b
+# %% ../../nbs/4_robust/03_ensemble.ipynb #3ba37eab
 class _Rows:
     "Tensors that have one row for each sample."
     def __init__(self, **rows): self.__dict__.update(rows)
     def keep(self, rows): self.__dict__.update({k: v[rows] for k, v in self.__dict__.items()})
     def put(self, where, **new):
         "Take the new rows `where` the mask says so."
-        for k, v in new.items(): setattr(self, k, torch.where(where.view(-1, *[1]*(v.ndim - 1)), v, getattr(self, k)))
+        for k, v in new.items(): setattr(self, k, torch.where(_tall(where, v), v, getattr(self, k)))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #5677eb99
 def _drop(s, down, out, fell):
@@ -211,8 +212,8 @@ def nearest_on_plane(
         lam = (lam + gap.clamp(min=0)/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)).clamp(max=1e30)
     return u*torch.minimum(lam[:, None]*speed, room)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #9c3cf949
-def _size(d, norm): return (d.flatten(1).abs().amax(1) if norm == 'linf' else d.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+# %% ../../nbs/4_robust/03_ensemble.ipynb #d2c1c3ea
+def _size(d, norm): return _tall(d.flatten(1).abs().amax(1), d) if norm == 'linf' else _length(d)
 
 def _toward_boundary(adv, x, f, w, norm, most=.1, beyond=1.05):
     "The next point of FAB: a mixture of the steps from adv and from x to the linearised boundary."
@@ -532,14 +533,14 @@ def autoattack(
     Raises what `pgd` raises; with fewer than four classes the margin takes the place of the targeted DLR."""
     return _ensemble(model, x, y, eps, norm, version, batch_size, generator, check)[0]
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #9a09b139
+# %% ../../nbs/4_robust/03_ensemble.ipynb #2b537fca
 def autoattack_table(
     model, x, y, eps:float, norm:str='linf', version='standard', batch_size:int=250, generator=None, check:bool=True, # as `autoattack`
 ):  # pandas.DataFrame: attack, accuracy, low, high (per cent, 95 %), seconds; the first row is clean. attrs: adv (images), stands ({stage: (N,) booleans}), flags (sentences)
     "The accuracy that is left after each stage of `autoattack`."
     import pandas as pd
     adv, stands, seconds, flags = _ensemble(model, x, y, eps, norm, version, batch_size, generator, check)
-    rows = [(stage, 100*(k := int(s.sum()))/len(s), *_wilson(k, len(s)), seconds.get(stage, 0.)) for stage, s in stands.items()]
+    rows = [(stage, 100*(k := int(s.sum()))/len(s), *proportion_interval(k, len(s)), seconds.get(stage, 0.)) for stage, s in stands.items()]
     table = pd.DataFrame(rows, columns=['attack', 'accuracy', 'low', 'high', 'seconds'])
     table.attrs.update(adv=adv, stands=stands, flags=flags)
     return table

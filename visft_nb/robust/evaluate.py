@@ -76,7 +76,7 @@ def _row(check, measured, expected, verdict): return dict(check=check, measured=
 
 def _percent(stands): return f'{100*stands.double().mean().item():.1f} %'
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #28a5420a
+# %% ../../nbs/4_robust/04_evaluate.ipynb #b56fc75c
 class _Bench:
     "A network, its images, and who stands against what. `target` is what is attacked and judged: the network, or its mean over draws."
     def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5, queries=1000, substitute=None, samples=8,
@@ -91,7 +91,7 @@ class _Bench:
     def run(self, name, attack, among=None):
         "Attack those `among` who are worth it (None: all that are right), and keep who stands."
         among = self.clean if among is None else among
-        self.stands[name] = _survivors(self.target, self.x, self.y, attack, among, self.batch_size) if among.any() else among
+        self.stands[name] = _survivors(self.target, self.x, self.y, attack, among, self.batch_size)
         return self.stands[name]
     def strongest(self):
         "Who stands against everything that stayed in the ball."

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['deepfool', 'smallest_changes', 'carlini_wagner', 'accuracy_curve']
 
-# %% ../../nbs/4_robust/02_minimal.ipynb #7d439883
+# %% ../../nbs/4_robust/02_minimal.ipynb #3df0c852
 import math
 
 import torch
 
 from ..core import InputError, lookup
-from .attacks import _check, _standing, lent, margin_loss
+from .attacks import _check, _standing, _tall, lent, margin_loss
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #075ee3c4
 def _rivals(model, x, order):
@@ -22,17 +22,16 @@ def _rivals(model, x, order):
     grads = [torch.autograd.grad(gaps[:, k].sum(), x, retain_graph=k < last)[0] for k in range(last + 1)]
     return gaps.detach(), torch.stack(grads, 1), z.detach().argmax(1) == order[:, 0]
 
-# %% ../../nbs/4_robust/02_minimal.ipynb #241d2d25
+# %% ../../nbs/4_robust/02_minimal.ipynb #5d170edc
 def _plane(gaps, grads, norm):
     "The step to the nearest plane: (N, …)."
     flat = grads.flatten(2)
     dual = (flat.norm(dim=2) if norm == 'l2' else flat.abs().sum(2)).clamp(min=1e-8)
     far = (gaps.abs()/dual).nan_to_num(nan=torch.inf)
     rows, best = torch.arange(len(gaps), device=gaps.device), far.argmin(1)
-    tall = lambda v: v.view(-1, *[1]*(grads.ndim - 2))
     g = grads[rows, best]
-    step = g.div(tall(dual[rows, best])) if norm == 'l2' else g.sign()
-    return step*tall(far[rows, best] + 1e-4)
+    step = g.div(_tall(dual[rows, best], g)) if norm == 'l2' else g.sign()
+    return step*_tall(far[rows, best] + 1e-4, g)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #f638e7e7
 def _order(model, x, y, classes):
@@ -102,14 +101,12 @@ def _to_w(x):
 
 def _to_x(w): return .5*(torch.tanh(w) + 1)
 
-# %% ../../nbs/4_robust/02_minimal.ipynb #8f17a775
+# %% ../../nbs/4_robust/02_minimal.ipynb #c1dd4863
 def _adam_(w, g, m, v, t, lr):
     "A step of Adam (Kingma and Ba 2015), in place, as a function of its state, so that samples can leave the batch."
     m.lerp_(g, .1)
     v.mul_(.999).addcmul_(g, g, value=.001)
     w.addcdiv_(m, (v/(1 - .999**t)).sqrt_().add_(1e-8), value=-lr/(1 - .9**t))
-
-def _tall(v, like): return v.view(-1, *[1]*(like.ndim - 1))
 
 def _weighed(model, w, x, y, c, confidence, sign):
     "Loss, squared length, margin and image for each sample, and the gradient by w."

@@ -6,7 +6,7 @@
 __all__ = ['certified_radius', 'clopper_pearson', 'noisy_counts', 'smooth_predict', 'certify', 'GaussianNoise',
            'certified_accuracy', 'Smoothed']
 
-# %% ../../nbs/4_robust/07_smoothing.ipynb #b4e343a8
+# %% ../../nbs/4_robust/07_smoothing.ipynb #f373b58e
 import math
 
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core import InputError, autocast
 from ..data import draw
-from .attacks import _what, lent
+from .attacks import _check_images, lent
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #75113b66
 def certified_radius(
@@ -40,13 +40,10 @@ def clopper_pearson(
     low = torch.as_tensor(betaincinv(k.clamp(min=1).numpy(), (n - k + 1).numpy(), alpha), dtype=torch.float64)
     return torch.where(k > 0, low, torch.zeros_like(low))
 
-# %% ../../nbs/4_robust/07_smoothing.ipynb #249c9c10
+# %% ../../nbs/4_robust/07_smoothing.ipynb #be4bb42a
 def _check_smoothing(x, sigma, alpha, **votes):
     "Refuse what no vote can be taken on. Probabilities, and models without gradients, are welcome: only the largest output counts."
-    if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x):
-        raise InputError(f"Smoothing takes float images (N, C, H, W) in [0, 1], N at least 1, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
-    if (~((x >= 0) & (x <= 1))).any():
-        raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and sigma is measured in [0, 1]: leave them unnormalised and put the normalisation into the model.")
+    _check_images(x, 'Smoothing', 'sigma is')
     if not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf: raise InputError(f"sigma={sigma!r}: the noise has a standard deviation above 0, for images in [0, 1].")
     if not isinstance(alpha, (int, float)) or not 0 < alpha < .5: raise InputError(f"alpha={alpha!r}: the chance of a false statement lies above 0 and below 0.5; 0.001 is usual.")
     for name, n in votes.items():

@@ -7,7 +7,7 @@ __all__ = ['STARTS', 'METHODS', 'ascend', 'kept_buffers', 'attacked', 'Adversari
            'FreeStep', 'Replayed', 'trades_loss', 'TradesStep', 'mart_loss', 'MartStep', 'PerturbedStep', 'stands',
            'AdversarialTrainer']
 
-# %% ../../nbs/4_robust/05_training.ipynb #cc86488f
+# %% ../../nbs/4_robust/05_training.ipynb #1a09aa86
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from torch.func import functional_call
 
 from ..core import InputError, lookup
 from ..data import draw, seeded
-from .attacks import LOSSES, NORMS, _check, lent, pgd
+from .attacks import LOSSES, NORMS, _check, _steps, lent, pgd
 from ..train import batches_from, eval_mode, fit, kept_rng
 
-# %% ../../nbs/4_robust/05_training.ipynb #976b6ef0
+# %% ../../nbs/4_robust/05_training.ipynb #d1b63714
 def ascend(
     gain,        # images (N, C, H, W) -> (N,): what shall grow
     start,       # (N, C, H, W) where to begin; overwritten
@@ -35,11 +35,7 @@ def ascend(
     norm:str='linf', # a key of `NORMS`
 )->torch.Tensor: # (N, C, H, W) in the ball and in [0, 1]
     "Projected gradient ascent: all steps with all samples, the gradient for the image alone."
-    ball, adv = NORMS[norm], start
-    for _ in range(steps):
-        g, = torch.autograd.grad(gain(adv.requires_grad_()).sum(), adv)
-        adv = ball.project_(adv.detach().add_(ball.direction_(g), alpha=alpha), x, eps)
-    return adv.detach()
+    return _steps(gain, x, None, start, NORMS[norm], eps, alpha, steps, lambda value, _: value)
 
 # %% ../../nbs/4_robust/05_training.ipynb #07d8b05a
 @contextmanager
