@@ -28,18 +28,20 @@ def checkpoints(
         gap = max(gap - max(int(.03*steps), 1), max(int(.06*steps), 1))
     return out
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #d384f019
+# %% ../../nbs/4_robust/03_ensemble.ipynb #30909f1a
+_BALLS = {k: NORMS[k] for k in ('linf', 'l2')}   # those that the four attacks are derived for
+
 def _unit(v, norm):
     "v divided by its norm, row by row; rows of 0 stay 0. Divided by the largest value first, so that tiny gradients keep their direction."
     v = v/v.flatten(1).abs().amax(1).clamp(min=torch.finfo(v.dtype).tiny).view(-1, 1, 1, 1)
     return v if norm == 'linf' else v/_length(v).clamp(min=1e-12)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #48bcd6fb
+# %% ../../nbs/4_robust/03_ensemble.ipynb #b6959369
 def _direction(g, norm): return g.sign() if norm == 'linf' else _unit(g, norm)
 
 def _momentum_step(adv, old, g, step, x, eps, norm, first):
     "The next point of APGD."
-    ball = NORMS[norm]
+    ball = _BALLS[norm]
     z = ball.project_(adv + step*_direction(g, norm), x, eps)
     return z if first else ball.project_(z.mul_(.75).add_(adv, alpha=.5).sub_(old, alpha=.25), x, eps)
 
@@ -159,13 +161,13 @@ def _rounds(model, x, y, targets, restarts, width, run):
             if fell.any(): out[ids[fell]], stands[ids[fell]] = adv[fell], False
     return out
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #40a730bb
+# %% ../../nbs/4_robust/03_ensemble.ipynb #7f8673bb
 def apgd(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
     eps:float,         # radius of the ball, for images in [0, 1]
-    norm:str='linf',   # a key of `NORMS`
+    norm:str='linf',   # "linf" or "l2"
     steps:int=100,     # gradient steps of each run
     loss:str='ce',     # a key of `LOSSES`, or "dlr-targeted"
     restarts:int=1,    # random starts, each for the samples that still stand
@@ -178,7 +180,7 @@ def apgd(
 )->torch.Tensor:       # (N, C, H, W) images in the ball and in [0, 1]: where it fell, or the point of highest loss for what still stands
     """Auto-PGD (Croce and Hein 2020): a step that adapts itself. Raises what `pgd` raises, and `InputError` for 'dlr-targeted' with fewer than four classes.
     An image that is misclassified as it stands comes back unchanged."""
-    lookup(norm, NORMS, 'norm')
+    lookup(norm, _BALLS, 'norm')
     f = _objective(loss)
     if min(steps, restarts, targets, average) < 1: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}, average={average}: at least 1 of each is needed.")
     if check: _check(model, x, y, eps, 'ce', False)
@@ -263,13 +265,13 @@ def _approach(model, x, y, t, ids, start, eps, norm, steps, back=.9):
     if eps < 0: out[s.rows] = s.nearest
     return out, fell
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #377dd6aa
+# %% ../../nbs/4_robust/03_ensemble.ipynb #50fb7cb6
 def fab(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
     eps:float|None,    # radius of the ball; None: go on to the nearest misclassified image, however far it is
-    norm:str='linf',   # a key of `NORMS`
+    norm:str='linf',   # "linf" or "l2"
     steps:int=100,     # steps of each run
     targets:int=9,     # most likely other classes that are tried in turn; 0 goes to the nearest boundary, with as many gradients a step as there are classes
     restarts:int=1,    # the first from the image, the others from a random point at eps/2
@@ -279,7 +281,7 @@ def fab(
 )->torch.Tensor:       # (N, C, H, W) images in [0, 1]: misclassified within eps, or unchanged where none was found
     """Fast adaptive boundary attack (Croce and Hein 2020), by default towards each target in turn, as in AutoAttack. Raises what `pgd` raises.
     An image that is misclassified as it stands comes back unchanged."""
-    lookup(norm, NORMS, 'norm')
+    lookup(norm, _BALLS, 'norm')
     if min(steps, restarts) < 1 or targets < 0: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}: at least 1 step and 1 restart are needed, and no negative number of targets.")
     if eps is None and restarts > 1: raise InputError(f"restarts={restarts} with eps=None: a restart begins at half the radius, so give a radius or take one start.")
     if check: _check(model, x, y, eps or 0., 'ce', False)
@@ -462,10 +464,10 @@ VERSIONS = {
     'rand': {'apgd-ce': {'average': 20}, 'apgd-dlr': {'average': 20}},   # for networks that draw random numbers
 }
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #6894ff91
+# %% ../../nbs/4_robust/03_ensemble.ipynb #8f8c9377
 def _plan(version, classes, norm):
     "{stage: attack}; where there are too few classes for DLR, the margin takes its place."
-    lookup(norm, NORMS, 'norm')
+    lookup(norm, _BALLS, 'norm')
     plan = {stage: dict(how) for stage, how in (version if isinstance(version, dict) else lookup(version, VERSIONS, 'version of AutoAttack')).items()}
     for stage, how in plan.items():
         lookup(stage, STAGES, 'stage of AutoAttack')
@@ -517,13 +519,13 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     for flag in flags: warnings.warn(f"AutoAttack: {flag}.", stacklevel=3)
     return adv, stands, seconds, flags
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #af5ec54e
+# %% ../../nbs/4_robust/03_ensemble.ipynb #8cdb52c1
 def autoattack(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
     eps:float,         # radius of the ball, for images in [0, 1]
-    norm:str='linf',   # a key of `NORMS`
+    norm:str='linf',   # "linf" or "l2"
     version='standard',# a key of `VERSIONS`, or {stage: options} with keys of `STAGES`, e.g. {'apgd-ce': {}, 'square': {'queries': 1000}}
     batch_size:int=250,# images attacked at once
     generator=None,    # torch.Generator, on any device
