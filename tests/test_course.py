@@ -1,5 +1,5 @@
 "Runs, profiles, the command line: what arrives, what fails, what an interruption leaves."
-import json, os, signal, subprocess, sys, time
+import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -176,3 +176,17 @@ def test_list_and_doctor_answer(tmp_path):
 
 
 def test_the_tour_is_the_default(): assert 'tour' in notebooks() and read_notebook(notebooks()['tour'])['cells']
+
+
+def test_one_install_cell_whoever_wrote_it(tmp_path):
+    "A copy by hand of Colab's install cell is replaced, not joined by a second one."
+    from visft_nb.course.book import book_dir, install_cell, sync_headers
+    shutil.copytree(book_dir()/'nbs'/'course', tmp_path/'nbs'/'course')
+    for f in ('settings.ini', 'pyproject.toml'): shutil.copy(book_dir()/f, tmp_path)
+    path = tmp_path/'nbs'/'course'/'01_profiles.ipynb'
+    nb = json.loads(path.read_text())
+    nb['cells'].insert(1, dict(cell_type='code', execution_count=None, id='byhand', metadata={}, outputs=[], source=install_cell(tmp_path).splitlines(keepends=True)))
+    path.write_text(json.dumps(nb))
+    sync_headers(tmp_path)
+    cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells']]
+    assert cells.count(install_cell(tmp_path)) == 1

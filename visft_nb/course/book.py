@@ -93,7 +93,7 @@ def install_cell(book:Path|None=None)->str:
     return ("#| hide\n#| eval: false\nimport sys\nif 'google.colab' in sys.modules:\n"
             f"    get_ipython().run_line_magic('pip', 'install -q \"visft_nb[course] @ git+{repository(book)}\"')")
 
-# %% ../../nbs/course/00_book.ipynb #3e3c7f1e
+# %% ../../nbs/course/00_book.ipynb #475128b8
 def sync_headers(
     book:Path|None=None,  # None takes `book_dir()`
 )->list[str]:             # the names of the notebooks that were changed
@@ -106,7 +106,7 @@ def sync_headers(
         title, _, rest = head.partition('\n\n> ')
         promise, _, rest = rest.partition('\n\n')
         cells[0]['source'] = f"{title}\n\n> {promise}\n\n{badge(name, book)}\n\n{rest}".splitlines(keepends=True)
-        cells[1:] = [c for c in cells[1:] if c.get('id') != 'colab']
+        cells[1:] = [c for c in cells[1:] if not ''.join(c['source']).startswith(install_cell(book).partition('get_ipython')[0])]   # of whatever origin
         cells.insert(1, dict(cell_type='code', execution_count=None, id='colab', metadata={}, outputs=[],
                              source=install_cell(book).splitlines(keepends=True)))
         new = json.dumps(nb, indent=1, ensure_ascii=False) + '\n'
