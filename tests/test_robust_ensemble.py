@@ -295,6 +295,20 @@ def test_averaging_helps_against_noise(digits):
     assert over(often) <= over(once) + 2
 
 
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+def test_a_plane_out_of_reach_costs_no_more_passes_than_one_within(norm, monkeypatch):
+    "Robust networks have many: as many passes as pixels would make FAB the slowest part of AutoAttack."
+    passes, gen, vecdot = [0], GEN(), torch.linalg.vecdot
+    def counted(*args, **kwargs): passes[0] += 1; return vecdot(*args, **kwargs)
+    x, w = torch.rand(32, 784, generator=gen), torch.randn(32, 784, generator=gen)
+    w[::2] *= (torch.rand(16, 784, generator=gen) < .1)                     # mostly without gradient
+    f = torch.where(torch.arange(32) % 4 == 0, 1e4, .5)*w.abs().sum(1)*.1   # every fourth out of reach
+    monkeypatch.setattr(torch.linalg, 'vecdot', counted)
+    d = nearest_on_plane(x, w, f, norm)
+    assert passes[0] < 60
+    assert (x + d).min() > -1e-6 and (x + d).max() < 1 + 1e-6
+
+
 def test_few_classes(digits):
     nets, x, y = digits
     for k in (2, 3):

@@ -195,7 +195,7 @@ def _noise(x, norm, generator):
     d = draw(generator, *x.shape, device=x.device, normal=norm != 'linf').to(x.dtype)
     return 2*d - 1 if norm == 'linf' else d
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #0de1e4e9
+# %% ../../nbs/4_robust/03_ensemble.ipynb #eebe8334
 def nearest_on_plane(
     x,    # (N, d) points in [0, 1]
     w,    # (N, d) gradients
@@ -210,8 +210,10 @@ def nearest_on_plane(
     for _ in range(x.shape[1] + 1):
         way = lam[:, None]*speed
         gap = need - torch.linalg.vecdot(a, torch.minimum(way, room))
-        if not (gap > 4*torch.finfo(x.dtype).eps*need).any(): break
-        lam = (lam + gap.clamp(min=0)/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)).clamp(max=1e30)
+        gap = torch.where(gap > 4*torch.finfo(x.dtype).eps*need, gap, 0)
+        further = (lam + gap/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)).clamp(max=1e30)
+        if not (further > lam).any(): break   # there, or the box does not reach so far
+        lam = further
     return u*torch.minimum(lam[:, None]*speed, room)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #d2c1c3ea
