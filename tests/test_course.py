@@ -35,7 +35,7 @@ def book(tmp_path, monkeypatch):
 
 def visft(*args, book=None, cwd=None, wait=True, **env):
     "The command line on a book of our own."
-    code = 'import sys; from pathlib import Path\n'
+    code = 'import sys, signal; from pathlib import Path\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'   # a background job is born deaf to it
     if book: code += ('import visft_nb.course.book as b\n' f'b.book_dir = lambda: Path({str(book)!r})\n'
                       'import visft_nb.course.profiles as p, visft_nb.course.records as r, visft_nb.course.runs as u\n'
                       'p.book_dir = r.book_dir = u.book_dir = b.book_dir\n')
