@@ -2,6 +2,7 @@
 import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from visft_nb.core import InputError
@@ -103,6 +104,32 @@ def test_an_interruption_reaches_the_kernel_and_keeps_what_finished(book, tmp_pa
     assert child.returncode == 130, said
     assert {k: r['status'] for k, r in results(tmp_path).items()} == {'a': 'ok', 'b': 'interrupted'}
     assert list(tmp_path.glob('_runs/b/*/checkpoint')) and 'Traceback' not in said[1]
+
+
+@pytest.mark.notebook
+def test_a_run_over_its_limit_says_where_it_stood(book, tmp_path):
+    deaf = 'import time\ndef deaf():\n    while True:\n        try: time.sleep(60)\n        except KeyboardInterrupt: pass\ndeaf()'
+    top = book(a=['STEPS = 5', deaf], b=['STEPS = 5', 'print(STEPS)'])
+    done = visft('run', 'all', '--workers', '2', '--limit', '30', book=top, cwd=tmp_path)
+    runs = results(tmp_path)
+    assert done.returncode == 1 and {k: r['status'] for k, r in runs.items()} == {'a': 'failed', 'b': 'ok'}, done.stdout + done.stderr
+    assert 'not finished after 30 s' in runs['a']['error'] and 'in deaf' in runs['a']['error']
+
+
+@pytest.mark.notebook
+def test_what_a_notebook_leaves_behind_does_not_hold_up_the_end(book, tmp_path):
+    left = ('import subprocess, sys\nwith open("left", "w") as f: f.write(str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], '
+            'start_new_session=True).pid))')
+    done = visft('run', 'a', book=book(a=['STEPS = 5', left]), cwd=tmp_path)
+    pid = int(next(tmp_path.glob('_runs/a/*/left')).read_text())
+    assert done.returncode == 0 and psutil.pid_exists(pid), done.stdout + done.stderr
+    psutil.Process(pid).kill()
+
+
+@pytest.mark.notebook
+def test_a_kernel_that_dies_is_named(book, tmp_path):
+    done = visft('run', 'a', book=book(a=['STEPS = 5', 'import os; os.abort()']), cwd=tmp_path)
+    assert done.returncode == 1 and 'its kernel died' in done.stdout and 'Traceback' not in done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.notebook

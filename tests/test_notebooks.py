@@ -16,7 +16,7 @@ RUN = [n for n in NAMES if n != 'index']
 def smoke(wheel_env, tmp_path_factory):
     "All notebooks at smoke scale: the command's output, the records of each, the folder it ran in."
     cwd = tmp_path_factory.mktemp('empty')
-    done = subprocess.run([sys.executable, '-m', 'visft_nb.course.cli', 'run', 'all', '--profile', 'smoke', '--workers', '2'], env=wheel_env,
+    done = subprocess.run([sys.executable, '-m', 'visft_nb.course.cli', 'run', 'all', '--profile', 'smoke', '--workers', '2', '--limit', '400'], env=wheel_env,
                           cwd=cwd, capture_output=True, text=True)
     print(done.stdout, done.stderr)
     return done, {p.parent.parent.name: json.loads(p.read_text()) for p in cwd.glob('_runs/*/*/records.json')}, cwd

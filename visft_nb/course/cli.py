@@ -79,20 +79,21 @@ def _figures(run):
         table.add_row(k, f'{v:.4g}' if isinstance(v, float) else str(v), row['expected'], row['verdict'])
     out.print(table)
 
-# %% ../../nbs/course/05_cli.ipynb #d6c2c58a
+# %% ../../nbs/course/05_cli.ipynb #6c9dccaf
 @app.command()
 def run(
     notebook: Annotated[str, typer.Argument(help='a notebook, a chapter or "all"')] = 'tour',
     profile: Annotated[str, typer.Option('--profile', help=', '.join(PROFILES))] = 'laptop',
     parameter: Annotated[list[str] | None, typer.Option('-p', help='NAME=VALUE, as often as you like')] = None,
     workers: Annotated[int, typer.Option(help='notebooks at a time')] = 1,
+    limit: Annotated[float | None, typer.Option(help='seconds a notebook may take; then it is aborted and says where it stood')] = None,
     folder: Annotated[Path, typer.Option('--out', help='where the runs are written')] = Path('_runs'),
     save: Annotated[bool, typer.Option('--save', help="write the outputs back into nbs/ where the figures changed")] = False,
 ):
     "Run the tour, a notebook, a chapter or everything; leaves a report and the figures of each."
     from visft_nb.course.runs import run_notebooks, save_run
     names, given = find_notebooks(notebook), parse_given(parameter or [])
-    runs = _watch(lambda on_event: run_notebooks(names, profile, given, workers, folder, on_event=on_event))
+    runs = _watch(lambda on_event: run_notebooks(names, profile, given, workers, folder, on_event=on_event, limit=limit))
     if len(runs) == 1: _figures(runs[0])
     _results(runs)
     for r in runs:

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Run', 'run_folder', 'execute', 'write_report', 'Runner', 'run_notebooks', 'save_run']
 
-# %% ../../nbs/course/04_runs.ipynb #961eafd5
+# %% ../../nbs/course/04_runs.ipynb #cc96dfd1
 import json, os, platform, re, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -92,7 +93,7 @@ def _failure(e):
     source = '\n'.join(f'    {s}' for s in e.source.splitlines())
     return f"cell {e.exec_count}:\n{source}\n{e.ename}: {e.evalue}"
 
-# %% ../../nbs/course/04_runs.ipynb #d7a2588b
+# %% ../../nbs/course/04_runs.ipynb #86d76501
 def execute(
     run:Run,                    # its folder exists
     say=lambda cell, of: None,  # called after each cell
@@ -100,6 +101,7 @@ def execute(
 )->Run:                         # the same, filled in
     "Execute a notebook in this process and write the executed notebook, `records.json` and `report.html` to its folder."
     import papermill as pm
+    from nbclient.exceptions import DeadKernelError
     from papermill.engines import papermill_engines
     papermill_engines.register('visft', _engine(say))
     path, folder = notebooks()[run.name], Path(run.folder)
@@ -108,6 +110,7 @@ def execute(
         pm.execute_notebook(path, out, parameters=run.parameters, engine_name='visft', kernel_name='python3', cwd=folder, progress_bar=False)
         run.status = 'ok'
     except pm.PapermillExecutionError as e: run.status, run.error = 'interrupted' if e.ename == 'KeyboardInterrupt' else 'failed', _failure(e)
+    except DeadKernelError: run.status, run.error = 'failed', 'its kernel died.'
     except KeyboardInterrupt: run.status, run.error = 'interrupted', 'interrupted'
     run.seconds, run.memory, run.machine = time.perf_counter() - start, _peak_memory(), _machine()
     if out.is_file():
@@ -159,7 +162,7 @@ def write_report(
     with atomic_write(path := Path(run.folder)/'report.html') as tmp: tmp.write_text(html, encoding='utf-8')
     return path
 
-# %% ../../nbs/course/04_runs.ipynb #84a47a60
+# %% ../../nbs/course/04_runs.ipynb #05908e51
 def _environment(workers):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     share = max(1, cores // workers)
@@ -168,18 +171,21 @@ def _environment(workers):
     places = {k: str(cache_dir()/v) for k, v in dict(IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime', JUPYTER_DATA_DIR='jupyter',
               MPLCONFIGDIR='matplotlib').items() if not os.environ.get(k)}
     for p in places.values(): Path(p).mkdir(parents=True, exist_ok=True)
-    return {**os.environ, **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1'}
+    return {**os.environ, **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1', 'PYTHONFAULTHANDLER': '1'}
 
-# %% ../../nbs/course/04_runs.ipynb #82841482
+# %% ../../nbs/course/04_runs.ipynb #7d468feb
 class Runner:
     "Executes runs in processes of their own, `workers` at a time; `stop` interrupts them and keeps what is finished."
     def __init__(self,
         workers:int=1,                       # how many at a time
         report:bool=True,                    # write a report for each?
         on_event=lambda run, cell, of: None, # called from a worker's thread whenever a cell is done, and once at the end
+        limit:float|None=None,               # seconds a run may take; None: as long as it likes
     ):
         if workers < 1: raise InputError(f"--workers {workers}: at least one is needed.")
-        self.workers, self.report, self.on_event, self.children, self.stopped = workers, report, on_event, [], False
+        if limit is not None and limit <= 0: raise InputError(f"--limit {limit:g}: a number of seconds above 0.")
+        self.workers, self.report, self.on_event, self.limit = workers, report, on_event, limit
+        self.children, self.stopped = [], False
 
     def __call__(self, runs:list[Run])->list[Run]:
         "Execute all; a failing one does not stop the others. Order is kept."
@@ -197,27 +203,58 @@ class Runner:
         for c in self.children:
             if c.poll() is None: c.send_signal(signal.SIGINT)
 
-# %% ../../nbs/course/04_runs.ipynb #c8d3fe7b
+# %% ../../nbs/course/04_runs.ipynb #b43a3aa0
+def _abort(child, grace=20):
+    "End a run and all that it started; with PYTHONFAULTHANDLER each process first prints where its threads stand."
+    import psutil
+    try: tree = psutil.Process(child.pid).children(recursive=True)
+    except psutil.NoSuchProcess: tree = []
+    for p in tree:
+        with suppress(psutil.NoSuchProcess): p.send_signal(signal.SIGABRT)
+    try: child.wait(grace)
+    except subprocess.TimeoutExpired: child.kill()
+    for p in tree:
+        with suppress(psutil.NoSuchProcess): p.kill()
+    child.wait()
+
+# %% ../../nbs/course/04_runs.ipynb #f3ca3df4
+@patch
+def _listen(self:Runner, run, pipe):
+    for line in pipe:
+        if line.startswith('\x1e'): self.on_event(run, *json.loads(line[1:]))
+
 @patch
 def _one(self:Runner, run, env):
     if self.stopped: run.status = 'interrupted'; return run
-    log = Path(run.folder)/'run.log'
+    log, late = Path(run.folder)/'run.log', False
     with open(log, 'w') as err:
         child = subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', json.dumps(asdict(run)), str(int(self.report))], env=env,
                                  stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
         self.children.append(child)
-        for line in child.stdout:
-            if line.startswith('\x1e'): self.on_event(run, *json.loads(line[1:]))
-    child.wait()
+        # a process that a notebook left behind may hold the pipe open, so the end of the child counts and not the end of its output
+        listener = threading.Thread(target=self._listen, args=(run, child.stdout), daemon=True)
+        listener.start()
+        try: child.wait(self.limit)
+        except subprocess.TimeoutExpired: late = not self.stopped; _abort(child)
+        listener.join(5)
+    said = log.read_text(errors='replace').splitlines()
     try: run = Run(**json.loads((Path(run.folder)/'records.json').read_text()))
     except (OSError, ValueError):
         run.status = 'interrupted' if self.stopped else 'failed'
-        run.error = f'the run ended without a result (exit code {child.returncode}):\n' + '\n'.join(log.read_text().splitlines()[-8:])
+        run.error = f'the run ended without a result (exit code {child.returncode}):\n' + '\n'.join(said[-8:])
+    if late: _cut_short(run, self.limit, said)
     self.on_event(run, 1, 1)
     if run.status == 'ok': log.unlink(missing_ok=True)
     return run
 
-# %% ../../nbs/course/04_runs.ipynb #2faacafe
+# %% ../../nbs/course/04_runs.ipynb #fc3e44c0
+def _cut_short(run, limit, said):
+    "Say of a run that was aborted where the main thread of its kernel stood, and write that down."
+    at = next((i for i, s in enumerate(said) if s.startswith('Current thread')), 0)
+    run.status, run.error = 'failed', f'not finished after {limit:g} s, and aborted. {run.error}\nWhere it stood (all of it: run.log):\n' + '\n'.join(said[at:at + 12])
+    with atomic_write(Path(run.folder)/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
+
+# %% ../../nbs/course/04_runs.ipynb #dd085bf0
 def run_notebooks(
     names:list[str],         # notebooks
     profile:str='laptop',    # the scale
@@ -226,6 +263,7 @@ def run_notebooks(
     out:Path|str='_runs',    # the folder for all runs
     report:bool=True,        # an HTML report for each?
     on_event=lambda run, cell, of: None, # called whenever a cell is done
+    limit:float|None=None,   # seconds each may take, after which it is aborted and says where it stood
 )->list[Run]:
     "Execute notebooks. Raises `InputError` before anything starts where a profile, a notebook or a parameter is wrong."
     from visft_nb.course.profiles import parameters
@@ -236,7 +274,7 @@ def run_notebooks(
             from visft_nb.core import lookup
             lookup(k, sorted({p for n in names for p in parameters(book[n])}), f"parameter of {', '.join(names[:3])}")
     for n in names: overrides(n, profile, mine[n])
-    return Runner(workers, report, on_event)([Run(n, profile, mine[n], str(run_folder(n, Path(out)))) for n in names])
+    return Runner(workers, report, on_event, limit)([Run(n, profile, mine[n], str(run_folder(n, Path(out)))) for n in names])
 
 # %% ../../nbs/course/04_runs.ipynb #384fea8a
 def _main():
