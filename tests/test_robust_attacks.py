@@ -368,3 +368,28 @@ def test_on_another_device():
             for loss in LOSSES: assert pgd(model, x, y, .1, steps=2, norm=norm, loss=loss, drop=False, momentum=1.).device.type == 'cuda'
         assert random_signs(model, x, y, .1).device.type == 'cuda'
         assert fgsm(model, x, y, .1).device.type == 'cuda'
+
+
+class Liar(nn.Module):
+    "Two classes by the mean grey; under autocast it says the other one."
+    def forward(self, x):
+        s = 10*(x.mean((1, 2, 3)) - .5)
+        z = torch.stack([-s, s], 1)
+        return z.flip(1) if torch.is_autocast_enabled(x.device.type) else z
+
+
+def test_falls_are_decided_in_float32():
+    x, y = torch.full((4, 1, 8, 8), .6), torch.ones(4, dtype=torch.int64)
+    adv = pgd(Liar(), x, y, .2, steps=20, precision='fp32', random_start=False)
+    assert (Liar()(adv).argmax(1) == 0).all()
+    lied_to = pgd(Liar(), x, y, .2, steps=20, precision='bf16', random_start=False)
+    assert not torch.equal(lied_to, x), 'it stopped at once, believing what bf16 said'
+
+
+@pytest.mark.parametrize('norm,eps', [('linf', .1), ('l2', 1.)])
+def test_gradients_in_bf16_find_as_much(setup, norm, eps):
+    model, x, y = setup
+    adv = {p: pgd(model, x, y, eps, steps=20, norm=norm, precision=p, generator=torch.Generator().manual_seed(0)) for p in ('fp32', 'bf16')}
+    left = {p: (predictions(model, a) == y).float().mean().item() for p, a in adv.items()}
+    assert .02 < left['fp32'] < .98 and abs(left['bf16'] - left['fp32']) <= .05
+    assert adv['bf16'].dtype == torch.float32 and (adv['bf16'] - x).flatten(1).norm(dim=1, p={'linf': float('inf'), 'l2': 2}[norm]).max() <= eps + 1e-5

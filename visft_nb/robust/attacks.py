@@ -6,16 +6,16 @@
 __all__ = ['LOSSES', 'NORMS', 'EXPLORED', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'L2', 'L1', 'lent', 'pgd', 'fgsm',
            'random_signs', 'show_eps', 'explore_eps', 'Stands', 'robust_accuracy']
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #4518d945
+# %% ../../nbs/4_robust/01_attacks.ipynb #5a181368
 import math, warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import InputError, lookup
+from ..core import InputError, autocast, lookup
 from ..data import draw
 from ..metrics import proportion_interval
 
@@ -175,22 +175,24 @@ def _check_logits(model, x, y):
     if (z >= 0).all() and ((z.sum(1) - 1).abs() < 1e-3).all():
         raise InputError("The model returns probabilities (no negative value, each row adds up to 1), and an attack needs logits: take the softmax off its end, or return probabilities.log().")
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #01d6cfa9
+# %% ../../nbs/4_robust/01_attacks.ipynb #bfb5dea9
 def _remember(v, g, momentum):
     "The gradient, or with momentum the running sum of gradients scaled to a mean size of 1."
     if not momentum: return g
     g = g/_tall(g.flatten(1).abs().mean(1).clamp(min=1e-30), g)
     return g if v is None else g.add_(v, alpha=momentum)
 
-def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targeted=False, drop=False):
-    "`steps` steps from `adv`, which is overwritten. With `drop` a sample stays where it first fell."
+def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targeted=False, drop=False, cast=None):
+    """`steps` steps from `adv`, which is overwritten. With `drop` a sample stays where it first fell. In the context `cast()` the gradients are
+    computed; whether a sample has fallen is decided outside."""
     out, rows = (torch.empty_like(adv), torch.arange(len(x), device=x.device)) if drop else (None, None)
     v = None
     for _ in range(steps):
-        z = model(adv.requires_grad_())
-        g, = torch.autograd.grad(loss(z, y).sum(), adv)
+        with cast() if cast else nullcontext(): z = model(adv.requires_grad_())
+        g, = torch.autograd.grad(loss(z.float() if cast else z, y).sum(), adv)
         adv, v = adv.detach(), _remember(v, -g if targeted else g, momentum)
         if drop and (down := (z.detach().argmax(1) == y) == targeted).any():
+            if cast: down[down.clone()] = ~_standing(model, adv[down], y[down], targeted)
             out[rows[down]] = adv[down]
             x, y, adv, v, rows = (t[~down] for t in (x, y, adv, v, rows))
             if not len(rows): return out
@@ -200,14 +202,14 @@ def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targete
     out[rows] = adv.detach()
     return out
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #e464cdf2
+# %% ../../nbs/4_robust/01_attacks.ipynb #a8e7c88d
 def _standing(model, x, y, targeted):
     "Which samples the attacker has not got yet."
     with torch.no_grad(): return (model(x).argmax(1) == y) != targeted
 
 def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
     "Run `_steps` from the image or from random points, again for those that stand."
-    out, todo, targeted, drop = x.clone(), slice(None), *how[-2:]
+    out, todo, targeted, drop = x.clone(), slice(None), *how[-3:-1]
     for r in range(restarts):
         if r or (drop and random_start): # before the first start `out` is x
             todo = _standing(model, out, y, targeted).nonzero()[:, 0]
@@ -217,7 +219,7 @@ def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
         out[todo] = _steps(model, x[todo], y[todo], start, ball, eps, *how)
     return out
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #abbd774c
+# %% ../../nbs/4_robust/01_attacks.ipynb #1397c316
 def pgd(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1], on the model's device
@@ -234,6 +236,7 @@ def pgd(
     drop:bool=True,    # leave samples alone once they have fallen; False takes all steps with all (for training)
     check:bool=True,   # look at the input before; costs one small forward pass
     momentum:float=0., # of the gradients, 0 none; 1 is MI-FGSM (Dong et al. 2018), made to transfer to other networks
+    precision:str='fp32',   # of the gradients: 'bf16', or 'auto', which is bf16 where the device is fast at it; falls are decided in float32 always
 )->torch.Tensor:       # (N, C, H, W) adversarial images in the ball and in [0, 1]
     """Projected gradient descent (Madry et al. 2018). Raises `InputError` for images outside [0, 1], labels out of range, models
     without gradients or with probabilities for logits. With `drop`, an image that is misclassified as it stands comes back unchanged."""
@@ -242,8 +245,9 @@ def pgd(
     if not 0 <= momentum < math.inf: raise InputError(f"momentum={momentum}: a number of at least 0 is needed, 0 for none, mostly 1.")
     if check: _check(model, x, y, eps, loss, targeted)
     alpha = 2.5*eps/steps if alpha is None else alpha
+    cast = partial(autocast, x.device, precision) if lookup(precision, ['fp32', 'bf16', 'auto'], 'precision') != 'fp32' else None
     with lent(model):
-        return _restarts(model, x.detach().clone(), y.clone(), ball, eps, (alpha, steps, f, momentum, targeted, drop), restarts, random_start, generator)
+        return _restarts(model, x.detach().clone(), y.clone(), ball, eps, (alpha, steps, f, momentum, targeted, drop, cast), restarts, random_start, generator)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #23514a78
 def fgsm(
