@@ -12,7 +12,7 @@ from nets import Disturbed, learned_bars
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.robust import explore_eps, fgsm, pgd, random_signs, robust_accuracy, show_eps
-from visft_nb.robust.attacks import L1, LOSSES, NORMS, Stands, _soften, dlr_loss, lent, margin_loss
+from visft_nb.robust.attacks import L1, LOSSES, NORMS, Stands, _folded, _soften, dlr_loss, lent, margin_loss
 
 
 @pytest.fixture(scope='module')
@@ -393,3 +393,13 @@ def test_gradients_in_bf16_find_as_much(setup, norm, eps):
     left = {p: (predictions(model, a) == y).float().mean().item() for p, a in adv.items()}
     assert .02 < left['fp32'] < .98 and abs(left['bf16'] - left['fp32']) <= .05
     assert adv['bf16'].dtype == torch.float32 and (adv['bf16'] - x).flatten(1).norm(dim=1, p={'linf': float('inf'), 'l2': 2}[norm]).max() <= eps + 1e-5
+
+
+def test_a_folded_network_is_the_same_function_with_the_same_weights(setup):
+    model, x, _ = setup
+    with lent(model), torch.no_grad():
+        twin, before = _folded(model), {k: v.clone() for k, v in model.state_dict().items()}
+        assert torch.allclose(twin(x), model(x), atol=1e-5)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules()) and any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert twin.head.weight is model.head.weight

@@ -6,14 +6,15 @@
 __all__ = ['LOSSES', 'NORMS', 'EXPLORED', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'L2', 'L1', 'lent', 'pgd', 'fgsm',
            'random_signs', 'show_eps', 'explore_eps', 'Stands', 'robust_accuracy']
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #5a181368
-import math, warnings
-from contextlib import contextmanager, nullcontext
+# %% ../../nbs/4_robust/01_attacks.ipynb #7aaec150
+import copy, itertools, math, warnings
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..core import InputError, autocast, lookup
 from ..data import draw
@@ -175,24 +176,24 @@ def _check_logits(model, x, y):
     if (z >= 0).all() and ((z.sum(1) - 1).abs() < 1e-3).all():
         raise InputError("The model returns probabilities (no negative value, each row adds up to 1), and an attack needs logits: take the softmax off its end, or return probabilities.log().")
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #bfb5dea9
+# %% ../../nbs/4_robust/01_attacks.ipynb #bdc16cf1
 def _remember(v, g, momentum):
     "The gradient, or with momentum the running sum of gradients scaled to a mean size of 1."
     if not momentum: return g
     g = g/_tall(g.flatten(1).abs().mean(1).clamp(min=1e-30), g)
     return g if v is None else g.add_(v, alpha=momentum)
 
-def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targeted=False, drop=False, cast=None):
-    """`steps` steps from `adv`, which is overwritten. With `drop` a sample stays where it first fell. In the context `cast()` the gradients are
-    computed; whether a sample has fallen is decided outside."""
+def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targeted=False, drop=False, quick=None):
+    """`steps` steps from `adv`, which is overwritten. With `drop` a sample stays where it first fell. `quick` stands in for the model where gradients
+    are computed; whether a sample has fallen the model decides."""
     out, rows = (torch.empty_like(adv), torch.arange(len(x), device=x.device)) if drop else (None, None)
     v = None
     for _ in range(steps):
-        with cast() if cast else nullcontext(): z = model(adv.requires_grad_())
-        g, = torch.autograd.grad(loss(z.float() if cast else z, y).sum(), adv)
+        z = (quick or model)(adv.requires_grad_())
+        g, = torch.autograd.grad(loss(z, y).sum(), adv)
         adv, v = adv.detach(), _remember(v, -g if targeted else g, momentum)
         if drop and (down := (z.detach().argmax(1) == y) == targeted).any():
-            if cast: down[down.clone()] = ~_standing(model, adv[down], y[down], targeted)
+            if quick: down[down.clone()] = ~_standing(model, adv[down], y[down], targeted)
             out[rows[down]] = adv[down]
             x, y, adv, v, rows = (t[~down] for t in (x, y, adv, v, rows))
             if not len(rows): return out
@@ -219,7 +220,24 @@ def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
         out[todo] = _steps(model, x[todo], y[todo], start, ball, eps, *how)
     return out
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #1397c316
+# %% ../../nbs/4_robust/01_attacks.ipynb #15b39481
+def _folded(model):
+    "A copy that shares the weights, in which a convolution followed by batch norm in a `Sequential` is one convolution: in eval mode both are affine."
+    model = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+    for s in [m for m in model.modules() if type(m).forward is nn.Sequential.forward]:
+        for i, (a, b) in enumerate(itertools.pairwise(s)):
+            if type(a) is nn.Conv2d and type(b) is nn.BatchNorm2d and b.track_running_stats and not (a._forward_hooks or b._forward_hooks or b._forward_pre_hooks):
+                s[i], s[i + 1] = fuse_conv_bn_eval(a, b).requires_grad_(False), nn.Identity()
+    return model
+
+def _quick(model, device, precision):
+    "Stands in for the model where only gradients are asked: fewer digits, folded layers."
+    twin = _folded(model) if isinstance(model, nn.Module) else model
+    def logits(x):
+        with autocast(device, precision): return twin(x).float()
+    return logits
+
+# %% ../../nbs/4_robust/01_attacks.ipynb #ff20557f
 def pgd(
     model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
     x,                 # float images (N, C, H, W) in [0, 1], on the model's device
@@ -245,9 +263,10 @@ def pgd(
     if not 0 <= momentum < math.inf: raise InputError(f"momentum={momentum}: a number of at least 0 is needed, 0 for none, mostly 1.")
     if check: _check(model, x, y, eps, loss, targeted)
     alpha = 2.5*eps/steps if alpha is None else alpha
-    cast = partial(autocast, x.device, precision) if lookup(precision, ['fp32', 'bf16', 'auto'], 'precision') != 'fp32' else None
+    precision = lookup(precision, ['fp32', 'bf16', 'auto'], 'precision')
     with lent(model):
-        return _restarts(model, x.detach().clone(), y.clone(), ball, eps, (alpha, steps, f, momentum, targeted, drop, cast), restarts, random_start, generator)
+        quick = None if precision == 'fp32' else _quick(model, x.device, precision)
+        return _restarts(model, x.detach().clone(), y.clone(), ball, eps, (alpha, steps, f, momentum, targeted, drop, quick), restarts, random_start, generator)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #23514a78
 def fgsm(
