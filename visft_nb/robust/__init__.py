@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "ensemble": ["apgd", "autoattack", "autoattack_table", "fab", "square"],
     "evaluate": ["MaskingReport", "RobustnessReport", "averaged", "images_needed", "masking_report", "paired_difference", "robustness_report", "straight_through"],
     "beyond": ["CORRUPTIONS", "Placement", "adversarial_patch", "corrupt", "corruption_errors", "fooling_rate", "mean_corruption_error", "patch_success", "spatial_attack", "universal"],
+    "headline": ["MnistNet", "triangle"],
     "smoothing": ["GaussianNoise", "Smoothed", "certified_accuracy", "certified_radius", "certify", "clopper_pearson", "noisy_counts", "smooth_predict"],
     "training": ["AdversarialStep", "AdversarialTrainer", "adversarial_step", "mart_loss", "trades_loss"],
 })
