@@ -13,5 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
     "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights"],
     "search": ["Pruning", "folds", "tune"],
+    "segment": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "encoder_unet", "hausdorff", "overlay", "pixel_report",
+                "segment", "train_segmenter"],
     "speed": ["fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race", "trainer_contestant"],
 })
