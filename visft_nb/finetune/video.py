@@ -21,7 +21,7 @@ from ..data import Images
 from .detect import DetectionBatches, Jitter, box_iou
 from ..train import fit
 
-# %% ../../nbs/3_finetune/17_video.ipynb #424539c6
+# %% ../../nbs/3_finetune/17_video.ipynb #43c4be05
 @dataclass
 class Clip:
     "Frames with the true boxes, and the number of each figure, which it keeps."
@@ -49,7 +49,8 @@ def _yard(rng, h, w):
     "A ground with texture, float (H, W, 3)."
     coarse = torch.from_numpy(rng.normal(size=(1, 3, 7, 9))).float()
     fine = rng.normal(size=(h, w, 1))
-    return 105 + 14*F.interpolate(coarse, (h, w), mode='bicubic')[0].permute(1, 2, 0).numpy() + 7*fine
+    large = F.interpolate(coarse, (h, w), mode='bicubic')[0].permute(1, 2, 0).numpy()
+    return 110 + 14*large[..., :1] + 4*large + 7*fine
 
 # %% ../../nbs/3_finetune/17_video.ipynb #ad229e8c
 def make_clip(
