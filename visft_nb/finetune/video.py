@@ -21,7 +21,7 @@ from ..data import Images
 from .detect import DetectionBatches, Jitter, box_iou
 from ..train import fit
 
-# %% ../../nbs/3_finetune/17_video.ipynb #43c4be05
+# %% ../../nbs/3_finetune/17_video.ipynb #708d909e
 @dataclass
 class Clip:
     "Frames with the true boxes, and the number of each figure, which it keeps."
@@ -45,6 +45,7 @@ def _draw_figure(yx, foot, h, phase):
     legs = _limb(yx, hip, at(.05, swing), .055*h) | _limb(yx, hip, at(.05, -swing), .055*h)
     return legs, _limb(yx, hip, at(.72, 0), .125*h), _limb(yx, at(.89, 0), at(.9, 0), .095*h)
 
+# %% ../../nbs/3_finetune/17_video.ipynb #5a891124
 def _yard(rng, h, w):
     "A ground with texture, float (H, W, 3)."
     coarse = torch.from_numpy(rng.normal(size=(1, 3, 7, 9))).float()
@@ -52,7 +53,7 @@ def _yard(rng, h, w):
     large = F.interpolate(coarse, (h, w), mode='bicubic')[0].permute(1, 2, 0).numpy()
     return 110 + 14*large[..., :1] + 4*large + 7*fine
 
-# %% ../../nbs/3_finetune/17_video.ipynb #ad229e8c
+# %% ../../nbs/3_finetune/17_video.ipynb #21d8288c
 def make_clip(
     frames:int=90,
     size=(96, 128),     # height and width
@@ -85,6 +86,7 @@ def make_clip(
         out.frames[t] = torch.from_numpy((img + rng.normal(0, noise, img.shape)).clip(0, 255).round().astype(np.uint8).transpose(2, 0, 1).copy())
     return out
 
+# %% ../../nbs/3_finetune/17_video.ipynb #72fcebff
 def _note(clip, whole, owner):
     "Enter the figures that are seen in a frame."
     boxes, ids = [], []
@@ -95,7 +97,7 @@ def _note(clip, whole, owner):
         boxes.append([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]); ids.append(int(i))
     clip.boxes.append(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)); clip.ids.append(torch.tensor(ids, dtype=torch.int64))
 
-# %% ../../nbs/3_finetune/17_video.ipynb #e3b9c75a
+# %% ../../nbs/3_finetune/17_video.ipynb #e126c6f0
 def centre_map(
     boxes,       # (B, n, 4) pixels
     there,       # (B, n): above 0 where there is an object
@@ -110,6 +112,7 @@ def centre_map(
     d = lambda axis, at: ((at - cell[..., axis, None])/sigma[..., axis, None]).square()
     return ((-d(1, y)[..., :, None] - d(0, x)[..., None, :])/2).exp().mul((there > 0)[..., None, None]).amax(1)
 
+# %% ../../nbs/3_finetune/17_video.ipynb #9273cced
 def focal_loss(
     logits,  # (B, h, w)
     target,  # (B, h, w), 1 at the centres
@@ -158,7 +161,7 @@ class CentreNet(nn.Module):
         limit = torch.tensor([w, h, w, h], dtype=boxes.dtype, device=boxes.device)
         return {'boxes': torch.minimum(boxes.clamp(min=0), limit), 'labels': torch.ones_like(at), 'scores': score}
 
-# %% ../../nbs/3_finetune/17_video.ipynb #5110ca2f
+# %% ../../nbs/3_finetune/17_video.ipynb #932744f9
 def centre_loss(
     model,  # `CentreNet`
     batch,  # (x, objects) of `DetectionBatches`
@@ -174,6 +177,7 @@ def centre_loss(
     off = (found - torch.cat([c - cell, size.log()], -1)).abs().sum(-1)
     return focal_loss(maps[:, 0], centre_map(boxes, objects['labels'], (h, w), s)) + (off*there).sum()/there.sum().clamp(min=1)
 
+# %% ../../nbs/3_finetune/17_video.ipynb #6f93594f
 def train_centres(
     images,         # `Images` with boxes
     epochs:int, batch_size:int=16, lr:float=4e-3,
@@ -196,7 +200,7 @@ def assign(
     good = gain[rows, cols] >= max(least, 1e-9)
     return rows[good].tolist(), cols[good].tolist()
 
-# %% ../../nbs/3_finetune/17_video.ipynb #ae2c73aa
+# %% ../../nbs/3_finetune/17_video.ipynb #500cce0e
 @dataclass
 class Track:
     "One object over time."
@@ -206,6 +210,7 @@ class Track:
     hits:int=1               # frames in which it was seen
     missed:int=0             # frames since it was seen
 
+# %% ../../nbs/3_finetune/17_video.ipynb #2d4d438a
 @dataclass
 class Tracker:
     "Follows boxes from frame to frame (after SORT, Bewley et al. 2016, with a running mean in place of the Kalman filter): `tracker.update(boxes)`."
@@ -218,7 +223,8 @@ class Tracker:
 
     def update(self, boxes):
         "Boxes (n, 4) of the next frame to {'boxes' (m, 4), 'ids' (m,), 'velocities' (m, 2)} of confirmed tracks seen in it."
-        if boxes.ndim != 2 or boxes.shape[1] != 4: raise InputError(f"Boxes of a frame have shape {tuple(boxes.shape)}: (n, 4) was expected, (0, 4) where nothing was found.")
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise InputError(f"Boxes of a frame have shape {tuple(boxes.shape)}: (n, 4) was expected, (0, 4) where nothing was found.")
         for t in self.tracks: t.box = t.box + t.velocity.repeat(2)
         old = torch.stack([t.box for t in self.tracks]) if self.tracks else boxes.new_zeros(0, 4)
         rows, cols = assign(box_iou(old, boxes), self.iou)
@@ -239,6 +245,7 @@ class Tracker:
         track.box, track.missed, track.hits = box, 0, track.hits + 1
         if track.id < 0 and track.hits >= self.born: track.id, self.count = self.count, self.count + 1
 
+# %% ../../nbs/3_finetune/17_video.ipynb #d3cca9ab
 def track(
     found,    # per frame {'boxes' (n, 4), …}, what `detect` gives
     **kw,     # of `Tracker`
@@ -247,7 +254,7 @@ def track(
     tracker = Tracker(**kw)
     return [tracker.update(f['boxes']) for f in found]
 
-# %% ../../nbs/3_finetune/17_video.ipynb #d53d0658
+# %% ../../nbs/3_finetune/17_video.ipynb #d68a0e38
 def _pairs(gain, truth, ids, last, iou):
     "Pairs (object, track) of a frame; those of before stay where they still overlap enough."
     kept = [(i, ids.index(last[o])) for i, o in enumerate(truth) if last.get(o) in ids and gain[i, ids.index(last[o])] >= iou]
@@ -255,6 +262,7 @@ def _pairs(gain, truth, ids, last, iou):
     for i, j in kept: rest[i], rest[:, j] = 0, 0
     return kept + list(zip(*assign(rest, iou)))
 
+# %% ../../nbs/3_finetune/17_video.ipynb #97149617
 def clear_mot(
     clip,        # `Clip`, or anything with `boxes` and `ids` per frame
     tracks,      # per frame {'boxes', 'ids'}
@@ -273,27 +281,29 @@ def clear_mot(
     mota = 1 - (n['misses'] + n['false'] + n['switches'])/max(n['objects'], 1)
     return dict(mota=mota, motp=sum(overlaps)/max(len(overlaps), 1), **n)
 
-# %% ../../nbs/3_finetune/17_video.ipynb #77660ea1
+# %% ../../nbs/3_finetune/17_video.ipynb #71fa29f6
 def inside(
     points,  # (n, 2): x and y
     polygon, # (k, 2) corners in order, not closed
 ):           # (n,) booleans
     "Which points lie in a polygon, convex or not. Raises `InputError` for fewer than three corners."
     polygon = torch.as_tensor(polygon, dtype=torch.float64)
-    if polygon.ndim != 2 or polygon.shape[1] != 2 or len(polygon) < 3: raise InputError(f"A zone has at least three corners (x, y), got shape {tuple(polygon.shape)}.")
+    if polygon.ndim != 2 or polygon.shape[1] != 2 or len(polygon) < 3:
+        raise InputError(f"A zone has at least three corners (x, y), got shape {tuple(polygon.shape)}.")
     p, q = polygon, polygon.roll(-1, 0)
     x, y = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)[:, :, None].unbind(1)
     spans = (p[:, 1] > y) != (q[:, 1] > y)
     cut = p[:, 0] + (y - p[:, 1])/torch.where(q[:, 1] == p[:, 1], torch.inf, q[:, 1] - p[:, 1])*(q[:, 0] - p[:, 0])
     return (spans & (x < cut)).sum(1) % 2 == 1
 
+# %% ../../nbs/3_finetune/17_video.ipynb #bd33f3f1
 def feet(
     boxes,  # (n, 4)
 ):          # (n, 2): x and y
     "Where somebody stands."
     return torch.stack([(boxes[:, 0] + boxes[:, 2])/2, boxes[:, 3]], 1)
 
-# %% ../../nbs/3_finetune/17_video.ipynb #0916ba52
+# %% ../../nbs/3_finetune/17_video.ipynb #c27bbdb8
 @dataclass
 class Zone:
     "A marked polygon that warns of tracks that enter."
@@ -303,7 +313,8 @@ class Zone:
 
     def __post_init__(self):
         inside(torch.zeros(0, 2), self.polygon)
-        if self.wait < 1 or self.ahead < 0: raise InputError(f"wait={self.wait}, ahead={self.ahead}: at least one frame inside, and no look back, were expected.")
+        if self.wait < 1 or self.ahead < 0:
+            raise InputError(f"wait={self.wait}, ahead={self.ahead}: at least one frame inside, and no look back, were expected.")
 
     def watch(self, tracks):
         "Tracks of each frame to warnings, a list of {'frame', 'id', 'box'}."
@@ -318,7 +329,7 @@ class Zone:
                 elif not now: warned.discard(i)
         return out
 
-# %% ../../nbs/3_finetune/17_video.ipynb #d4c91179
+# %% ../../nbs/3_finetune/17_video.ipynb #406bd791
 def entries(
     clip,      # `Clip`
     polygon,   # (k, 2)
@@ -334,6 +345,7 @@ def entries(
         out.append({'frame': w['frame'] - least + 1, 'id': w['id'], 'last': gone})
     return out
 
+# %% ../../nbs/3_finetune/17_video.ipynb #c07fd3e8
 def judge_warnings(
     warnings,     # of `Zone.watch`
     clip,         # `Clip`
@@ -353,13 +365,13 @@ def judge_warnings(
         n['late' if delays[-1] > late else 'right'] += 1
     return n | dict(missed=len(visits) - len(told), delays=delays)
 
-# %% ../../nbs/3_finetune/17_video.ipynb #2547ca3a
+# %% ../../nbs/3_finetune/17_video.ipynb #9b4ed66d
 def show_tracks(
     frames,      # (N, 3, H, W) uint8
     tracks,      # for each {'boxes', 'ids'}
     alt:str,     # alternative text
     polygon=None,# a zone
-    warned=(),   # numbers of tracks to be drawn thick
+    warned=None, # for each frame the numbers of tracks to be drawn thick
     titles=None, cols:int=3, size:float=1.7,
 )->None:
     "Draw frames with their tracks, each with its number and in its colour, and the zone."
@@ -369,12 +381,13 @@ def show_tracks(
     fig, axes = figure(-(-len(frames)//cols), cols, size, size*h/w + .25*(titles is not None))
     for ax in np.atleast_1d(axes).ravel(): ax.set_axis_off()
     for k, (ax, x, t) in enumerate(zip(np.atleast_1d(axes).ravel(), frames, tracks)):
+        loud = warned[k] if warned else ()
         ax.imshow(x.permute(1, 2, 0).numpy())
         if titles: ax.set_title(titles[k], fontsize=8)
         if polygon is not None: ax.add_patch(Polygon(np.asarray(polygon), fill=False, ec='white', lw=1.2, ls='--'))
         for (x0, y0, x1, y1), i in zip(t['boxes'].tolist(), t['ids'].tolist()):
             color = COLORS[i % len(COLORS)]
-            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=3 if i in warned else 1.2))
-            ax.text(x0, max(y0 - 2, 5), f"{i}{' !' if i in warned else ''}", color='white', fontsize=6.5, bbox=dict(fc=color, ec='none', pad=.6))
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=3 if i in loud else 1.2))
+            ax.text(x0, max(y0 - 2, 5), f"{i}{' !' if i in loud else ''}", color='white', fontsize=6.5, bbox=dict(fc=color, ec='none', pad=.6))
         ax.set(xlim=(0, w), ylim=(h, 0))
     show(fig, alt)
