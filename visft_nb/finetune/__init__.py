@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
     "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights"],
     "search": ["Pruning", "folds", "tune"],
+    "video": ["CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings", "make_clip", "show_tracks", "track", "train_centres"],
     "speed": ["fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race", "trainer_contestant"],
 })

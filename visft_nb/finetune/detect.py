@@ -57,13 +57,14 @@ def make_anchors(
         out.append((torch.stack([x, y, x, y], -1).view(-1, 1, 4) + half).view(-1, 4).float())
     return out
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #9640956f
+# %% ../../nbs/3_finetune/16_detect.ipynb #eb65bd03
 def centre_size(
     boxes, # (N, 4)
 ):         # centres (N, 2) and sizes (N, 2), x first
     "The other way to write boxes."
     return (boxes[:, :2] + boxes[:, 2:])/2, boxes[:, 2:] - boxes[:, :2]
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #994b7d2b
 def encode_boxes(
     boxes,              # (N, 4) where the objects are
     anchors,            # (N, 4) from where they are seen
@@ -73,6 +74,7 @@ def encode_boxes(
     (c, s), (ca, sa) = centre_size(boxes), centre_size(anchors)
     return torch.cat([(c - ca)/sa, (s/sa).log()], 1)*torch.tensor(weights, dtype=boxes.dtype, device=boxes.device)
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #16f027ed
 def decode_boxes(
     codes,              # (N, 4)
     anchors,            # (N, 4)
@@ -98,7 +100,7 @@ def match_boxes(
     out = torch.where(best >= high, which, torch.where(best < low, -1, -2))
     return torch.where((iou == iou.max(1, keepdim=True).values).any(0), which, out) if rescue else out
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #c671d8b4
+# %% ../../nbs/3_finetune/16_detect.ipynb #3cffa657
 def pick(
     labels,       # (A,): 1 responsible, 0 nothing, below 0 left out
     number:int,   # how many are drawn at most
@@ -111,6 +113,7 @@ def pick(
     yes = first(labels > 0, int(number*share))
     return yes | first(labels == 0, number - yes.sum())
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #a77ea044
 def rpn_loss(
     logits,       # (A,) of an image
     codes,        # (A, 4)
@@ -142,7 +145,7 @@ def nms(
         if kept[i]: kept[i + 1:] &= ~clash[i, i + 1:]
     return order[kept.to(order.device)]
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #981a91d8
+# %% ../../nbs/3_finetune/16_detect.ipynb #aa02f100
 def tent_weights(
     start,       # (n,) first edge of each box, in cells of the feature map
     extent,      # (n,) its length
@@ -157,6 +160,7 @@ def tent_weights(
     tent = 1 - (at.clamp(0, length - 1)[..., None] - torch.arange(length, device=start.device)).abs()
     return (tent.clamp(min=0)*inside[..., None]).unflatten(1, (size, samples)).mean(2)
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #9ec93e38
 def roi_align(
     features,        # (C, H, W) of one image; or (n, C, H, W), one for each box
     boxes,           # (n, 4) in pixels of the image
@@ -238,7 +242,7 @@ class LitePyramid(nn.Module):
             if i in (2, 4, 6): levels[str(len(levels))] = x
         return self.fpn(levels)
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #3592c206
+# %% ../../nbs/3_finetune/16_detect.ipynb #142b761e
 def mask_rcnn(
     classes:int,              # kinds of objects, without the background
     size:int=256,             # images are brought to this longer side
@@ -249,21 +253,27 @@ def mask_rcnn(
     frozen:int=2,             # stages of the backbone that are not trained
     proposals:int=100,        # looked at by the second stage
     rois:int=48,              # of them drawn for its loss, per image
+    level_side:float=224,     # `side` of `fpn_level`: smaller ones read more objects from the coarser levels
 ):                            # torchvision's MaskRCNN or FasterRCNN, channels-last
     "A small Mask R-CNN (He et al. 2017) on EfficientNet-Lite0 with ImageNet weights; needs no network. It takes a list of images (3, H, W) in [0, 1]."
     from torchvision.models.detection import FasterRCNN, MaskRCNN, faster_rcnn, mask_rcnn as parts
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.ops import MultiScaleRoIAlign
-    if classes < 1 or channels % 8 or len(anchors) != 4: raise InputError(f"mask_rcnn got classes={classes}, channels={channels} and {len(anchors)} anchors: at least 1 class, a multiple of 8 and 4 anchors (one a level) were expected.")
-    levels, n = ['0', '1', '2'], classes + 1
+    if classes < 1 or channels % 8 or len(anchors) != 4:
+        raise InputError(f"mask_rcnn got classes={classes}, channels={channels} and {len(anchors)} anchors: at least 1 class, a multiple of 8 and 4 anchors "
+                         "(one a level) were expected.")
+    n, pool = classes + 1, lambda bins: MultiScaleRoIAlign(['0', '1', '2'], bins, 2, canonical_scale=level_side)
     kw = dict(num_classes=None, min_size=size, max_size=size, image_mean=[.5]*3, image_std=[.5]*3,
-              rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in anchors), (tuple(ratios),)*4), rpn_batch_size_per_image=64, box_batch_size_per_image=rois,
-              box_roi_pool=MultiScaleRoIAlign(levels, 7, 2), box_head=faster_rcnn.TwoMLPHead(channels*49, 256), box_predictor=faster_rcnn.FastRCNNPredictor(256, n))
+              rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in anchors), (tuple(ratios),)*4),
+              rpn_batch_size_per_image=64, box_batch_size_per_image=rois,
+              box_roi_pool=pool(7), box_head=faster_rcnn.TwoMLPHead(channels*49, 256),
+              box_predictor=faster_rcnn.FastRCNNPredictor(256, n))
     kw |= {f'rpn_{when}_nms_top_n_{mode}': k*proposals for when, k in (('pre', 2), ('post', 1)) for mode in ('train', 'test')}
-    if masks: kw |= dict(mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2), mask_head=parts.MaskRCNNHeads(channels, (channels, channels), 1), mask_predictor=parts.MaskRCNNPredictor(channels, channels, n))
+    if masks: kw |= dict(mask_roi_pool=pool(14), mask_head=parts.MaskRCNNHeads(channels, (channels, channels), 1),
+                         mask_predictor=parts.MaskRCNNPredictor(channels, channels, n))
     return (MaskRCNN if masks else FasterRCNN)(LitePyramid(channels, frozen), **kw).to(memory_format=torch.channels_last)
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #d44227ac
+# %% ../../nbs/3_finetune/16_detect.ipynb #35cf5dee
 def coco_mask_rcnn(
     classes:int,        # kinds of objects, without the background
     weights='download', # torchvision's weights for COCO: "download", or a file or state dict of them
@@ -276,36 +286,44 @@ def coco_mask_rcnn(
     else:
         model, state = parts.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, **kw), read_weights(weights)
         try: model.load_state_dict(state)
-        except RuntimeError as e: raise InputError("The weights are not those of torchvision's maskrcnn_resnet50_fpn with its 91 classes: take the file maskrcnn_resnet50_fpn_coco-….pth.") from e
+        except RuntimeError as e:
+            raise InputError("The weights are not those of torchvision's maskrcnn_resnet50_fpn with its 91 classes: "
+                             "take the file maskrcnn_resnet50_fpn_coco-….pth.") from e
     heads = model.roi_heads
     heads.box_predictor = faster_rcnn.FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes + 1)
     heads.mask_predictor = parts.MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 256, classes + 1)
     return model
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #bf029334
+# %% ../../nbs/3_finetune/16_detect.ipynb #34f6e9d7
 def object_labels(
     data,  # `Images` with boxes
 )->list:   # per image int64 (n,): 1 to K
     "The class of each box: `extra['box_labels']`, or 1 for all where there is none."
     return data.extra.get('box_labels') or [torch.ones(len(b), dtype=torch.int64) for b in data.boxes]
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #ab045fff
 def check_objects(
     data,               # `Images` with boxes
     classes:int|None=None, # K; None takes the number of names
 )->None:
     "Raises `InputError` that names the image whose boxes have no area, lie outside, or have a class that is none."
-    if data.boxes is None or not sum(map(len, data.boxes)): raise InputError("These Images have no boxes: give boxes, per image (n, 4) with left, top, right, bottom in pixels; mask_boxes makes them of instance masks.")
+    if data.boxes is None or not sum(map(len, data.boxes)): 
+        raise InputError("These Images have no boxes: give boxes, per image (n, 4) with left, top, right, bottom in pixels; "
+                         "mask_boxes makes them of instance masks.")
     K, (h, w) = classes or len(data.classes) or 1, data.images.shape[-2:]
     for i, (b, y) in enumerate(zip(data.boxes, object_labels(data))):
         name = data.names[i] if data.names else f'image {i}'
         b = torch.as_tensor(b)
         if b.ndim != 2 or b.shape[1] != 4: raise InputError(f"{name} has boxes of shape {tuple(b.shape)}: (n, 4) was expected, (0, 4) where there is nothing.")
         if not b.isfinite().all(): raise InputError(f"{name} has a box that is no number: {b[~b.isfinite().all(1)][0].tolist()}.")
-        for wrong, what in (((b[:, 2:] <= b[:, :2]).any(1), 'a box of no area: right must lie beyond left and bottom beyond top; is it left, top, width, height?'),
-                            (((b < 0) | (b > torch.tensor([w, h, w, h]))).any(1), f'a box outside the image of {w}×{h} pixels (width×height): clip it, or scale it along with the image.')):
-            if wrong.any(): raise InputError(f"{name} has {[round(v, 1) for v in b[wrong][0].tolist()]}, {what}")
+        flat, out = (b[:, 2:] <= b[:, :2]).any(1), ((b < 0) | (b > torch.tensor([w, h, w, h]))).any(1)
+        for wrong, what in ((flat, 'of no area: right must lie beyond left and bottom beyond top; is it left, top, width, height?'),
+                            (out, f'outside the image of {w}×{h} pixels (width×height): clip it, or scale it along with the image.')):
+            if wrong.any(): raise InputError(f"{name} has {[round(v, 1) for v in b[wrong][0].tolist()]}, a box {what}")
         if len(y) != len(b): raise InputError(f"{name} has {len(b)} boxes and {len(y)} labels: one for each was expected.")
-        if len(y) and (min(y) < 1 or max(y) > K): raise InputError(f"{name} has labels from {int(min(y))} to {int(max(y))}: objects of {K} {'class are' if K == 1 else 'classes are'} numbered from 1 to {K}, 0 is the background.")
+        if len(y) and (min(y) < 1 or max(y) > K):
+            raise InputError(f"{name} has labels from {int(min(y))} to {int(max(y))}: "
+                             f"objects of {K} class{'es' * (K > 1)} are numbered from 1 to {K}, 0 is the background.")
 
 # %% ../../nbs/3_finetune/16_detect.ipynb #d89ede9b
 @dataclass
@@ -337,9 +355,10 @@ class Jitter:
         enough = (box_area(seen) >= self.least*box_area(b)) & ((seen[..., 2:] - seen[..., :2]) >= 1).all(-1)
         return seen, labels*enough
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #f11eb398
+# %% ../../nbs/3_finetune/16_detect.ipynb #c9de2913
 class DetectionBatches(Batches):
-    """Iterates `(x, objects)`: objects are 'boxes' (B, n, 4), 'labels' (B, n), where 0 fills up, and, where there are instance masks, 'instances' (B, H, W) with 1 to n.
+    """Iterates `(x, objects)`: objects are 'boxes' (B, n, 4), 'labels' (B, n), where 0 fills up, and, where there are instance masks,
+    'instances' (B, H, W) with the numbers 1 to n.
 
     Raises `InputError` for boxes and labels that are wrong, and instance masks that do not fit them."""
     def __init__(self, data, batch_size, jitter=None, shuffle=True, seed=0, device=None, drop_last=False, classes=None):
@@ -347,7 +366,8 @@ class DetectionBatches(Batches):
         super().__init__(data, batch_size, shuffle, seed, device, jitter, drop_last)
         most = max(map(len, data.boxes))
         fill = lambda t: F.pad(torch.as_tensor(t), (0, 0)*(t.ndim - 1) + (0, most - len(t)))
-        self.objects = {'boxes': torch.stack([fill(b.float()) for b in data.boxes]), 'labels': torch.stack([fill(torch.as_tensor(y)) for y in object_labels(data)])}
+        self.objects = {'boxes': torch.stack([fill(b.float()) for b in data.boxes]),
+                        'labels': torch.stack([fill(torch.as_tensor(y)) for y in object_labels(data)])}
         if 'instances' in data.extra: self.objects['instances'] = self.number(data)
         self.objects = {k: v.to(self.device) for k, v in self.objects.items()}
 
@@ -356,16 +376,19 @@ class DetectionBatches(Batches):
         out = torch.zeros_like(data.extra['instances'])
         for i, m in enumerate(data.extra['instances']):
             ids = m.unique()[m.unique() > 0]
-            if len(ids) != len(data.boxes[i]): raise InputError(f"{data.names[i] if data.names else f'image {i}'} has {len(data.boxes[i])} boxes but {len(ids)} objects in its instance mask: one for each was expected, in the order of their numbers.")
+            if len(ids) != len(data.boxes[i]):
+                raise InputError(f"{data.names[i] if data.names else f'image {i}'} has {len(data.boxes[i])} boxes but {len(ids)} objects in its instance mask: "
+                                 "one for each was expected, in the order of their numbers.")
             for k, v in enumerate(ids): out[i][m == v] = k + 1
         return out
 
     def batch(self, i, order=None):
         idx = (self.order() if order is None else order)[i*self.batch_size:(i + 1)*self.batch_size]
-        x, objects = self.data.images[idx].float().div_(255).contiguous(memory_format=torch.channels_last), {k: v[idx] for k, v in self.objects.items()}
+        x = self.data.images[idx].float().div_(255).contiguous(memory_format=torch.channels_last)
+        objects = {k: v[idx] for k, v in self.objects.items()}
         return (x, objects) if self.transform is None else self.transform(x, objects, seeded(self.seed, self.epoch, i))
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #885dd191
+# %% ../../nbs/3_finetune/16_detect.ipynb #f780fe19
 def object_dicts(
     objects,  # of `DetectionBatches`
 )->list:      # per image boxes (n, 4), labels (n,) and, where there are instances, masks uint8 (n, H, W)
@@ -377,6 +400,7 @@ def object_dicts(
         if 'instances' in objects: out[-1]['masks'] = (objects['instances'][i] == (k + 1)[:, None, None]).to(torch.uint8)
     return out
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #63520a89
 def detection_loss(
     model,  # a detector of torchvision, in training mode
     batch,  # (x, objects) of `DetectionBatches`
@@ -385,6 +409,7 @@ def detection_loss(
     x, objects = batch
     return sum(model(list(x), object_dicts(objects)).values())
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #57d9483a
 def finetune_detector(
     model,                 # `mask_rcnn`, `coco_mask_rcnn` or another detector of torchvision with a `backbone.body`
     data,                  # `Images` with boxes; extra['box_labels'] are classes from 1, extra['instances'] masks
@@ -406,7 +431,7 @@ def finetune_detector(
     optimizer = torch.optim.AdamW([dict(params=g, lr=r) for g, r in zip(groups, rates) if g], weight_decay=weight_decay)
     return fit(model, batches, epochs=epochs, loss=detection_loss, optimizer=optimizer, clip=clip, precision=precision, seed=seed, **kw)
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #f79643ec
+# %% ../../nbs/3_finetune/16_detect.ipynb #3c95b25b
 def _list_images(images):
     "Float images (3, H, W) of whatever `detect` takes."
     from visft_nb.deploy import read_image
@@ -416,17 +441,22 @@ def _list_images(images):
     out = [x.float()/255 if x.dtype == torch.uint8 else x for x in out]
     out = [x.expand(3, -1, -1) if x.ndim == 3 and x.shape[0] == 1 else x for x in out]
     for i, x in enumerate(out):
-        if x.ndim != 3 or x.shape[0] != 3: raise InputError(f"Image {i} has shape {tuple(x.shape)}, (3, H, W) was expected: give a list of images, a batch (N, 3, H, W), Images, or names of files.")
-        if not x.is_floating_point() or not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1): raise InputError(f"Image {i} ({x.dtype}) has values from {x.min().item():g} to {x.max().item():g}: bytes (uint8), or numbers in [0, 1], were expected.")
+        if x.ndim != 3 or x.shape[0] != 3:
+            raise InputError(f"Image {i} has shape {tuple(x.shape)}, (3, H, W) was expected: "
+                             "give a list of images, a batch (N, 3, H, W), Images, or names of files.")
+        if not x.is_floating_point() or not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1):
+            raise InputError(f"Image {i} ({x.dtype}) has values from {x.min().item():g} to {x.max().item():g}: "
+                             "bytes (uint8), or numbers in [0, 1], were expected.")
     if not out: raise InputError("There is no image to look at: the list is empty.")
     return out
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #0abe8ecb
 def detect(
     model,              # a detector of torchvision, or a module that answers as they do
     images,             # `Images`, (N, 3, H, W), a list of (3, H, W) of any sizes, or files
     threshold:float=.5, # least score
     batch_size:int=8, precision='fp32',
-)->list:                # per image {'boxes' (n, 4), 'labels' (n,), 'scores' (n,), highest first, and 'masks' (n, H, W) booleans where the model has them}, on the CPU
+)->list:                # per image {'boxes' (n, 4), 'labels' (n,), 'scores' (n,) highest first, 'masks' (n, H, W) booleans if any}, on the CPU
     "Find objects. The model is left as it was. Raises `InputError` for what is no image."
     if not 0 <= threshold <= 1: raise InputError(f"threshold={threshold}: scores lie between 0 and 1.")
     x, device, out = _list_images(images), next(model.parameters()).device, []
@@ -438,7 +468,7 @@ def detect(
                 out.append({k: (v.float() if v.is_floating_point() else v).cpu() for k, v in found.items()})
     return out
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #f8aa930d
+# %% ../../nbs/3_finetune/16_detect.ipynb #17ec3a62
 def match_found(
     found,    # {'boxes' (n, 4), 'scores' (n,)} of one image and class
     boxes,    # (m, 4) where the objects are
@@ -451,6 +481,7 @@ def match_found(
         if best >= iou: taken[i], overlap[:, j] = j, -1
     return taken
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #2c1fa76e
 def hits_and_scores(
     found,       # per image what `detect` gives, with a low threshold
     data,        # `Images` with boxes
@@ -466,7 +497,7 @@ def hits_and_scores(
     order = scores.argsort(descending=True, stable=True)
     return hits[order], scores[order], int(sum((torch.as_tensor(y) == label).sum() for y in object_labels(data)))
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #24b701b6
+# %% ../../nbs/3_finetune/16_detect.ipynb #a97388c4
 def precision_recall(
     hits,    # (n,) booleans, surest first
     objects:int, # there are
@@ -475,6 +506,7 @@ def precision_recall(
     right = np.cumsum(np.asarray(hits, dtype=float))
     return right/np.arange(1, len(right) + 1), right/max(objects, 1)
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #c70f024f
 def average_precision(
     hits,    # (n,) booleans, surest first
     objects:int,
@@ -484,7 +516,7 @@ def average_precision(
     best = np.append(np.maximum.accumulate(p[::-1])[::-1], 0.)
     return float(best[np.searchsorted(r, np.linspace(0, 1, 101), 'left')].mean())
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #bd1bc2a4
+# %% ../../nbs/3_finetune/16_detect.ipynb #2a62ab9d
 def _coco_truth(data, masks, encode):
     "The data as the dataset dict of pycocotools."
     notes = []
@@ -497,6 +529,7 @@ def _coco_truth(data, masks, encode):
     return dict(images=[dict(id=i + 1, height=h, width=w) for i in range(len(data))], annotations=notes,
                 categories=[dict(id=c) for c in sorted({n['category_id'] for n in notes})])
 
+# %% ../../nbs/3_finetune/16_detect.ipynb #5c43ea62
 def _coco_found(found, masks, encode):
     "Detections as the list of results of pycocotools."
     out = []
@@ -506,7 +539,7 @@ def _coco_found(found, masks, encode):
             if masks: out[-1] = {k2: v for k2, v in out[-1].items() if k2 != 'bbox'} | dict(segmentation=encode(f['masks'][k]))
     return out
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #d10615e2
+# %% ../../nbs/3_finetune/16_detect.ipynb #6ccda7b4
 def coco_map(
     found,            # per image what `detect` gives, with a low threshold: 0.05, say
     data,             # `Images` with boxes; extra['box_labels'], extra['instances'] as there are
@@ -515,8 +548,11 @@ def coco_map(
     "Mean average precision by pycocotools (Lin et al. 2014). Raises `InputError` where something is missing, or pycocotools is."
     if not find_spec('pycocotools'): raise InputError("coco_map needs pycocotools: pip install pycocotools, or visft_nb[course].")
     check_objects(data, max(len(data.classes), max((int(max(y)) for y in object_labels(data) if len(y)), default=1)))
-    if len(found) != len(data): raise InputError(f"There are detections for {len(found)} images, but {len(data)} images: one entry for each was expected, empty where nothing was found.")
-    if masks and ('instances' not in data.extra or any('masks' not in f for f in found)): raise InputError("masks=True, but there are no masks in the detections or no extra['instances'] in the data.")
+    if len(found) != len(data):
+        raise InputError(f"There are detections for {len(found)} images, but {len(data)} images: "
+                         "one entry for each was expected, empty where nothing was found.")
+    if masks and ('instances' not in data.extra or any('masks' not in f for f in found)):
+        raise InputError("masks=True, but there are no masks in the detections or no extra['instances'] in the data.")
     from pycocotools import mask as rle
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -531,7 +567,7 @@ def coco_map(
         run.evaluate(); run.accumulate(); run.summarize()
     return dict(zip(('AP', 'AP50', 'AP75'), map(float, run.stats)))
 
-# %% ../../nbs/3_finetune/16_detect.ipynb #fa278c1f
+# %% ../../nbs/3_finetune/16_detect.ipynb #193057ab
 def show_found(
     images,       # (N, 3, H, W) uint8 or in [0, 1]
     found,        # per image what `detect` gives
@@ -548,7 +584,8 @@ def show_found(
     for ax, x, f, b in zip(np.atleast_1d(axes).ravel(), images, found, boxes):
         ax.imshow(x.permute(1, 2, 0).numpy())
         taken = match_found(f, b, iou)
-        kinds = [(box, '#009E73' if t >= 0 else COLORS[1], '-' if t >= 0 else '--', '' if t >= 0 else f'{s:.2f}') for box, t, s in zip(f['boxes'].tolist(), taken.tolist(), f['scores'].tolist())]
+        hit, off = ('#009E73', '-', ''), (COLORS[1], '--')
+        kinds = [(box, *(hit if t >= 0 else (*off, f'{s:.2f}'))) for box, t, s in zip(f['boxes'].tolist(), taken.tolist(), f['scores'].tolist())]
         kinds += [(box, COLORS[4], ':', 'missed') for j, box in enumerate(b.tolist()) if j not in taken]
         for (x0, y0, x1, y1), color, style, text in kinds:
             ax.add_patch(Rectangle((x0 - .5, y0 - .5), x1 - x0, y1 - y0, fill=False, lw=1.6, ec=color, ls=style))
