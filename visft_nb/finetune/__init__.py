@@ -8,6 +8,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "lora": ["apply_lora", "fingerprint", "load_delta", "merge_lora", "remove_delta", "save_delta", "trainable_parameters", "unmerge_lora"],
     "context": ["ClipEncoder", "ContextPrompt", "DualEncoder", "ZeroShot", "clip_loss", "load_clip", "train_dual", "zero_shot_weights"],
     "prompts": ["PixelPrompt", "Prompted", "VisualPrompt", "frequency_mapping", "load_prompt_state", "prompt_attention", "prompt_state"],
+    "detect": ["DetectionBatches", "Jitter", "LitePyramid", "average_precision", "box_area", "box_iou", "check_objects", "coco_map", "coco_mask_rcnn", "decode_boxes", "detect", "detection_loss",
+               "encode_boxes", "finetune_detector", "fpn_level", "make_anchors", "mask_loss", "mask_rcnn", "match_boxes", "match_found", "nms", "precision_recall", "roi_align", "roi_loss", "rpn_loss", "show_found"],
     "folder": ["FolderRun", "divide", "estimate_seconds", "find_splits", "finetune_folder", "read_splits"],
     "heads": ["HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind", "kappa", "mean_precision", "set_head"],
     "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
@@ -15,5 +17,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "search": ["Pruning", "folds", "tune"],
     "segment": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "encoder_unet", "hausdorff", "overlay", "pixel_report",
                 "segment", "train_segmenter"],
+    "video": ["CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings", "make_clip", "show_tracks", "track", "train_centres"],
     "speed": ["fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race", "trainer_contestant"],
 })
