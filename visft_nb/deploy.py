@@ -6,16 +6,16 @@
 __all__ = ['TASKS', 'UNSEEN', 'model_spec', 'find_builder', 'build_model', 'save_model', 'load_model', 'load_onnx', 'check_onnx',
            'export_onnx', 'export_program', 'load_program', 'read_image', 'apply_window', 'prepare_image', 'Opened',
            'open_model', 'Answer', 'answers', 'uncertainty', 'mask_confidence', 'image_probabilities', 'answer_mask',
-           'save_mask', 'file_names', 'predict', 'quantize_onnx', 'model_card']
+           'save_mask', 'free_name', 'predict', 'quantize_onnx', 'model_card']
 
-# %% ../nbs/05_deploy.ipynb #8cd858cb
+# %% ../nbs/05_deploy.ipynb #91fbaee3
 import importlib, inspect, io, json, logging, math, platform, re, warnings, zipfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
-from itertools import groupby
+from itertools import count, groupby
 from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
@@ -786,18 +786,17 @@ def save_mask(
     im.putpalette([*_PALETTE, *([128]*(3*256 - len(_PALETTE)))])
     with atomic_write(_target(path, '.png')) as tmp: im.save(tmp, 'PNG')
 
-# %% ../nbs/05_deploy.ipynb #0454e840
-def file_names(
-    names,     # of images, which may be alike in different folders
-    end:str,   # of the files to write, such as "_mask.png"
-)->list:       # a different name for each, without folders
-    "Names for what is written beside images."
-    taken, out = set(), []
-    for name in names:
-        stem = re.sub(r'[^\w.-]+', '_', Path(str(name)).stem) or 'image'
-        free = next(s for s in (stem, *(f'{stem}_{i}' for i in range(2, 10**9))) if s + end not in taken)
-        taken.add(free + end); out.append(free + end)
-    return out
+# %% ../nbs/05_deploy.ipynb #9443d552
+def free_name(
+    name,      # of an image
+    end:str,   # of the file to write, such as "_mask.png"
+    taken:set, # names that are taken; the new one joins them
+)->str:        # without folders
+    "A name for what is written beside an image; images of one name in different folders get different ones."
+    stem = re.sub(r'[^\w.-]+', '_', Path(str(name)).stem) or 'image'
+    free = next(f for i in count(1) if (f := f"{stem}{f'_{i}' if i > 1 else ''}{end}") not in taken)
+    taken.add(free)
+    return free
 
 # %% ../nbs/05_deploy.ipynb #93c101e1
 def predict(

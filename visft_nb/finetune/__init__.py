@@ -13,5 +13,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
     "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights"],
     "search": ["Pruning", "folds", "tune"],
+    "work": ["explain", "export_onnx", "export_program", "format_runs", "latency_table", "launch_app", "look", "make_app", "model_card", "occlusion", "overlay", "peak_memory", "predict",
+             "predict_files", "quantize_onnx", "write_dicom"],
     "speed": ["fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race", "trainer_contestant"],
 })
