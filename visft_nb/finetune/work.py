@@ -77,18 +77,19 @@ def _last_map(model, x):
     last = next((i for i in reversed(range(len(seen))) if seen[i][1]), -1)
     return seen[last][0] if last >= len(seen)/2 else None
 
-# %% ../../nbs/3_finetune/19_work.ipynb #f3ce93a4
+# %% ../../nbs/3_finetune/19_work.ipynb #f203b092
 def explain(
     opened:Opened, # of `open_model`, a classifier
     a:Answer,      # with its logits
 )->tuple:          # map (h, w) in [0, 1] over the image as the model took it, and the name of the method
-    "Where the evidence for the answer is: Grad-CAM where the file holds a network with late feature maps, occlusion else."
-    target, layer = int(a.logits.argmax()), None
+    "Where the evidence for the answer is: Grad-CAM where the file holds a network with late feature maps that speak for it, occlusion else."
+    target, heat = int(a.logits.argmax()), None
     if opened.model is not None:
         x = a.input[None].to(next(opened.model.parameters()).device)
-        layer = _last_map(opened.model, x)
-    heat = grad_cam(opened.model, x, layer, target)[0].cpu() if layer is not None else occlusion(opened.run, a.input, target)
-    return heat/heat.max().clamp(min=1e-12), 'Grad-CAM' if layer is not None else 'occlusion'
+        if (layer := _last_map(opened.model, x)) is not None: heat = grad_cam(opened.model, x, layer, target)[0].cpu()
+    if heat is not None and heat.max() > 0: return heat/heat.max(), 'Grad-CAM'
+    heat = occlusion(opened.run, a.input, target)
+    return heat/heat.max().clamp(min=1e-12), 'occlusion'
 
 # %% ../../nbs/3_finetune/19_work.ipynb #26077bdc
 _TINTS = ((0, 0, 0), (213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
@@ -280,7 +281,7 @@ def make_app(
         file.change(answer, file, [text, scores, picture], api_name='predict')
     return app
 
-# %% ../../nbs/3_finetune/19_work.ipynb #3a3cf532
+# %% ../../nbs/3_finetune/19_work.ipynb #4194a385
 def launch_app(
     model,              # a model file, or `Opened`
     port:int=7860,      # to listen at
@@ -293,10 +294,10 @@ def launch_app(
     "Start the app. Uploads lie in a folder of their own that is removed at the end. Raises `InputError` for a port that is taken."
     if not 0 < largest < 2**11: raise InputError(f"largest={largest} MB: a positive number of megabytes was expected.")
     gr, opened = _gradio(), model if isinstance(model, Opened) else open_model(model)
-    app = make_app(opened, sure)
-    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     uploads = tempfile.TemporaryDirectory(prefix='visft_app_', ignore_cleanup_errors=True)
-    os.environ['GRADIO_TEMP_DIR'], app.uploads = uploads.name, uploads
+    os.environ['GRADIO_TEMP_DIR'] = uploads.name   # before the app is made, for its parts remember it
+    app = make_app(opened, sure)
+    app.uploads, theme = uploads, gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     try:
         app.launch(server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True, max_file_size=int(largest*2**20),
                    theme=theme, footer_links=[], ssr_mode=False, enable_monitoring=False, run_history=False)
@@ -305,5 +306,5 @@ def launch_app(
     if wait:
         try:
             while True: time.sleep(1)
-        finally: app.close(); uploads.cleanup()
+        finally: app.close(verbose=False); uploads.cleanup()
     return app
