@@ -841,10 +841,12 @@ def quantize_onnx(
         sizes = dict(bytes=Path(path).stat().st_size, bytes_int8=tmp.stat().st_size)
     return sizes | (dict(agree=(a.argmax(1) == b.argmax(1)).double().mean().item(), off=(a - b).abs().max().item()) if batches else {})
 
-# %% ../nbs/05_deploy.ipynb #a784b95d
+# %% ../nbs/05_deploy.ipynb #0245f310
 def _calibration(images, spec):
     "Calibration images in batches of one shape."
-    xs = [prepare_image(a.image, spec) for a in _read_all(images, spec)]
+    found = list(_read_all(images, spec))
+    if bad := [a.error for a in found if a.error]: raise InputError(f"{len(bad)} of {len(found)} calibration images cannot be used: {'; '.join(bad[:5])}.")
+    xs = [prepare_image(a.image, spec) for a in found]
     if len(xs) > 1000: raise InputError(f"{len(xs)} calibration images: up to 1,000 were expected, for all activations are kept in memory; some hundreds are enough.")
     return [torch.stack(list(g)[:1000]) for _, group in groupby(xs, lambda x: x.shape) for g in _in_batches(group, 32)]
 
