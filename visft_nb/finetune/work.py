@@ -64,11 +64,11 @@ def occlusion(
     for (r, c), q in zip(places, p): lost[r, c] += (whole - q).clamp(min=0).cpu(); count[r, c] += 1
     return lost/count.clamp(min=1)
 
-# %% ../../nbs/3_finetune/19_work.ipynb #a320af15
+# %% ../../nbs/3_finetune/19_work.ipynb #fb4a395f
 def _last_map(model, x):
-    "The last module that puts out maps, late enough on the way for Grad-CAM to mean something; else None."
+    "The last module that puts out maps of 4 by 4 or more, late enough on the way for Grad-CAM to mean something; else None."
     seen, hooks = [], []
-    note = lambda m, args, out: seen.append((m, torch.is_tensor(out) and out.ndim == 4 and min(out.shape[2:]) > 1))
+    note = lambda m, args, out: seen.append((m, torch.is_tensor(out) and out.ndim == 4 and min(out.shape[2:]) >= 4))
     try:
         hooks += [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
         with torch.no_grad(), eval_mode(model): model(x)
