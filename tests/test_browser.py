@@ -271,6 +271,7 @@ def test_deploy_app_refuses_in_a_browser(asked_app):
     assert 'letter.png cannot be decoded' in said and 'Traceback' not in page.locator('body').inner_text()
     assert not page.evaluate(SHOWN), 'no overlay of the file before'
     upload(page, top/'large.png', 'maximum allowed size')
+    page.reload(wait_until='load')
     assert upload(page, top/'bright.png', 'uncertainty').startswith('bottom left'), 'it goes on'
     assert left == []
 
