@@ -64,30 +64,30 @@ def occlusion(
     for (r, c), q in zip(places, p): lost[r, c] += (whole - q).clamp(min=0).cpu(); count[r, c] += 1
     return lost/count.clamp(min=1)
 
-# %% ../../nbs/3_finetune/19_work.ipynb #fb4a395f
-def _last_map(model, x):
-    "The last module that puts out maps of 4 by 4 or more, late enough on the way for Grad-CAM to mean something; else None."
+# %% ../../nbs/3_finetune/19_work.ipynb #9375aaaa
+def _late_maps(model, x):
+    "Modules whose maps Grad-CAM can use: the last of 4 by 4 or more, then the last of 2 by 2 or more; none from the first third of the way."
     seen, hooks = [], []
-    note = lambda m, args, out: seen.append((m, torch.is_tensor(out) and out.ndim == 4 and min(out.shape[2:]) >= 4))
+    note = lambda m, args, out: seen.append((m, min(out.shape[2:]) if torch.is_tensor(out) and out.ndim == 4 else 0))
     try:
         hooks += [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
         with torch.no_grad(), eval_mode(model): model(x)
     finally:
         for h in hooks: h.remove()
-    last = next((i for i in reversed(range(len(seen))) if seen[i][1]), -1)
-    return seen[last][0] if last >= len(seen)/2 else None
+    late = seen[len(seen)//3:]
+    return [m for least in (4, 2) for m in [next((m for m, side in reversed(late) if side >= least), None)] if m is not None]
 
-# %% ../../nbs/3_finetune/19_work.ipynb #f203b092
+# %% ../../nbs/3_finetune/19_work.ipynb #ecee95be
 def explain(
     opened:Opened, # of `open_model`, a classifier
     a:Answer,      # with its logits
 )->tuple:          # map (h, w) in [0, 1] over the image as the model took it, and the name of the method
     "Where the evidence for the answer is: Grad-CAM where the file holds a network with late feature maps that speak for it, occlusion else."
-    target, heat = int(a.logits.argmax()), None
+    target = int(a.logits.argmax())
     if opened.model is not None:
         x = a.input[None].to(next(opened.model.parameters()).device)
-        if (layer := _last_map(opened.model, x)) is not None: heat = grad_cam(opened.model, x, layer, target)[0].cpu()
-    if heat is not None and heat.max() > 0: return heat/heat.max(), 'Grad-CAM'
+        for layer in _late_maps(opened.model, x):
+            if (heat := grad_cam(opened.model, x, layer, target)[0].cpu()).max() > 0: return heat/heat.max(), 'Grad-CAM'
     heat = occlusion(opened.run, a.input, target)
     return heat/heat.max().clamp(min=1e-12), 'occlusion'
 
