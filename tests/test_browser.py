@@ -202,3 +202,84 @@ def test_dark_mode_by_hand_is_kept(desktop):
     page.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
     desktop.open('core.html')
     page.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
+
+
+# ---------------------------------------------------------------- the app of `visft app`
+
+@pytest.fixture(scope='module')
+def asked_app(browser, tmp_path_factory):
+    "The app about a classifier, started as `visft app` starts it, and files to upload; every request that leaves the machine is refused and noted."
+    pytest.importorskip('gradio', reason="the app is built with gradio: pip install 'visft_nb[app]'")
+    import numpy as np
+    import socket
+    import torch
+    from PIL import Image
+    from visft_nb.deploy import export_onnx
+    from visft_nb.finetune.work import launch_app, write_dicom
+    top = tmp_path_factory.mktemp('app')
+    net = torch.nn.Sequential(torch.nn.AvgPool2d(10), torch.nn.Flatten(), torch.nn.Linear(4, 4, bias=False))
+    with torch.no_grad(): net[2].weight.copy_(12*torch.eye(4))   # it says which corner is bright
+    export_onnx(net, top/'corners.onnx', torch.rand(2, 1, 20, 20), ['top left', 'top right', 'bottom left', 'bottom right'], dynamo=False)
+    a = np.zeros((20, 20), np.uint8); a[10:, :10] = 255
+    Image.fromarray(a).save(top/'bright.png')
+    Image.fromarray(np.full((20, 20), 90, np.uint8)).save(top/'even.png')
+    write_dicom(top/'scan.dcm', a.astype(np.uint16)*16)
+    (top/'letter.png').write_text('Dear doctor,')
+    (top/'large.png').write_bytes(bytes(3*2**20))
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    app = launch_app(top/'corners.onnx', port, largest=1, wait=False, say=lambda line: None)
+    page, left = browser.new_page(viewport=dict(width=1200, height=900)), []
+    def answer(route):
+        if route.request.url.startswith((f'http://127.0.0.1:{port}', 'data:', 'blob:')): return route.continue_()
+        left.append(route.request.url); route.abort()
+    page.route('**/*', answer)
+    page.goto(f'http://127.0.0.1:{port}', wait_until='load')
+    page.locator('input[type=file]').wait_for(state='attached', timeout=60000)
+    yield page, top, left, app
+    page.close(); app.close(verbose=False); app.uploads.cleanup()
+
+
+def upload(page, file, words):
+    "Choose a file, wait until the answer holds these words, and give all that is said."
+    if (x := page.locator('[aria-label="Clear"], [aria-label="Remove this file"], button[title=Clear]')).count():
+        x.first.click()
+        page.wait_for_function("!document.querySelector('#answer').innerText.trim()", timeout=20000)
+    page.locator('input[type=file]').wait_for(state='attached', timeout=20000)
+    page.locator('input[type=file]').set_input_files(file)
+    page.locator('body').get_by_text(words).first.wait_for(timeout=20000)
+    return page.locator('#answer').inner_text()
+
+
+SHOWN = "() => { const i = document.querySelector('#overlay img'); return !!i && i.complete && i.naturalWidth > 100; }"
+
+
+def test_deploy_app_answers_in_a_browser(asked_app):
+    page, top, left, _ = asked_app
+    said = upload(page, top/'bright.png', 'uncertainty')
+    assert said.startswith('bottom left, probability') and 'second reader' not in said
+    page.wait_for_function(SHOWN, timeout=20000)
+    assert 'occlusion' in page.locator('#overlay').inner_text() and 'bottom left' in page.locator('body').inner_text()
+    said = upload(page, top/'even.png', 'second reader')
+    assert 'uncertainty 1.00' in said
+    assert upload(page, top/'scan.dcm', 'uncertainty').startswith('bottom left')
+    assert left == [], 'the app asks nothing of anybody else'
+
+
+def test_deploy_app_refuses_in_a_browser(asked_app):
+    page, top, left, _ = asked_app
+    said = upload(page, top/'letter.png', 'No answer')
+    assert 'letter.png cannot be decoded' in said and 'Traceback' not in page.locator('body').inner_text()
+    assert not page.evaluate(SHOWN), 'no overlay of the file before'
+    upload(page, top/'large.png', 'maximum allowed size')
+    page.reload(wait_until='load')
+    assert upload(page, top/'bright.png', 'uncertainty').startswith('bottom left'), 'it goes on'
+    assert left == []
+
+
+def test_deploy_app_stays_at_home_and_keeps_no_upload(asked_app):
+    page, top, _, app = asked_app
+    upload(page, top/'scan.dcm', 'uncertainty')
+    kept = Path(app.uploads.name)
+    assert [p.name for p in kept.rglob('*.dcm')] and not app.share and app.local_url.startswith('http://127.0.0.1:') and os.environ['GRADIO_ANALYTICS_ENABLED'] == 'False'
+    app.close(verbose=False); app.uploads.cleanup()
+    assert not kept.exists()

@@ -163,7 +163,7 @@ def test_deploy_onnx_passes_its_own_checker(files):
     for n in ('dynamo', 'trace'):
         proto = onnx.load(files/f'{n}.onnx')
         onnx.checker.check_model(proto, full_check=True)
-        assert {p.key for p in proto.metadata_props} == {'classes', 'size', 'channels', 'fit', 'values'}
+        assert {p.key for p in proto.metadata_props} == {'classes', 'size', 'channels', 'fit', 'values', 'task', 'window'}
         ops = [node.op_type for node in proto.graph.node]
         assert ops.count('Conv') == 4 and 'BatchNormalization' not in ops
 

@@ -18,5 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "segment": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "encoder_unet", "hausdorff", "overlay", "pixel_report",
                 "segment", "train_segmenter"],
     "video": ["CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings", "make_clip", "show_tracks", "track", "train_centres"],
+    "work": ["explain", "export_onnx", "export_program", "format_runs", "latency_table", "launch_app", "look", "make_app", "model_card", "occlusion", "overlay", "peak_memory", "predict",
+             "predict_files", "quantize_onnx", "write_dicom"],
     "speed": ["fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race", "trainer_contestant"],
 })
