@@ -313,11 +313,11 @@ def test_deploy_files_from_before_there_were_tasks(tmp_path, files):
 
 
 def test_deploy_the_kits_unet_is_saved_and_asked(tmp_path):
-    segment = pytest.importorskip('visft_nb.finetune.segment')
+    segment = pytest.importorskip('visft_nb.finetune.segmentation')
     torch.manual_seed(0)
     net = segment.UNet(1, 2, width=4, depth=2).eval()
     d = make_nodules(3, 32)
-    save_model(net, tmp_path/'unet.safetensors', 'visft_nb.finetune.segment:UNet', dict(in_channels=1, classes=2, width=4, depth=2), d.classes, 32, task='segmentation')
+    save_model(net, tmp_path/'unet.safetensors', 'visft_nb.finetune.segmentation:UNet', dict(in_channels=1, classes=2, width=4, depth=2), d.classes, 32, task='segmentation')
     export_onnx(load_model(tmp_path/'unet.safetensors', 'cpu'), tmp_path/'unet.onnx', d.floats())
     a, b = (predict(tmp_path/f'unet.{e}', d) for e in ('safetensors', 'onnx'))
     assert np.allclose(a.nodule_pixels, b.nodule_pixels, atol=2) and np.allclose(a.confidence, b.confidence, atol=1e-3)

@@ -10,7 +10,7 @@ from torch import nn
 
 from visft_nb.core import InputError
 from visft_nb.data import Images, load_dataset, make_shapes, mask_boxes
-from visft_nb.finetune.detect import (DetectionBatches, Jitter, average_precision, box_iou, check_objects, coco_map, coco_mask_rcnn, decode_boxes, detect, encode_boxes, finetune_detector, fpn_level,
+from visft_nb.finetune.detection import (DetectionBatches, Jitter, average_precision, box_iou, check_objects, coco_map, coco_mask_rcnn, decode_boxes, detect, encode_boxes, finetune_detector, fpn_level,
                                       hits_and_scores, make_anchors, mask_loss, mask_rcnn, match_boxes, match_found, nms, object_dicts, object_labels, pick, roi_align, roi_loss, rpn_loss)
 
 ops = pytest.importorskip('torchvision').ops

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from visft_nb.core import InputError
-from visft_nb.finetune.detect import DetectionBatches, detect
+from visft_nb.finetune.detection import DetectionBatches, detect
 from visft_nb.finetune.video import CentreNet, Clip, Tracker, Zone, assign, centre_loss, centre_map, clear_mot, entries, feet, focal_loss, inside, judge_warnings, make_clip, track, train_centres
 
 
@@ -140,7 +140,7 @@ def test_clear_measures_against_motmetrics():
     clip, rng = make_clip(40, (48, 64), 4, 1), np.random.default_rng(0)
     found = track([{'boxes': (b + torch.from_numpy(rng.normal(0, 1.5, b.shape)).float())[torch.from_numpy(rng.uniform(size=len(b)) < .8)]} for b in clip.boxes])
     acc = motmetrics.MOTAccumulator(auto_id=True)
-    from visft_nb.finetune.detect import box_iou
+    from visft_nb.finetune.detection import box_iou
     for b, i, t in zip(clip.boxes, clip.ids, found):
         cost = 1 - box_iou(b, t['boxes']).numpy().astype(float)
         acc.update(i.tolist(), t['ids'].tolist(), np.where(cost > .5, np.nan, cost))

@@ -9,9 +9,9 @@ from torch import nn
 
 from visft_nb.core import InputError
 from visft_nb.data import Images, make_nodules
-from visft_nb.finetune import (MedicalImageDataset, Patches, SegmentationLoss, UNet, dice_loss, encoder_unet, hausdorff, overlay, pixel_report, segment,
+from visft_nb.finetune import (MedicalImageDataset, Patches, SegmentationLoss, UNet, dice_loss, encoder_unet, hausdorff, paint_errors, pixel_report, segment,
                                train_segmenter)
-from visft_nb.finetune.segment import Steps, layer_shapes, receptive_field
+from visft_nb.finetune.segmentation import Steps, layer_shapes, receptive_field
 from visft_nb.metrics import dice
 
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -203,7 +203,7 @@ def test_the_report_on_pixels():
 def test_overlay_paints_what_is_wrong_and_nothing_else():
     x, p, t = torch.full((1, 1, 4, 4), 100, dtype=torch.uint8), torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
     p[0, 0, 0] = t[0, 1, 1] = p[0, 2, 2] = t[0, 2, 2] = 1
-    o = overlay(x, p, t)
+    o = paint_errors(x, p, t)
     changed = (o[0] - 100/255).abs().sum(0) > 1e-3
     assert changed.nonzero().tolist() == [[0, 0], [1, 1]] and not torch.equal(o[0, :, 0, 0], o[0, :, 1, 1])
 
@@ -331,7 +331,7 @@ BAD = {
     'threshold': (lambda: segment(UNet(1, 3, 4, 1), X, threshold=.5), ['two classes', '3']),
     'encoder': (lambda: encoder_unet('resnet18'), ['packaged', 'resnet18']),
     'weights': (lambda: encoder_unet(weights='coco'), ['coco']),
-    'overlay': (lambda: overlay(X, Y[:, :4], Y), ['(2, 4, 8)']),
+    'paint_errors': (lambda: paint_errors(X, Y[:, :4], Y), ['(2, 4, 8)']),
 }
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from ..cnn.models import conv_block
 from ..core import InputError
 from ..data import Images
-from .detect import DetectionBatches, Jitter, box_iou
+from .detection import DetectionBatches, Jitter, box_iou
 from ..train import fit
 
 # %% ../../nbs/3_finetune/17_video.ipynb #708d909e
