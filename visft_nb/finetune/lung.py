@@ -110,12 +110,12 @@ def centre(
     if side > min(h, w): raise InputError(f"A middle of {side} pixels was asked of images of {h}×{w}: take side={min(h, w)} or less.")
     return x[..., (h - side)//2:(h + side)//2, (w - side)//2:(w + side)//2]
 
-# %% ../../nbs/3_finetune/14_lung.ipynb #4034c196
+# %% ../../nbs/3_finetune/14_lung.ipynb #f076fc42
 @dataclass
 class PatchViews:
     "A random change of patches with the thing of interest in the middle: moved and scaled a little, one of eight symmetries, then the middle cut out."
     side:int=44    # pixels that are left
-    rest:Augment=field(default_factory=lambda: Augment(translate=.05, scale=(.9, 1.1), brightness=.1, contrast=.1, padding_mode='border'))
+    rest:Augment=field(default_factory=lambda: Augment(translate=.05, scale=(.9, 1.1), padding_mode='border'))
 
     def __call__(self, x, generator=None):
         x = self.rest(x, generator)

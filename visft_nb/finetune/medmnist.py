@@ -6,9 +6,9 @@
 __all__ = ['GENERATED_SETS', 'PUBLISHED', 'medmnist_info', 'load_medmnist', 'comparable', 'medmnist_scores', 'Conv3d', 'inflate',
            'VolumeNet', 'medmnist_net', 'steps_down', 'medmnist_step', 'MedResult', 'run_medmnist']
 
-# %% ../../nbs/3_finetune/15_medmnist.ipynb #5204db49
+# %% ../../nbs/3_finetune/15_medmnist.ipynb #87ef2c5f
 import hashlib, os, time
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def medmnist_scores(
     if task == 'binary-class': return auc(y, prob[:, -1]), ((prob[:, -1] > .5) == (y == 1)).double().mean().item()
     return float(np.mean([auc((y == k).long(), prob[:, k]) for k in range(prob.shape[1])])), (prob.argmax(1) == y).double().mean().item()
 
-# %% ../../nbs/3_finetune/15_medmnist.ipynb #1fded9d7
+# %% ../../nbs/3_finetune/15_medmnist.ipynb #94ed6d3a
 class Conv3d(nn.Conv3d):
     "A convolution in three dimensions that does not mind being moved with `memory_format=channels_last`, which torch defines for four axes alone."
     def _apply(self, fn, recurse=True):
@@ -114,34 +114,38 @@ def inflate(
     module,  # nn.Module of convolutions, batch norms and poolings in two dimensions
 ):           # a copy for (N, C, D, H, W)
     "Give every layer one dimension more (Carreira and Zisserman 2017, arXiv:1705.07750). Raises `InputError` for a layer that it does not know."
-    new = deepcopy(module)
-    for name, m in list(new.named_children()): setattr(new, name, inflate(m))
-    if isinstance(new, nn.Conv2d): return _inflated(new)
-    if isinstance(new, nn.BatchNorm2d):
-        norm = nn.BatchNorm3d(new.num_features, new.eps, new.momentum, new.affine, new.track_running_stats)
-        norm.load_state_dict(new.state_dict())
-        return norm.train(new.training)
-    if isinstance(new, nn.MaxPool2d): return nn.MaxPool3d(new.kernel_size, new.stride, new.padding)
-    if type(new).__name__.endswith('2d'): raise InputError(f"inflate does not know how to give a {type(new).__name__} a third dimension: it takes convolutions, batch norms and max pooling.")
+    if isinstance(module, nn.Conv2d): return _inflated(module)
+    if isinstance(module, nn.BatchNorm2d):
+        state = module.state_dict()
+        at = next(iter(state.values()), torch.empty(0))
+        norm = nn.BatchNorm3d(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats, at.device, at.dtype)
+        norm.load_state_dict(state)
+        return norm.train(module.training)
+    if isinstance(module, nn.MaxPool2d): return nn.MaxPool3d(module.kernel_size, module.stride, module.padding)
+    if type(module).__name__.endswith('2d'): raise InputError(f"inflate does not know how to give a {type(module).__name__} a third dimension: it takes convolutions, batch norms and max pooling.")
+    if not module._modules: return deepcopy(module)
+    new = copy(module)
+    new._modules = {k: m if m is None else inflate(m) for k, m in module._modules.items()}
     return new
 
 def _inflated(conv):
     "The kernel, repeated along the depth and divided."
     k, cube = conv.kernel_size[0], lambda v: (v[0], *v)
-    new = Conv3d(conv.in_channels, conv.out_channels, cube(conv.kernel_size), cube(conv.stride), cube(conv.padding), cube(conv.dilation), conv.groups, conv.bias is not None).to(conv.weight)
+    new = Conv3d(conv.in_channels, conv.out_channels, cube(conv.kernel_size), cube(conv.stride), cube(conv.padding), cube(conv.dilation), conv.groups, conv.bias is not None,
+                 device=conv.weight.device, dtype=conv.weight.dtype)
     with torch.no_grad():
         new.weight.copy_(conv.weight[:, :, None].expand_as(new.weight)/k)
         if conv.bias is not None: new.bias.copy_(conv.bias)
     return new
 
-# %% ../../nbs/3_finetune/15_medmnist.ipynb #1902bc4a
+# %% ../../nbs/3_finetune/15_medmnist.ipynb #652fec2a
 class VolumeNet(Backbone):
     "A residual network for volumes that come as (N, D, H, W) in [0, 1]."
     def __init__(self,
         net,      # `visft_nb.cnn.models.ResNet` for one channel, with its head
     ):
         super().__init__()
-        self.dim, self.head = net.dim, deepcopy(net.head)
+        self.dim, self.head = net.dim, net.head
         self.body = inflate(nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4))
 
     def features(self, x):
