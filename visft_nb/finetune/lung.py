@@ -34,7 +34,7 @@ def window(
     if not width > 0: raise InputError(f"width={width}: a window has a positive width in HU; the usual ones are in HU_WINDOWS.")
     return ((torch.as_tensor(hu).float() - (centre - width/2))/width).clamp(0, 1)
 
-# %% ../../nbs/3_finetune/14_lung.ipynb #3b8f36b5
+# %% ../../nbs/3_finetune/14_lung.ipynb #46a2dbb5
 def read_hu(
     path,         # a DICOM file with one CT slice
 )->torch.Tensor:  # float32 (H, W), HU; padding outside of the scanned circle becomes -1024
@@ -42,11 +42,14 @@ def read_hu(
     import pydicom
     try: d = pydicom.dcmread(Path(path).expanduser())
     except Exception as e: raise InputError(f"{path} is no DICOM file that can be read ({str(e)[:80]}): was it cut short, or is it another format?") from e
-    if 'PixelData' not in d: raise InputError(f"{path} is DICOM without pixel data ({d.get('Modality', 'no modality given')}): a report, a plan or a directory; take the image files of the series.")
+    if 'PixelData' not in d: raise InputError(f"{path} is DICOM without pixel data ({d.get('Modality', 'no modality given')}): "
+                                                  "a report, a plan or a directory; take the image files of the series.")
     if d.get('Modality') != 'CT': raise InputError(f"{path} has modality {d.get('Modality')}, and only CT is measured in HU: read it as an image instead.")
     if 'RescaleSlope' not in d or 'RescaleIntercept' not in d: raise InputError(f"{path} gives no RescaleSlope and RescaleIntercept: its values cannot be turned into HU.")
     try: v = np.asarray(d.pixel_array)
-    except Exception as e: raise InputError(f"The pixels of {path} cannot be decoded ({str(e)[:80]}): the file is cut short, or compressed in a way that needs another pydicom plugin.") from e
+    except Exception as e:
+        raise InputError(f"The pixels of {path} cannot be decoded ({str(e)[:80]}): the file is cut short, "
+                         "or compressed in a way that needs another pydicom plugin.") from e
     if v.ndim != 2: raise InputError(f"{path} holds pixels of shape {v.shape}, one slice (H, W) was expected: save each frame or channel as a file of its own.")
     hu = torch.from_numpy(v.astype(np.float32))*float(d.RescaleSlope) + float(d.RescaleIntercept)
     if 'PixelPaddingValue' in d: hu[torch.from_numpy(v == d.PixelPaddingValue)] = -1024
@@ -76,7 +79,7 @@ def make_cubes(
     return Images(volumes[:, None, mid].clone(), torch.from_numpy(labels.astype(np.int64)), ('smooth', 'spiky'), masks[:, mid].clone(),
                   groups=[f'patient {i}' for i in range(n)], extra=dict(volumes=volumes, volume_masks=masks), name='synthetic_cubes', split='all')
 
-# %% ../../nbs/3_finetune/14_lung.ipynb #0e315e2c
+# %% ../../nbs/3_finetune/14_lung.ipynb #ee6221ac
 def nodule_slices(
     cubes:Images,      # with volumes and volume_masks (N, D, H, W) in extra, and groups
     labels,            # int64 (N,), one a cube; below 0 leaves it out
@@ -84,7 +87,8 @@ def nodule_slices(
 )->Images:             # (M, 1, H, W) with the label and the group of its cube
     "Cut axial slices through the nodule of each cube. Raises `InputError` where volumes or groups are missing."
     if not {'volumes', 'volume_masks'} <= set(cubes.extra) or cubes.groups is None:
-        raise InputError(f"nodule_slices needs volumes and volume_masks in extra, and groups; {cubes!r} has {', '.join(cubes.extra) or 'no extra'}: read load_dataset('lidc_nodules', 'all').")
+        raise InputError(f"nodule_slices needs volumes and volume_masks in extra, and groups; {cubes!r} has {', '.join(cubes.extra) or 'no extra'}: "
+                         "read load_dataset('lidc_nodules', 'all').")
     where = [(i, k) for i in range(len(cubes)) if labels[i] >= 0 for k in _spread(cubes.extra['volume_masks'][i].flatten(1).any(1).nonzero()[:, 0], per)]
     i, k = torch.tensor(where).T
     return Images(cubes.extra['volumes'][i, k][:, None].clone(), torch.as_tensor(labels)[i].long(), groups=[cubes.groups[j] for j in i], name=cubes.name)
@@ -161,7 +165,7 @@ def operating_point(
     shares = [(100*r/n, *proportion_interval(r, n), r, n) if n else (math.nan,)*3 + (r, n) for r, n in rows.values()]
     return pd.DataFrame(shares, list(rows), ['per cent', 'low', 'high', 'right', 'of'])
 
-# %% ../../nbs/3_finetune/14_lung.ipynb #112224c7
+# %% ../../nbs/3_finetune/14_lung.ipynb #e32a117c
 def fit_temperature(
     logits,   # (N, K)
     y,        # (N,) class numbers
@@ -169,7 +173,8 @@ def fit_temperature(
     "The temperature with the least cross-entropy (Guo et al. 2017), between 0.05 and 20. Raises `InputError` for fewer than two images, or logits that are no numbers."
     from scipy.optimize import minimize_scalar
     z, y = torch.as_tensor(logits).double().cpu(), torch.as_tensor(y).long().cpu()
-    if z.ndim != 2 or z.shape[0] != len(y) or len(y) < 2: raise InputError(f"fit_temperature got logits of shape {tuple(z.shape)} and {len(y)} labels: expected (N, K) and N, two or more.")
+    if z.ndim != 2 or z.shape[0] != len(y) or len(y) < 2:
+        raise InputError(f"fit_temperature got logits of shape {tuple(z.shape)} and {len(y)} labels: expected (N, K) and N, two or more.")
     if not z.isfinite().all(): raise InputError("The logits hold NaN or infinity: the model diverged.")
     loss = lambda a: F.cross_entropy(z*math.exp(a), y).item()      # convex in 1/T
     return math.exp(-minimize_scalar(loss, bounds=(-math.log(20), math.log(20)), method='bounded', options=dict(xatol=1e-9)).x)
@@ -232,14 +237,15 @@ class Froc:
     at:np.ndarray          # sensitivity there; straight lines between thresholds, as in LUNA16's evaluation
     score:float            # the mean of `at`
 
-# %% ../../nbs/3_finetune/14_lung.ipynb #cd684f56
+# %% ../../nbs/3_finetune/14_lung.ipynb #86082b71
 def froc(
     truth,  # for each scan (n, 3): x, y and radius of its nodules; n may be 0
     found,  # for each scan (m, 3): x, y and score of the marks
     rates=LUNA_RATES, # false alarms per scan at which the score is taken
 )->Froc:
     "Free-response ROC by LUNA16's rules. Raises `InputError` for lists of different lengths, rows that are not three numbers, no nodule at all, NaN."
-    if len(truth) != len(found) or not len(truth): raise InputError(f"There are {len(truth)} scans with nodules and {len(found)} with marks: give one entry a scan in both, (0, 3) where there is nothing.")
+    if len(truth) != len(found) or not len(truth):
+        raise InputError(f"There are {len(truth)} scans with nodules and {len(found)} with marks: give one entry a scan in both, (0, 3) where there is nothing.")
     truth, found = ([_rows(v, i, name) for i, v in enumerate(part)] for name, part in (('truth', truth), ('found', found)))
     hits, alarms = [], []
     for t, f in zip(truth, found):
