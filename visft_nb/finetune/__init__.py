@@ -14,6 +14,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "heads": ["HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind", "kappa", "mean_precision", "set_head"],
     "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
     "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights"],
+    "lung": ["Coverage", "Froc", "HU_WINDOWS", "LUNA_RATES", "PatchViews", "centre", "coverage_curve", "dihedral", "fit_temperature", "froc", "make_cubes", "nodule_slices", "operating_point", "ppv", "predict_turned", "read_hu", "threshold_for", "window"],
+    "medmnist": ["GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable", "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores", "medmnist_step", "run_medmnist", "steps_down"],
     "search": ["Pruning", "folds", "tune"],
     "segmentation": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "encoder_unet", "hausdorff", "paint_errors", "pixel_report",
                 "segment", "train_segmenter"],
