@@ -7,13 +7,14 @@ __all__ = ['PERIOD', 'DEFECTS', 'LAYERS', 'synthetic_fabric', 'AnomalyDetector',
            'ReconstructionDetector', 'pixel_auc', 'defect_table', 'layer_maps', 'patch_features', 'nearest',
            'greedy_coreset', 'FeatureDetector', 'PatchCore', 'PaDiM', 'conformal_threshold', 'read_parts']
 
-# %% ../../nbs/3_finetune/18_anomaly.ipynb #6dd9631d
+# %% ../../nbs/3_finetune/18_anomaly.ipynb #1675cbfc
 import math
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
@@ -354,7 +355,7 @@ def greedy_coreset(
         far = torch.minimum(far, (z - z[chosen[i]]).square().sum(1))
     return chosen
 
-# %% ../../nbs/3_finetune/18_anomaly.ipynb #ec1333ca
+# %% ../../nbs/3_finetune/18_anomaly.ipynb #74481ef4
 class FeatureDetector(AnomalyDetector):
     "What detectors on `patch_features` share: `learn_patches(z)` and `strange(z)` -> (N, h, w), both of scaled features (N, D, h, w)."
     def __init__(self,
@@ -381,17 +382,21 @@ class FeatureDetector(AnomalyDetector):
         self.scale = z.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
         self.learn_patches(z/self.scale)
 
-    def look(self, x):
-        "Scores and blurred heat of a batch."
-        z = self.patches(x)
-        d = self.strange(z)
-        whole = F.pad(d[:, None], [self.crop]*4, mode='replicate')   # the margin shows its inner neighbour
-        heat = F.interpolate(whole, x.shape[2:], mode='bilinear', align_corners=False)[:, 0]
-        return self.score(z, d), _blurred(heat, self.blur)
-
     def score(self, z, d):
         "The score of each part, from features (N, D, h, w) and strangeness (N, h, w): the largest."
         return d.flatten(1).amax(1)
+
+# %% ../../nbs/3_finetune/18_anomaly.ipynb #7812c243
+@patch
+def look(self:FeatureDetector,
+    x,    # (N, C, H, W) on the device
+)->tuple: # scores (N,), heat (N, H, W)
+    "Scores and blurred heat of a batch."
+    z = self.patches(x)
+    d = self.strange(z)
+    whole = F.pad(d[:, None], [self.crop]*4, mode='replicate')   # the margin shows its inner neighbour
+    heat = F.interpolate(whole, x.shape[2:], mode='bilinear', align_corners=False)[:, 0]
+    return self.score(z, d), _blurred(heat, self.blur)
 
 def _rows(z):
     "(N, D, h, w) to (N*h*w, D)."
