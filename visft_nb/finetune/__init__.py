@@ -2,6 +2,7 @@
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
+    "anomaly": ["AnomalyDetector", "DEFECTS", "PaDiM", "PatchCore", "ReconstructionDetector", "conformal_threshold", "defect_table", "greedy_coreset", "nearest", "patch_features", "pixel_auc", "read_parts", "synthetic_fabric"],
     "costs": ["saved_bytes", "training_costs"],
     "adapters": ["apply_adapters", "apply_bitfit", "apply_ia3", "apply_norm_only"],
     "hub": ["PixelClassifier", "from_hub", "from_transformers", "image_processor", "to_transformers"],
