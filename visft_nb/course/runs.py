@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Run', 'run_folder', 'execute', 'write_report', 'Runner', 'run_notebooks', 'save_run']
 
-# %% ../../nbs/course/04_runs.ipynb #cc96dfd1
-import json, os, platform, re, signal, subprocess, sys, threading, time
+# %% ../../nbs/course/04_runs.ipynb #c44021da
+import base64, io, json, os, platform, re, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fastcore.basics import patch
+from PIL import Image
 
 from ..core import InputError, atomic_write, cache_dir
 from .book import book_dir, notebooks, read_notebook
@@ -285,8 +286,14 @@ def _main():
 # %% ../../nbs/course/04_runs.ipynb #96e371db
 if __name__ == '__main__' and '__file__' in globals(): _main()
 
-# %% ../../nbs/course/04_runs.ipynb #48e30e96
+# %% ../../nbs/course/04_runs.ipynb #811f8051
 _PATHS = re.compile(r'(?<![\w./])/(?:home|root|tmp|work|Users|private|var)/[\w.][^\s"\'<>]*')
+
+def _lighter(png, most=40_000, colours=64):
+    "A picture (base64) as it is, or in a palette where it is heavy."
+    if len(png) <= most: return png
+    with Image.open(io.BytesIO(base64.b64decode(png))) as im: im.convert('RGB').quantize(colours).save(out := io.BytesIO(), 'PNG', optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
 
 def _saved(output, own):
     "An output as it is kept, or None."
@@ -294,6 +301,7 @@ def _saved(output, own):
     if 'application/vnd.jupyter.widget-view+json' in output.get('data', {}): return None
     if 'execution_count' in output: output['execution_count'] = None
     output.get('metadata', {}).pop('papermill', None)
+    if png := output.get('data', {}).get('image/png'): output['data']['image/png'] = _lighter(png)
     text = json.dumps(output)
     for path in own: text = text.replace(path, '.')
     return json.loads(text)
