@@ -289,11 +289,14 @@ if __name__ == '__main__' and '__file__' in globals(): _main()
 # %% ../../nbs/course/04_runs.ipynb #811f8051
 _PATHS = re.compile(r'(?<![\w./])/(?:home|root|tmp|work|Users|private|var)/[\w.][^\s"\'<>]*')
 
-def _lighter(png, most=40_000, colours=64):
-    "A picture (base64) as it is, or in a palette where it is heavy."
+def _lighter(png, most=40_000, limit=80_000, colours=64):
+    "A picture (base64) as it is; in a palette where it is heavy, and smaller until it is light enough."
     if len(png) <= most: return png
-    with Image.open(io.BytesIO(base64.b64decode(png))) as im: im.convert('RGB').quantize(colours).save(out := io.BytesIO(), 'PNG', optimize=True)
-    return base64.b64encode(out.getvalue()).decode()
+    with Image.open(io.BytesIO(base64.b64decode(png))) as im: im = im.convert('RGB')
+    while True:
+        im.quantize(colours).save(out := io.BytesIO(), 'PNG', optimize=True)
+        if len(light := base64.b64encode(out.getvalue()).decode()) <= limit: return light
+        im = im.resize((im.width*4//5, im.height*4//5))
 
 def _saved(output, own):
     "An output as it is kept, or None."
