@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib.colors import to_rgb
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -118,24 +119,27 @@ class MedicalImageDataset(Dataset):
 
     def __len__(self): return len(self.data)
 
-    def __getitem__(self, i):
-        "The pair `i`, changed by the transform."
-        from torchvision import tv_tensors
-        x, m = tv_tensors.Image(self.data.images[i]), tv_tensors.Mask(self.data.masks[i])
-        if self.transform is not None:
-            try: x, m = self.transform(x, m)
-            except (TypeError, ValueError) as e:
-                raise InputError(f"The transform failed on an image and its mask ({e}): it is called as transform(image, mask) and returns both, as "
-                                 "those of torchvision.transforms.v2 do.") from e
-            if x.shape[-2:] != m.shape[-2:]:
-                raise InputError(f"The transform left an image of {tuple(x.shape[-2:])} with a mask of {tuple(m.shape[-2:])} pixels: it must change "
-                                 "both alike.")
-        x = x.as_subclass(torch.Tensor)
-        return {'pixel_values': x.float() if x.is_floating_point() else x.float()/255, 'labels': m.as_subclass(torch.Tensor).long()}
+# %% ../../nbs/3_finetune/13_segmentation.ipynb #5e6a1d01
+@patch
+def __getitem__(self:MedicalImageDataset, i):
+    "The pair `i`, changed by the transform."
+    from torchvision import tv_tensors
+    x, m = tv_tensors.Image(self.data.images[i]), tv_tensors.Mask(self.data.masks[i])
+    if self.transform is not None:
+        try: x, m = self.transform(x, m)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"The transform failed on an image and its mask ({e}): it is called as transform(image, mask) and returns both, as "
+                             "those of torchvision.transforms.v2 do.") from e
+        if x.shape[-2:] != m.shape[-2:]:
+            raise InputError(f"The transform left an image of {tuple(x.shape[-2:])} with a mask of {tuple(m.shape[-2:])} pixels: it must change "
+                             "both alike.")
+    x = x.as_subclass(torch.Tensor)
+    return {'pixel_values': x.float() if x.is_floating_point() else x.float()/255, 'labels': m.as_subclass(torch.Tensor).long()}
 
-    def shares(self)->torch.Tensor: # (K,) float64, the sum is 1
-        "Which share of all pixels each class has."
-        return torch.bincount(self.data.masks.flatten().long(), minlength=len(self.classes)).double()/self.data.masks.numel()
+@patch
+def shares(self:MedicalImageDataset)->torch.Tensor: # (K,) float64, the sum is 1
+    "Which share of all pixels each class has."
+    return torch.bincount(self.data.masks.flatten().long(), minlength=len(self.classes)).double()/self.data.masks.numel()
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #0ba02aa5
 @dataclass
@@ -163,30 +167,34 @@ class Patches:
         m = F.grid_sample(masks[:, None].to(grid.dtype), grid, 'nearest', 'reflection', align_corners=False)
         return y, m[:, 0].round().to(masks.dtype)
 
-    def _places(self, n, side, size, generator, device):
-        "Where each pixel of the windows lies, (n, h, w, 2) as (x, y) in pixels from the middle of the image."
-        u = draw(generator, 7, n, device=device)
-        some = (u[6] < self.often).float()
-        axes = [torch.arange(s, device=device) + .5 - s/2 for s in side[::-1]]
-        p = torch.stack(torch.meshgrid(*axes, indexing='xy'), -1)
-        quarter = torch.floor(4*u[0])*90 if self.square else 0*u[0]
-        angle = torch.deg2rad(quarter + some*(2*u[1] - 1)*self.degrees)
-        mirror = torch.where(u[2] < .5, -1., 1.) if self.square else torch.ones_like(u[2])
-        s = 1 + some*(self.scale[0] + u[3]*(self.scale[1] - self.scale[0]) - 1)
-        turn = torch.stack([angle.cos()*mirror, -angle.sin(), angle.sin()*mirror, angle.cos()], -1).view(n, 2, 2)*s[:, None, None]
-        free = torch.tensor([size[1] - side[1], size[0] - side[0]], device=device)
-        centre = (u[4:6].T*(free + 1)).floor() - free/2          # whole pixels: where nothing else is done, nothing is blurred
-        p = torch.einsum('hwc,ndc->nhwd', p, turn) + centre[:, None, None]
-        if not self.bend: return p
-        knots = [max(2, round(s/self.every)) for s in side]
-        b = self.bend*some[:, None, None, None]*draw(generator, n, 2, *knots, device=device, normal=True)
-        return p + F.interpolate(b, side, mode='bicubic', align_corners=True).permute(0, 2, 3, 1)
+# %% ../../nbs/3_finetune/13_segmentation.ipynb #5e6a1d02
+@patch
+def _places(self:Patches, n, side, size, generator, device):
+    "Where each pixel of the windows lies, (n, h, w, 2) as (x, y) in pixels from the middle of the image."
+    u = draw(generator, 7, n, device=device)
+    some = (u[6] < self.often).float()
+    axes = [torch.arange(s, device=device) + .5 - s/2 for s in side[::-1]]
+    p = torch.stack(torch.meshgrid(*axes, indexing='xy'), -1)
+    quarter = torch.floor(4*u[0])*90 if self.square else 0*u[0]
+    angle = torch.deg2rad(quarter + some*(2*u[1] - 1)*self.degrees)
+    mirror = torch.where(u[2] < .5, -1., 1.) if self.square else torch.ones_like(u[2])
+    s = 1 + some*(self.scale[0] + u[3]*(self.scale[1] - self.scale[0]) - 1)
+    turn = torch.stack([angle.cos()*mirror, -angle.sin(), angle.sin()*mirror, angle.cos()], -1).view(n, 2, 2)*s[:, None, None]
+    free = torch.tensor([size[1] - side[1], size[0] - side[0]], device=device)
+    centre = (u[4:6].T*(free + 1)).floor() - free/2          # whole pixels: where nothing else is done, nothing is blurred
+    p = torch.einsum('hwc,ndc->nhwd', p, turn) + centre[:, None, None]
+    if not self.bend: return p
+    knots = [max(2, round(s/self.every)) for s in side]
+    b = self.bend*some[:, None, None, None]*draw(generator, n, 2, *knots, device=device, normal=True)
+    return p + F.interpolate(b, side, mode='bicubic', align_corners=True).permute(0, 2, 3, 1)
 
-    def _values(self, x, generator):
-        "Brightness and contrast, one draw for each image."
-        a, b = (2*draw(generator, 2, len(x), 1, 1, 1, device=x.device) - 1).unbind(0)
-        mean = x.mean((1, 2, 3), keepdim=True)
-        return (mean*(1 + self.brightness*a) + (x - mean)*(1 + self.contrast*b)).clamp(0, 1)
+# %% ../../nbs/3_finetune/13_segmentation.ipynb #5e6a1d03
+@patch
+def _values(self:Patches, x, generator):
+    "Brightness and contrast, one draw for each image."
+    a, b = (2*draw(generator, 2, len(x), 1, 1, 1, device=x.device) - 1).unbind(0)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (mean*(1 + self.brightness*a) + (x - mean)*(1 + self.contrast*b)).clamp(0, 1)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #1d8dd9f1
 class DoubleConv(nn.Sequential):
