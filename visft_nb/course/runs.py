@@ -289,7 +289,7 @@ if __name__ == '__main__' and '__file__' in globals(): _main()
 # %% ../../nbs/course/04_runs.ipynb #811f8051
 _PATHS = re.compile(r'(?<![\w./])/(?:home|root|tmp|work|Users|private|var)/[\w.][^\s"\'<>]*')
 
-def _lighter(png, most=40_000, limit=80_000, colours=64):
+def _lighter(png, most=40_000, limit=60_000, colours=64):
     "A picture (base64) as it is; in a palette where it is heavy, and smaller until it is light enough."
     if len(png) <= most: return png
     with Image.open(io.BytesIO(base64.b64decode(png))) as im: im = im.convert('RGB')
