@@ -6,7 +6,7 @@
 __all__ = ['WEIGHTINGS', 'GOALS', 'pixel_logits', 'predict_masks', 'pixel_scores', 'seg_pgd', 'detections', 'average_precision',
            'detection_counts', 'detector_losses', 'detector_pgd', 'SegAdversarialStep']
 
-# %% ../../nbs/4_robust/11_dense.ipynb #33ac19dc
+# %% ../../nbs/4_robust/11_dense.ipynb #4eafc3f0
 import math
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import box_iou
 
 from ..core import InputError, lookup
+from ..finetune.detection import average_precision as ranked_precision, match_found
 from ..metrics import iou
 from ..train import eval_mode, kept_rng
 from .attacks import NORMS, _check_images, _what, lent
@@ -133,7 +133,7 @@ def seg_pgd(
         return -loss if targeted else loss
     with lent(model): return _climb(gain, x, ball, eps, 2.5*eps/steps if alpha is None else alpha, steps, random_start, generator, allowed)
 
-# %% ../../nbs/4_robust/11_dense.ipynb #58515ee5
+# %% ../../nbs/4_robust/11_dense.ipynb #116b6ee4
 def detections(
     model,             # torchvision detector, or anything that takes a list of images and gives [{'boxes', 'scores', 'labels'}]
     x,                 # float (N, C, H, W) in [0, 1], on the model's device
@@ -142,20 +142,13 @@ def detections(
     "What a detector finds, in eval mode; the model is left as it was."
     with eval_mode(model), torch.no_grad(): return [d for b in x.split(batch_size) for d in model(list(b))]
 
-def _match(found, target, k, least):
-    "Scores of the detections of class k in one image, and which of them are right."
-    here, true = found['labels'] == k, target['boxes'][target['labels'] == k]
-    order = found['scores'][here].argsort(descending=True, stable=True)
-    overlap = box_iou(found['boxes'][here][order], true)
-    right, free = [], torch.ones(len(true), dtype=torch.bool, device=overlap.device)
-    for row in overlap:
-        row = torch.where(free, row, -1.)
-        hit = len(row) > 0 and bool(row.max() >= least)
-        if hit: free[row.argmax()] = False
-        right.append(hit)
-    return found['scores'][here][order].tolist(), right
+def _hits(found, targets, k, least):
+    "Scores of all detections of class k, and which of them are right."
+    mine = [{n: f[n][f['labels'] == k] for n in ('boxes', 'scores')} for f in found]
+    taken = [match_found(m, t['boxes'][t['labels'] == k], least) for m, t in zip(mine, targets)]
+    return torch.cat([m['scores'].cpu() for m in mine]), torch.cat(taken) >= 0
 
-# %% ../../nbs/4_robust/11_dense.ipynb #3c1428c3
+# %% ../../nbs/4_robust/11_dense.ipynb #942ef11c
 def average_precision(
     found,          # per image {'boxes', 'scores', 'labels'}, of `detections`
     targets,        # per image {'boxes' (n, 4), 'labels' (n,)}
@@ -167,12 +160,9 @@ def average_precision(
     if not classes: raise InputError("The targets hold no box: precision and recall need objects to be found.")
     each = []
     for k in classes:
-        scores, right = (sum(v, []) for v in zip(*(_match(f, t, k, least) for f, t in zip(found, targets))))
-        order = np.argsort(-np.asarray(scores), kind='stable')
-        hits = np.asarray(right, float)[order].cumsum()
-        recall, precision = hits/sum(int((t['labels'] == k).sum()) for t in targets), hits/np.arange(1, len(hits) + 1)
-        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)   # the best at this recall or a higher one
-        each.append(best[np.searchsorted(recall, np.linspace(0, 1, 101), side='left')].mean())
+        scores, right = _hits(found, targets, k, least)
+        objects = sum(int((t['labels'] == k).sum()) for t in targets)
+        each.append(ranked_precision(right[scores.argsort(descending=True, stable=True)], objects))
     return 100*float(np.mean(each))
 
 def detection_counts(
@@ -183,7 +173,7 @@ def detection_counts(
 )->dict:             # recall: per cent of the objects; boxes and false: per image
     "What a user sees at one score: how many objects are found, how many boxes are drawn, how many of them wrong."
     sure = [{k: v[f['scores'] >= score] for k, v in f.items() if k in ('boxes', 'scores', 'labels')} for f in found]
-    hits = sum(sum(_match(f, t, int(k), least)[1]) for f, t in zip(sure, targets) for k in t['labels'].unique())
+    hits = sum(int(_hits(sure, targets, k, least)[1].sum()) for k in {int(k) for t in targets for k in t['labels']})
     boxes = sum(len(f['boxes']) for f in sure)
     return dict(recall=100*hits/max(1, sum(len(t['labels']) for t in targets)), boxes=boxes/len(found), false=(boxes - hits)/len(found))
 
