@@ -94,7 +94,10 @@ def _failure(e):
     source = '\n'.join(f'    {s}' for s in e.source.splitlines())
     return f"cell {e.exec_count}:\n{source}\n{e.ename}: {e.evalue}"
 
-# %% ../../nbs/course/04_runs.ipynb #86d76501
+# %% ../../nbs/course/04_runs.ipynb #739a1d23
+def _write(run):
+    with atomic_write(Path(run.folder)/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
+
 def execute(
     run:Run,                    # its folder exists
     say=lambda cell, of: None,  # called after each cell
@@ -121,7 +124,7 @@ def execute(
     if run.status == 'ok' and not run.given and any(not k.startswith('_') for k in expected):
         run.rows = compare(run.records, expected)
         if any(r['verdict'] != 'ok' for r in run.rows): run.status = 'differs'
-    with atomic_write(folder/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
+    _write(run)
     if report and out.is_file(): write_report(run)
     return run
 
@@ -248,12 +251,12 @@ def _one(self:Runner, run, env):
     if run.status == 'ok': log.unlink(missing_ok=True)
     return run
 
-# %% ../../nbs/course/04_runs.ipynb #fc3e44c0
+# %% ../../nbs/course/04_runs.ipynb #ca9a59bf
 def _cut_short(run, limit, said):
     "Say of a run that was aborted where the main thread of its kernel stood, and write that down."
     at = next((i for i, s in enumerate(said) if s.startswith('Current thread')), 0)
     run.status, run.error = 'failed', f'not finished after {limit:g} s, and aborted. {run.error}\nWhere it stood (all of it: run.log):\n' + '\n'.join(said[at:at + 12])
-    with atomic_write(Path(run.folder)/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
+    _write(run)
 
 # %% ../../nbs/course/04_runs.ipynb #dd085bf0
 def run_notebooks(
