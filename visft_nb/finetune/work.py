@@ -7,7 +7,7 @@ __all__ = ['write_dicom', 'occlusion', 'explain', 'overlay', 'predict_files', 'l
            'Look', 'look', 'make_app', 'launch_app', 'export_onnx', 'export_program', 'model_card', 'predict',
            'quantize_onnx']
 
-# %% ../../nbs/3_finetune/19_work.ipynb #cf1e8cbb
+# %% ../../nbs/3_finetune/19_work.ipynb #bd43f3e9
 import os, statistics, subprocess, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import torch
 
 from ..cnn.inside import grad_cam
 from ..core import InputError, atomic_write, fast_bf16
-from ..deploy import (UNSEEN, Answer, Opened, _target, answer_mask, answers, export_onnx, export_program, free_name, load_onnx, load_program, model_card,
+from ..deploy import (UNSEEN, Answer, Opened, _mask_row, _target, answer_mask, answers, export_onnx, export_program, free_name, load_onnx, load_program, model_card,
                              open_model, predict, quantize_onnx, save_mask, uncertainty)
 from ..train import eval_mode
 
@@ -103,15 +103,17 @@ def _enlarged(a, least=256):
     k = max(1, least//max(a.shape[:2]))
     return (a.clip(0, 1)*255).round().astype(np.uint8).repeat(k, 0).repeat(k, 1)
 
-# %% ../../nbs/3_finetune/19_work.ipynb #91e02cd5
+# %% ../../nbs/3_finetune/19_work.ipynb #2571fb2d
 def overlay(
     opened:Opened, # of `open_model`
     a:Answer,      # with its logits
+    heat=None,     # map of `explain`, where it is known already
 )->np.ndarray:     # uint8 (H, W, 3)
     "The picture beside an answer: the evidence in warm colours over what the model saw, or the mask over the file, what was not seen in gray."
     if opened.spec['task'] == 'segmentation': return _enlarged(_masked(_rgb(a.image), answer_mask(a, opened.spec).numpy()))
     low, high = opened.spec['values']
-    gray, heat = _rgb((a.input - low)/(high - low)), explain(opened, a)[0].numpy()[..., None]
+    if heat is None: heat, _ = explain(opened, a)
+    gray, heat = _rgb((a.input - low)/(high - low)), heat.numpy()[..., None]
     return _enlarged(gray*(1 - .55*heat) + .55*heat*np.array([1., .35, 0]))
 
 # %% ../../nbs/3_finetune/19_work.ipynb #f3240f48
@@ -215,7 +217,7 @@ def peak_memory(
     if done.returncode: raise InputError(f"{path} gives no answer in a process of its own: {(done.stderr.strip().splitlines() or ['it was killed'])[-1][:200]}")
     return float(done.stdout.split()[-1])
 
-# %% ../../nbs/3_finetune/19_work.ipynb #429d37a8
+# %% ../../nbs/3_finetune/19_work.ipynb #481989cc
 @dataclass
 class Look:
     "What the app shows about one file."
@@ -237,17 +239,18 @@ def look(
     if kind == 'segmentation': return _look_mask(opened, a, names, sure)
     best, u = int(p.argmax()), uncertainty(p).item()
     text = f"**{names[best]}**, probability {p[best]:.2f}, uncertainty {u:.2f} (0 sure, 1 knows nothing)." + _second(p[best] < sure, sure)
-    return Look(text, dict(zip(names, p.tolist())), overlay(opened, a), f'Orange: where the evidence for {names[best]} is ({explain(opened, a)[1]})')
+    heat, method = explain(opened, a)
+    return Look(text, dict(zip(names, p.tolist())), overlay(opened, a, heat), f'Orange: where the evidence for {names[best]} is ({method})')
 
-# %% ../../nbs/3_finetune/19_work.ipynb #dd5d5a41
+# %% ../../nbs/3_finetune/19_work.ipynb #9145ede7
 def _second(ask, sure): return f" **Ask a second reader**: below {sure:g}." if ask else ''
 
 def _look_mask(opened, a, names, sure):
     "The answer of a segmentation."
-    row = predict(opened, a.image[None], sure=sure).iloc[0]
-    shares = {n: float(row[f'{n}_share']) for n in names[1:]}
-    text = '; '.join(f"**{n}**: {int(row[f'{n}_pixels']):,} pixels, {100*s:.1f} %" for n, s in shares.items())
-    return Look(f"{text}. Confidence {row.confidence:.2f}, uncertainty {1 - row.confidence:.2f}." + _second(row.confidence < sure, sure),
+    row = _mask_row(a, opened.spec, sure)
+    shares = {n: row[f'{n}_share'] for n in names[1:]}
+    text = '; '.join(f"**{n}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f} %" for n, s in shares.items())
+    return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty {1 - row['confidence']:.2f}." + _second(row['second_reader'], sure),
                 {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a), 'Coloured: ' + ', '.join(names[1:]))
 
 # %% ../../nbs/3_finetune/19_work.ipynb #2809185b
