@@ -52,7 +52,7 @@ def _momentum_step(adv, old, g, step, x, eps, norm, first):
     z = ball.project_(adv + step*_direction(g, norm), x, eps)
     return z if first else ball.project_(z.mul_(.75).add_(adv, alpha=.5).sub_(old, alpha=.25), x, eps)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #090a566f
+# %% ../../nbs/4_robust/03_ensemble.ipynb #ac4ee515
 def project_l1_box(
     d,    # (N, D) changes wanted
     x,    # (N, D) images in [0, 1]
@@ -67,7 +67,7 @@ def project_l1_box(
     theta = corner.gather(1, k + 1) + (total.gather(1, k) - eps)/moving.gather(1, k).clamp(min=1)
     return d.sign()*torch.minimum(size - theta.clamp(min=0), room).clamp(min=0)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #bcdb8405
+# %% ../../nbs/4_robust/03_ensemble.ipynb #8ecc5e57
 class L1Box(L1):
     "The l1 ball, projected onto together with the box [0, 1] (Croce and Hein 2021)."
     @staticmethod
@@ -78,7 +78,7 @@ class L1Box(L1):
 
 _BALLS['l1'] = L1Box
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #00415e51
+# %% ../../nbs/4_robust/03_ensemble.ipynb #678d42a8
 def _changed(adv, x):
     "How many values of each image are changed: (N,)."
     return (adv != x).flatten(1).sum(1)
@@ -164,7 +164,7 @@ def _to_best(s, g, back):
     back = _tall(back, g)
     return torch.where(back, s.best, s.adv), torch.where(back, s.best_g, g)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #eb40ebe6
+# %% ../../nbs/4_robust/03_ensemble.ipynb #d94c9ed4
 def _thin(s, g, eps):
     "At a checkpoint in l1: note how sparse the best point is, and shorten the step or begin anew from there. Returns points and gradients to go on from."
     now = _changed(s.best, s.x)
@@ -262,14 +262,14 @@ def _begin(x, eps, norm, generator):
     d = _noise(x, norm, generator)
     return _BALLS[norm].project_(x + d, x, eps) if norm == 'l1' else (x + eps*_unit(d, norm)).clamp_(0, 1)
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #e34e83d8
+# %% ../../nbs/4_robust/03_ensemble.ipynb #4ac2a2c5
 def _inwards(climb, x, start, radii, norm, steps):
     "`climb` in each of the balls, the largest first, from the best point before; only in the last one do samples fall."
     early = int(.3*steps)
     for eps, smaller in pairwise(radii): start = _BALLS[norm].project_(climb(start, eps, steps=early, drop=False)[0], x, smaller)
     return climb(start, radii[-1], steps=steps - early*(len(radii) - 1))
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #0fb6bfdc
+# %% ../../nbs/4_robust/03_ensemble.ipynb #eb90fb80
 def _fill(a, room, need):
     "The least change in sum that gains `need`, at a gain of a for each unit: the best values first, each up to its room."
     a, order = a.sort(dim=1, descending=True)
@@ -486,7 +486,7 @@ class _L2Search:
         return self._image(d).__getitem__, torch.ones(len(best), dtype=torch.bool, device=best.device), None
     def keep(self, rows): self.x, self.rows = self.x[rows], self.rows[rows]
 
-# %% ../../nbs/4_robust/03_ensemble.ipynb #f6958522
+# %% ../../nbs/4_robust/03_ensemble.ipynb #8b9807b9
 class _L1Search(_L2Search):
     "Proposals of Square in l1 (Croce and Hein 2021): sums take the place of lengths."
     p = 1
