@@ -1,8 +1,10 @@
 "APGD, FAB, Square and AutoAttack: as strong as pyautoattack, exact where it is exact, inside ball and box, without side effects."
+import inspect
 import logging
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,9 +17,11 @@ from visft_nb.core import InputError
 from visft_nb.data import load_dataset
 from visft_nb.robust import apgd, autoattack, autoattack_table, fab, pgd, square
 from visft_nb.robust.attacks import dlr_loss
-from visft_nb.robust.ensemble import HALVINGS, VERSIONS, _twins, checkpoints, dlr_targeted, nearest_on_plane, window_share
+from visft_nb.robust.ensemble import HALVINGS, L1_VERSIONS, VERSIONS, L1Box, _inwards, _climb, _objective, _twins, checkpoints, dlr_targeted, nearest_on_plane, project_l1_box, window_share
 
 GEN = lambda seed=0: torch.Generator().manual_seed(seed)
+THEIR = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
+LENGTH = {'linf': lambda d: d.abs().amax(1), 'l2': lambda d: d.norm(dim=1), 'l1': lambda d: d.abs().sum(1)}   # of rows
 SHORT = {'apgd-ce': {'steps': 10}, 'apgd-t': {'steps': 5, 'targets': 2}, 'fab-t': {'steps': 5, 'targets': 2}, 'square': {'queries': 50}}
 
 
@@ -47,8 +51,9 @@ def theirs(model, x, y, eps, norm, attacks):
     "What pyautoattack leaves standing, per cent."
     pyautoattack = pytest.importorskip('pyautoattack')
     logging.getLogger('auto-attack').setLevel(logging.CRITICAL)
-    attack = pyautoattack.AutoAttack(model, norm={'linf': 'Linf', 'l2': 'L2'}[norm], eps=eps, seed=0, version='custom', attacks=attacks)
+    attack = pyautoattack.AutoAttack(model, norm=THEIR[norm], eps=eps, seed=0, version='custom', attacks=attacks)
     attack.apgd.n_restarts = attack.fab.n_restarts = 1
+    attack.apgd.use_largereps = attack.apgd_targeted.use_largereps = norm == 'l1'   # as in their standard version
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = 3   # of nine, to save time
     attack.square.n_queries = 800
     with warnings.catch_warnings():
@@ -57,7 +62,7 @@ def theirs(model, x, y, eps, norm, attacks):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize('kind,norm,eps', [('plain', 'linf', .04), ('robust', 'linf', .12), ('robust', 'l2', .7)])
+@pytest.mark.parametrize('kind,norm,eps', [('plain', 'linf', .04), ('robust', 'linf', .12), ('robust', 'l2', .7), ('plain', 'l1', 2.), ('robust', 'l1', 2.5)])
 def test_as_strong_as_pyautoattack(digits, kind, norm, eps):
     nets, x, y = digits
     x, y, model = x[:80], y[:80], nets[kind]
@@ -70,7 +75,9 @@ def test_as_strong_as_pyautoattack(digits, kind, norm, eps):
 
 @pytest.mark.peer
 @pytest.mark.parametrize('stage,attack,norm,eps', [('apgd-dlr', partial(apgd, loss='dlr'), 'linf', .12), ('fab-t', partial(fab, targets=3), 'linf', .12),
-                                                   ('fab-t', partial(fab, targets=3), 'l2', .7), ('fab', partial(fab, targets=0), 'l2', .7)])
+                                                   ('fab-t', partial(fab, targets=3), 'l2', .7), ('fab', partial(fab, targets=0), 'l2', .7),
+                                                   ('apgd-ce', apgd, 'l1', 2.), ('apgd-t', partial(apgd, loss='dlr-targeted', targets=3), 'l1', 2.),
+                                                   ('fab-t', partial(fab, targets=3), 'l1', 2.), ('fab', partial(fab, targets=0), 'l1', 2.)])
 def test_each_stage_is_as_strong_as_theirs(digits, stage, attack, norm, eps):
     nets, x, y = digits
     x, y = x[:40], y[:40]
@@ -79,13 +86,31 @@ def test_each_stage_is_as_strong_as_theirs(digits, stage, attack, norm, eps):
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize('norm,eps', [('linf', .15), ('l2', .8)])
+@pytest.mark.parametrize('norm,eps', [('linf', .15), ('l2', .8), ('l1', 4.)])
 def test_square_is_as_strong_as_theirs(digits, norm, eps):
     reference = pytest.importorskip('pyautoattack.square')
     nets, x, y = digits
-    attack = reference.SquareAttack(nets['robust'], norm={'linf': 'Linf', 'l2': 'L2'}[norm], n_queries=500, eps=eps, seed=0, resc_schedule=False)
+    attack = reference.SquareAttack(nets['robust'], norm=THEIR[norm], n_queries=500, eps=eps, seed=0, resc_schedule=False)
     ours = accuracy(nets['robust'], square(nets['robust'], x, y, eps, norm, queries=500, generator=GEN()), y)
     assert ours <= accuracy(nets['robust'], attack.perturb(x, y), y) + 4
+
+
+@pytest.mark.peer
+def test_square_in_l1_is_as_strong_as_theirs_in_colour():
+    "Each channel proposes the whole budget: without that the changes stay dense and weak."
+    reference = pytest.importorskip('pyautoattack.square')
+    def colour(d):
+        ink = F.interpolate(d.floats(), 25)
+        return ink*torch.rand(len(d), 3, 1, 1, generator=GEN(1)) + (1 - ink)*torch.rand(len(d), 3, 1, 1, generator=GEN(2))
+    train, test = load_dataset('mnist5k', 'train')[:1500], load_dataset('mnist5k', 'test')[:60]
+    images, x, y = colour(train), colour(test), test.labels
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16*49, 10))
+    opt = torch.optim.Adam(model.parameters(), 5e-3)
+    for i in torch.randperm(len(train)).repeat(15).split(100): opt.zero_grad(); F.cross_entropy(model(images[i]), train.labels[i]).backward(); opt.step()
+    attack = reference.SquareAttack(model, norm='L1', n_queries=150, eps=3., seed=0, resc_schedule=False)
+    ours = accuracy(model, square(model, x, y, 3., 'l1', queries=150, generator=GEN()), y)
+    assert accuracy(model, x, y) > ours + 20 and ours <= accuracy(model, attack.perturb(x, y), y) + 7
 
 
 @pytest.mark.peer
@@ -97,11 +122,10 @@ def test_apgd_walks_the_same_way_as_theirs(digits, norm, eps):
     model, (x, y) = nets['robust'].double(), (x[:40].double(), y[:40])
     try:
         keep = model(x).argmax(1) == y
-        reference = base.APGDAttack(model, n_iter=60, norm={'linf': 'Linf', 'l2': 'L2'}[norm], eps=eps, loss='ce', seed=3, device='cpu')
+        reference = base.APGDAttack(model, n_iter=60, norm=THEIR[norm], eps=eps, loss='ce', seed=3, device='cpu')
         start = {'linf': lambda: 2*torch.rand(x[keep].shape, generator=GEN(3)) - 1, 'l2': lambda: torch.randn(x[keep].shape, generator=GEN(3))}[norm]
-        length = (lambda d: d.abs().amax(1)) if norm == 'linf' else (lambda d: d.norm(dim=1))
         begin = start().double()
-        begin = x[keep] + eps*begin/length(begin.flatten(1)).view(-1, 1, 1, 1)
+        begin = x[keep] + eps*begin/LENGTH[norm](begin.flatten(1)).view(-1, 1, 1, 1)
         torch.set_default_dtype(torch.float64)
         reference.init_hyperparam(x)
         best, _, _, fallen = reference.attack_single_run(x[keep], y[keep], x_init=begin)
@@ -111,6 +135,28 @@ def test_apgd_walks_the_same_way_as_theirs(digits, norm, eps):
         assert torch.equal(stands, model(fallen).argmax(1) == y[keep]) and 3 < int(stands.sum()) < len(stands)
         assert (ours - best)[stands].abs().max() < (1e-6 if norm == 'linf' else 2e-3) # in l2 the walk ends at points whose losses are equal to rounding
     finally: torch.set_default_dtype(torch.float32); model.float()
+
+
+@pytest.mark.peer
+def test_apgd_in_l1_walks_the_same_way_as_theirs(digits):
+    "From the same point of a ball three times as large through the same points: sparsity, step and radius agree."
+    base = pytest.importorskip('pyautoattack.autopgd_base')
+    nets, x, y = digits
+    model = nets['robust']
+    i = (model(x).argmax(1) == y).nonzero()[:40, 0]
+    x, y, eps, n = x[i], y[i], 1.5, 50
+    start = L1Box.project_(x + torch.randn(x.shape, generator=GEN(3)), x, 3*eps)
+    reference = base.APGDAttack(model, n_iter=n, norm='L1', eps=eps, loss='ce', seed=3, device='cpu')
+    reference.init_hyperparam(x)
+    theirs, phases = start, zip((3*eps, 2*eps, eps), (15, 15, 20))
+    for reference.eps, reference.n_iter in phases:
+        best, _, _, fallen = reference.attack_single_run(x, y, x_init=theirs + base.L1_projection(x, theirs - x, reference.eps))
+        theirs = best
+    climb = partial(_climb, model, x, y, y, torch.arange(len(x)), norm='l1', f=_objective('ce'))
+    ours, fell = _inwards(climb, x, start, (3*eps, 2*eps, eps), 'l1', n)
+    assert (fell != (model(fallen).argmax(1) != y)).sum() <= 1 and 3 < int(fell.sum()) < len(x) - 3
+    same = (ours - best)[~fell].flatten(1).abs().amax(1) < 1e-3
+    assert same.float().mean() > .8, 'the walks part only where two derivatives are equal to rounding'
 
 
 @pytest.mark.peer
@@ -133,15 +179,16 @@ def test_losses_and_patterns_equal_theirs():
     attack.y_target = (y + 3) % 10
     assert torch.allclose(dlr_loss(z, y), attack.dlr_loss(z, y), atol=1e-6)
     assert torch.allclose(dlr_targeted(z, y, attack.y_target), attack.dlr_loss_targeted(z, y), atol=1e-6)
-    search = reference.SquareAttack(None, norm='L2', eps=1., device='cpu', resc_schedule=False)
-    for side in (3, 5, 11):
-        eta = search.eta(side)
-        assert min((eta - _twins(side)).abs().max(), (eta - _twins(side).T).abs().max()) < 1e-6
+    for norm, p in (('L2', 2), ('L1', 1)):
+        search = reference.SquareAttack(None, norm=norm, eps=1., device='cpu', resc_schedule=False)
+        for side in (3, 5, 11):
+            eta, pair = search.eta(side), _twins(side, p)
+            assert min((eta - pair).abs().max(), (eta - pair.T).abs().max()) < 1e-6
     assert all(window_share(q) == search.p_selection(q) for q in range(10_000))
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize('norm', ['linf', 'l2'])
+@pytest.mark.parametrize('norm', ['linf', 'l2', 'l1'])
 def test_projection_equals_theirs(norm):
     reference = pytest.importorskip('pyautoattack.fab_projections')
     g = GEN(1)
@@ -155,7 +202,7 @@ def test_projection_equals_theirs(norm):
 
 
 @settings(max_examples=40, deadline=None)
-@given(norm=st.sampled_from(['linf', 'l2']), scale=st.floats(1e-6, 1e3), seed=st.integers(0, 999))
+@given(norm=st.sampled_from(['linf', 'l2', 'l1']), scale=st.floats(1e-6, 1e3), seed=st.integers(0, 999))
 def test_nearest_on_plane_is_exact(norm, scale, seed):
     g = GEN(seed)
     x, w = torch.rand(20, 9, dtype=torch.float64, generator=g).round(decimals=1), scale*torch.randn(20, 9, dtype=torch.float64, generator=g)
@@ -168,8 +215,40 @@ def test_nearest_on_plane_is_exact(norm, scale, seed):
     assert torch.allclose(nearest_on_plane(x, -w, -f, norm), d, atol=1e-12), 'the plane is the same'
 
 
-@settings(max_examples=10, deadline=None)
-@given(norm=st.sampled_from(['linf', 'l2']), eps=st.floats(0, 2), seed=st.integers(0, 99), which=st.sampled_from(['apgd', 'targeted', 'fab', 'square', 'all']))
+def by_bisection(d, x, eps):
+    "The projection onto ball and box of one point, slowly: the multiplier by bisection, on numbers of 64 bits."
+    cut = lambda theta: np.clip(np.sign(d)*np.maximum(np.abs(d) - theta, 0), -x, 1 - x)
+    if np.abs(cut(0.)).sum() <= eps: return cut(0.)
+    low, high = 0., np.abs(d).max()
+    for _ in range(200):
+        mid = (low + high)/2
+        low, high = (mid, high) if np.abs(cut(mid)).sum() > eps else (low, mid)
+    return cut(high)
+
+
+@settings(max_examples=60, deadline=None)
+@given(eps=st.floats(0, 20), scale=st.sampled_from([1e-3, .5, 3., 100.]), places=st.integers(0, 3), seed=st.integers(0, 999))
+def test_projection_onto_ball_and_box_is_exact(eps, scale, places, seed):
+    "Rounded images and changes have pixels at the wall, changes of 0, and equal corners."
+    x, d = torch.rand(6, 30, dtype=torch.float64, generator=GEN(seed)).round(decimals=places), scale*torch.randn(6, 30, dtype=torch.float64, generator=GEN(seed + 1)).round(decimals=places)
+    z = project_l1_box(d, x, eps)
+    want = torch.stack([torch.tensor(by_bisection(a.numpy(), b.numpy(), eps)) for a, b in zip(d, x)])
+    assert torch.allclose(z, want, atol=1e-9*max(1, scale))
+    assert z.abs().sum(1).max() <= eps + 1e-9*max(1, scale) and (x + z).min() >= 0 and (x + z).max() <= 1
+
+
+def test_projection_agrees_with_a_general_solver():
+    minimize = pytest.importorskip('scipy.optimize').minimize
+    x, d = torch.rand(8, 5, dtype=torch.float64, generator=GEN()), 2*torch.randn(8, 5, dtype=torch.float64, generator=GEN(1))
+    for a, b, z in zip(d.numpy(), x.numpy(), project_l1_box(d, x, 1.).numpy()):
+        s = np.where(a < 0, -1., 1.)   # the sign is that of the change wanted: m is the size
+        room = np.where(s > 0, 1 - b, b)
+        m = minimize(lambda m: ((s*m - a)**2).sum(), np.zeros(5), bounds=[(0, r) for r in room], constraints={'type': 'ineq', 'fun': lambda m: 1 - m.sum()}, options={'ftol': 1e-14}).x
+        assert np.abs(s*m - z).max() < 1e-5
+
+
+@settings(max_examples=15, deadline=None)
+@given(norm=st.sampled_from(['linf', 'l2', 'l1']), eps=st.floats(0, 2), seed=st.integers(0, 99), which=st.sampled_from(['apgd', 'targeted', 'fab', 'square', 'all']))
 def test_ball_and_box(digits, norm, eps, seed, which):
     nets, x, y = digits
     x, y = x[seed:][:7], y[seed:][:7]
@@ -179,7 +258,7 @@ def test_ball_and_box(digits, norm, eps, seed, which):
         warnings.simplefilter('ignore')
         adv = attack(nets['robust'], x, y, eps, norm=norm, generator=GEN(seed))
     d = (adv - x).flatten(1)
-    assert (d.abs().amax(1) if norm == 'linf' else d.norm(dim=1)).max() <= eps + 1e-5*max(eps, 1)
+    assert LENGTH[norm](d).max() <= eps + 1e-5*max(eps, 1)
     assert adv.min() >= 0 and adv.max() <= 1 and adv.shape == x.shape and not adv.requires_grad
     if eps == 0: assert torch.equal(adv, x)
 
@@ -223,7 +302,7 @@ def test_targets_find_what_one_direction_misses(digits):
 def test_fab_without_radius_finds_the_boundary(digits):
     nets, x, y = digits
     x, y = x[:40], y[:40]
-    for norm, size in (('linf', lambda d: d.abs().amax(1)), ('l2', lambda d: d.norm(dim=1))):
+    for norm, size in LENGTH.items():
         adv = fab(nets['plain'], x, y, None, norm, steps=20)
         right = nets['plain'](x).argmax(1) == y
         assert (nets['plain'](adv).argmax(1) != y).all() and torch.equal(adv[~right], x[~right])
@@ -236,7 +315,7 @@ def test_square_asks_only_for_answers(digits):
     nets, x, y = digits
     x, y = x[:30], y[:30]
     kinds = {'tensor': nets['plain'], 'detached': lambda x: nets['plain'](x).detach(), 'numpy': lambda x: nets['plain'](x).detach().numpy()}
-    for norm, eps in (('linf', .1), ('l2', 1.)):
+    for norm, eps in (('l1', 5.), ('linf', .1), ('l2', 1.)):
         found = [square(m, x, y, eps, norm, queries=60, generator=GEN()) for m in kinds.values()]
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     assert accuracy(nets['plain'], found[0], y) < accuracy(nets['plain'], x, y)
@@ -336,7 +415,8 @@ def test_the_model_comes_back_as_it_was(digits, attack):
 BAD = {
     'range': (lambda m, x, y: apgd(m, x*2 - 1, y, .1), ['[0, 1]']),
     'steps': (lambda m, x, y: apgd(m, x, y, .1, steps=0), ['steps=0']),
-    'norm': (lambda m, x, y: fab(m, x, y, .1, norm='l1'), ["'l1'"]),
+    'norm': (lambda m, x, y: fab(m, x, y, .1, norm='l3'), ["'l3'", 'l1']),
+    'norm of all': (lambda m, x, y: autoattack(m, x, y, .1, norm='L1'), ["'L1'", 'l1']),
     'loss': (lambda m, x, y: apgd(m, x, y, .1, loss='dlr-target'), ['dlr-targeted']),
     'classes': (lambda m, x, y: apgd(lambda v: m(v)[:, :3], x, y % 3, .1, loss='dlr-targeted'), ['four', 'margin']),
     'fab restarts': (lambda m, x, y: fab(m, x, y, None, restarts=2), ['eps=None']),
@@ -362,14 +442,35 @@ def test_bad_input(digits, name):
 
 
 def test_versions_have_their_stages():
-    assert list(VERSIONS['standard']) == ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+    assert list(VERSIONS['standard']) == list(L1_VERSIONS['standard']) == ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+
+
+@pytest.mark.peer
+def test_standard_in_l1_is_the_published_one(digits):
+    "Five starts of APGD on cross-entropy, five targets of APGD on DLR, nine of FAB, 5000 queries."
+    pyautoattack = pytest.importorskip('pyautoattack')
+    nets, x, y = digits
+    ours = {k: inspect.signature(f).parameters for k, f in {'apgd': apgd, 'fab': fab, 'square': square}.items()}
+    theirs = pyautoattack.AutoAttack(nets['plain'], norm='L1', eps=1.)
+    assert theirs.attacks_to_run == list(L1_VERSIONS['standard']) and theirs.apgd.use_largereps and ours['apgd']['shrink'].default is None
+    assert L1_VERSIONS['standard']['apgd-ce']['restarts'] == theirs.apgd.n_restarts
+    assert L1_VERSIONS['standard']['apgd-t']['targets'] == theirs.apgd_targeted.n_target_classes
+    assert ours['fab']['targets'].default == theirs.fab.n_target_classes and ours['square']['queries'].default == theirs.square.n_queries
+    assert ours['apgd']['steps'].default == theirs.apgd.n_iter == theirs.fab.n_iter == ours['fab']['steps'].default
+
+
+def test_coming_inwards_finds_more(digits):
+    "Croce and Hein (2021): the way through larger balls is the stronger one in l1."
+    nets, x, y = digits
+    still, inwards = (sum(accuracy(nets['plain'], apgd(nets['plain'], x, y, 2., 'l1', steps=60, shrink=s, generator=GEN(seed)), y) for seed in range(2)) for s in (False, None))
+    assert inwards <= still
 
 
 def test_on_another_device():
     fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
     with fake.fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
-        for norm in ('linf', 'l2'):
+        for norm in ('linf', 'l2', 'l1'):
             for attack in (partial(apgd, steps=3), partial(apgd, steps=2, loss='dlr-targeted', targets=2), partial(fab, steps=2, targets=1), partial(fab, steps=2, targets=0), partial(square, queries=3)):
                 assert attack(model, x, y, .1, norm=norm).device.type == 'cuda'
             assert autoattack(model, x, y, .1, norm, SHORT | {'square': {'queries': 2}}).device.type == 'cuda'

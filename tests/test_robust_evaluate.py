@@ -122,13 +122,14 @@ def test_images_needed_of_pairs():
     assert abs(found - .8) < .04
 
 
-@pytest.mark.parametrize('norm,eps', [('linf', .08), ('l2', .6)])
+@pytest.mark.parametrize('norm,eps', [('linf', .08), ('l2', .6), ('l1', 3.)])
 def test_the_honest_are_not_accused(setup, honest, norm, eps):
     model, x, y = setup
     for net in (honest, model):
         r = masking_report(net, x, y, eps, norm, substitute=model, **QUICK)
         assert not r.failed, str(r)
         assert 'not to be believed' not in r.verdict
+        assert r.table.set_index('check').verdict['black box'] != 'not run'
 
 
 def test_an_honest_network_is_accused_by_no_seed(setup, honest):

@@ -322,7 +322,7 @@ def _report(model, x, y, eps, norm, **how):
     if how['steps'] < 4 or how['restarts'] < 2 or how['queries'] < 1:
         raise InputError(f"steps={how['steps']}, restarts={how['restarts']}, queries={how['queries']}: the checks compare settings and need at least 4, 2 and 1.")
     model, gradients = _examined(model, x, y, eps, norm)
-    if not gradients and norm not in SEARCHES: raise InputError(f"The model gives no gradient and Square knows no norm {norm!r}: take norm='linf' or 'l2'.")
+    if not gradients and norm not in SEARCHES: raise InputError(f"The model gives no gradient and Square knows no norm {norm!r}: take one of {', '.join(SEARCHES)}.")
     with kept_rng(how['seed']):
         b = _Bench(model, x, y, eps, norm, **how, gradients=gradients)
         if not b.clean.any():
