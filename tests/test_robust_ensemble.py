@@ -133,7 +133,7 @@ def test_apgd_walks_the_same_way_as_theirs(digits, norm, eps):
         ours = apgd(model, x, y, eps, norm, steps=60, generator=GEN(3), check=False)[keep]
         stands = model(ours).argmax(1) == y[keep]
         assert torch.equal(stands, model(fallen).argmax(1) == y[keep]) and 3 < int(stands.sum()) < len(stands)
-        assert (ours - best)[stands].abs().max() < (1e-6 if norm == 'linf' else 2e-3) # in l2 the walk ends at points whose losses are equal to rounding
+        assert (ours - best)[stands].abs().max() < (1e-5 if norm == 'linf' else 2e-3) # in l2 the walk ends at points whose losses are equal to rounding
     finally: torch.set_default_dtype(torch.float32); model.float()
 
 

@@ -13,6 +13,7 @@ from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import Batches, Images
 from visft_nb.robust import AdversarialTrainer, adversarial_step, mart_loss, pgd, trades_loss
+from visft_nb.robust.headline import RandomLength
 from visft_nb.robust.training import METHODS, FreeStep, MartStep, NoisyStep, PerturbedStep, Replayed, TradesStep, ascend, attacked, stands
 from visft_nb.train import fit
 
@@ -328,3 +329,32 @@ def test_on_another_device(method):
         loss = FreeStep(.1, batch[0].shape, warmup=3) if method == 'free' else trainer.loss_for([batch])
         objective = Objective(small_cnn(width=4), loss)
         train_step(objective, batch, make_optimizer(objective), fake.FakeAccelerator())
+
+
+@pytest.mark.parametrize('shortest', [1., .4])
+def test_a_step_of_random_length(shortest):
+    data, model, eps = images(), net().eval(), .2
+    x, y = data.floats(), data.labels
+    torch.manual_seed(5); ours = RandomLength(eps, shortest=shortest).images(model, x, y)
+    torch.manual_seed(5); whole = adversarial_step(eps, 1.25*eps, steps=1, start='uncut').images(model, x, y)
+    assert (ours - x).abs().max() <= eps + 1e-6 and ours.min() >= 0 and ours.max() <= 1
+    far = lambda a: ((a - x).abs() > eps - 1e-6).flatten(1).float().mean(1)
+    if shortest == 1: assert torch.allclose(ours, whole, atol=1e-6), 'the step of Wong et al.'
+    else:
+        assert far(ours).mean() < far(whole).mean() - .05, 'shorter steps end inside the ball'
+        assert far(ours).std() > far(whole).std(), 'each image has its own length'
+
+
+@pytest.mark.parametrize('shortest', [-.1, 1.1])
+def test_lengths_that_are_no_share(shortest):
+    with pytest.raises(InputError, match='share of alpha'): RandomLength(.3, shortest=shortest)
+
+
+def test_the_start_is_not_cut():
+    "A black pixel may start below 0, so that after a step upwards it lies inside the ball."
+    x, y = torch.zeros(64, 1, 16, 16), torch.zeros(64, dtype=torch.long)
+    torch.manual_seed(0)
+    ends = {start: adversarial_step(.3, .375, steps=1, start=start).images(net().eval(), x, y) for start in ('random', 'uncut')}
+    inside = {k: ((v > 0) & (v < .3 - 1e-6)).float().mean().item() for k, v in ends.items()}
+    up = {k: (v > 0).float().mean().item() for k, v in ends.items()}
+    assert inside['random'] == 0 and inside['uncut'] > .3*up['uncut']
