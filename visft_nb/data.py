@@ -10,6 +10,7 @@ __all__ = ['DATASETS', 'COLOURS', 'Images', 'DataSet', 'load_dataset', 'data_fil
 
 # %% ../nbs/01_data.ipynb #1a16f363
 import hashlib, http.client, io, math, os, shutil, socket, urllib.request, warnings, zipfile
+from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, field
 from functools import reduce
@@ -889,18 +890,43 @@ def mask_pairs(
     channels:int|None=None,
     fit:str='crop',
 )->Images:              # masks hold class numbers
-    "Read image and mask pairs. Raises `InputError` that names what is missing, differs in size or holds other values."
-    stem = lambda n: n.rsplit('.', 1)[0]
-    files, by = _entries(images), {stem(n).removesuffix('_mask'): (n, r) for n, r in _entries(masks)}
-    if missing := [n for n, _ in files if stem(n) not in by]:
-        raise InputError(f"{len(missing)} of {len(files)} images have no mask in {masks}: {', '.join(missing[:5])}; a mask has the name of its image.")
-    pairs = [by[stem(n)] for n, _ in files]
+    """Read image and mask pairs. Raises `InputError` that names what is missing or there twice, differs in size, holds other values,
+    or shows other grays than it stores; warns of masks without an image."""
+    files, pairs = _paired(images, masks)
     for (a, read), (b, read_mask) in zip(files, pairs):
         (im, _), (m, _) = _decode(read), _decode(read_mask, True)
         if im and m and im.size != m.size: raise InputError(f"{a} has {im.height}×{im.width} pixels but its mask {b} {m.height}×{m.width}: masks that do not match.")
+        if m: _check_palette(m, b)
     x, _ = _load(files, size, channels, fit, what=f' in {images}')
     m, _ = _load(pairs, size, None, fit, True, True, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
+
+# %% ../nbs/01_data.ipynb #f8c9b6db
+def _paired(images, masks):
+    "The entries of the images and, in their order, of their masks."
+    stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
+    for n, _ in files: by[stem(n)].append(n)
+    if twin := next((v for v in by.values() if len(v) > 1), None):
+        raise InputError(f"{' and '.join(twin)} in {images} would share one mask: masks are found by the name without its ending; rename one.")
+    for n, read in _entries(masks): found[short if (short := stem(n).removesuffix('_mask')) in by else stem(n)].append((n, read))
+    if twice := next((k for k in by if len(found.get(k, ())) > 1), None):
+        raise InputError(f"{by[twice][0]} has several masks in {masks}: {', '.join(n for n, _ in found[twice])}; keep one, or join them into one of class numbers.")
+    alone = [n for k, v in found.items() if k not in by for n, _ in v]
+    left = f"{len(alone)} masks in {masks} have no image: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}" if alone else ''
+    if missing := [n for n, _ in files if stem(n) not in found]:
+        raise InputError(f"{len(missing)} of {len(files)} images have no mask in {masks}: {', '.join(missing[:5])}; a mask has the name of its image.{f' And {left}.' if left else ''}")
+    if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
+    return files, [found[stem(n)][0] for n, _ in files]
+
+# %% ../nbs/01_data.ipynb #84634870
+def _check_palette(im, name):
+    "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
+    if im.mode != 'P': return
+    used = sorted(set(np.asarray(im).ravel().tolist()))
+    colours = np.asarray(im.getpalette('RGB')).reshape(-1, 3)[used]
+    if (colours == colours[:, :1]).all() and colours[:, 0].tolist() != used:
+        raise InputError(f"{name} stores {', '.join(map(str, used[:3]))} and shows the grays {', '.join(map(str, colours[:3, 0].tolist()))} through its palette: "
+                         "which of the two are the classes cannot be known; save it as 8-bit gray, Image.open(…).convert('L').")
 
 # %% ../nbs/01_data.ipynb #9f3aedf6
 def _mask_values(m, classes, values, pairs):
