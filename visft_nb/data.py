@@ -847,7 +847,7 @@ def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=Fals
         a, b = (f"{entries[i][0]} has {ims[i].height}×{ims[i].width}" for i in (keep[0], other))
         raise InputError(f"The images differ in size: {a}, {b} pixels; give size=, the side to bring them to.")
     if raw and (colour := next((i for i in keep if ims[i].mode not in ('1', 'L', 'P', 'I', 'I;16', 'LA')), None)) is not None:
-        raise InputError(f"{entries[colour][0]} is a colour image ({ims[colour].mode}): a mask is gray, one class number per pixel.")
+        raise InputError(f"{entries[colour][0]} {'holds decimal numbers' if ims[colour].mode == 'F' else 'is a colour image'} ({ims[colour].mode}): a mask is gray, one class number per pixel.")
     mode = None if raw else {None: 'L' if all(ims[i].mode in ('1', 'L', 'LA') for i in keep) else 'RGB', 1: 'L', 3: 'RGB'}[channels]
     arrays = np.stack([np.asarray(ims[i].convert(mode)) if mode else _mask_array(ims[i]) for i in keep])
     return torch.from_numpy(arrays[:, None] if arrays.ndim == 3 else arrays.transpose(0, 3, 1, 2).copy()), keep
@@ -901,7 +901,7 @@ def mask_pairs(
     m, _ = _load(pairs, size, None, fit, True, True, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
 
-# %% ../nbs/01_data.ipynb #f8c9b6db
+# %% ../nbs/01_data.ipynb #d78550b8
 def _paired(images, masks):
     "The entries of the images and, in their order, of their masks."
     stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
@@ -918,7 +918,7 @@ def _paired(images, masks):
     if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
     return files, [found[stem(n)][0] for n, _ in files]
 
-# %% ../nbs/01_data.ipynb #84634870
+# %% ../nbs/01_data.ipynb #98da60d8
 def _check_palette(im, name):
     "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
     if im.mode != 'P': return
