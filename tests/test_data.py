@@ -149,6 +149,7 @@ def test_root_is_looked_in_first_and_alone(offline, monkeypatch):
     (lambda: load_dataset('mnist'), ['mnist', 'could not be fetched', '11.6 MB', 'VISFT_DATA', 'yann.lecun.com']),
     (lambda: load_dataset('cifar10', 'test'), ['cifar10', '170.5 MB', 'VISFT_DATA']),
     (lambda: get_dataset('bloodmnist'), ['bloodmnist', '35.5 MB', 'medmnist.com']),
+    (lambda: load_dataset('pennfudan'), ['pennfudan', '54 MB', 'no checksum', 'PennFudanPed.zip', 'pennfudan/*.zip', 'VISFT_DATA']),
     (lambda: get_dataset('hymenoptera'), ['hymenoptera', '47 MB', 'no checksum', 'hymenoptera/*.zip']),
     (lambda: load_dataset('mnist', root='/nowhere/at/all'), ['/nowhere/at/all', 'not a folder']),
     (lambda: split_data(make_shapes(9), (.5, .6)), ['fractions', 'sum to 1']),

@@ -564,11 +564,13 @@ def encoder_unet(
         raise InputError(f"There are packaged weights for tf_efficientnet_lite0 only, not for {encoder}: take weights='imagenet' (it needs a network) "
                          "or weights=None.")
     import segmentation_models_pytorch as smp, timm
-    make = lambda w: smp.Unet(f'tu-{encoder}', encoder_weights=w, in_channels=3, classes=classes, decoder_channels=tuple(decoder))
-    try: net = make('imagenet' if weights == 'imagenet' else None)
+    if not timm.is_model(encoder): lookup(encoder, timm.list_models(), 'model of timm')
+    fetched = True if weights == 'imagenet' else None
+    try: net = smp.Unet(f'tu-{encoder}', encoder_weights=fetched, in_channels=3, classes=classes, decoder_channels=tuple(decoder))
     except Exception as e: # timm, smp and the hub raise all kinds
-        raise InputError(f"smp.Unet('tu-{encoder}') with weights={weights!r} failed ({type(e).__name__}: {str(e)[:100]}): is the name one of timm's, "
-                         "and is there a network for weights='imagenet'?") from e
+        raise InputError(f"smp.Unet('tu-{encoder}') with weights={weights!r} failed ({type(e).__name__}: {' '.join(str(e).split())[:100]}): " + (
+            "its weights are fetched from the hub and then kept, so connect once, or take weights='packaged' with tf_efficientnet_lite0." if fetched else
+            "is it one that gives maps of several sizes, and five numbers in decoder?")) from e
     if weights == 'packaged':
         own = net.encoder.model.state_dict()
         with kept_rng(): full = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
