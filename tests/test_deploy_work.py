@@ -497,6 +497,34 @@ def test_deploy_the_kits_unet_is_saved_and_asked(tmp_path):
                for m, w in zip(answers(open_model(tmp_path/'unet.safetensors', 'cpu'), d), want))
 
 
+def test_deploy_a_unet_knows_how_it_was_made(tmp_path):
+    "A path and the classes are enough, and what is loaded is saved again as it was."
+    from visft_nb.finetune import UNet, encoder_unet
+    torch.manual_seed(0)
+    save_model(UNet(3, 3, 4, 1, 2), tmp_path/'a.safetensors', classes=CLASSES, size=(16, 20), fit='pad', values=(-1, 1), window=(40, 400), note='kept')
+    save_model(load_model(tmp_path/'a.safetensors', 'cpu'), tmp_path/'b.safetensors')
+    a, b = (load_model(tmp_path/f'{n}.safetensors', 'cpu').spec for n in 'ab')
+    assert a.pop('note') == 'kept' and a == b and a['task'] == 'segmentation' and a['kwargs']['fold'] == 2 and a['channels'] == 3 and a['window'] == [40, 400]
+    export_onnx(UNet(1, 2, 4, 1), tmp_path/'c.onnx', torch.rand(1, 1, 8, 8), dynamo=False)
+    assert load_onnx(tmp_path/'c.onnx')[1]['task'] == 'segmentation'
+    sentence(lambda: save_model(UNet(1, 3, 4, 1), tmp_path/'d.safetensors', classes=('a', 'b'), size=8), '3 outputs', '2 classes')
+    pytest.importorskip('segmentation_models_pytorch')
+    net = encoder_unet('resnet10t', 2, None, (16, 8, 8, 8, 8)).eval()
+    save_model(net, tmp_path/'e.safetensors', classes=('a', 'b'), channels=3)
+    x = torch.rand(1, 3, 40, 50)
+    assert torch.equal(predict_logits(load_model(tmp_path/'e.safetensors', 'cpu'), x)[0], predict_logits(net, x)[0])
+
+
+def test_deploy_large_images_wait_one_at_a_time(segmenter, monkeypatch):
+    "What is in memory is bounded by values, not only by images."
+    monkeypatch.setattr(deploy, '_ROOM', 2*40*40*3)
+    sizes, run = [], segmenter.run
+    segmenter.run = lambda x: (sizes.append(len(x)), run(x))[1]
+    assert [a.logits.shape[1] for a in answers(segmenter, torch.rand(9, 1, 40, 40))] == [40]*9 and sizes == [4, 4, 1]
+    sizes.clear()
+    assert len(list(answers(segmenter, torch.rand(3, 1, 99, 99)))) == 3 and sizes == [1, 1, 1]
+
+
 # ---------------------------------------------------------------- formats
 
 def test_deploy_program_equals_the_model_at_any_batch(tmp_path, model):
@@ -668,7 +696,7 @@ def test_deploy_command_line_answers_and_names_what_is_no_image(files, pictures,
     assert sorted(p.name for p in (tmp_path/'shown').iterdir()) == ['a_2_overlay.png', 'a_overlay.png', 'b_overlay.png', 'c_overlay.png']
     done = visft('predict', files/'pad.onnx', 'pictures/a.png', '--overlay', 'masks', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path/'masks/a_mask.png').size == (20, 20) and 'yes_pixels' in done.stdout
+    assert Image.open(tmp_path/'masks/a_mask.png').size == (20, 20) and 'yes pixels' in done.stdout
 
 
 def test_deploy_predict_files_refuses_before_it_reads(files, pictures, tmp_path):

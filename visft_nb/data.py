@@ -901,7 +901,7 @@ def mask_pairs(
     m, _ = _load(pairs, size, None, fit, True, True, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
 
-# %% ../nbs/01_data.ipynb #d78550b8
+# %% ../nbs/01_data.ipynb #6959d4fd
 def _paired(images, masks):
     "The entries of the images and, in their order, of their masks."
     stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
@@ -918,7 +918,7 @@ def _paired(images, masks):
     if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
     return files, [found[stem(n)][0] for n, _ in files]
 
-# %% ../nbs/01_data.ipynb #98da60d8
+# %% ../nbs/01_data.ipynb #96bf5d3d
 def _check_palette(im, name):
     "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
     if im.mode != 'P': return
@@ -936,7 +936,7 @@ def _mask_values(m, classes, values, pairs):
     if wrong := sorted(set(found.tolist()) - set(values)):
         where = next(pairs[i][0] for i in range(len(m)) if (m[i] == wrong[0]).any())
         raise InputError(f"Masks should hold {', '.join(map(str, values))} for {', '.join(classes)}, but {where} holds {wrong[0]} ({len(found)} values in all); "
-                         "give values=, and save masks as PNG: JPEG makes values in between.")
+                         "name all classes in classes=, and the value of each in values= where it is not its number; save masks as PNG: JPEG makes values in between.")
     lut = torch.zeros(max(values) + 1, dtype=torch.uint8)
     lut[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
     return lut[m[:, 0].long()]

@@ -173,19 +173,23 @@ def _check_outputs(logits, spec, what, sides=None):
 def save_model(
     model,           # nn.Module that `builder(**kwargs)` makes, trained
     path,            # file to write, `.safetensors`
-    builder:str='visft_nb.cnn.models:small_cnn', # "visft_nb.MODULE:NAME" of what made the model
+    builder:str|None=None, # "visft_nb.MODULE:NAME" of what made the model; None, here and below: what `model.spec` says (`UNet` and `load_model` set it), else small_cnn
     kwargs:dict|None=None, # the arguments it was made with
     classes=None,    # names of the outputs
-    size=None,       # side of the images, or (height, width); None takes images as they come
-    channels:int|None=None, # 1 gray, 3 colour; None asks the model
-    fit:str='crop',  # how an image of another shape is brought to `size`: crop, pad or stretch
-    values=(0, 1),   # what black and white are to the model
+    size=None,       # side of the images, or (height, width); else images are taken as they come
+    channels:int|None=None, # 1 gray, 3 colour; else the model is asked
+    fit:str|None=None, # how an image of another shape is brought to `size`: crop, pad or stretch; else crop
+    values=None,     # what black and white are to the model; else 0 and 1
     **extra,         # `task` and `window` as for `model_spec`, and whatever else shall travel along, as plain values
 )->None:
     "Write weights and specification as one safetensors file, whole or not at all. Raises `InputError` where the builder makes another network than this one."
     path = _target(path, '.safetensors')
-    channels = _channels(model) if channels is None else channels
-    spec = model_spec(classes, size, channels, fit, values, builder=builder, kwargs=dict(kwargs or {}), **extra)
+    known = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1)) | (getattr(model, 'spec', None) or {})
+    if builder is None and kwargs is None: kwargs = known.get('kwargs')
+    given = dict(builder=builder, classes=classes, size=size, channels=channels, fit=fit, values=values) | extra
+    told = {k: known.get(k) if v is None else v for k, v in ({k: None for k in ('task', 'window') if k in known} | given).items()}
+    if told['channels'] is None: told['channels'] = _channels(model)
+    spec = model_spec(**told, kwargs=dict(kwargs or {}))
     _check_twin(model, build_model(spec['builder'], spec['kwargs']), spec)
     save_checkpoint(path, spec=spec, model=model.state_dict())
 
@@ -525,7 +529,7 @@ def _decoding(name):
     except Exception as e: # decoders raise all kinds
         raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({' '.join(str(e).split())[:100] or type(e).__name__})") from e
 
-# %% ../nbs/05_deploy.ipynb #26064c5a
+# %% ../nbs/05_deploy.ipynb #291938e7
 def _read_dicom(f, name, window=None):
     "Each frame of a DICOM file as a `Picture`."
     import pydicom
@@ -551,7 +555,7 @@ def dicom_frames(
     if d.Rows*d.Columns > _LARGEST: raise InputError(f"{name} declares {d.Rows} x {d.Columns} pixels, too large for an image")
     return max(1, int(d.get('NumberOfFrames') or 1))
 
-# %% ../nbs/05_deploy.ipynb #6f14739f
+# %% ../nbs/05_deploy.ipynb #c0d41b6b
 def frame_value(
     d,            # a data set of pydicom
     keyword:str,  # such as "RescaleSlope"
@@ -583,7 +587,7 @@ def _dicom_pixels(a, d, window, frame=0):
     else: y = apply_window(v, *(float(np.atleast_1d(k)[0]) for k in (centre, width)), function or 'LINEAR')
     return torch.from_numpy(1 - y if d.PhotometricInterpretation == 'MONOCHROME1' else y)[None]
 
-# %% ../nbs/05_deploy.ipynb #8d9f8c6d
+# %% ../nbs/05_deploy.ipynb #771856e2
 def _spacing(d, frame=0):
     "(mm from row to row, mm from column to column) of a frame, or None where the file does not say."
     try: down, across = map(float, frame_value(d, 'PixelSpacing', 'PixelMeasuresSequence', frame))
@@ -739,6 +743,8 @@ def _read_all(images, spec):
         except InputError as e: yield Answer(name, error=str(e) if str(name) in str(e) else f'{name} {e}')
 
 # %% ../nbs/05_deploy.ipynb #cf6ea78a
+_ROOM = 2**22 # values of the images that are in memory at a time, as they were read and as the model takes them; one image may have more
+
 def answers(
     opened:Opened, # of `open_model`
     images,        # as for `predict`
@@ -755,8 +761,9 @@ def answers(
         if not a.error:
             try: a.input = prepare_image(a.image, opened.spec)
             except InputError as e: a.error = f'{a.name} {e}'
-        shape = next((b.input.shape for b in waiting if b.input is not None), None)
-        if len(waiting) == 64 or (a.input is not None and shape not in (None, a.input.shape)): yield from ask()
+        held = [b for b in waiting if b.input is not None]
+        full = len(waiting) == 64 or sum(b.image.numel() + b.input.numel() for b in held) > _ROOM
+        if full or (held and a.input is not None and held[0].input.shape != a.input.shape): yield from ask()
         waiting.append(a)
     yield from ask()
 
@@ -821,7 +828,7 @@ def image_probabilities(
     back = F.interpolate(whole[None], (h, w), mode='bilinear', align_corners=False)[0]
     return back[:-1]/back[-1].clamp(min=1e-6), back[-1] > .5
 
-# %% ../nbs/05_deploy.ipynb #3fe1e68d
+# %% ../nbs/05_deploy.ipynb #5b547b2c
 def longest_diameter(
     mask,            # bool (H, W)
     spacing=(1, 1),  # from row to row and from column to column

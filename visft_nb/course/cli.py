@@ -159,7 +159,7 @@ def predict(
     from visft_nb.finetune.work import predict_files
     frame = predict_files(model, images, table_out, overlays, sure, top)
     wrong, said = frame.error[frame.error != ''], frame[frame.error == ''].drop(columns='error')
-    table = _table('', *said.columns)
+    table = _table('', *(str(c).replace('_', ' ') for c in said.columns))
     plain = lambda v: '' if v != v else f'{v:.{0 if v == int(v) else 3}f}' if isinstance(v, float) else 'ask' if v is True else '' if v is False else str(v)
     for row in said.head(50).itertuples(index=False): table.add_row(*map(plain, row))
     if len(said): out.print(table)

@@ -217,7 +217,8 @@ class UNet(nn.Module):
         fold:int=1,        # side of the squares of pixels that are put into channels
     ):
         super().__init__()
-        for name, v in dict(in_channels=in_channels, classes=classes, width=width, depth=depth, fold=fold).items():
+        kwargs = dict(in_channels=in_channels, classes=classes, width=width, depth=depth, fold=fold)
+        for name, v in kwargs.items():
             if not isinstance(v, int) or v < 1: raise InputError(f"{name}={v!r}: a whole number from 1 up was expected.")
         widths = [width*2**i for i in range(depth + 1)]
         self.normalise = Normalise(in_channels, .5, .25)
@@ -226,6 +227,7 @@ class UNet(nn.Module):
         self.join = nn.ModuleList(DoubleConv(2*a, a) for a in widths[:-1])
         self.head = nn.Conv2d(width, classes*fold**2, 1)
         self.multiple, self.fold, self.channels = fold*2**depth, fold, in_channels
+        self.spec = dict(builder='visft_nb.finetune.segmentation:UNet', kwargs=kwargs, task='segmentation') # for `save_model`
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
@@ -576,7 +578,10 @@ def encoder_unet(
         with kept_rng(): full = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
         net.encoder.model.load_state_dict({k: v for k, v in _imagenet_state(full).items() if k in own})
     cfg = timm.get_pretrained_cfg(encoder)
-    return EncoderUNet(net, cfg.mean if cfg else .5, cfg.std if cfg else .5)
+    unet = EncoderUNet(net, cfg.mean if cfg else .5, cfg.std if cfg else .5)
+    unet.spec = dict(builder='visft_nb.finetune.segmentation:encoder_unet', task='segmentation', # for `save_model`
+                     kwargs=dict(encoder=encoder, classes=classes, weights=None, decoder=list(decoder)))
+    return unet
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #2b60adfc
 def repository_step(
