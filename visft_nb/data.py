@@ -774,7 +774,14 @@ def _entries(path):
     if archive is not None: return _zip_entries(archive, path.relative_to(archive).as_posix())
     if not path.is_dir(): raise InputError(f"There is no folder {path}; it should hold the images.")
     files = sorted(p for p in path.rglob('*') if p.is_file())
-    return [(n, p.read_bytes) for p in files if not _hidden(n := p.relative_to(path).as_posix())]
+    return [(n, lambda p=p: _read_bytes(p)) for p in files if not _hidden(n := p.relative_to(path).as_posix())]
+
+_LARGEST = 2**28 # bytes of a file that is opened as an image
+
+def _read_bytes(path):
+    "The bytes of a file that is not too large to be an image."
+    if (size := path.stat().st_size) > _LARGEST: raise ValueError(f'{size/2**20:,.0f} MB, too large for an image')
+    return path.read_bytes()
 
 # %% ../nbs/01_data.ipynb #76b8f4e1
 def _zip_entries(archive, inside):
@@ -785,7 +792,7 @@ def _zip_entries(archive, inside):
     for i in infos:
         if i.filename.startswith(('/', '\\')) or '..' in i.filename.replace('\\', '/').split('/') or ':' in i.filename[:2]:
             raise InputError(f"{archive} holds {i.filename!r}, a place outside of the archive: it is not safe and is not read.")
-        if i.file_size > 2**28: raise InputError(f"{archive} holds {i.filename!r} of {i.file_size/2**20:,.0f} MB, too large for an image.")
+        if i.file_size > _LARGEST: raise InputError(f"{archive} holds {i.filename!r} of {i.file_size/2**20:,.0f} MB, too large for an image.")
     prefix = '' if inside in ('', '.') else inside.rstrip('/') + '/'
     infos = sorted((i for i in infos if i.filename.startswith(prefix)), key=lambda i: i.filename)
     if not infos: raise InputError(f"{archive} holds no files under {inside!r}; it holds {', '.join(sorted({i.split('/')[0] for i in z.namelist()})[:5])}.")
@@ -798,6 +805,7 @@ def _decode(read, raw=False):
     try:
         blob = read()
         if not blob: return None, 'is empty (0 bytes)'
+        if blob[128:132] == b'DICM': return None, 'is DICOM: read it with read_image of visft_nb.deploy and give arrays, or save it as PNG'
         im = Image.open(io.BytesIO(blob))
         im.load()
     except Exception as e: return None, f'cannot be decoded ({str(e)[:80] if "BytesIO" not in str(e) else "no image format"})' # decoders raise all kinds
@@ -837,8 +845,8 @@ def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=Fals
         im, why = _decode(read, raw)
         ims.append(im if im is None else _fit(im, size, fit, nearest))
         if why: bad.append(f'{name} {why}')
-    if bad and corrupt == 'raise':
-        raise InputError(f"{len(bad)} of {len(ims)} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them, or read with corrupt='skip'.")
+    if bad and corrupt != 'skip':
+        raise InputError(f"{len(bad)} of {len(ims)} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them{", or read with corrupt='skip' (visft finetune: --skip-corrupt)" if corrupt == 'raise' else ''}.")
     if bad: warnings.warn(f"{len(bad)} files{what} left out: {'; '.join(bad[:20])}", stacklevel=3)
     keep = [i for i, im in enumerate(ims) if im is not None]
     if not keep: raise InputError(f"None of the {len(ims)} files{what} is an image.")
@@ -897,11 +905,11 @@ def mask_pairs(
         (im, _), (m, _) = _decode(read), _decode(read_mask, True)
         if im and m and im.size != m.size: raise InputError(f"{a} has {im.height}×{im.width} pixels but its mask {b} {m.height}×{m.width}: masks that do not match.")
         if m: _check_palette(m, b)
-    x, _ = _load(files, size, channels, fit, what=f' in {images}')
-    m, _ = _load(pairs, size, None, fit, True, True, what=f' in {masks}')
+    x, _ = _load(files, size, channels, fit, corrupt=None, what=f' in {images}')
+    m, _ = _load(pairs, size, None, fit, True, True, corrupt=None, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
 
-# %% ../nbs/01_data.ipynb #6959d4fd
+# %% ../nbs/01_data.ipynb #fb82024d
 def _paired(images, masks):
     "The entries of the images and, in their order, of their masks."
     stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
@@ -918,7 +926,7 @@ def _paired(images, masks):
     if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
     return files, [found[stem(n)][0] for n, _ in files]
 
-# %% ../nbs/01_data.ipynb #96bf5d3d
+# %% ../nbs/01_data.ipynb #a1aca0eb
 def _check_palette(im, name):
     "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
     if im.mode != 'P': return
@@ -963,7 +971,7 @@ def csv_images(
     if missing := [f for f in files if not f.is_file()]:
         raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(str(frame[image][files.index(f)]) for f in missing[:5])}.")
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
-    x, _ = _load([(str(n), f.read_bytes) for n, f in zip(frame[image], files)], size, channels, fit, what=f' of {csv}')
+    x, _ = _load([(str(n), lambda f=f: _read_bytes(f)) for n, f in zip(frame[image], files)], size, channels, fit, corrupt=None, what=f' of {csv}')
     return Images(x, y, classes, groups=frame[group].tolist() if group else None, names=frame[image].astype(str).tolist(), name=Path(csv).stem)
 
 # %% ../nbs/01_data.ipynb #170dea76

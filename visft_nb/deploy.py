@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .core import InputError, atomic_write, get_device, lookup
-from .data import DATASETS, _zip_entries
+from .data import DATASETS, _LARGEST, _zip_entries
 from .metrics import bootstrap_interval, proportion_interval
 from .train import kept_rng, load_checkpoint, load_weights, predict_logits, save_checkpoint
 
@@ -449,8 +449,6 @@ def load_program(
     return lambda x: _reference(module, x), _read_spec(json.loads(found['spec.json']), path)
 
 # %% ../nbs/05_deploy.ipynb #d3d67cc9
-_LARGEST = 2**28 # bytes of a file that is opened as an image
-
 @dataclass
 class Picture:
     "One image of a file."
@@ -527,9 +525,9 @@ def _decoding(name):
             yield
     except InputError: raise
     except Exception as e: # decoders raise all kinds
-        raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({' '.join(str(e).split())[:100] or type(e).__name__})") from e
+        raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({' '.join(str(e).split())[:200] or type(e).__name__})") from e
 
-# %% ../nbs/05_deploy.ipynb #291938e7
+# %% ../nbs/05_deploy.ipynb #36d9ea95
 def _read_dicom(f, name, window=None):
     "Each frame of a DICOM file as a `Picture`."
     import pydicom
@@ -549,13 +547,13 @@ def dicom_frames(
 )->int:
     "How many images a data set holds. Raises `InputError` where there is none, or one that is too large."
     if 'PixelData' not in d:
-        kind = getattr(d.get('SOPClassUID'), 'name', '') or d.get('Modality')
+        kind = getattr(d.get('SOPClassUID') or getattr(d, 'file_meta', {}).get('MediaStorageSOPClassUID'), 'name', '') or d.get('Modality')
         raise InputError(f"{name} is a DICOM file without pixel data ({kind}): a report, a plan or a directory; take the image files of the series" if kind
                          else f"{name} is no DICOM file, or one that was cut off before its pixels")
     if d.Rows*d.Columns > _LARGEST: raise InputError(f"{name} declares {d.Rows} x {d.Columns} pixels, too large for an image")
     return max(1, int(d.get('NumberOfFrames') or 1))
 
-# %% ../nbs/05_deploy.ipynb #c0d41b6b
+# %% ../nbs/05_deploy.ipynb #58399b10
 def frame_value(
     d,            # a data set of pydicom
     keyword:str,  # such as "RescaleSlope"
@@ -587,7 +585,7 @@ def _dicom_pixels(a, d, window, frame=0):
     else: y = apply_window(v, *(float(np.atleast_1d(k)[0]) for k in (centre, width)), function or 'LINEAR')
     return torch.from_numpy(1 - y if d.PhotometricInterpretation == 'MONOCHROME1' else y)[None]
 
-# %% ../nbs/05_deploy.ipynb #771856e2
+# %% ../nbs/05_deploy.ipynb #5bb6fc4d
 def _spacing(d, frame=0):
     "(mm from row to row, mm from column to column) of a frame, or None where the file does not say."
     try: down, across = map(float, frame_value(d, 'PixelSpacing', 'PixelMeasuresSequence', frame))
@@ -657,9 +655,15 @@ def _tensors(x):
 # %% ../nbs/05_deploy.ipynb #fd9d412f
 _KINDS = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif', '.pgm', '.ppm'} | _DICOM
 
+def _is_image(path):
+    "Does a file end like an image, or begin like DICOM? Scanners often write names without an ending, or that end in a number."
+    if not path.is_file() or path.name == 'DICOMDIR': return False
+    if path.suffix.lower() in _KINDS: return True
+    with open(path, 'rb') as f: return f.read(132)[128:] == b'DICM'
+
 def _in_folder(path):
     "(name, reader) of each image file of a folder; a reader takes the window and iterates `Picture`."
-    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in _KINDS and p.is_file() and not any(n.startswith('.') for n in p.relative_to(path).parts))
+    files = sorted(p for p in path.rglob('*') if not any(n.startswith('.') for n in p.relative_to(path).parts) and _is_image(p))
     if not files: raise InputError(f"{path} is a folder that holds no image: {', '.join(sorted(_KINDS))} were looked for")
     return [(str(p), lambda window, p=p: read_pictures(p, window)) for p in files]
 
@@ -828,7 +832,7 @@ def image_probabilities(
     back = F.interpolate(whole[None], (h, w), mode='bilinear', align_corners=False)[0]
     return back[:-1]/back[-1].clamp(min=1e-6), back[-1] > .5
 
-# %% ../nbs/05_deploy.ipynb #5b547b2c
+# %% ../nbs/05_deploy.ipynb #6dd883d8
 def longest_diameter(
     mask,            # bool (H, W)
     spacing=(1, 1),  # from row to row and from column to column
