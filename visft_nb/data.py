@@ -846,7 +846,8 @@ def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=Fals
         ims.append(im if im is None else _fit(im, size, fit, nearest))
         if why: bad.append(f'{name} {why}')
     if bad and corrupt != 'skip':
-        raise InputError(f"{len(bad)} of {len(ims)} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them{", or read with corrupt='skip' (visft finetune: --skip-corrupt)" if corrupt == 'raise' else ''}.")
+        skip = ", or read with corrupt='skip' (visft finetune: --skip-corrupt)" if corrupt == 'raise' else ''
+        raise InputError(f"{len(bad)} of {len(ims)} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them{skip}.")
     if bad: warnings.warn(f"{len(bad)} files{what} left out: {'; '.join(bad[:20])}", stacklevel=3)
     keep = [i for i, im in enumerate(ims) if im is not None]
     if not keep: raise InputError(f"None of the {len(ims)} files{what} is an image.")
@@ -909,7 +910,7 @@ def mask_pairs(
     m, _ = _load(pairs, size, None, fit, True, True, corrupt=None, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
 
-# %% ../nbs/01_data.ipynb #fb82024d
+# %% ../nbs/01_data.ipynb #e6031e45
 def _paired(images, masks):
     "The entries of the images and, in their order, of their masks."
     stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
@@ -926,7 +927,7 @@ def _paired(images, masks):
     if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
     return files, [found[stem(n)][0] for n, _ in files]
 
-# %% ../nbs/01_data.ipynb #a1aca0eb
+# %% ../nbs/01_data.ipynb #1b4b9709
 def _check_palette(im, name):
     "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
     if im.mode != 'P': return
