@@ -436,9 +436,6 @@ def test_a_bad_table_is_named(tmp_path, text, kw, words):
     assert all(w in str(e.value) for w in words), str(e.value)
 
 
-def _second(tmp, name, **kw): return png(tmp/'m'/name, **kw)
-
-
 @pytest.mark.parametrize('spoil, words', [
     (lambda t: (t/'m'/'2_mask.png').unlink(), ['2.png', '1 of 3', 'no mask']),
     (lambda t: png(t/'m'/'1_mask.png', (9, 10)), ['1.png', '8×10', '9×10', 'do not match']),
@@ -517,6 +514,23 @@ def test_a_bad_class_folder_is_named(tmp_path, prepare, words):
     with pytest.raises(InputError) as e: image_folder(tmp_path)
     assert all(w in str(e.value) for w in words), str(e.value)
     with pytest.raises(InputError, match='no folder'): image_folder(tmp_path/'nowhere')
+
+
+def test_large_files_and_dicom_are_named_and_not_read(pairs):
+    "A file of 2 GB, which takes no room on the disk, and a DICOM file among the images of every reader of folders."
+    import tracemalloc
+    from pydicom.data import get_testdata_file
+    from visft_nb.finetune import MedicalImageDataset
+    with open(pairs/'im'/'0.png', 'wb') as f: f.truncate(2*2**30)
+    (pairs/'im'/'1.png').write_bytes(open(get_testdata_file('CT_small.dcm', download=False), 'rb').read())
+    (pairs/'t.csv').write_text('image,label\nim/0.png,a\nim/1.png,b\n')
+    tracemalloc.start()
+    for read in (lambda: mask_pairs(pairs/'im', pairs/'m'), lambda: MedicalImageDataset(pairs/'im', pairs/'m'), lambda: image_folder(pairs), lambda: csv_images(pairs/'t.csv')):
+        with pytest.raises(InputError) as e: read()
+        assert all(w in str(e.value) for w in ('0.png cannot be decoded (2,048 MB, too large', '1.png is DICOM', 'read_image')), str(e.value)
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+    assert corrupt_files(pairs/'im').file.tolist() == ['0.png', '1.png']
 
 
 # --- leaks --------------------------------------------------------------------------------------------------------------------------------

@@ -686,6 +686,24 @@ def visft(*args, cwd=None):
                           env={**os.environ, 'COLUMNS': '200', 'PYTHONPATH': os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get('PYTHONPATH', '')])})
 
 
+def test_deploy_dicom_is_known_without_an_ending(tmp_path, segmenter):
+    "Scanners write IM000001 and 1.2.840.7; the directory beside them is no image."
+    for n in ('IM000001', '1.2.840.7', 'sub/plain.dcm'):
+        (tmp_path/n).parent.mkdir(exist_ok=True)
+        work.write_dicom(tmp_path/'x.dcm', disc(5)); (tmp_path/'x.dcm').rename(tmp_path/n)
+    (tmp_path/'DICOMDIR').write_bytes((tmp_path/'IM000001').read_bytes())
+    (tmp_path/'notes').write_text('no'); (tmp_path/'empty').touch()
+    assert [str(Path(f).relative_to(tmp_path)) for f in predict(segmenter, tmp_path).image] == ['1.2.840.7', 'IM000001', 'sub/plain.dcm']
+
+
+def test_deploy_command_line_leaves_out_what_a_row_has_not(files, tmp_path):
+    "Millimetres of one file beside another that knows none, in a narrow window."
+    dicom(tmp_path/'a.dcm', disc(5), PixelSpacing=[.5, .5])
+    Image.fromarray((disc(5) > 0).astype(np.uint8)*255).save(tmp_path/'b.png')
+    done = visft('predict', files/'pad.onnx', 'a.dcm', 'b.png', cwd=tmp_path)
+    assert done.returncode == 0 and 'yes mm2' in done.stdout and 'nan' not in done.stdout, done.stdout + done.stderr
+
+
 def test_deploy_command_line_answers_and_names_what_is_no_image(files, pictures, tmp_path):
     import pandas as pd
     (pictures/'text.png').write_text('no')
