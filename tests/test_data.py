@@ -466,7 +466,7 @@ PAIRS = {
     'decimal numbers': (lambda t: (Image.fromarray(np.full((8, 10), .5, np.float32)).save(t/'m'/'1_mask.tif'), (t/'m'/'1_mask.png').unlink()), ['1_mask.tif', 'decimal']),
     '16 bits': (lambda t: Image.fromarray(np.full((8, 10), 65535, np.uint16)).save(t/'m'/'1_mask.png'), ['1_mask.png', '65535', 'values=']),
     'a text': (lambda t: (t/'m'/'1_mask.png').write_text('no'), ['1_mask.png', 'not images']),
-    'the same folder twice': (lambda t: [p.rename(t/'im'/p.name) for p in (t/'m').iterdir()] and [p.rename(t/'m'/p.name) for p in (t/'im').iterdir()], ['several masks']),
+    'images and masks in one folder': (lambda t: [p.rename(t/'im'/p.name) for p in (t/'m').iterdir()] and [p.rename(t/'m'/p.name) for p in (t/'im').iterdir()], ['several masks']),
 }
 
 
@@ -476,7 +476,7 @@ def test_pairs_are_refused_alike_by_both(pairs, name):
     from visft_nb.finetune import MedicalImageDataset
     spoil, words = PAIRS[name]
     spoil(pairs)
-    images = pairs/('m' if name == 'the same folder twice' else 'im')
+    images = pairs/('m' if name == 'images and masks in one folder' else 'im')
     said = []
     for read in (mask_pairs, MedicalImageDataset):
         with pytest.raises(InputError) as e: read(images, pairs/'m')

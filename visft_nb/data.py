@@ -856,7 +856,8 @@ def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=Fals
         a, b = (f"{entries[i][0]} has {ims[i].height}×{ims[i].width}" for i in (keep[0], other))
         raise InputError(f"The images differ in size: {a}, {b} pixels; give size=, the side to bring them to.")
     if raw and (colour := next((i for i in keep if ims[i].mode not in ('1', 'L', 'P', 'I', 'I;16', 'LA')), None)) is not None:
-        raise InputError(f"{entries[colour][0]} {'holds decimal numbers' if ims[colour].mode == 'F' else 'is a colour image'} ({ims[colour].mode}): a mask is gray, one class number per pixel.")
+        what = 'holds decimal numbers' if ims[colour].mode == 'F' else 'is a colour image'
+        raise InputError(f"{entries[colour][0]} {what} ({ims[colour].mode}): a mask is gray, one class number per pixel.")
     mode = None if raw else {None: 'L' if all(ims[i].mode in ('1', 'L', 'LA') for i in keep) else 'RGB', 1: 'L', 3: 'RGB'}[channels]
     arrays = np.stack([np.asarray(ims[i].convert(mode)) if mode else _mask_array(ims[i]) for i in keep])
     return torch.from_numpy(arrays[:, None] if arrays.ndim == 3 else arrays.transpose(0, 3, 1, 2).copy()), keep
@@ -910,7 +911,7 @@ def mask_pairs(
     m, _ = _load(pairs, size, None, fit, True, True, corrupt=None, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
 
-# %% ../nbs/01_data.ipynb #e6031e45
+# %% ../nbs/01_data.ipynb #0b4cf421
 def _paired(images, masks):
     "The entries of the images and, in their order, of their masks."
     stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
@@ -919,23 +920,25 @@ def _paired(images, masks):
         raise InputError(f"{' and '.join(twin)} in {images} would share one mask: masks are found by the name without its ending; rename one.")
     for n, read in _entries(masks): found[short if (short := stem(n).removesuffix('_mask')) in by else stem(n)].append((n, read))
     if twice := next((k for k in by if len(found.get(k, ())) > 1), None):
-        raise InputError(f"{by[twice][0]} has several masks in {masks}: {', '.join(n for n, _ in found[twice])}; keep one, or join them into one of class numbers.")
+        raise InputError(f"{by[twice][0]} has several masks in {masks}: {', '.join(n for n, _ in found[twice])}; "
+                         "keep one, or join them into one of class numbers.")
     alone = [n for k, v in found.items() if k not in by for n, _ in v]
     left = f"{len(alone)} masks in {masks} have no image: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}" if alone else ''
     if missing := [n for n, _ in files if stem(n) not in found]:
-        raise InputError(f"{len(missing)} of {len(files)} images have no mask in {masks}: {', '.join(missing[:5])}; a mask has the name of its image.{f' And {left}.' if left else ''}")
+        raise InputError(f"{len(missing)} of {len(files)} images have no mask in {masks}: {', '.join(missing[:5])}; "
+                         f"a mask has the name of its image.{f' And {left}.' if left else ''}")
     if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
     return files, [found[stem(n)][0] for n, _ in files]
 
-# %% ../nbs/01_data.ipynb #1b4b9709
+# %% ../nbs/01_data.ipynb #72f56b63
 def _check_palette(im, name):
     "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
     if im.mode != 'P': return
     used = sorted(set(np.asarray(im).ravel().tolist()))
     colours = np.asarray(im.getpalette('RGB')).reshape(-1, 3)[used]
     if (colours == colours[:, :1]).all() and colours[:, 0].tolist() != used:
-        raise InputError(f"{name} stores {', '.join(map(str, used[:3]))} and shows the grays {', '.join(map(str, colours[:3, 0].tolist()))} through its palette: "
-                         "which of the two are the classes cannot be known; save it as 8-bit gray, Image.open(…).convert('L').")
+        raise InputError(f"{name} stores {', '.join(map(str, used[:3]))} and shows the grays {', '.join(map(str, colours[:3, 0].tolist()))} "
+                         "through its palette: which of the two are the classes cannot be known; save it as 8-bit gray, Image.open(…).convert('L').")
 
 # %% ../nbs/01_data.ipynb #9f3aedf6
 def _mask_values(m, classes, values, pairs):
@@ -945,7 +948,8 @@ def _mask_values(m, classes, values, pairs):
     if wrong := sorted(set(found.tolist()) - set(values)):
         where = next(pairs[i][0] for i in range(len(m)) if (m[i] == wrong[0]).any())
         raise InputError(f"Masks should hold {', '.join(map(str, values))} for {', '.join(classes)}, but {where} holds {wrong[0]} ({len(found)} values in all); "
-                         "name all classes in classes=, and the value of each in values= where it is not its number; save masks as PNG: JPEG makes values in between.")
+                         "name all classes in classes=, and the value of each in values= where it is not its number; save masks as PNG: "
+                         "JPEG makes values in between.")
     lut = torch.zeros(max(values) + 1, dtype=torch.uint8)
     lut[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
     return lut[m[:, 0].long()]

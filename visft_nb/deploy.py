@@ -173,7 +173,7 @@ def _check_outputs(logits, spec, what, sides=None):
 def save_model(
     model,           # nn.Module that `builder(**kwargs)` makes, trained
     path,            # file to write, `.safetensors`
-    builder:str|None=None, # "visft_nb.MODULE:NAME" of what made the model; None, here and below: what `model.spec` says (`UNet` and `load_model` set it), else small_cnn
+    builder:str|None=None, # "visft_nb.MODULE:NAME" of what made the model; None, here and below: as in `model.spec` (`UNet` and `load_model` set it), else small_cnn
     kwargs:dict|None=None, # the arguments it was made with
     classes=None,    # names of the outputs
     size=None,       # side of the images, or (height, width); else images are taken as they come
@@ -464,7 +464,9 @@ def read_image(
 )->torch.Tensor:    # float32 (C, H, W) in [0, 1], C = 1 or 3; transparent pixels are white, 16-bit values are shares of 65535
     "Decode an image to its last pixel. Raises `InputError` with what is wrong with the file, and for one of several frames."
     first = next(read_pictures(path, window))
-    if first.of > 1: raise InputError(f"{path} holds {first.of} frames, and one image was expected: save each as a file of its own, or ask predict, which takes every frame as an image")
+    if first.of > 1:
+        raise InputError(f"{path} holds {first.of} frames, and one image was expected: save each as a file of its own, "
+                         "or ask predict, which takes every frame as an image")
     return first.pixels
 
 def read_pictures(
@@ -527,7 +529,7 @@ def _decoding(name):
     except Exception as e: # decoders raise all kinds
         raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({' '.join(str(e).split())[:200] or type(e).__name__})") from e
 
-# %% ../nbs/05_deploy.ipynb #36d9ea95
+# %% ../nbs/05_deploy.ipynb #f59abade
 def _read_dicom(f, name, window=None):
     "Each frame of a DICOM file as a `Picture`."
     import pydicom
@@ -553,7 +555,7 @@ def dicom_frames(
     if d.Rows*d.Columns > _LARGEST: raise InputError(f"{name} declares {d.Rows} x {d.Columns} pixels, too large for an image")
     return max(1, int(d.get('NumberOfFrames') or 1))
 
-# %% ../nbs/05_deploy.ipynb #58399b10
+# %% ../nbs/05_deploy.ipynb #651c0d30
 def frame_value(
     d,            # a data set of pydicom
     keyword:str,  # such as "RescaleSlope"
@@ -579,13 +581,14 @@ def _dicom_pixels(a, d, window, frame=0):
     top = 2**d.BitsStored - 1
     if d.PhotometricInterpretation == 'PALETTE COLOR': a = apply_color_lut(a, d); top = np.iinfo(a.dtype).max
     if a.ndim == 3: return torch.from_numpy(a.astype(np.float32)/top).permute(2, 0, 1).contiguous()
-    v, (centre, width, function) = rescaled(a, d, frame), (frame_value(d, k, 'FrameVOILUTSequence', frame) for k in ('WindowCenter', 'WindowWidth', 'VOILUTFunction'))
+    v = rescaled(a, d, frame)
+    centre, width, function = (frame_value(d, k, 'FrameVOILUTSequence', frame) for k in ('WindowCenter', 'WindowWidth', 'VOILUTFunction'))
     if window: y = apply_window(v, *window)
     elif centre is None or width is None: y = ((v - v.min())/max(np.ptp(v), 1e-9)).astype(np.float32)
     else: y = apply_window(v, *(float(np.atleast_1d(k)[0]) for k in (centre, width)), function or 'LINEAR')
     return torch.from_numpy(1 - y if d.PhotometricInterpretation == 'MONOCHROME1' else y)[None]
 
-# %% ../nbs/05_deploy.ipynb #5bb6fc4d
+# %% ../nbs/05_deploy.ipynb #033ba45c
 def _spacing(d, frame=0):
     "(mm from row to row, mm from column to column) of a frame, or None where the file does not say."
     try: down, across = map(float, frame_value(d, 'PixelSpacing', 'PixelMeasuresSequence', frame))
@@ -832,7 +835,7 @@ def image_probabilities(
     back = F.interpolate(whole[None], (h, w), mode='bilinear', align_corners=False)[0]
     return back[:-1]/back[-1].clamp(min=1e-6), back[-1] > .5
 
-# %% ../nbs/05_deploy.ipynb #6dd883d8
+# %% ../nbs/05_deploy.ipynb #2797d797
 def longest_diameter(
     mask,            # bool (H, W)
     spacing=(1, 1),  # from row to row and from column to column

@@ -252,8 +252,10 @@ class History:
     epochs:list=field(default_factory=list) # {'epoch', 'step', 'loss', metrics…} of every epoch; 'loss' is the mean over its steps
 
     def __repr__(self):
-        last = ', '.join(f'{k} {v:.4g}' for k, v in (self.epochs[-1].items() if self.epochs else ()) if k not in ('epoch', 'step') and isinstance(v, (int, float)))
-        return f"History({len(self.steps)} steps, {len(self.epochs)} epochs{': ' + last if last else ''}{f'; best in epoch {self.best_epoch}' if self.best_epoch else ''})"
+        rows = (self.epochs or [{}])[-1].items()
+        last = ', '.join(f'{k} {v:.4g}' for k, v in rows if k not in ('epoch', 'step') and isinstance(v, (int, float)))
+        best = f'; best in epoch {self.best_epoch}' if self.best_epoch else ''
+        return f"History({len(self.steps)} steps, {len(self.epochs)} epochs{': ' + last if last else ''}{best})"
 
     @property
     def best_epoch(self):

@@ -284,7 +284,8 @@ def coco_mask_rcnn(
     "Mask R-CNN on ResNet-50-FPN with COCO weights and new heads. Raises `InputError` for weights of another network, and where they cannot be fetched."
     from torchvision.models.detection import backbone_utils, faster_rcnn, mask_rcnn as parts
     from torchvision.ops import FrozenBatchNorm2d
-    body = backbone_utils.resnet_fpn_backbone(backbone_name='resnet50', weights=None, norm_layer=partial(FrozenBatchNorm2d, eps=0.)) # as when the weights were trained
+    frozen = partial(FrozenBatchNorm2d, eps=0.) # as when the weights were trained
+    body = backbone_utils.resnet_fpn_backbone(backbone_name='resnet50', weights=None, norm_layer=frozen)
     model = parts.MaskRCNN(body, 91, min_size=size, max_size=max(1333, size))
     state = _coco_weights(parts.MaskRCNN_ResNet50_FPN_Weights.COCO_V1) if isinstance(weights, str) and weights == 'download' else read_weights(weights)
     try: model.load_state_dict(state)
@@ -296,7 +297,7 @@ def coco_mask_rcnn(
     heads.mask_predictor = parts.MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 256, classes + 1)
     return model
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #671d8cd4
+# %% ../../nbs/3_finetune/16_detection.ipynb #e581e55a
 def _coco_weights(entry):
     "The state dict of an entry of torchvision's weights: from its cache, or from its home, held against the checksum in its name."
     try: return entry.get_state_dict(progress=False, check_hash=True)

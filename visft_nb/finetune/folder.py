@@ -308,7 +308,8 @@ def _request(folder, strategy, size, epochs, held):
         if '/' in n: stems[n.split('/')[0]].add(Path(n).stem.removesuffix('_mask'))
     classes = sorted(stems)
     if masks := next((c for c in classes if c.lower() in _MASKS and any(stems[c] == stems[o] for o in classes if o != c)), None):
-        raise InputError(f"{first} holds images and their masks ({masks}), and no classes: read them with MedicalImageDataset and learn them with train_segmenter.")
+        raise InputError(f"{first} holds images and their masks ({masks}), and no classes: "
+                         "read them with MedicalImageDataset and learn them with train_segmenter.")
     if len(classes) < 2:
         raise InputError(f"{first} has {len(classes)} class folders with images{' (' + classes[0] + ')' if classes else ''}: "
                          "two or more are needed, one folder of images for each class.")

@@ -41,7 +41,8 @@ def read_hu(
     path,         # a DICOM file with a CT slice, or several
     frame:int|None=None, # which of several, from 1
 )->torch.Tensor:  # float32 (H, W), HU; padding outside of the scanned circle becomes -1024
-    "Read a CT slice with its rescale slope and intercept. Raises `InputError` for what is no DICOM, no CT, has no pixels, no rescale values, or several frames and none was named."
+    """Read a CT slice with its rescale slope and intercept. Raises `InputError` for what is no DICOM, no CT, has no pixels, no rescale values,
+    or several frames and none was named."""
     import pydicom
     from pydicom.pixels import pixel_array
     try: d = pydicom.dcmread(Path(path).expanduser())

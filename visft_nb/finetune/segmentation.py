@@ -74,7 +74,8 @@ class MedicalImageDataset(Dataset):
     """Images with their masks. Item i is {'pixel_values': float32 (C, H, W) in [0, 1], 'labels': int64 (H, W)}, what Transformers' segmentation models take.
 
     `data` holds all of it as `Images`, for `Batches` and `train_segmenter`; `classes` are the names of the mask values.
-    Folders are read by `mask_pairs`. Raises `InputError` that names the first image whose mask is missing, of another size, of colours, or holds a value that is no class."""
+    Folders are read by `mask_pairs`. Raises `InputError` that names the first image whose mask is missing, of another size, of colours,
+    or holds a value that is no class."""
     def __init__(self,
         images,             # a folder of images, `Images`, or bytes (N, C, H, W) or (N, H, W)
         masks=None,         # a folder of masks of the same names, or class numbers (N, H, W); None: those of `images`
