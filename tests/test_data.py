@@ -149,6 +149,7 @@ def test_root_is_looked_in_first_and_alone(offline, monkeypatch):
     (lambda: load_dataset('mnist'), ['mnist', 'could not be fetched', '11.6 MB', 'VISFT_DATA', 'yann.lecun.com']),
     (lambda: load_dataset('cifar10', 'test'), ['cifar10', '170.5 MB', 'VISFT_DATA']),
     (lambda: get_dataset('bloodmnist'), ['bloodmnist', '35.5 MB', 'medmnist.com']),
+    (lambda: load_dataset('pennfudan'), ['pennfudan', '54 MB', 'no checksum', 'PennFudanPed.zip', 'pennfudan/*.zip', 'VISFT_DATA']),
     (lambda: get_dataset('hymenoptera'), ['hymenoptera', '47 MB', 'no checksum', 'hymenoptera/*.zip']),
     (lambda: load_dataset('mnist', root='/nowhere/at/all'), ['/nowhere/at/all', 'not a folder']),
     (lambda: split_data(make_shapes(9), (.5, .6)), ['fractions', 'sum to 1']),
@@ -435,9 +436,6 @@ def test_a_bad_table_is_named(tmp_path, text, kw, words):
     assert all(w in str(e.value) for w in words), str(e.value)
 
 
-def _second(tmp, name, **kw): return png(tmp/'m'/name, **kw)
-
-
 @pytest.mark.parametrize('spoil, words', [
     (lambda t: (t/'m'/'2_mask.png').unlink(), ['2.png', '1 of 3', 'no mask']),
     (lambda t: png(t/'m'/'1_mask.png', (9, 10)), ['1.png', '8×10', '9×10', 'do not match']),
@@ -452,6 +450,59 @@ def test_masks_that_do_not_match_are_named(pairs, spoil, words):
     assert all(w in str(e.value) for w in words), str(e.value)
 
 
+def _palette(path, grays, at=(8, 10)):
+    "A mask that stores 0 and 1 and shows two grays."
+    m = np.zeros(at, np.uint8); m[:4] = 1
+    im = Image.fromarray(m, 'P'); im.putpalette([v for g in grays for v in (g, g, g)] + [0]*762); im.save(path)
+
+
+PAIRS = {
+    'a gray palette out of order': (lambda t: _palette(t/'m'/'1_mask.png', (255, 0)), ['1_mask.png', 'stores 0, 1', 'grays 255, 0', "convert('L')"]),
+    'a gray palette that spreads': (lambda t: _palette(t/'m'/'1_mask.png', (0, 255)), ['1_mask.png', 'palette']),
+    'two masks': (lambda t: png(t/'m'/'1.png'), ['1.png has several masks', '1.png, 1_mask.png', 'keep one']),
+    'two masks of other endings': (lambda t: Image.new('L', (10, 8)).save(t/'m'/'1_mask.tif'), ['1.png has several masks', '1_mask.tif']),
+    'two images': (lambda t: Image.new('L', (10, 8)).save(t/'im'/'1.jpg'), ['1.jpg and 1.png', 'share one mask', 'rename']),
+    'one of each missing': (lambda t: (t/'m'/'1_mask.png').rename(t/'m'/'one_mask.png'), ['1 of 3 images have no mask', '1.png', '1 masks', 'no image: one_mask.png']),
+    'decimal numbers': (lambda t: (Image.fromarray(np.full((8, 10), .5, np.float32)).save(t/'m'/'1_mask.tif'), (t/'m'/'1_mask.png').unlink()), ['1_mask.tif', 'decimal']),
+    '16 bits': (lambda t: Image.fromarray(np.full((8, 10), 65535, np.uint16)).save(t/'m'/'1_mask.png'), ['1_mask.png', '65535', 'values=']),
+    'a text': (lambda t: (t/'m'/'1_mask.png').write_text('no'), ['1_mask.png', 'not images']),
+    'images and masks in one folder': (lambda t: [p.rename(t/'im'/p.name) for p in (t/'m').iterdir()] and [p.rename(t/'m'/p.name) for p in (t/'im').iterdir()], ['several masks']),
+}
+
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_pairs_are_refused_alike_by_both(pairs, name):
+    "`mask_pairs` and `MedicalImageDataset` say the same sentence."
+    from visft_nb.finetune import MedicalImageDataset
+    spoil, words = PAIRS[name]
+    spoil(pairs)
+    images = pairs/('m' if name == 'images and masks in one folder' else 'im')
+    said = []
+    for read in (mask_pairs, MedicalImageDataset):
+        with pytest.raises(InputError) as e: read(images, pairs/'m')
+        said.append(str(e.value))
+    assert said[0] == said[1] and all(w in said[0] for w in words) and '\n' not in said[0], said[0]
+
+
+def test_a_mask_without_an_image_is_named_and_left_out(pairs, recwarn):
+    from visft_nb.finetune import MedicalImageDataset
+    assert len(mask_pairs(pairs/'im', pairs/'m')) == 3 and not recwarn.list, 'nothing to warn of'
+    for n in ('lost_mask.png', 'notes.txt'): (pairs/'m'/n).write_bytes(b'never opened')
+    for read in (mask_pairs, MedicalImageDataset):
+        with pytest.warns(UserWarning, match='2 masks in .* have no image: lost_mask.png, notes.txt; they are left out') as w: assert len(read(pairs/'im', pairs/'m')) == 3
+
+
+def test_masks_are_found_by_the_images_own_name(tmp_path):
+    "A palette of colours stores class numbers, as in Pascal VOC; `_mask` may belong to the image's name."
+    for n, top in (('a_mask', 1), ('b', 2)):
+        png(tmp_path/'im'/f'{n}.png')
+        m = np.zeros((8, 10), np.uint8); m[:4] = top
+        (tmp_path/'m').mkdir(exist_ok=True)
+        im = Image.fromarray(m, 'P'); im.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + [0]*759); im.save(tmp_path/'m'/f'{n}.png')
+    d = mask_pairs(tmp_path/'im', tmp_path/'m', classes=('sky', 'tree', 'house'))
+    assert d.names == ['a_mask.png', 'b.png'] and [m.unique().tolist() for m in d.masks] == [[0, 1], [0, 2]]
+
+
 @pytest.mark.parametrize('prepare, words', [
     (lambda t: (t/'c').mkdir(), ['without images', 'c', 'remove the folder']),
     (lambda t: png(t/'b'/'2.png', (9, 9)), ['differ in size', '9×9', 'size=']),
@@ -463,6 +514,23 @@ def test_a_bad_class_folder_is_named(tmp_path, prepare, words):
     with pytest.raises(InputError) as e: image_folder(tmp_path)
     assert all(w in str(e.value) for w in words), str(e.value)
     with pytest.raises(InputError, match='no folder'): image_folder(tmp_path/'nowhere')
+
+
+def test_large_files_and_dicom_are_named_and_not_read(pairs):
+    "A file of 2 GB, which takes no room on the disk, and a DICOM file among the images of every reader of folders."
+    import tracemalloc
+    from pydicom.data import get_testdata_file
+    from visft_nb.finetune import MedicalImageDataset
+    with open(pairs/'im'/'0.png', 'wb') as f: f.truncate(2*2**30)
+    (pairs/'im'/'1.png').write_bytes(open(get_testdata_file('CT_small.dcm', download=False), 'rb').read())
+    (pairs/'t.csv').write_text('image,label\nim/0.png,a\nim/1.png,b\n')
+    tracemalloc.start()
+    for read in (lambda: mask_pairs(pairs/'im', pairs/'m'), lambda: MedicalImageDataset(pairs/'im', pairs/'m'), lambda: image_folder(pairs), lambda: csv_images(pairs/'t.csv')):
+        with pytest.raises(InputError) as e: read()
+        assert all(w in str(e.value) for w in ('0.png cannot be decoded (2,048 MB, too large', '1.png is DICOM', 'read_image')), str(e.value)
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+    assert corrupt_files(pairs/'im').file.tolist() == ['0.png', '1.png']
 
 
 # --- leaks --------------------------------------------------------------------------------------------------------------------------------

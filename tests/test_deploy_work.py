@@ -148,6 +148,177 @@ def test_deploy_a_written_dicom_comes_back(tmp_path):
     assert torch.allclose(read_image(tmp_path/'a.dcm')[0], torch.from_numpy(RAMP/4032).float(), atol=1e-3)
 
 
+# ---------------------------------------------------------------- frames, spacing, millimetres
+
+def stack(path, frames, **fields):
+    "A DICOM file of several frames (N, H, W) uint16."
+    dicom(path, frames[0], NumberOfFrames=len(frames), PixelData=frames.tobytes(), **fields)
+    return path
+
+
+def group(**fields):
+    "An item of a functional group."
+    from pydicom.dataset import Dataset
+    d = Dataset()
+    for k, v in fields.items(): setattr(d, k, v)
+    return d
+
+
+def disc(radius, spacing=(1, 1), side=64):
+    "uint16: bright within `radius` (in mm) of the middle."
+    r, c = ((np.arange(side) - side/2 + .5)*s for s in spacing)
+    return np.where(np.hypot(r[:, None], c[None]) <= radius, 4000, 0).astype(np.uint16)
+
+
+@pytest.fixture
+def segmenter():
+    "Bright pixels are foreground, of images of any size."
+    return deploy.Opened(lambda x: Threshold()(x).detach(), model_spec(('tissue', 'nodule'), task='segmentation'), Path('any.onnx'))
+
+
+def test_deploy_each_frame_is_an_image(tmp_path, segmenter):
+    frames = np.stack([disc(r) for r in (3, 8, 0, 12)])
+    frames[2] = 0
+    stack(tmp_path/'film.dcm', frames, WindowCenter=2000, WindowWidth=4001)
+    (tmp_path/'one.dcm').write_bytes(dicom(tmp_path/'x.dcm', frames[1], WindowCenter=2000, WindowWidth=4001).read_bytes())
+    (tmp_path/'x.dcm').unlink()
+    frame = predict(segmenter, tmp_path)
+    assert [Path(f).name for f in frame.image] == ['film.dcm#1', 'film.dcm#2', 'film.dcm#3', 'film.dcm#4', 'one.dcm']
+    assert frame.nodule_pixels.tolist() == [int((f > 0).sum()) for f in (*frames, frames[1])]
+    assert not any('mm' in c for c in frame.columns), 'no spacing, no millimetres'
+    with zipfile.ZipFile(tmp_path/'a.zip', 'w') as z: z.write(tmp_path/'film.dcm', 'film.dcm')
+    assert [Path(f).name for f in predict(segmenter, tmp_path/'a.zip').image] == [f'film.dcm#{k}' for k in (1, 2, 3, 4)]
+
+
+def test_deploy_frames_where_one_image_is_allowed(tmp_path, segmenter):
+    from visft_nb.finetune import detect, segment
+    path = stack(tmp_path/'film.dcm', np.stack([disc(3), disc(8)]))
+    sentence(lambda: read_image(path), 'film.dcm', '2 frames', 'predict')
+    sentence(lambda: detect(nn.Linear(1, 1), path), '2 frames')
+    said = work.look(segmenter, path)
+    assert 'several images' in said.text and 'film.dcm' in said.text and said.picture is None
+    assert [m.sum().item() for m in segment(Threshold(), path)] == [int((disc(r) > 0).sum()) for r in (3, 8)]
+    cut = path.read_bytes()[:-100]
+    (tmp_path/'cut.dcm').write_bytes(cut)
+    kept = predict(segmenter, tmp_path/'cut.dcm', errors='keep')
+    assert len(kept) == 1 and 'cut.dcm' in kept.error[0]
+
+
+def test_deploy_frames_have_overlays_of_their_own(tmp_path, files):
+    stack(tmp_path/'film.dcm', np.stack([disc(3), disc(8)]))
+    work.predict_files(files/'pad.onnx', tmp_path/'film.dcm', overlays=tmp_path/'shown')
+    assert sorted(p.name for p in (tmp_path/'shown').iterdir()) == ['film_1_mask.png', 'film_1_overlay.png', 'film_2_mask.png', 'film_2_overlay.png']
+
+
+def test_deploy_frames_of_pydicoms_own(segmenter):
+    from pydicom import dcmread
+    from pydicom.data import get_testdata_file
+    from visft_nb.deploy import read_pictures
+    for name, n in (('SC_rgb_rle_2frame.dcm', 2), ('rtdose_rle.dcm', 15), ('examples_ybr_color.dcm', 30), ('SC_rgb_rle_16bit_2frame.dcm', 2), ('SC_rgb_rle_32bit_2frame.dcm', 2)):
+        path = get_testdata_file(name)
+        a, found = dcmread(path).pixel_array, list(read_pictures(path))
+        assert [p.frame for p in found] == list(range(1, n + 1)) and all(p.of == n for p in found)
+        for x, p in zip(a, found):
+            x = x.astype(float)
+            want = x.transpose(2, 0, 1)/np.iinfo(a.dtype).max if a.ndim == 4 else ((x - x.min())/max(np.ptp(x), 1e-9))[None]
+            assert np.abs(p.pixels.numpy() - want).max() < 1e-6, name
+    assert predict(segmenter, get_testdata_file('rtdose_rle.dcm')).nodule_mm2.mod(100).eq(0).all(), '10 mm by 10 mm'
+
+
+def test_deploy_enhanced_files_say_it_of_each_frame(tmp_path, segmenter):
+    "Slope, window and spacing in functional groups: shared by all frames, or of one and then that counts."
+    from visft_nb.deploy import read_pictures
+    per = [group(PixelValueTransformationSequence=[group(RescaleSlope=2, RescaleIntercept=i)]) for i in (-1000, 0)]
+    per[1].PixelMeasuresSequence = [group(PixelSpacing=[3, .5])]
+    shared = group(PixelMeasuresSequence=[group(PixelSpacing=[1, 2])], FrameVOILUTSequence=[group(WindowCenter=1000, WindowWidth=2001)])
+    path = stack(tmp_path/'enhanced.dcm', np.stack([RAMP, RAMP]), PerFrameFunctionalGroupsSequence=per, SharedFunctionalGroupsSequence=[shared], RescaleSlope=7, RescaleIntercept=7)
+    first, second = read_pictures(path)
+    for p, intercept in ((first, -1000), (second, 0)):
+        assert np.abs(p.pixels[0].numpy() - np.clip((2.*RAMP + intercept - 999.5)/2000 + .5, 0, 1)).max() < 1e-6
+    assert first.spacing == (1, 2) and second.spacing == (3, .5)
+    mm = predict(segmenter, path)
+    assert (mm.nodule_mm2/mm.nodule_pixels).tolist() == [2, 1.5]
+
+
+@pytest.mark.parametrize('fit', ['any', 'pad', 'stretch'])
+def test_deploy_areas_are_millimetres_of_the_file(tmp_path, files, segmenter, fit):
+    "A rectangle of 8 rows of 1.5 mm by 20 columns of 0.25 mm: 12 mm by 5 mm, 60 mm², its diagonal is 13 mm. By hand."
+    pixels = np.zeros((32, 64), np.uint16); pixels[8:16, 20:40] = 4095
+    path = dicom(tmp_path/'a.dcm', pixels, PixelSpacing=[1.5, .25])
+    row = predict(segmenter if fit == 'any' else files/f'{fit}.onnx', path).iloc[0]
+    name = 'nodule' if fit == 'any' else 'yes'
+    assert row[f'{name}_mm2'] == pytest.approx(row[f'{name}_pixels']*.375)
+    if fit == 'any': assert row.nodule_pixels == 160 and row.nodule_mm2 == pytest.approx(60) and row.nodule_longest_mm == pytest.approx(13)
+    else: assert row.yes_mm2 == pytest.approx(60, rel=.35) and row.yes_longest_mm == pytest.approx(13, rel=.2), 'the model saw 16 by 16 pixels'
+
+
+@pytest.mark.parametrize('spacing', [(1, 1), (.5, 2), (2, .5)])
+def test_deploy_a_round_thing_is_round_in_millimetres(tmp_path, segmenter, spacing):
+    path = dicom(tmp_path/'a.dcm', disc(12, spacing), PixelSpacing=list(spacing))
+    row = predict(segmenter, path).iloc[0]
+    assert row.nodule_mm2 == pytest.approx(np.pi*12**2, rel=.02) and row.nodule_longest_mm == pytest.approx(24, abs=2)
+
+
+@pytest.mark.parametrize('fields', [dict(), dict(ImagerPixelSpacing=[.2, .2]), dict(PixelSpacing=[0, 1]), dict(PixelSpacing=[-1, 1]), dict(PixelSpacing=None), dict(PixelSpacing=.5),
+                                    dict(PixelSpacing=[1, 1, 1]), dict(PixelSpacing='')])
+def test_deploy_no_spacing_no_millimetres(tmp_path, segmenter, fields):
+    import pydicom
+    work.write_dicom(tmp_path/'a.dcm', disc(5))
+    d = pydicom.dcmread(tmp_path/'a.dcm')
+    for k, v in fields.items(): setattr(d, k, v)
+    d.save_as(tmp_path/'a.dcm')
+    assert list(predict(segmenter, tmp_path/'a.dcm').columns) == ['image', 'height', 'width', 'nodule_pixels', 'nodule_share', 'confidence']
+
+
+def test_deploy_millimetres_beside_pictures_that_know_none(tmp_path, segmenter, monkeypatch):
+    import pandas as pd
+    dicom(tmp_path/'a.dcm', disc(5), PixelSpacing=[.5, .5])
+    Image.fromarray((disc(5) > 0).astype(np.uint8)*255).save(tmp_path/'b.png')
+    (tmp_path/'c.png').write_text('no')
+    monkeypatch.setattr(work, 'open_model', lambda p: segmenter)
+    work.predict_files('any', tmp_path, tmp_path/'t.csv')
+    a, b, c = (r for _, r in pd.read_csv(tmp_path/'t.csv').iterrows())
+    assert a.nodule_mm2 == b.nodule_pixels/4 and np.isnan(b.nodule_mm2) and np.isnan(c.nodule_pixels) and 'c.png' in c.error
+    assert f',{int(a.nodule_pixels)},' in (tmp_path/'t.csv').read_text(), 'whole numbers stay whole'
+    said = work.look(segmenter, tmp_path/'a.dcm').text
+    assert f'{a.nodule_mm2:,.1f} mm²' in said and f'{a.nodule_longest_mm:.1f} mm' in said and 'mm' not in work.look(segmenter, tmp_path/'b.png').text
+
+
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_deploy_longest_diameter_against_all_pairs(seed):
+    from scipy.ndimage import label
+    from visft_nb.deploy import longest_diameter
+    rng, spacing = np.random.default_rng(seed), np.array([.7, 1.9])
+    mask = rng.random((12, 15)) < .35
+    regions, n = label(mask, np.ones((3, 3)))
+    want = 0
+    for k in range(1, n + 1):
+        at = np.argwhere(regions == k)
+        corners = np.concatenate([at + o for o in ((0, 0), (0, 1), (1, 0), (1, 1))])*spacing
+        want = max(want, np.sqrt(((corners[:, None] - corners[None])**2).sum(-1)).max())
+    assert longest_diameter(torch.from_numpy(mask), spacing) == pytest.approx(want) and longest_diameter(mask*0) == 0
+
+
+def test_deploy_inverted_gray_is_inverted_through_every_window(tmp_path):
+    fields = dict(RescaleSlope=.5, RescaleIntercept=-1024, WindowCenter=-200, WindowWidth=900)
+    for window in (None, (-600, 1500)):
+        plain, other = (read_image(dicom(tmp_path/'a.dcm', RAMP, PhotometricInterpretation=k, **fields), window) for k in ('MONOCHROME2', 'MONOCHROME1'))
+        assert torch.equal(other, 1 - plain) and plain.unique().numel() > 10
+    centre = torch.from_numpy(np.clip((RAMP*.5 - 1024 + 200.5)/899 + .5, 0, 1)).float()
+    assert torch.allclose(read_image(dicom(tmp_path/'a.dcm', RAMP, PhotometricInterpretation='MONOCHROME1', **fields))[0], 1 - centre, atol=1e-6)
+
+
+@pytest.mark.parametrize('function', ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'])
+def test_deploy_the_files_own_window_function_is_pydicoms(tmp_path, function):
+    from pydicom import dcmread
+    from pydicom.pixels import apply_modality_lut, apply_windowing
+    path = dicom(tmp_path/'a.dcm', RAMP, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=['40', '50'], WindowWidth=['400', '9'], VOILUTFunction=function)
+    d = dcmread(path)
+    want = (apply_windowing(apply_modality_lut(d.pixel_array, d), d) + 1024)/4095
+    assert np.abs(read_image(path)[0].numpy() - want).max() < 1e-6
+    sentence(lambda: apply_window(RAMP, 0, 1, 'CUBIC'), 'CUBIC')
+
+
 # ---------------------------------------------------------------- folders, zips, bad files
 
 def test_deploy_folders_to_their_last_branch_and_zips(files, pictures, tmp_path):
@@ -326,6 +497,34 @@ def test_deploy_the_kits_unet_is_saved_and_asked(tmp_path):
                for m, w in zip(answers(open_model(tmp_path/'unet.safetensors', 'cpu'), d), want))
 
 
+def test_deploy_a_unet_knows_how_it_was_made(tmp_path):
+    "A path and the classes are enough, and what is loaded is saved again as it was."
+    from visft_nb.finetune import UNet, encoder_unet
+    torch.manual_seed(0)
+    save_model(UNet(3, 3, 4, 1, 2), tmp_path/'a.safetensors', classes=CLASSES, size=(16, 20), fit='pad', values=(-1, 1), window=(40, 400), note='kept')
+    save_model(load_model(tmp_path/'a.safetensors', 'cpu'), tmp_path/'b.safetensors')
+    a, b = (load_model(tmp_path/f'{n}.safetensors', 'cpu').spec for n in 'ab')
+    assert a.pop('note') == 'kept' and a == b and a['task'] == 'segmentation' and a['kwargs']['fold'] == 2 and a['channels'] == 3 and a['window'] == [40, 400]
+    export_onnx(UNet(1, 2, 4, 1), tmp_path/'c.onnx', torch.rand(1, 1, 8, 8), dynamo=False)
+    assert load_onnx(tmp_path/'c.onnx')[1]['task'] == 'segmentation'
+    sentence(lambda: save_model(UNet(1, 3, 4, 1), tmp_path/'d.safetensors', classes=('a', 'b'), size=8), '3 outputs', '2 classes')
+    pytest.importorskip('segmentation_models_pytorch')
+    net = encoder_unet('resnet10t', 2, None, (16, 8, 8, 8, 8)).eval()
+    save_model(net, tmp_path/'e.safetensors', classes=('a', 'b'), channels=3)
+    x = torch.rand(1, 3, 40, 50)
+    assert torch.equal(predict_logits(load_model(tmp_path/'e.safetensors', 'cpu'), x)[0], predict_logits(net, x)[0])
+
+
+def test_deploy_large_images_wait_one_at_a_time(segmenter, monkeypatch):
+    "What is in memory is bounded by values, not only by images."
+    monkeypatch.setattr(deploy, '_ROOM', 2*40*40*3)
+    sizes, run = [], segmenter.run
+    segmenter.run = lambda x: (sizes.append(len(x)), run(x))[1]
+    assert [a.logits.shape[1] for a in answers(segmenter, torch.rand(9, 1, 40, 40))] == [40]*9 and sizes == [4, 4, 1]
+    sizes.clear()
+    assert len(list(answers(segmenter, torch.rand(3, 1, 99, 99)))) == 3 and sizes == [1, 1, 1]
+
+
 # ---------------------------------------------------------------- formats
 
 def test_deploy_program_equals_the_model_at_any_batch(tmp_path, model):
@@ -487,6 +686,24 @@ def visft(*args, cwd=None):
                           env={**os.environ, 'COLUMNS': '200', 'PYTHONPATH': os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get('PYTHONPATH', '')])})
 
 
+def test_deploy_dicom_is_known_without_an_ending(tmp_path, segmenter):
+    "Scanners write IM000001 and 1.2.840.7; the directory beside them is no image."
+    for n in ('IM000001', '1.2.840.7', 'sub/plain.dcm'):
+        (tmp_path/n).parent.mkdir(exist_ok=True)
+        work.write_dicom(tmp_path/'x.dcm', disc(5)); (tmp_path/'x.dcm').rename(tmp_path/n)
+    (tmp_path/'DICOMDIR').write_bytes((tmp_path/'IM000001').read_bytes())
+    (tmp_path/'notes').write_text('no'); (tmp_path/'empty').touch()
+    assert [str(Path(f).relative_to(tmp_path)) for f in predict(segmenter, tmp_path).image] == ['1.2.840.7', 'IM000001', 'sub/plain.dcm']
+
+
+def test_deploy_command_line_leaves_out_what_a_row_has_not(files, tmp_path):
+    "Millimetres of one file beside another that knows none, in a narrow window."
+    dicom(tmp_path/'a.dcm', disc(5), PixelSpacing=[.5, .5])
+    Image.fromarray((disc(5) > 0).astype(np.uint8)*255).save(tmp_path/'b.png')
+    done = visft('predict', files/'pad.onnx', 'a.dcm', 'b.png', cwd=tmp_path)
+    assert done.returncode == 0 and 'yes mm2' in done.stdout and 'nan' not in done.stdout, done.stdout + done.stderr
+
+
 def test_deploy_command_line_answers_and_names_what_is_no_image(files, pictures, tmp_path):
     import pandas as pd
     (pictures/'text.png').write_text('no')
@@ -497,7 +714,7 @@ def test_deploy_command_line_answers_and_names_what_is_no_image(files, pictures,
     assert sorted(p.name for p in (tmp_path/'shown').iterdir()) == ['a_2_overlay.png', 'a_overlay.png', 'b_overlay.png', 'c_overlay.png']
     done = visft('predict', files/'pad.onnx', 'pictures/a.png', '--overlay', 'masks', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path/'masks/a_mask.png').size == (20, 20) and 'yes_pixels' in done.stdout
+    assert Image.open(tmp_path/'masks/a_mask.png').size == (20, 20) and 'yes pixels' in done.stdout
 
 
 def test_deploy_predict_files_refuses_before_it_reads(files, pictures, tmp_path):

@@ -250,14 +250,48 @@ def test_boxes_without_masks_and_images_without_objects():
     assert 'masks' not in detect(small(False, 1), bare, 0.)[0]
 
 
-def test_coco_weights_from_a_state_dict():
-    from torchvision.models.detection import maskrcnn_resnet50_fpn
-    source = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
-    model = coco_mask_rcnn(2, source, size=64)
+@pytest.fixture
+def coco_state():
+    "Random weights with the names and shapes of torchvision's file."
+    from torchvision.models.detection import backbone_utils, mask_rcnn as parts
+    torch.manual_seed(0)
+    state = parts.MaskRCNN(backbone_utils.resnet_fpn_backbone(backbone_name='resnet50', weights=None), 91).state_dict()
+    for k, v in state.items():
+        if k.endswith('running_var'): v.uniform_(.5, 2)
+    return state
+
+
+def test_coco_weights_from_a_state_dict(coco_state):
+    model = coco_mask_rcnn(2, coco_state, size=64)
     own = model.state_dict()
-    assert all(torch.equal(own[k], v) for k, v in source.items() if not k.startswith(('roi_heads.box_predictor', 'roi_heads.mask_predictor')))
+    assert all(torch.equal(own[k], v) for k, v in coco_state.items() if not k.startswith(('roi_heads.box_predictor', 'roi_heads.mask_predictor')))
     assert model.roi_heads.box_predictor.cls_score.out_features == 3 and model.roi_heads.mask_predictor.mask_fcn_logits.out_channels == 3
     with pytest.raises(InputError, match='maskrcnn_resnet50_fpn'): coco_mask_rcnn(2, {'a': torch.zeros(1)})
+
+
+def test_coco_weights_by_download_and_from_a_file_are_torchvisions(coco_state, tmp_path, monkeypatch):
+    "The same body as torchvision's own builder makes of the same file: its features, what is frozen, what is normalised."
+    from torchvision.models import _api
+    from torchvision.models.detection import maskrcnn_resnet50_fpn
+    asked = []
+    monkeypatch.setattr(_api, 'load_state_dict_from_url', lambda url, *a, **kw: (asked.append((url, kw.get('check_hash'))), coco_state)[1])
+    theirs, ours = maskrcnn_resnet50_fpn(weights='COCO_V1').backbone.eval(), coco_mask_rcnn(2, size=64).backbone.eval()
+    assert len(asked) == 2 and asked[0] == asked[1] and asked[0][0].endswith('maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth') and asked[0][1] is True
+    torch.save(coco_state, tmp_path/'coco.pth')
+    filed = coco_mask_rcnn(2, tmp_path/'coco.pth', size=64).backbone.eval()
+    x = torch.rand(1, 3, 64, 64)
+    for other in (ours, filed):
+        assert [(n, p.requires_grad) for n, p in other.named_parameters()] == [(n, p.requires_grad) for n, p in theirs.named_parameters()]
+        with torch.no_grad(): assert all(torch.equal(a, b) for a, b in zip(theirs(x).values(), other(x).values()))
+
+
+@pytest.mark.parametrize('fault', [OSError('Name or service not known'), RuntimeError('invalid hash value (expected "bf2d0c1e", got "00")'), ConnectionResetError('reset')])
+def test_coco_weights_without_a_network_are_one_sentence(fault, monkeypatch):
+    from torchvision.models import _api
+    def no(*a, **kw): raise fault
+    monkeypatch.setattr(_api, 'load_state_dict_from_url', no)
+    with pytest.raises(InputError) as e: coco_mask_rcnn(1)
+    assert all(w in str(e.value) for w in ('COCO weights could not be fetched', 'connect once', 'maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth', 'weights=')) and '\n' not in str(e.value)
 
 
 def test_real_photographs_are_objects_without_faults(data_root):

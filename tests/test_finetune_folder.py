@@ -14,6 +14,7 @@ from visft_nb.core import InputError
 from visft_nb.data import find_leaks
 from visft_nb.deploy import load_model, predict
 from visft_nb.finetune import divide, find_splits, finetune_folder, read_splits
+from visft_nb.finetune.folder import _request
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 CLASSES = ('cat', 'dog & <fox>')   # a name that HTML and shells do not like
@@ -194,6 +195,16 @@ def test_bad_input_leaves_nothing(tmp_path, small, name):
     with pytest.raises(InputError) as e: finetune_folder(options.pop('folder', top), tmp_path/'out/here', **small | options)
     assert all(w in str(e.value) for w in words), str(e.value)
     assert not [p for p in tmp_path.rglob('*') if 'out' in p.parts[-2:] and p.is_file()] and not list(tmp_path.glob('out/.*'))
+
+
+def test_images_and_masks_are_no_classes(tmp_path):
+    "Folders of pairs look like two classes; only the same names and a name that says so make them pairs."
+    for kind in ('images', 'labels'):
+        (tmp_path/kind).mkdir()
+        for i in range(4): Image.new('L', (40, 40), 10*i).save(tmp_path/kind/f'{i}{"_mask" if kind == "labels" else ""}.png')
+    with pytest.raises(InputError, match='labels.*MedicalImageDataset.*train_segmenter'): finetune_folder(tmp_path, tmp_path/'out')
+    (tmp_path/'labels/3_mask.png').rename(tmp_path/'labels/other.png')
+    assert not (tmp_path/'out').exists() and _request(tmp_path, 'linear', 64, 1, .25)[2] == ['images', 'labels']
 
 
 def test_what_stands_is_not_overwritten(splits, tmp_path, small):

@@ -132,6 +132,35 @@ def test_encoder_has_the_packaged_weights():
     with torch.no_grad(): assert net(torch.rand(2, 1, 50, 70)).shape == (2, 3, 50, 70)
 
 
+def hub(monkeypatch, answer):
+    "The hub as timm sees it: `answer(filename)` gives a file, or raises."
+    pytest.importorskip('segmentation_models_pytorch')
+    from timm.models import _hub
+    monkeypatch.setattr(_hub, 'hf_hub_download', lambda repo_id=None, filename=None, **kw: answer(filename))
+
+
+def test_encoder_weights_of_the_hub(tmp_path, monkeypatch, recwarn):
+    timm = pytest.importorskip('timm')
+    from safetensors.torch import save_file
+    state = timm.create_model('resnet10t', pretrained=False).state_dict()
+    save_file({k: torch.randn_like(v) if v.is_floating_point() else v for k, v in state.items()}, tmp_path/'model.safetensors')
+    hub(monkeypatch, lambda name: tmp_path/name)
+    net = encoder_unet('resnet10t', weights='imagenet', decoder=(16, 8, 8, 8, 8))
+    from safetensors.torch import load_file
+    held, own = load_file(tmp_path/'model.safetensors'), net.net.encoder.model.state_dict()
+    assert len(own) > 50 and all(torch.equal(v, held[k]) for k, v in own.items()) and not [w for w in recwarn if 'encoder_weights' in str(w.message)]
+    mean = timm.get_pretrained_cfg('resnet10t').mean
+    assert torch.allclose(net.normalise.mean.flatten(), torch.tensor(mean))
+
+
+def test_encoder_weights_without_a_network_are_one_sentence(monkeypatch):
+    def no(name): raise OSError('We cannot connect to the hub\nand so on')
+    hub(monkeypatch, no)
+    with pytest.raises(InputError) as e: encoder_unet('resnet10t', weights='imagenet')
+    assert all(w in str(e.value) for w in ('resnet10t', 'cannot connect', 'connect once', "weights='packaged'")) and '\n' not in str(e.value)
+    with pytest.raises(InputError, match='model of timm is called .resnet1888.; did you mean'): encoder_unet('resnet1888', weights=None)
+
+
 # --- losses and scores
 
 @pytest.mark.peer

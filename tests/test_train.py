@@ -269,6 +269,8 @@ def test_history_survives_a_checkpoint(tmp_path):
     save_checkpoint(tmp_path/'h', history=history.state())
     assert History.of(load_checkpoint(tmp_path/'h')['history']) == history
     assert History.of(History().state()) == History()
+    ran = History('max', 'accuracy', [{'loss': 2., 'lr': .1}]*300, [{'epoch': 1, 'step': 150, 'loss': 1.5, 'accuracy': 60.}, {'epoch': 2, 'step': 300, 'loss': 1.25, 'accuracy': 70.}])
+    assert repr(ran) == 'History(300 steps, 2 epochs: loss 1.25, accuracy 70; best in epoch 2)' and repr(History()) == 'History(0 steps, 0 epochs)'
 
 
 def test_checkpoint_refuses_objects_and_keeps_the_old_file(tmp_path):

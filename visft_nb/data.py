@@ -10,6 +10,7 @@ __all__ = ['DATASETS', 'COLOURS', 'Images', 'DataSet', 'load_dataset', 'data_fil
 
 # %% ../nbs/01_data.ipynb #1a16f363
 import hashlib, http.client, io, math, os, shutil, socket, urllib.request, warnings, zipfile
+from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, field
 from functools import reduce
@@ -773,7 +774,14 @@ def _entries(path):
     if archive is not None: return _zip_entries(archive, path.relative_to(archive).as_posix())
     if not path.is_dir(): raise InputError(f"There is no folder {path}; it should hold the images.")
     files = sorted(p for p in path.rglob('*') if p.is_file())
-    return [(n, p.read_bytes) for p in files if not _hidden(n := p.relative_to(path).as_posix())]
+    return [(n, lambda p=p: _read_bytes(p)) for p in files if not _hidden(n := p.relative_to(path).as_posix())]
+
+_LARGEST = 2**28 # bytes of a file that is opened as an image
+
+def _read_bytes(path):
+    "The bytes of a file that is not too large to be an image."
+    if (size := path.stat().st_size) > _LARGEST: raise ValueError(f'{size/2**20:,.0f} MB, too large for an image')
+    return path.read_bytes()
 
 # %% ../nbs/01_data.ipynb #76b8f4e1
 def _zip_entries(archive, inside):
@@ -784,7 +792,7 @@ def _zip_entries(archive, inside):
     for i in infos:
         if i.filename.startswith(('/', '\\')) or '..' in i.filename.replace('\\', '/').split('/') or ':' in i.filename[:2]:
             raise InputError(f"{archive} holds {i.filename!r}, a place outside of the archive: it is not safe and is not read.")
-        if i.file_size > 2**28: raise InputError(f"{archive} holds {i.filename!r} of {i.file_size/2**20:,.0f} MB, too large for an image.")
+        if i.file_size > _LARGEST: raise InputError(f"{archive} holds {i.filename!r} of {i.file_size/2**20:,.0f} MB, too large for an image.")
     prefix = '' if inside in ('', '.') else inside.rstrip('/') + '/'
     infos = sorted((i for i in infos if i.filename.startswith(prefix)), key=lambda i: i.filename)
     if not infos: raise InputError(f"{archive} holds no files under {inside!r}; it holds {', '.join(sorted({i.split('/')[0] for i in z.namelist()})[:5])}.")
@@ -797,6 +805,7 @@ def _decode(read, raw=False):
     try:
         blob = read()
         if not blob: return None, 'is empty (0 bytes)'
+        if blob[128:132] == b'DICM': return None, 'is DICOM: read it with read_image of visft_nb.deploy and give arrays, or save it as PNG'
         im = Image.open(io.BytesIO(blob))
         im.load()
     except Exception as e: return None, f'cannot be decoded ({str(e)[:80] if "BytesIO" not in str(e) else "no image format"})' # decoders raise all kinds
@@ -836,8 +845,9 @@ def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=Fals
         im, why = _decode(read, raw)
         ims.append(im if im is None else _fit(im, size, fit, nearest))
         if why: bad.append(f'{name} {why}')
-    if bad and corrupt == 'raise':
-        raise InputError(f"{len(bad)} of {len(ims)} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them, or read with corrupt='skip'.")
+    if bad and corrupt != 'skip':
+        skip = ", or read with corrupt='skip' (visft finetune: --skip-corrupt)" if corrupt == 'raise' else ''
+        raise InputError(f"{len(bad)} of {len(ims)} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them{skip}.")
     if bad: warnings.warn(f"{len(bad)} files{what} left out: {'; '.join(bad[:20])}", stacklevel=3)
     keep = [i for i, im in enumerate(ims) if im is not None]
     if not keep: raise InputError(f"None of the {len(ims)} files{what} is an image.")
@@ -846,7 +856,8 @@ def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=Fals
         a, b = (f"{entries[i][0]} has {ims[i].height}×{ims[i].width}" for i in (keep[0], other))
         raise InputError(f"The images differ in size: {a}, {b} pixels; give size=, the side to bring them to.")
     if raw and (colour := next((i for i in keep if ims[i].mode not in ('1', 'L', 'P', 'I', 'I;16', 'LA')), None)) is not None:
-        raise InputError(f"{entries[colour][0]} is a colour image ({ims[colour].mode}): a mask is gray, one class number per pixel.")
+        what = 'holds decimal numbers' if ims[colour].mode == 'F' else 'is a colour image'
+        raise InputError(f"{entries[colour][0]} {what} ({ims[colour].mode}): a mask is gray, one class number per pixel.")
     mode = None if raw else {None: 'L' if all(ims[i].mode in ('1', 'L', 'LA') for i in keep) else 'RGB', 1: 'L', 3: 'RGB'}[channels]
     arrays = np.stack([np.asarray(ims[i].convert(mode)) if mode else _mask_array(ims[i]) for i in keep])
     return torch.from_numpy(arrays[:, None] if arrays.ndim == 3 else arrays.transpose(0, 3, 1, 2).copy()), keep
@@ -889,18 +900,45 @@ def mask_pairs(
     channels:int|None=None,
     fit:str='crop',
 )->Images:              # masks hold class numbers
-    "Read image and mask pairs. Raises `InputError` that names what is missing, differs in size or holds other values."
-    stem = lambda n: n.rsplit('.', 1)[0]
-    files, by = _entries(images), {stem(n).removesuffix('_mask'): (n, r) for n, r in _entries(masks)}
-    if missing := [n for n, _ in files if stem(n) not in by]:
-        raise InputError(f"{len(missing)} of {len(files)} images have no mask in {masks}: {', '.join(missing[:5])}; a mask has the name of its image.")
-    pairs = [by[stem(n)] for n, _ in files]
+    """Read image and mask pairs. Raises `InputError` that names what is missing or there twice, differs in size, holds other values,
+    or shows other grays than it stores; warns of masks without an image."""
+    files, pairs = _paired(images, masks)
     for (a, read), (b, read_mask) in zip(files, pairs):
         (im, _), (m, _) = _decode(read), _decode(read_mask, True)
         if im and m and im.size != m.size: raise InputError(f"{a} has {im.height}×{im.width} pixels but its mask {b} {m.height}×{m.width}: masks that do not match.")
-    x, _ = _load(files, size, channels, fit, what=f' in {images}')
-    m, _ = _load(pairs, size, None, fit, True, True, what=f' in {masks}')
+        if m: _check_palette(m, b)
+    x, _ = _load(files, size, channels, fit, corrupt=None, what=f' in {images}')
+    m, _ = _load(pairs, size, None, fit, True, True, corrupt=None, what=f' in {masks}')
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
+
+# %% ../nbs/01_data.ipynb #0b4cf421
+def _paired(images, masks):
+    "The entries of the images and, in their order, of their masks."
+    stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
+    for n, _ in files: by[stem(n)].append(n)
+    if twin := next((v for v in by.values() if len(v) > 1), None):
+        raise InputError(f"{' and '.join(twin)} in {images} would share one mask: masks are found by the name without its ending; rename one.")
+    for n, read in _entries(masks): found[short if (short := stem(n).removesuffix('_mask')) in by else stem(n)].append((n, read))
+    if twice := next((k for k in by if len(found.get(k, ())) > 1), None):
+        raise InputError(f"{by[twice][0]} has several masks in {masks}: {', '.join(n for n, _ in found[twice])}; "
+                         "keep one, or join them into one of class numbers.")
+    alone = [n for k, v in found.items() if k not in by for n, _ in v]
+    left = f"{len(alone)} masks in {masks} have no image: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}" if alone else ''
+    if missing := [n for n, _ in files if stem(n) not in found]:
+        raise InputError(f"{len(missing)} of {len(files)} images have no mask in {masks}: {', '.join(missing[:5])}; "
+                         f"a mask has the name of its image.{f' And {left}.' if left else ''}")
+    if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
+    return files, [found[stem(n)][0] for n, _ in files]
+
+# %% ../nbs/01_data.ipynb #72f56b63
+def _check_palette(im, name):
+    "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
+    if im.mode != 'P': return
+    used = sorted(set(np.asarray(im).ravel().tolist()))
+    colours = np.asarray(im.getpalette('RGB')).reshape(-1, 3)[used]
+    if (colours == colours[:, :1]).all() and colours[:, 0].tolist() != used:
+        raise InputError(f"{name} stores {', '.join(map(str, used[:3]))} and shows the grays {', '.join(map(str, colours[:3, 0].tolist()))} "
+                         "through its palette: which of the two are the classes cannot be known; save it as 8-bit gray, Image.open(…).convert('L').")
 
 # %% ../nbs/01_data.ipynb #9f3aedf6
 def _mask_values(m, classes, values, pairs):
@@ -910,7 +948,8 @@ def _mask_values(m, classes, values, pairs):
     if wrong := sorted(set(found.tolist()) - set(values)):
         where = next(pairs[i][0] for i in range(len(m)) if (m[i] == wrong[0]).any())
         raise InputError(f"Masks should hold {', '.join(map(str, values))} for {', '.join(classes)}, but {where} holds {wrong[0]} ({len(found)} values in all); "
-                         "give values=, and save masks as PNG: JPEG makes values in between.")
+                         "name all classes in classes=, and the value of each in values= where it is not its number; save masks as PNG: "
+                         "JPEG makes values in between.")
     lut = torch.zeros(max(values) + 1, dtype=torch.uint8)
     lut[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
     return lut[m[:, 0].long()]
@@ -937,7 +976,7 @@ def csv_images(
     if missing := [f for f in files if not f.is_file()]:
         raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(str(frame[image][files.index(f)]) for f in missing[:5])}.")
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
-    x, _ = _load([(str(n), f.read_bytes) for n, f in zip(frame[image], files)], size, channels, fit, what=f' of {csv}')
+    x, _ = _load([(str(n), lambda f=f: _read_bytes(f)) for n, f in zip(frame[image], files)], size, channels, fit, corrupt=None, what=f' of {csv}')
     return Images(x, y, classes, groups=frame[group].tolist() if group else None, names=frame[image].astype(str).tolist(), name=Path(csv).stem)
 
 # %% ../nbs/01_data.ipynb #170dea76

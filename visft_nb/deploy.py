@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'UNSEEN', 'model_spec', 'find_builder', 'build_model', 'save_model', 'load_model', 'load_onnx', 'check_onnx',
-           'export_onnx', 'export_program', 'load_program', 'read_image', 'apply_window', 'prepare_image', 'Opened',
-           'open_model', 'Answer', 'answers', 'uncertainty', 'mask_confidence', 'image_probabilities', 'answer_mask',
-           'save_mask', 'free_name', 'predict', 'quantize_onnx', 'model_card']
+           'export_onnx', 'export_program', 'load_program', 'Picture', 'read_image', 'read_pictures', 'apply_window',
+           'dicom_frames', 'frame_value', 'rescaled', 'prepare_image', 'Opened', 'open_model', 'Answer', 'answers',
+           'uncertainty', 'mask_confidence', 'image_probabilities', 'longest_diameter', 'answer_mask', 'save_mask',
+           'free_name', 'predict', 'quantize_onnx', 'model_card']
 
 # %% ../nbs/05_deploy.ipynb #91fbaee3
 import importlib, inspect, io, json, logging, math, platform, re, warnings, zipfile
@@ -26,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .core import InputError, atomic_write, get_device, lookup
-from .data import DATASETS, _zip_entries
+from .data import DATASETS, _LARGEST, _zip_entries
 from .metrics import bootstrap_interval, proportion_interval
 from .train import kept_rng, load_checkpoint, load_weights, predict_logits, save_checkpoint
 
@@ -172,19 +173,23 @@ def _check_outputs(logits, spec, what, sides=None):
 def save_model(
     model,           # nn.Module that `builder(**kwargs)` makes, trained
     path,            # file to write, `.safetensors`
-    builder:str='visft_nb.cnn.models:small_cnn', # "visft_nb.MODULE:NAME" of what made the model
+    builder:str|None=None, # "visft_nb.MODULE:NAME" of what made the model; None, here and below: as in `model.spec` (`UNet` and `load_model` set it), else small_cnn
     kwargs:dict|None=None, # the arguments it was made with
     classes=None,    # names of the outputs
-    size=None,       # side of the images, or (height, width); None takes images as they come
-    channels:int|None=None, # 1 gray, 3 colour; None asks the model
-    fit:str='crop',  # how an image of another shape is brought to `size`: crop, pad or stretch
-    values=(0, 1),   # what black and white are to the model
+    size=None,       # side of the images, or (height, width); else images are taken as they come
+    channels:int|None=None, # 1 gray, 3 colour; else the model is asked
+    fit:str|None=None, # how an image of another shape is brought to `size`: crop, pad or stretch; else crop
+    values=None,     # what black and white are to the model; else 0 and 1
     **extra,         # `task` and `window` as for `model_spec`, and whatever else shall travel along, as plain values
 )->None:
     "Write weights and specification as one safetensors file, whole or not at all. Raises `InputError` where the builder makes another network than this one."
     path = _target(path, '.safetensors')
-    channels = _channels(model) if channels is None else channels
-    spec = model_spec(classes, size, channels, fit, values, builder=builder, kwargs=dict(kwargs or {}), **extra)
+    known = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1)) | (getattr(model, 'spec', None) or {})
+    if builder is None and kwargs is None: kwargs = known.get('kwargs')
+    given = dict(builder=builder, classes=classes, size=size, channels=channels, fit=fit, values=values) | extra
+    told = {k: known.get(k) if v is None else v for k, v in ({k: None for k in ('task', 'window') if k in known} | given).items()}
+    if told['channels'] is None: told['channels'] = _channels(model)
+    spec = model_spec(**told, kwargs=dict(kwargs or {}))
     _check_twin(model, build_model(spec['builder'], spec['kwargs']), spec)
     save_checkpoint(path, spec=spec, model=model.state_dict())
 
@@ -444,28 +449,47 @@ def load_program(
     return lambda x: _reference(module, x), _read_spec(json.loads(found['spec.json']), path)
 
 # %% ../nbs/05_deploy.ipynb #d3d67cc9
-_LARGEST = 2**28 # bytes of a file that is opened as an image
+@dataclass
+class Picture:
+    "One image of a file."
+    pixels:torch.Tensor     # float32 (C, H, W) in [0, 1], C = 1 or 3
+    spacing:tuple|None=None # mm from row to row and from column to column, where a DICOM file says it
+    frame:int=1             # its number in the file
+    of:int=1                # how many the file holds
 
 # %% ../nbs/05_deploy.ipynb #d32d3096
 def read_image(
     path,           # PNG, JPEG, TIFF, BMP and what else Pillow reads, 8 or 16 bits, gray or colour; or DICOM
     window=None,    # (centre, width) for DICOM; None takes the file's own, else its smallest and largest value
 )->torch.Tensor:    # float32 (C, H, W) in [0, 1], C = 1 or 3; transparent pixels are white, 16-bit values are shares of 65535
-    "Decode an image to its last pixel. Raises `InputError` with what is wrong with the file."
+    "Decode an image to its last pixel. Raises `InputError` with what is wrong with the file, and for one of several frames."
+    first = next(read_pictures(path, window))
+    if first.of > 1:
+        raise InputError(f"{path} holds {first.of} frames, and one image was expected: save each as a file of its own, "
+                         "or ask predict, which takes every frame as an image")
+    return first.pixels
+
+def read_pictures(
+    path,           # as for `read_image`
+    window=None,    # as for `read_image`
+):                  # iterates `Picture`: one of a file, or every frame of a DICOM file
+    "The images of a file, one in memory at a time. Raises `InputError` with what is wrong with the file."
     path = Path(path).expanduser()
     if not path.exists(): raise InputError(f"{path} does not exist{_near(path)}")
     if not path.is_file(): raise InputError(f"{path} is a folder")
     if (size := path.stat().st_size) > _LARGEST or not size: raise InputError(f"{path} " + ('is empty (0 bytes)' if not size else f'has {size/2**20:,.0f} MB, too large for an image'))
-    with open(path, 'rb') as f: return _read(f, path, window)
+    with open(path, 'rb') as f: yield from _read(f, path, window)
 
 # %% ../nbs/05_deploy.ipynb #ec858454
 def _read(f, name, window=None):
-    "An open file as float (C, H, W) in [0, 1]."
+    "The pictures of an open file."
     from PIL import Image, ImageOps
     head = f.read(132)
     f.seek(0)
     if not head: raise InputError(f"{name} is empty (0 bytes)")
-    if head[128:] == b'DICM' or Path(name).suffix.lower() in _DICOM: return _read_dicom(f, name, window)
+    if head[128:] == b'DICM' or Path(name).suffix.lower() in _DICOM:
+        yield from _read_dicom(f, name, window)
+        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)
@@ -476,7 +500,7 @@ def _read(f, name, window=None):
     except Exception as e: # decoders raise all kinds
         raise InputError(f"{name} cannot be decoded ({'no image format' if 'cannot identify' in str(e) else str(e)[:80]})") from e
     if pages > 1: raise InputError(f"{name} holds {pages} pages; save each as a file of its own")
-    return _pixels(im, name)
+    yield Picture(_pixels(im, name))
 
 # %% ../nbs/05_deploy.ipynb #40abd64b
 _DICOM = {'.dcm', '.dicom', '.ima'}
@@ -485,45 +509,91 @@ def apply_window(
     v:np.ndarray,  # values, such as Hounsfield units
     centre:float,
     width:float,   # 1 or more
+    function:str='LINEAR', # or LINEAR_EXACT, SIGMOID: what the file's VOILUTFunction says
 )->np.ndarray:     # float32 in [0, 1]
-    "The linear window of DICOM PS3.3 C.11.2.1.2, scaled to 0 and 1."
-    return np.clip((v - (centre - .5))/max(width - 1, 1e-9) + .5, 0, 1).astype(np.float32)
+    "The window functions of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, scaled to 0 and 1. Raises `InputError` for another function."
+    lookup(function, ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'], 'window function')
+    if function == 'SIGMOID': return (1/(1 + np.exp(-4*(v - centre)/width))).astype(np.float32)
+    if function == 'LINEAR': centre, width = centre - .5, width - 1
+    return np.clip((v - centre)/max(width, 1e-9) + .5, 0, 1).astype(np.float32)
 
 # %% ../nbs/05_deploy.ipynb #05ec66d9
-def _read_dicom(f, name, window=None):
-    "A DICOM file as float (C, H, W) in [0, 1]."
-    import pydicom
+@contextmanager
+def _decoding(name):
+    "No warnings, and one sentence for whatever a decoder of DICOM raises."
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            d = pydicom.dcmread(f, force=True)
-            _check_dicom(d, name)
-            a = d.pixel_array
-            return _dicom_pixels(a, d, window)
+            yield
     except InputError: raise
     except Exception as e: # decoders raise all kinds
-        raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({' '.join(str(e).split())[:100]})") from e
+        raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({' '.join(str(e).split())[:200] or type(e).__name__})") from e
+
+# %% ../nbs/05_deploy.ipynb #f59abade
+def _read_dicom(f, name, window=None):
+    "Each frame of a DICOM file as a `Picture`."
+    import pydicom
+    from pydicom.pixels import iter_pixels
+    with _decoding(name):
+        d = pydicom.dcmread(f, force=True)
+        n = dicom_frames(d, name)
+        decoded = iter_pixels(d)
+    for i in range(n):
+        with _decoding(name): picture = Picture(_dicom_pixels(next(decoded), d, window, i), _spacing(d, i), i + 1, n)
+        yield picture
 
 # %% ../nbs/05_deploy.ipynb #5c2f9238
-def _check_dicom(d, name):
-    "Raise `InputError` where a data set holds no image, or more than one."
+def dicom_frames(
+    d,          # a data set of pydicom
+    name,       # of the file
+)->int:
+    "How many images a data set holds. Raises `InputError` where there is none, or one that is too large."
     if 'PixelData' not in d:
-        kind = getattr(d.get('SOPClassUID'), 'name', '') or d.get('Modality')
-        raise InputError(f"{name} is a DICOM file without pixel data ({kind})" if kind else f"{name} is no DICOM file, or one that was cut off before its pixels")
-    if (n := int(d.get('NumberOfFrames') or 1)) > 1: raise InputError(f"{name} holds {n} frames; save each as a file of its own")
+        kind = getattr(d.get('SOPClassUID') or getattr(d, 'file_meta', {}).get('MediaStorageSOPClassUID'), 'name', '') or d.get('Modality')
+        raise InputError(f"{name} is a DICOM file without pixel data ({kind}): a report, a plan or a directory; take the image files of the series" if kind
+                         else f"{name} is no DICOM file, or one that was cut off before its pixels")
     if d.Rows*d.Columns > _LARGEST: raise InputError(f"{name} declares {d.Rows} x {d.Columns} pixels, too large for an image")
+    return max(1, int(d.get('NumberOfFrames') or 1))
+
+# %% ../nbs/05_deploy.ipynb #651c0d30
+def frame_value(
+    d,            # a data set of pydicom
+    keyword:str,  # such as "RescaleSlope"
+    group:str,    # the functional group that holds it, such as "PixelValueTransformationSequence"
+    frame:int=0,  # from 0
+):                # None where the file does not say
+    "A value of one frame of a DICOM file: from its own functional group, that of all frames, or the top of the file."
+    own, shared = (d.get(k) or [] for k in ('PerFrameFunctionalGroupsSequence', 'SharedFunctionalGroupsSequence'))
+    items = [item for groups in (own[frame:frame + 1], shared[:1]) for g in groups for item in g.get(group) or []]
+    return next((v for item in (*items, d) if (v := item.get(keyword)) not in (None, '')), None)
+
+def rescaled(a, d, frame=0):
+    "The stored values of a frame as what they measure, such as Hounsfield units, float64: slope and intercept, or a table."
+    from pydicom.pixels import apply_modality_lut
+    if d.get('ModalityLUTSequence'): return apply_modality_lut(a, d).astype(np.float64)
+    slope, intercept = (frame_value(d, k, 'PixelValueTransformationSequence', frame) for k in ('RescaleSlope', 'RescaleIntercept'))
+    return a.astype(np.float64)*float(1 if slope is None else slope) + float(intercept or 0)
 
 # %% ../nbs/05_deploy.ipynb #b1333922
-def _dicom_pixels(a, d, window):
-    "The pixels of a data set: colour as it is, gray through a window."
-    from pydicom.pixels import apply_color_lut, apply_modality_lut
-    if d.PhotometricInterpretation == 'PALETTE COLOR': a = apply_color_lut(a, d)
-    if a.ndim == 3: return torch.from_numpy(a.astype(np.float32)/np.iinfo(a.dtype).max).permute(2, 0, 1).contiguous()
-    v = apply_modality_lut(a, d).astype(np.float64)
-    own = [np.atleast_1d(d.get(k)).astype(float)[0] for k in ('WindowCenter', 'WindowWidth') if d.get(k) not in (None, '')]
-    low, high = v.min(), v.max()
-    y = apply_window(v, *(window or own)) if window or len(own) == 2 else ((v - low)/max(high - low, 1e-9)).astype(np.float32)
+def _dicom_pixels(a, d, window, frame=0):
+    "The pixels of a frame: colour as it is, gray through a window, black and white exchanged where the file says so."
+    from pydicom.pixels import apply_color_lut
+    top = 2**d.BitsStored - 1
+    if d.PhotometricInterpretation == 'PALETTE COLOR': a = apply_color_lut(a, d); top = np.iinfo(a.dtype).max
+    if a.ndim == 3: return torch.from_numpy(a.astype(np.float32)/top).permute(2, 0, 1).contiguous()
+    v = rescaled(a, d, frame)
+    centre, width, function = (frame_value(d, k, 'FrameVOILUTSequence', frame) for k in ('WindowCenter', 'WindowWidth', 'VOILUTFunction'))
+    if window: y = apply_window(v, *window)
+    elif centre is None or width is None: y = ((v - v.min())/max(np.ptp(v), 1e-9)).astype(np.float32)
+    else: y = apply_window(v, *(float(np.atleast_1d(k)[0]) for k in (centre, width)), function or 'LINEAR')
     return torch.from_numpy(1 - y if d.PhotometricInterpretation == 'MONOCHROME1' else y)[None]
+
+# %% ../nbs/05_deploy.ipynb #033ba45c
+def _spacing(d, frame=0):
+    "(mm from row to row, mm from column to column) of a frame, or None where the file does not say."
+    try: down, across = map(float, frame_value(d, 'PixelSpacing', 'PixelMeasuresSequence', frame))
+    except (TypeError, ValueError): return None
+    return (down, across) if 0 < down < math.inf and 0 < across < math.inf else None
 
 # %% ../nbs/05_deploy.ipynb #04a933f3
 def _near(path):
@@ -583,16 +653,22 @@ def _tensors(x):
     x = x.detach().cpu().float()/255 if x.dtype == torch.uint8 else x.detach().cpu().float()
     if len(x) and not (x.min() >= -1e-6 and x.max() <= 1 + 1e-6):
         raise InputError(f"images have values from {x.min():.3g} to {x.max():.3g}; floats in [0, 1] or bytes (uint8) were expected: undo the normalisation, the model has its own.")
-    return [(names[i] if names else i, lambda window, v=v: v) for i, v in enumerate(x)]
+    return [(names[i] if names else i, lambda window, v=v: [Picture(v)]) for i, v in enumerate(x)]
 
 # %% ../nbs/05_deploy.ipynb #fd9d412f
 _KINDS = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif', '.pgm', '.ppm'} | _DICOM
 
+def _is_image(path):
+    "Does a file end like an image, or begin like DICOM? Scanners often write names without an ending, or that end in a number."
+    if not path.is_file() or path.name == 'DICOMDIR': return False
+    if path.suffix.lower() in _KINDS: return True
+    with open(path, 'rb') as f: return f.read(132)[128:] == b'DICM'
+
 def _in_folder(path):
-    "(name, reader) of each image file of a folder."
-    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in _KINDS and p.is_file() and not any(n.startswith('.') for n in p.relative_to(path).parts))
+    "(name, reader) of each image file of a folder; a reader takes the window and iterates `Picture`."
+    files = sorted(p for p in path.rglob('*') if not any(n.startswith('.') for n in p.relative_to(path).parts) and _is_image(p))
     if not files: raise InputError(f"{path} is a folder that holds no image: {', '.join(sorted(_KINDS))} were looked for")
-    return [(str(p), lambda window, p=p: read_image(p, window)) for p in files]
+    return [(str(p), lambda window, p=p: read_pictures(p, window)) for p in files]
 
 # %% ../nbs/05_deploy.ipynb #7160d5a5
 _MOST = 2**32 # bytes that a zip may unfold to
@@ -606,10 +682,10 @@ def _in_zip(path):
     return [(f'{path}/{n}', lambda window, n=n, r=r: _from_zip(r, f'{path}/{n}', window)) for n, r in entries]
 
 def _from_zip(read, name, window):
-    "Decode an image of a zip."
+    "The pictures of a file in a zip."
     try: blob = read()
     except Exception as e: raise InputError(f"{name} cannot be unpacked ({str(e)[:80]})") from e # zipfile and zlib raise all kinds
-    return _read(io.BytesIO(blob), name, window)
+    yield from _read(io.BytesIO(blob), name, window)
 
 # %% ../nbs/05_deploy.ipynb #68a8bea5
 def _pictures(images):
@@ -625,7 +701,7 @@ def _pictures(images):
 def _at(path):
     "(name, reader) of what a path stands for."
     look = _in_folder if path.is_dir() else _in_zip if path.suffix.lower() == '.zip' and path.is_file() else None
-    try: return look(path) if look else [(str(path), lambda window: read_image(path, window))]
+    try: return look(path) if look else [(str(path), lambda window: read_pictures(path, window))]
     except InputError as e: return [(str(path), lambda window, e=e: _raise(e))]
 
 def _raise(e): raise e
@@ -658,6 +734,7 @@ class Answer:
     input:torch.Tensor|None=None  # as the model took it
     logits:torch.Tensor|None=None # (K,), or (K, H, W) of a segmentation
     error:str=''               # why there is no answer
+    spacing:tuple|None=None    # mm from row to row and from column to column of `image`
 
     def probabilities(self):
         "(K,) or (K, H, W) float64 that sum to one over K."
@@ -666,12 +743,15 @@ class Answer:
 
 # %% ../nbs/05_deploy.ipynb #a3f96cee
 def _read_all(images, spec):
-    "An `Answer` with its image, or with an error, for each of the images."
+    "An `Answer` with its image, or with an error, for each of the images; the frames of a file are called file#1, file#2, …"
     for name, read in _pictures(images):
-        try: yield Answer(name, read(spec.get('window')))
+        try:
+            for p in read(spec.get('window')): yield Answer(name if p.of == 1 else f'{name}#{p.frame}', p.pixels, spacing=p.spacing)
         except InputError as e: yield Answer(name, error=str(e) if str(name) in str(e) else f'{name} {e}')
 
 # %% ../nbs/05_deploy.ipynb #cf6ea78a
+_ROOM = 2**22 # values of the images that are in memory at a time, as they were read and as the model takes them; one image may have more
+
 def answers(
     opened:Opened, # of `open_model`
     images,        # as for `predict`
@@ -688,8 +768,9 @@ def answers(
         if not a.error:
             try: a.input = prepare_image(a.image, opened.spec)
             except InputError as e: a.error = f'{a.name} {e}'
-        shape = next((b.input.shape for b in waiting if b.input is not None), None)
-        if len(waiting) == 64 or (a.input is not None and shape not in (None, a.input.shape)): yield from ask()
+        held = [b for b in waiting if b.input is not None]
+        full = len(waiting) == 64 or sum(b.image.numel() + b.input.numel() for b in held) > _ROOM
+        if full or (held and a.input is not None and held[0].input.shape != a.input.shape): yield from ask()
         waiting.append(a)
     yield from ask()
 
@@ -754,6 +835,23 @@ def image_probabilities(
     back = F.interpolate(whole[None], (h, w), mode='bilinear', align_corners=False)[0]
     return back[:-1]/back[-1].clamp(min=1e-6), back[-1] > .5
 
+# %% ../nbs/05_deploy.ipynb #2797d797
+def longest_diameter(
+    mask,            # bool (H, W)
+    spacing=(1, 1),  # from row to row and from column to column
+)->float:            # in the unit of `spacing`; 0 for an empty mask
+    "The longest diameter of the largest region: pixels that touch, by a corner at least, belong together."
+    from scipy.ndimage import find_objects, label
+    from scipy.spatial import ConvexHull
+    from scipy.spatial.distance import pdist
+    regions, _ = label(np.asarray(mask), np.ones((3, 3)))
+    longest = 0.
+    for k, box in enumerate(find_objects(regions), 1):
+        r, c = np.nonzero(regions[box] == k)
+        corners = np.concatenate([np.stack([r + i, c + j], 1) for i in (0, 1) for j in (0, 1)])*spacing
+        longest = max(longest, pdist(corners[ConvexHull(corners).vertices]).max())
+    return float(longest)
+
 # %% ../nbs/05_deploy.ipynb #0601023c
 def answer_mask(
     a:Answer,
@@ -764,12 +862,13 @@ def answer_mask(
     return p.argmax(0).to(torch.uint8).masked_fill(~seen, UNSEEN)
 
 def _mask_row(a, spec, sure):
-    "Area and confidence, as columns."
+    "Area and confidence, as columns; in millimetres where the file says how large a pixel is."
     p, m = a.probabilities(), answer_mask(a, spec)
     row = dict(height=m.shape[0], width=m.shape[1])
     for j, name in list(enumerate(_classes(spec, len(p))))[1:]:
         n = int((m == j).sum())
         row |= {f'{name}_pixels': n, f'{name}_share': n/max(1, int((m != UNSEEN).sum()))}
+        if a.spacing: row |= {f'{name}_mm2': n*math.prod(a.spacing), f'{name}_longest_mm': longest_diameter(m == j, a.spacing)}
     row['confidence'] = mask_confidence(p)
     return row if sure is None else row | dict(second_reader=row['confidence'] < sure)
 
@@ -793,7 +892,8 @@ def free_name(
     taken:set, # names that are taken; the new one joins them
 )->str:        # without folders
     "A name for what is written beside an image; images of one name in different folders get different ones."
-    stem = re.sub(r'[^\w.-]+', '_', Path(str(name)).stem) or 'image'
+    name = re.sub(r'(\.\w+)#(\d+)$', r'_\2\1', str(name)) # a frame
+    stem = re.sub(r'[^\w.-]+', '_', Path(name).stem) or 'image'
     free = next(f for i in count(1) if (f := f"{stem}{f'_{i}' if i > 1 else ''}{end}") not in taken)
     taken.add(free)
     return free
@@ -801,12 +901,12 @@ def free_name(
 # %% ../nbs/05_deploy.ipynb #93c101e1
 def predict(
     model_path,  # a file of `export_onnx` or `save_model`, or `Opened`
-    images,      # names of image files, one name, folders, zips, a tensor (N, C, H, W) of floats in [0, 1] or bytes, or `Images`
+    images,      # names of image files, one name, folders, zips, a tensor (N, C, H, W) of floats in [0, 1] or bytes, or `Images`; each frame of a DICOM file is an image, file#1, file#2, …
     top:int=2,   # how many classes to name, 1 to 5
     errors:str='raise', # "raise" names every image that cannot be read; "keep" gives it a row with its sentence in the column `error`
     sure:float|None=None, # adds `uncertainty`, and `second_reader`: is the probability (confidence of a mask) below this?
     each=None,   # called with each `Answer` that has one
-):               # pandas.DataFrame; classification: image, label, probability, second, second_probability, …; segmentation: image, height, width, pixels and share of each class, confidence
+):               # pandas.DataFrame; classification: image, label, probability, second, second_probability, …; segmentation: image, height, width, pixels and share of each class (and mm2 and longest_mm where a DICOM file says how large a pixel is), confidence
     "Ask a model file about new images. Raises `InputError` that names every image that cannot be read."
     import pandas as pd
     if not isinstance(top, Integral) or not 1 <= top <= len(_RANKS): raise InputError(f"top={top!r}: a whole number from 1 to {len(_RANKS)} was expected.")

@@ -243,13 +243,19 @@ def evaluate(
     return values if isinstance(metric, Mapping) else next(iter(values.values()))
 
 # %% ../nbs/02_train.ipynb #d3ad6876
-@dataclass
+@dataclass(repr=False)
 class History:
     "What a training did: a row per step, a row per epoch, and which epoch was best."
     goal:str='max'          # "max" or "min": what is better in the monitored figure
     monitor:str|None=None   # name of the figure by which epochs are compared: the first metric
     steps:list=field(default_factory=list)  # {'loss', 'lr'} of every step, with clipping also the gradient's 'norm'
     epochs:list=field(default_factory=list) # {'epoch', 'step', 'loss', metrics…} of every epoch; 'loss' is the mean over its steps
+
+    def __repr__(self):
+        rows = (self.epochs or [{}])[-1].items()
+        last = ', '.join(f'{k} {v:.4g}' for k, v in rows if k not in ('epoch', 'step') and isinstance(v, (int, float)))
+        best = f'; best in epoch {self.best_epoch}' if self.best_epoch else ''
+        return f"History({len(self.steps)} steps, {len(self.epochs)} epochs{': ' + last if last else ''}{best})"
 
     @property
     def best_epoch(self):

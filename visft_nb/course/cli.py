@@ -159,8 +159,8 @@ def predict(
     from visft_nb.finetune.work import predict_files
     frame = predict_files(model, images, table_out, overlays, sure, top)
     wrong, said = frame.error[frame.error != ''], frame[frame.error == ''].drop(columns='error')
-    table = _table('', *said.columns)
-    plain = lambda v: f'{v:.3f}' if isinstance(v, float) and v != int(v) else f'{v:g}' if isinstance(v, float) else 'ask' if v is True else '' if v is False else str(v)
+    table = _table('', *(str(c).replace('_', ' ') for c in said.columns))
+    plain = lambda v: '' if v != v else f'{v:.{0 if v == int(v) else 3}f}' if isinstance(v, float) else 'ask' if v is True else '' if v is False else str(v)
     for row in said.head(50).itertuples(index=False): table.add_row(*map(plain, row))
     if len(said): out.print(table)
     if len(said) > 50: out.print(f'The first 50 of {len(said)}; --out table.csv writes them all.')

@@ -12,6 +12,8 @@ __all__ = ['box_area', 'box_iou', 'make_anchors', 'centre_size', 'encode_boxes',
 # %% ../../nbs/3_finetune/16_detection.ipynb #4d8e93c7
 import contextlib, io, math
 from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -279,20 +281,29 @@ def coco_mask_rcnn(
     weights='download', # torchvision's weights for COCO: "download", or a file or state dict of them
     size:int=800,       # shorter side to which images are brought
 ):                      # torchvision's MaskRCNN with a fresh head
-    "Mask R-CNN on ResNet-50-FPN with COCO weights and new heads. Raises `InputError` for weights of another network."
-    from torchvision.models.detection import faster_rcnn, mask_rcnn as parts
-    kw = dict(min_size=size, max_size=max(1333, size))
-    if isinstance(weights, str) and weights == 'download': model = parts.maskrcnn_resnet50_fpn(weights='COCO_V1', **kw)
-    else:
-        model, state = parts.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, **kw), read_weights(weights)
-        try: model.load_state_dict(state)
-        except RuntimeError as e:
-            raise InputError("The weights are not those of torchvision's maskrcnn_resnet50_fpn with its 91 classes: "
-                             "take the file maskrcnn_resnet50_fpn_coco-….pth.") from e
+    "Mask R-CNN on ResNet-50-FPN with COCO weights and new heads. Raises `InputError` for weights of another network, and where they cannot be fetched."
+    from torchvision.models.detection import backbone_utils, faster_rcnn, mask_rcnn as parts
+    from torchvision.ops import FrozenBatchNorm2d
+    frozen = partial(FrozenBatchNorm2d, eps=0.) # as when the weights were trained
+    body = backbone_utils.resnet_fpn_backbone(backbone_name='resnet50', weights=None, norm_layer=frozen)
+    model = parts.MaskRCNN(body, 91, min_size=size, max_size=max(1333, size))
+    state = _coco_weights(parts.MaskRCNN_ResNet50_FPN_Weights.COCO_V1) if isinstance(weights, str) and weights == 'download' else read_weights(weights)
+    try: model.load_state_dict(state)
+    except RuntimeError as e:
+        raise InputError("The weights are not those of torchvision's maskrcnn_resnet50_fpn with its 91 classes: "
+                         "take the file maskrcnn_resnet50_fpn_coco-….pth.") from e
     heads = model.roi_heads
     heads.box_predictor = faster_rcnn.FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes + 1)
     heads.mask_predictor = parts.MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 256, classes + 1)
     return model
+
+# %% ../../nbs/3_finetune/16_detection.ipynb #e581e55a
+def _coco_weights(entry):
+    "The state dict of an entry of torchvision's weights: from its cache, or from its home, held against the checksum in its name."
+    try: return entry.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError, HTTPException) as e:
+        raise InputError(f"The COCO weights could not be fetched ({type(e).__name__}: {' '.join(str(e).split())[:100]}): connect once, or get {entry.url} "
+                         "elsewhere and give weights=, its file; mask_rcnn needs neither.") from e
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #34f6e9d7
 def object_labels(

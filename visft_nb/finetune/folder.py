@@ -7,6 +7,7 @@ __all__ = ['SPLITS', 'find_splits', 'read_splits', 'divide', 'estimate_seconds',
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #92ce47bd
 import base64, html, io, json, os, platform, re, shutil, tempfile, time, warnings
+from collections import defaultdict
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -294,14 +295,21 @@ def _leaks(sides, logits):
 # %% ../../nbs/3_finetune/12_folder.ipynb #658f2f09
 _ROLES = dict(train='learn from', report='report on', choose='choose the epoch by')
 
+_MASKS = {'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'segmentation', 'segmentations', 'gt', 'groundtruth'}
+
 def _request(folder, strategy, size, epochs, held):
     "Where the first split lies, the name of the folder, its classes; else `InputError`."
     lookup(strategy, ['linear', *(s for s in RATES if s != 'as_is')], 'strategy')
     for given, fine, hint in ((f'size={size}', 32 <= size <= 1024, 'from 32 to 1024 pixels'), (f'epochs={epochs}', epochs >= 1, '1 or more'),
                               (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
         if not fine: raise InputError(f"{given}: {hint} was expected.")
-    first = next(iter(find_splits(folder).values()))
-    classes = sorted({n.split('/')[0] for n, _ in _entries(first) if '/' in n})
+    first, stems = next(iter(find_splits(folder).values())), defaultdict(set)
+    for n, _ in _entries(first):
+        if '/' in n: stems[n.split('/')[0]].add(Path(n).stem.removesuffix('_mask'))
+    classes = sorted(stems)
+    if masks := next((c for c in classes if c.lower() in _MASKS and any(stems[c] == stems[o] for o in classes if o != c)), None):
+        raise InputError(f"{first} holds images and their masks ({masks}), and no classes: "
+                         "read them with MedicalImageDataset and learn them with train_segmenter.")
     if len(classes) < 2:
         raise InputError(f"{first} has {len(classes)} class folders with images{' (' + classes[0] + ')' if classes else ''}: "
                          "two or more are needed, one folder of images for each class.")

@@ -24,8 +24,8 @@ from torch.utils.data import Dataset
 
 from ..cnn.models import Normalise, _imagenet_state
 from ..core import InputError, autocast, lookup
-from ..data import Batches, Images, _decode, _entries, draw, mask_pairs
-from ..deploy import _in_folder, read_image
+from ..data import Batches, Images, draw, mask_pairs
+from ..deploy import _at
 from .speed import Contestant, race
 from ..metrics import classification_report
 from ..plot import COLORS
@@ -38,19 +38,6 @@ def _names(data, classes):
     top, named = int(data.masks.max()) if data.masks.numel() else 0, tuple(data.classes)
     if len(named) < 2 or top >= len(named): named = ('background', *(named or ['foreground']))
     return named if top < len(named) else tuple(map(str, range(top + 1)))
-
-# %% ../../nbs/3_finetune/13_segmentation.ipynb #3843290f
-def _check_palettes(folder):
-    "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
-    for name, read in _entries(folder):
-        im, _ = _decode(read, True)
-        if im is None or im.mode != 'P': continue
-        used = sorted(set(np.asarray(im).ravel().tolist()))
-        colours = np.asarray(im.getpalette('RGB')).reshape(-1, 3)[used]
-        if (colours == colours[:, :1]).all() and colours[:, 0].tolist() != used:
-            raise InputError(f"{name} in {folder} stores {', '.join(map(str, used[:3]))} and shows the grays "
-                             f"{', '.join(map(str, colours[:3, 0].tolist()))} through its palette: which of the two are the classes cannot be known; "
-                             "save it as 8-bit gray, Image.open(…).convert('L').")
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #7481d107
 def _array_masks(masks, images, names):
@@ -87,7 +74,8 @@ class MedicalImageDataset(Dataset):
     """Images with their masks. Item i is {'pixel_values': float32 (C, H, W) in [0, 1], 'labels': int64 (H, W)}, what Transformers' segmentation models take.
 
     `data` holds all of it as `Images`, for `Batches` and `train_segmenter`; `classes` are the names of the mask values.
-    Raises `InputError` that names the first image whose mask is missing, of another size, of colours, or holds a value that is no class."""
+    Folders are read by `mask_pairs`. Raises `InputError` that names the first image whose mask is missing, of another size, of colours,
+    or holds a value that is no class."""
     def __init__(self,
         images,             # a folder of images, `Images`, or bytes (N, C, H, W) or (N, H, W)
         masks=None,         # a folder of masks of the same names, or class numbers (N, H, W); None: those of `images`
@@ -101,7 +89,6 @@ class MedicalImageDataset(Dataset):
         if isinstance(images, (str, Path)):
             if not isinstance(masks, (str, Path)):
                 raise InputError(f"images is the folder {images}, so masks must be a folder too, and is {type(masks).__name__}.")
-            _check_palettes(masks)
             data = mask_pairs(images, masks, size, tuple(classes or ('background', 'foreground')), values, channels, fit)
         else: data = self._of_arrays(images, masks)
         if data.masks is None: raise InputError("These Images have no masks: pass them as masks=, (N, H, W) class numbers.")
@@ -231,7 +218,8 @@ class UNet(nn.Module):
         fold:int=1,        # side of the squares of pixels that are put into channels
     ):
         super().__init__()
-        for name, v in dict(in_channels=in_channels, classes=classes, width=width, depth=depth, fold=fold).items():
+        kwargs = dict(in_channels=in_channels, classes=classes, width=width, depth=depth, fold=fold)
+        for name, v in kwargs.items():
             if not isinstance(v, int) or v < 1: raise InputError(f"{name}={v!r}: a whole number from 1 up was expected.")
         widths = [width*2**i for i in range(depth + 1)]
         self.normalise = Normalise(in_channels, .5, .25)
@@ -240,6 +228,7 @@ class UNet(nn.Module):
         self.join = nn.ModuleList(DoubleConv(2*a, a) for a in widths[:-1])
         self.head = nn.Conv2d(width, classes*fold**2, 1)
         self.multiple, self.fold, self.channels = fold*2**depth, fold, in_channels
+        self.spec = dict(builder='visft_nb.finetune.segmentation:UNet', kwargs=kwargs, task='segmentation') # for `save_model`
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
@@ -487,26 +476,28 @@ def _fit_channels(x, channels):
     if len(x) == 3 and channels == 1: return (x*x.new_tensor([.299, .587, .114])[:, None, None]).sum(0, keepdim=True)
     raise InputError(f"An image has {len(x)} channels, and the model takes {channels}.")
 
-def _images_of(images):
+def _images_of(images, window=None):
     "Each image as float (C, H, W) in [0, 1], one at a time."
-    if hasattr(images, 'floats'): return (images[i].floats()[0] for i in range(len(images)))
-    if isinstance(images, (str, Path)): return (read(None) for _, read in _in_folder(Path(images).expanduser()))
+    if hasattr(images, 'floats'): images = images.images
+    if isinstance(images, (str, Path)): images = [Path(images)]
     if torch.is_tensor(images) and images.ndim != 4:
         raise InputError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W): put a single image in a batch, x[None].")
-    return (read_image(i) if isinstance(i, (str, Path)) else i.float()/255 if i.dtype == torch.uint8 else i for i in images)
+    for i in images:
+        if isinstance(i, (str, Path)): yield from (p.pixels for _, read in _at(Path(i).expanduser()) for p in read(window))
+        else: yield i.float()/255 if i.dtype == torch.uint8 else i
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #636aba4b
 @torch.no_grad()
 def segment(
     model,                # images (N, C, H, W) in [0, 1] to logits (N, K, h, w), or to an output with `logits`; used on its device
-    images,               # (N, C, H, W) floats in [0, 1] or bytes, `Images`, a list of (C, H, W), names of files, or a folder; each may have its own size
+    images,               # (N, C, H, W) floats in [0, 1] or bytes, `Images`, a list of (C, H, W), names of files, folders or zips; each may have its own size
     tile:int=512,         # larger images are cut into tiles of this side
     overlap:int|None=None,# of neighbouring tiles, pixels; None: 64, or a quarter of a smaller tile
     symmetries:bool=False,# mean over the eight symmetries of the square, at eight times the time; only where up and down mean nothing
     threshold:float|None=None, # of two classes: class 1 where its probability is above; None: the likeliest class
     probabilities:bool=False,  # give float32 (N, K, H, W) in the place of masks
     precision='auto',     # "bf16", "fp32", or "auto": bf16 where the device is good at it
-):                        # uint8 (N, H, W) class numbers on the CPU; a list of (H, W) for a list, files or a folder
+):                        # uint8 (N, H, W) class numbers on the CPU; a list of (H, W) for a list, files or folders
     "Masks of new images, in eval mode; the model is left as it was. Raises `InputError` for images that cannot be used."
     if overlap is None: overlap = min(64, tile//4) if isinstance(tile, int) else 0
     if not isinstance(tile, int) or not isinstance(overlap, int) or not 0 <= overlap < tile:
@@ -514,7 +505,7 @@ def segment(
     device, channels = next((p.device for p in model.parameters()), torch.device('cpu')), getattr(model, 'channels', None)
     views, out = range(8) if symmetries else range(1), []
     with eval_mode(model), autocast(device, precision):
-        for x in _images_of(images):
+        for x in _images_of(images, (getattr(model, 'spec', None) or {}).get('window')):
             p = _tiled(model, _fit_channels(x, channels)[None].to(device), tile, overlap, views)[0].cpu()
             if threshold is not None and len(p) != 2:
                 raise InputError(f"threshold={threshold} is for two classes, and the model has {len(p)}: leave it out, the likeliest class is taken.")
@@ -576,17 +567,22 @@ def encoder_unet(
         raise InputError(f"There are packaged weights for tf_efficientnet_lite0 only, not for {encoder}: take weights='imagenet' (it needs a network) "
                          "or weights=None.")
     import segmentation_models_pytorch as smp, timm
-    make = lambda w: smp.Unet(f'tu-{encoder}', encoder_weights=w, in_channels=3, classes=classes, decoder_channels=tuple(decoder))
-    try: net = make('imagenet' if weights == 'imagenet' else None)
+    if not timm.is_model(encoder): lookup(encoder, timm.list_models(), 'model of timm')
+    fetched = True if weights == 'imagenet' else None
+    try: net = smp.Unet(f'tu-{encoder}', encoder_weights=fetched, in_channels=3, classes=classes, decoder_channels=tuple(decoder))
     except Exception as e: # timm, smp and the hub raise all kinds
-        raise InputError(f"smp.Unet('tu-{encoder}') with weights={weights!r} failed ({type(e).__name__}: {str(e)[:100]}): is the name one of timm's, "
-                         "and is there a network for weights='imagenet'?") from e
+        raise InputError(f"smp.Unet('tu-{encoder}') with weights={weights!r} failed ({type(e).__name__}: {' '.join(str(e).split())[:100]}): " + (
+            "its weights are fetched from the hub and then kept, so connect once, or take weights='packaged' with tf_efficientnet_lite0." if fetched else
+            "is it one that gives maps of several sizes, and five numbers in decoder?")) from e
     if weights == 'packaged':
         own = net.encoder.model.state_dict()
         with kept_rng(): full = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
         net.encoder.model.load_state_dict({k: v for k, v in _imagenet_state(full).items() if k in own})
     cfg = timm.get_pretrained_cfg(encoder)
-    return EncoderUNet(net, cfg.mean if cfg else .5, cfg.std if cfg else .5)
+    unet = EncoderUNet(net, cfg.mean if cfg else .5, cfg.std if cfg else .5)
+    unet.spec = dict(builder='visft_nb.finetune.segmentation:encoder_unet', task='segmentation', # for `save_model`
+                     kwargs=dict(encoder=encoder, classes=classes, weights=None, decoder=list(decoder)))
+    return unet
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #2b60adfc
 def repository_step(

@@ -11,6 +11,7 @@ __all__ = ['write_dicom', 'occlusion', 'explain', 'overlay', 'predict_files', 'l
 import os, statistics, subprocess, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ def write_dicom(
     pixels,           # uint16 (H, W), 12 bits: 0 to 4095
     window=None,      # (centre, width) that a viewer should use
     modality='OT',    # kind of device: OT other, CT, MR, CR, …
+    spacing=None,     # mm from row to row and from column to column
 )->None:
     "Write a gray image as DICOM (secondary capture), without a patient. `read_image` reads it back."
     from pydicom.dataset import FileDataset, FileMetaDataset
@@ -43,6 +45,7 @@ def write_dicom(
     d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = *a.shape, 1, 'MONOCHROME2'
     d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation, d.PixelData = 16, 12, 11, 0, a.tobytes()
     if window: d.WindowCenter, d.WindowWidth = window
+    if spacing: d.PixelSpacing = [f'{s:.10g}' for s in spacing]
     with atomic_write(_target(path, '.dcm')) as tmp: d.save_as(tmp, enforce_file_format=True)
 
 # %% ../../nbs/3_finetune/19_work.ipynb #184233fb
@@ -147,7 +150,7 @@ def predict_files(
         if opened.spec['task'] == 'segmentation': save_mask(answer_mask(a, opened.spec), Path(overlays)/free_name(a.name, '_mask.png', taken))
     frame = predict(opened, images, top, 'keep', sure, each=None if overlays is None else draw)
     if out is not None:
-        with atomic_write(out) as tmp: frame.to_csv(tmp, index=False)
+        with atomic_write(out) as tmp: frame.convert_dtypes().to_csv(tmp, index=False) # whole numbers stay whole beside rows that have none
     return frame
 
 # %% ../../nbs/3_finetune/19_work.ipynb #930a4465
@@ -232,7 +235,8 @@ def look(
     sure:float=.8, # below this a second reader is asked for
 )->Look:
     "An answer for people. It raises nothing about the file: that is a sentence, too."
-    a = next(answers(opened, [path]))
+    a, *more = islice(answers(opened, [path]), 2)
+    if more: a.error = f"{Path(path).name} holds several images, and this page answers about one: take one file or frame of it, or ask visft predict"
     if a.error: return Look(f"**No answer.** {a.error.replace(str(Path(path).parent) + os.sep, '')}.", {})
     kind, p = opened.spec['task'], a.probabilities()
     names = opened.spec['classes'] or [str(i) for i in range(len(p))]
@@ -249,7 +253,8 @@ def _look_mask(opened, a, names, sure):
     "The answer of a segmentation."
     row = _mask_row(a, opened.spec, sure)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
-    text = '; '.join(f"**{n}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f} %" for n, s in shares.items())
+    size = lambda n: f", {row[f'{n}_mm2']:,.1f} mm², longest diameter {row[f'{n}_longest_mm']:.1f} mm" if a.spacing else ''
+    text = '; '.join(f"**{n}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f} %{size(n)}" for n, s in shares.items())
     return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty {1 - row['confidence']:.2f}." + _second(row['second_reader'], sure),
                 {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a), 'Coloured: ' + ', '.join(names[1:]))
 
