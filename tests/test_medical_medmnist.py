@@ -9,7 +9,7 @@ from torch import nn
 from visft_nb.cnn.models import resnet18
 from visft_nb.core import InputError
 from visft_nb.finetune import medmnist as med
-from visft_nb.finetune.medmnist import (PUBLISHED, Conv3d, VolumeNet, comparable, inflate, load_medmnist, medmnist_info, medmnist_net, medmnist_scores, medmnist_step,
+from visft_nb.finetune.medmnist import (PUBLISHED, VolumeNet, comparable, inflate, load_medmnist, medmnist_info, medmnist_net, medmnist_scores, medmnist_step,
                                         run_medmnist, steps_down)
 
 TASKS = {'binary-class': 2, 'multi-class': 4, 'ordinal-regression': 5, 'multi-label, binary-class': 3}
@@ -85,13 +85,6 @@ def test_inflated_layers_answer_as_the_flat_ones_inside():
     with torch.no_grad(): a, b = flat.eval()(x), inflate(flat.eval())(x[:, :, None].expand(-1, -1, 24, -1, -1))
     assert b.shape == (1, 3, 6, 4, 4) and torch.allclose(b[:, :, 2:4], a[:, :, None].expand(-1, -1, 2, -1, -1), atol=1e-12)
     assert flat[0].weight.ndim == 4, 'the flat one stays as it was'
-
-
-def test_a_3d_layer_moves_with_the_kits_memory_format():
-    conv = Conv3d(2, 3, 3)
-    w = conv.weight.detach().clone()
-    conv.to(memory_format=torch.channels_last)
-    assert torch.equal(conv.weight, w) and conv.double().weight.dtype == torch.float64
 
 
 def test_schedule_against_torch():

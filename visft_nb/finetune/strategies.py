@@ -22,7 +22,7 @@ from ..core import InputError, get_device, lookup
 from ..data import Batches, affine, draw, warp
 from .heads import HEADS, check_labels
 from .transfer import fit_head
-from ..train import History, evaluate, fit
+from ..train import History, evaluate, fit, move_model
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #819b8f11
 CORRUPTIONS = {   # five severities each
@@ -251,7 +251,7 @@ def finetune(
     metric = metric if isinstance(metric, Mapping) else {getattr(metric, '__name__', 'metric'): metric}
     frozen, decay = strategy == 'lp-ft' if frozen_norm is None else frozen_norm, decay if strategy == 'layerwise' else 1.
     low, high = _rates(strategy, lr, head_lr)
-    model.to(get_device(), memory_format=torch.channels_last)
+    move_model(model, get_device())
     def train(epochs, params, file):
         with _as_given(model):
             if params is not None: model.requires_grad_(False); [p.requires_grad_(True) for p in params]
