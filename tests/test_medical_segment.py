@@ -269,6 +269,14 @@ def test_transformers_models_are_taken():
     assert SegmentationLoss()(model, (rgb, torch.zeros(1, 40, 64, dtype=torch.long))).requires_grad
 
 
+def test_a_dict_and_a_single_channel_are_taken_too():
+    net, x, y = UNet(1, 2, 4, 1).eval(), torch.rand(2, 1, 16, 16), torch.randint(2, (2, 16, 16))
+    one, torchvisions = (type('Other', (nn.Module,), {'forward': lambda self, x, f=f: f(net(x))})() for f in (lambda z: z[:, 1:] - z[:, :1], lambda z: {'out': z}))
+    for model in (one, torchvisions):
+        assert torch.equal(segment(model, x), segment(net, x))
+        assert torch.isclose(SegmentationLoss()(model, (x, y)), SegmentationLoss()(net, (x, y)), atol=1e-5)
+
+
 # --- bad input
 
 def folder(tmp_path, change):

@@ -9,8 +9,8 @@ from torch import nn
 
 from visft_nb.core import InputError
 from visft_nb.data import make_shapes
-from visft_nb.robust import (SegAdversarialStep, average_precision, detection_counts, detections, detector_losses, detector_pgd, pixel_logits, pixel_scores, predict_masks,
-                             seg_pgd)
+from visft_nb.finetune import pixel_logits
+from visft_nb.robust import (SegAdversarialStep, average_precision, detection_counts, detections, detector_losses, detector_pgd, pixel_scores, predict_masks, seg_pgd)
 from visft_nb.robust.dense import GOALS, WEIGHTINGS
 from visft_nb.train import fit
 

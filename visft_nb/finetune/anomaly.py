@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
-from ..core import InputError, lookup
+from ..core import InputError, describe, lookup
 from ..data import Images, image_folder, mask_pairs, seeded
 from ..metrics import auc, bootstrap_interval
 from ..train import eval_mode, on_device
@@ -106,8 +106,7 @@ def _floats(images):
     "Images in [0, 1] of `Images` or a tensor; else `InputError`."
     if hasattr(images, 'floats'): return images.floats()
     if not torch.is_tensor(images) or images.ndim != 4 or not images.is_floating_point():
-        found = f"{images.dtype} {tuple(images.shape)}" if torch.is_tensor(images) else type(images).__name__
-        raise InputError(f"The detector got {found}, expected `Images`, or floats (N, C, H, W) in [0, 1]: divide bytes by 255, write x[None] for one image.")
+        raise InputError(f"The detector got {describe(images)}, expected `Images`, or floats (N, C, H, W) in [0, 1]: divide bytes by 255, write x[None] for one image.")
     return images
 
 def _check_good(images):

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['WRONG', 'MedicalImageDataset', 'Patches', 'DoubleConv', 'pad_to', 'UNet', 'layer_shapes', 'receptive_field',
-           'dice_loss', 'SegmentationLoss', 'logits_of', 'Steps', 'train_segmenter', 'hausdorff', 'pixel_report',
+           'dice_loss', 'SegmentationLoss', 'pixel_logits', 'Steps', 'train_segmenter', 'hausdorff', 'pixel_report',
            'dihedral', 'segment', 'paint_errors', 'EncoderUNet', 'encoder_unet', 'repository_step', 'race_steps']
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #76ca181d
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..cnn.models import Normalise, _imagenet_state
-from ..core import InputError, autocast, lookup
+from ..core import InputError, autocast, describe, lookup
 from ..data import Batches, Images, _decode, _entries, draw, mask_pairs
 from ..deploy import _in_folder, read_image
 from .speed import Contestant, race
@@ -332,19 +333,22 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, model, batch):
         x, y = batch[0], batch[1]
-        logits = logits_of(model, x)
+        logits = pixel_logits(model(x), x.shape[2:])
         if y is not None and not y.is_floating_point(): y = y.long()
         soft = dice_loss(logits, y, self.smooth)     # it also checks shapes and labels
         return F.cross_entropy(logits.float(), y, self.weight) + self.dice*soft
 
-def logits_of(
-    model, # images to logits, or to an output with `logits`, as Transformers' models
-    x,     # (N, C, H, W)
-):         # (N, K, H, W)
-    "The logits at the size of the images, enlarged where the model's are smaller."
-    z = model(x)
-    z = getattr(z, 'logits', z)
-    return z if z.shape[-2:] == x.shape[-2:] else F.interpolate(z.float(), x.shape[-2:], mode='bilinear', align_corners=False)
+def pixel_logits(
+    out,   # what a segmentation model returns: a tensor, {'out': …} as torchvision's, or an object with `logits` as Transformers'
+    size,  # (H, W) of the images
+)->torch.Tensor: # (N, K, H, W), K at least 2
+    "Logits of each pixel: one channel becomes two, a coarser grid is enlarged. Raises `InputError` for anything else."
+    z = out.get('out', out.get('logits')) if isinstance(out, Mapping) else getattr(out, 'logits', out)
+    if torch.is_tensor(z) and z.ndim == 3: z = z[:, None]
+    if not torch.is_tensor(z) or z.ndim != 4:
+        raise InputError(f"The model gives {describe(out)}, expected logits (N, K, H, W) of a segmentation model, or a dict with 'out'.")
+    if z.shape[1] == 1: z = torch.cat([torch.zeros_like(z), z], 1)
+    return z if z.shape[2:] == tuple(size) else F.interpolate(z.float(), size, mode='bilinear', align_corners=False)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #07c54c12
 class Steps:
@@ -464,7 +468,8 @@ def _undone(x, k):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #acea5ec6
 def _probabilities(model, x, symmetries):
     "Mean softmax (1, K, H, W) float32 over some symmetries of the square."
-    views = [_undone(logits_of(model, on_device(dihedral(x, k), x.device)).float().softmax(1), k) for k in symmetries]
+    turned = ((k, on_device(dihedral(x, k), x.device)) for k in symmetries)
+    views = [_undone(pixel_logits(model(v), v.shape[2:]).float().softmax(1), k) for k, v in turned]
     return sum(views)/len(views)
 
 def _tiled(model, x, tile, overlap, symmetries):

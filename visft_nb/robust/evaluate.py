@@ -7,7 +7,7 @@ __all__ = ['images_needed', 'paired_difference', 'averaged', 'MaskingReport', 'm
            'RobustnessReport', 'robustness_report']
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #49ae796a
-import html, json, math, platform, time, warnings
+import html, json, math, platform, time
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -21,7 +21,7 @@ from torch import nn
 from ..core import InputError, lookup
 from ..finetune.folder import _STYLE, _embedded, _table, _whole_folder
 from ..metrics import proportion_interval
-from .attacks import NORMS, _check, _survivors, ce_loss, lent, pgd
+from .attacks import NORMS, _check, _survivors, ce_loss, lent, pgd, warn_if_training
 from .ensemble import SEARCHES, _answers, _check_answers, square
 from ..train import kept_rng
 
@@ -249,8 +249,7 @@ def _examined(model, x, y, eps, norm):
     usable = torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4 and len(x) > 0
     gradients = not usable or _has_gradient(model, x)
     (partial(_check, loss='ce', targeted=False) if gradients else _check_answers)(model, x, y, eps)
-    if isinstance(model, nn.Module) and any(m.training for m in model.modules() if not [*m.children()]):
-        warnings.warn("The model is in train mode; it is examined in eval mode, as it would be used, and given back in train mode.", stacklevel=4)
+    warn_if_training(model, 5)
     return model if gradients else _Answers(model), gradients
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #de60504a
