@@ -98,6 +98,18 @@ def test_deploy_dicom_window_is_pydicoms(tmp_path):
     assert read_image(path, (0, 2000))[0].unique().numel() > 10 > read_image(path).unique().numel(), 'the window given wins over the file\'s'
 
 
+@pytest.mark.parametrize('function', ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'])
+@pytest.mark.parametrize('centre,width', [(40, 400), (-600, 1500)])
+def test_deploy_windows_are_pydicoms(function, centre, width):
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+    d = Dataset()
+    d.WindowCenter, d.WindowWidth, d.VOILUTFunction, d.PhotometricInterpretation, d.BitsStored, d.PixelRepresentation = centre, width, function, 'MONOCHROME2', 12, 0
+    values = RAMP.astype(float)
+    assert np.abs(apply_windowing(values, d)/4095 - apply_window(values, centre, width, function)).max() < 1e-6
+    sentence(lambda: apply_window(RAMP, 0, 1, 'CUBIC'), 'CUBIC')
+
+
 def test_deploy_dicom_without_a_window_is_stretched_and_inverted_where_it_says_so(tmp_path):
     x = read_image(dicom(tmp_path/'a.dcm', RAMP))
     assert torch.allclose(x[0], torch.from_numpy(RAMP.astype(np.float32))/RAMP.max())

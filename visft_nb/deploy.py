@@ -485,9 +485,13 @@ def apply_window(
     v:np.ndarray,  # values, such as Hounsfield units
     centre:float,
     width:float,   # 1 or more
+    function:str='LINEAR', # or LINEAR_EXACT, SIGMOID: what the file's VOILUTFunction says
 )->np.ndarray:     # float32 in [0, 1]
-    "The linear window of DICOM PS3.3 C.11.2.1.2, scaled to 0 and 1."
-    return np.clip((v - (centre - .5))/max(width - 1, 1e-9) + .5, 0, 1).astype(np.float32)
+    "The window functions of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, scaled to 0 and 1. Raises `InputError` for another function."
+    lookup(function, ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'], 'window function')
+    if function == 'SIGMOID': return (1/(1 + np.exp(-4*(v - centre)/width))).astype(np.float32)
+    if function == 'LINEAR': centre, width = centre - .5, width - 1
+    return np.clip((v - centre)/max(width, 1e-9) + .5, 0, 1).astype(np.float32)
 
 # %% ../nbs/05_deploy.ipynb #05ec66d9
 def _read_dicom(f, name, window=None):
