@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from ..cnn.models import Normalise, _imagenet_state
 from ..core import InputError, autocast, describe, lookup
 from ..data import Batches, Images, _decode, _entries, draw, mask_pairs
-from ..deploy import _in_folder, read_image
+from ..deploy import _in_folder, fit_channels, read_image
 from .speed import Contestant, race
 from ..metrics import classification_report
 from ..plot import COLORS
@@ -485,13 +485,6 @@ def _tiled(model, x, tile, overlap, symmetries):
     return total/weight
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #8f58b8bb
-def _fit_channels(x, channels):
-    "An image (C, H, W) with the channels that the model takes, where that is known."
-    if channels is None or len(x) == channels: return x
-    if len(x) == 1: return x.expand(channels, -1, -1)
-    if len(x) == 3 and channels == 1: return (x*x.new_tensor([.299, .587, .114])[:, None, None]).sum(0, keepdim=True)
-    raise InputError(f"An image has {len(x)} channels, and the model takes {channels}.")
-
 def _images_of(images):
     "Each image as float (C, H, W) in [0, 1], one at a time."
     if hasattr(images, 'floats'): return (images[i].floats()[0] for i in range(len(images)))
@@ -520,7 +513,8 @@ def segment(
     views, out = range(8) if symmetries else range(1), []
     with eval_mode(model), autocast(device, precision):
         for x in _images_of(images):
-            p = _tiled(model, _fit_channels(x, channels)[None].to(device), tile, overlap, views)[0].cpu()
+            if channels: x = fit_channels(x, channels)
+            p = _tiled(model, x[None].to(device), tile, overlap, views)[0].cpu()
             if threshold is not None and len(p) != 2:
                 raise InputError(f"threshold={threshold} is for two classes, and the model has {len(p)}: leave it out, the likeliest class is taken.")
             out.append(p if probabilities else p.argmax(0).byte() if threshold is None else (p[1] > threshold).byte())
