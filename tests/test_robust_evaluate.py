@@ -249,6 +249,7 @@ def test_report_is_whole_and_says_what_was_measured(setup, tmp_path):
     assert 'data:image/png' in page and r.masking.verdict.split(';')[0][:40] in page
     rows = {a['attack']: a for a in records['attacks']}
     with torch.no_grad(): right = model(x).argmax(1) == y
+    assert torch.equal(r.stands[f"PGD-{QUICK['steps']}"], r.masking.stands['PGD']), 'what the checks have attacked is not attacked again'
     assert rows['clean']['standing'] == int(right.sum())
     assert all(a['low'] <= a['accuracy'] <= a['high'] for a in rows.values())
     assert rows['with the attacks of the checks']['accuracy'] <= rows['all of these']['accuracy'] <= min(a['accuracy'] for k, a in rows.items() if k not in ('all of these', 'with the attacks of the checks'))

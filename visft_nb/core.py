@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECORD_MIME', 'InputError', 'lookup', 'describe', 'get_device', 'fast_bf16', 'autocast', 'set_seed', 'cache_dir',
-           'atomic_write', 'record']
+           'atomic_write', 'atomic_folder', 'record']
 
 # %% ../nbs/00_core.ipynb #1bb81b77
 import os, random, shutil, tempfile
@@ -114,6 +114,26 @@ def atomic_write(
         raise InputError(f"{path} cannot be written ({e.strerror}; {free:,.0f} MB are free there): make room or choose another folder.") from e
     finally:
         if tmp: Path(tmp).unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #f7e502e0
+@contextmanager
+def atomic_folder(
+    path,  # where the folder shall stand: new, or empty
+):         # yields a temporary folder to write in, and the whole path
+    "Write a folder whole or not at all. Raises `InputError` where there is something already, or nothing can be written."
+    path = Path(path).expanduser().resolve()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists and is not empty: choose another folder with --out or out=, nothing is overwritten.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
+    except OSError as e: raise InputError(f"{path} cannot be written ({e.strerror}): choose another folder with --out or out=.") from e
+    try:
+        yield tmp, path
+        os.chmod(tmp, 0o755)
+        if path.exists(): path.rmdir()
+        os.replace(tmp, path)
+    finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #15e2e92c
 RECORD_MIME = 'application/vnd.visft.record+json'
