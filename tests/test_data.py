@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import refused
 from visft_nb import data as D
 from visft_nb.core import InputError
 from visft_nb.data import (DATASETS, Augment, Batches, Images, affine, corrupt_files, crop, csv_images, data_file, dataset_table, few_labels,
@@ -166,9 +167,7 @@ def test_root_is_looked_in_first_and_alone(offline, monkeypatch):
     (lambda: make_shapes(4)[torch.tensor([True])], ['boolean mask', '4 images']),
 ])
 def test_bad_input_is_one_sentence(call, words, offline):
-    with pytest.raises(InputError) as e: call()
-    assert all(w in str(e.value) for w in words), str(e.value)
-    assert '\n' not in str(e.value)
+    with refused(words): call()
 
 
 def test_a_failed_download_leaves_nothing(offline, monkeypatch):
@@ -431,8 +430,7 @@ def test_csv_labels_and_groups(tmp_path):
     ('', {}, ['cannot be read']),
 ])
 def test_a_bad_table_is_named(tmp_path, text, kw, words):
-    with pytest.raises(InputError) as e: csv_images(make_csv(tmp_path, text), **kw)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): csv_images(make_csv(tmp_path, text), **kw)
 
 
 def _second(tmp, name, **kw): return png(tmp/'m'/name, **kw)
@@ -448,8 +446,7 @@ def _second(tmp, name, **kw): return png(tmp/'m'/name, **kw)
 ])
 def test_masks_that_do_not_match_are_named(pairs, spoil, words):
     spoil(pairs)
-    with pytest.raises(InputError) as e: mask_pairs(pairs/'im', pairs/'m')
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): mask_pairs(pairs/'im', pairs/'m')
 
 
 @pytest.mark.parametrize('prepare, words', [
@@ -460,8 +457,7 @@ def test_masks_that_do_not_match_are_named(pairs, spoil, words):
 def test_a_bad_class_folder_is_named(tmp_path, prepare, words):
     png(tmp_path/'a'/'1.png'); png(tmp_path/'b'/'1.png')
     prepare(tmp_path)
-    with pytest.raises(InputError) as e: image_folder(tmp_path)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): image_folder(tmp_path)
     with pytest.raises(InputError, match='no folder'): image_folder(tmp_path/'nowhere')
 
 

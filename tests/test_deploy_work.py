@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from helpers import sentence
 from visft_nb import deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
@@ -27,12 +28,6 @@ class Threshold(nn.Module):
     def forward(self, x):
         z = self.scale*(x.mean(1, keepdim=True) - .5)
         return z if self.outputs == 1 else torch.cat([-z, z], 1)
-
-
-def sentence(call, *words):
-    with pytest.raises(InputError) as e: call()
-    assert all(w in str(e.value) for w in words), str(e.value)
-    assert '\n' not in str(e.value)
 
 
 @pytest.fixture(scope='module')

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from fake_cuda import fake_cuda
+from helpers import refused
 from nets import Disturbed
 from visft_nb.cnn.models import small_cnn
-from visft_nb.core import InputError
 from visft_nb.data import load_dataset
 from visft_nb.robust import apgd, autoattack, autoattack_table, fab, pgd, square
 from visft_nb.robust.attacks import dlr_loss
@@ -357,8 +358,7 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(digits, name):
     (nets, x, y), (call, words) = digits, BAD[name]
-    with pytest.raises(InputError) as e: call(nets['plain'], x[:12], y[:12])
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(nets['plain'], x[:12], y[:12])
 
 
 def test_versions_have_their_stages():
@@ -366,8 +366,7 @@ def test_versions_have_their_stages():
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    with fake.fake_cuda():
+    with fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
         for norm in ('linf', 'l2'):
             for attack in (partial(apgd, steps=3), partial(apgd, steps=2, loss='dlr-targeted', targets=2), partial(fab, steps=2, targets=1), partial(fab, steps=2, targets=0), partial(square, queries=3)):
