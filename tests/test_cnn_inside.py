@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import refused
 from visft_nb.cnn import inside as I
 from visft_nb.cnn import models as M
 from visft_nb.core import InputError, set_seed
@@ -211,5 +212,5 @@ BAD = {
 @pytest.mark.parametrize('case', BAD)
 def test_bad_input(net, case):
     call, words = BAD[case]
-    with pytest.raises(InputError) as e: call(net)
-    assert all(w in str(e.value) for w in words) and len(str(e.value)) > 40, str(e.value)
+    with refused(words) as e: call(net)
+    assert len(str(e.value)) > 40, str(e.value)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from helpers import refused
 from visft_nb.cnn import layers
 from visft_nb.cnn.backward import conv2d_im2col_backward, numeric_grad
 from visft_nb.cnn.forward import conv2d_im2col, conv2d_loop, conv_size, layer_costs
@@ -229,8 +230,7 @@ X, W, B = np.ones((2, 4, 8, 8)), np.ones((6, 4, 3, 3)), np.ones(6)
 ])
 @pytest.mark.parametrize('conv', [layers.conv2d, conv2d_im2col, conv2d_loop], ids=['fast', 'im2col', 'loop'])
 def test_cnn_conv_bad_input(call, words, conv):
-    with pytest.raises(InputError) as e: call(conv)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(conv)
 
 
 @pytest.mark.parametrize('call, words', [
@@ -253,8 +253,7 @@ def test_cnn_conv_bad_input(call, words, conv):
     (lambda: layer_costs([('conv', 8, 9, 1, 0)], 3, 4), ['Layer 0', 'kernel 9']),
 ])
 def test_cnn_layers_bad_input(call, words):
-    with pytest.raises(InputError) as e: call()
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call()
 
 
 def test_cnn_slide_draws_the_convolution():

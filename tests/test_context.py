@@ -5,6 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fake_cuda import fake_cuda
+from helpers import fake_step, refused
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import Images
@@ -203,8 +205,7 @@ def test_load_clip_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(open_clip, 'create_model', offline)
     for call, words in ((lambda: load_clip('ViT-B-32'), ['openai', 'no route', 'network', 'path']), (lambda: load_clip('ViT-B-33'), ['ViT-B-33', 'ViT-B-32']),
                         (lambda: load_clip('ViT-B-32', 'opnai'), ['opnai', 'openai'])):
-        with pytest.raises(InputError) as e: call()
-        assert all(w in str(e.value) for w in words), str(e.value)
+        with refused(words): call()
 
 
 def test_without_open_clip_it_says_how_to_get_it(monkeypatch):
@@ -232,17 +233,12 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(name):
     call, words = BAD[name]
-    with pytest.raises(InputError) as e: call()
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call()
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    from visft_nb.train import Objective, make_optimizer, train_step
-    with fake.fake_cuda():
+    with fake_cuda():
         d = dual()
-        step = Objective(d, CaptionStep(torch.zeros(6, 10, dtype=torch.long)))
-        train_step(step, (torch.rand(6, 3, 16, 16), torch.arange(6)), make_optimizer(step), fake.FakeAccelerator())
-        prompt = Objective(ContextPrompt(dual(20), NAMES, 2))
-        train_step(prompt, (torch.rand(6, 3, 16, 16), torch.zeros(6, dtype=torch.long)), make_optimizer(prompt), fake.FakeAccelerator())
+        fake_step(d, (torch.rand(6, 3, 16, 16), torch.arange(6)), CaptionStep(torch.zeros(6, 10, dtype=torch.long)))
+        fake_step(ContextPrompt(dual(20), NAMES, 2), (torch.rand(6, 3, 16, 16), torch.zeros(6, dtype=torch.long)))
         ZeroShot(dual(), NAMES)(torch.rand(2, 3, 16, 16))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from visft_nb import core
-from visft_nb.core import RECORD_MIME, InputError, atomic_write, autocast, cache_dir, fast_bf16, get_device, lookup, record, set_seed
+from visft_nb.core import RECORD_MIME, InputError, atomic_write, autocast, cache_dir, describe, fast_bf16, get_device, lookup, record, set_seed
 
 
 def test_device_is_asked_for_and_checked(monkeypatch):
@@ -48,6 +48,7 @@ def test_one_seed_for_all():
 def test_lookup_offers_the_nearest():
     with pytest.raises(InputError, match="No data set is called 'minst'; did you mean mnist"): lookup('minst', ['mnist', 'digits'], 'data set')
     with pytest.raises(InputError, match='there are: mnist'): lookup('xyzzy', ['mnist'], 'data set')
+    assert [describe(v) for v in (torch.zeros(2, 3), np.zeros(4, np.uint8), [1])] == ['torch.float32 (2, 3)', 'uint8 (4,)', 'list']
 
 
 def test_cache_follows_the_environment(monkeypatch, tmp_path):

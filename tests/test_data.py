@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import refused
 from visft_nb import data as D
 from visft_nb.core import InputError
 from visft_nb.data import (DATASETS, Augment, Batches, Images, affine, corrupt_files, crop, csv_images, data_file, dataset_table, few_labels,
@@ -167,9 +168,7 @@ def test_root_is_looked_in_first_and_alone(offline, monkeypatch):
     (lambda: make_shapes(4)[torch.tensor([True])], ['boolean mask', '4 images']),
 ])
 def test_bad_input_is_one_sentence(call, words, offline):
-    with pytest.raises(InputError) as e: call()
-    assert all(w in str(e.value) for w in words), str(e.value)
-    assert '\n' not in str(e.value)
+    with refused(words): call()
 
 
 def test_a_failed_download_leaves_nothing(offline, monkeypatch):
@@ -432,8 +431,7 @@ def test_csv_labels_and_groups(tmp_path):
     ('', {}, ['cannot be read']),
 ])
 def test_a_bad_table_is_named(tmp_path, text, kw, words):
-    with pytest.raises(InputError) as e: csv_images(make_csv(tmp_path, text), **kw)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): csv_images(make_csv(tmp_path, text), **kw)
 
 
 @pytest.mark.parametrize('spoil, words', [
@@ -446,8 +444,7 @@ def test_a_bad_table_is_named(tmp_path, text, kw, words):
 ])
 def test_masks_that_do_not_match_are_named(pairs, spoil, words):
     spoil(pairs)
-    with pytest.raises(InputError) as e: mask_pairs(pairs/'im', pairs/'m')
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): mask_pairs(pairs/'im', pairs/'m')
 
 
 def _palette(path, grays, at=(8, 10)):
@@ -489,7 +486,7 @@ def test_a_mask_without_an_image_is_named_and_left_out(pairs, recwarn):
     assert len(mask_pairs(pairs/'im', pairs/'m')) == 3 and not recwarn.list, 'nothing to warn of'
     for n in ('lost_mask.png', 'notes.txt'): (pairs/'m'/n).write_bytes(b'never opened')
     for read in (mask_pairs, MedicalImageDataset):
-        with pytest.warns(UserWarning, match='2 masks in .* have no image: lost_mask.png, notes.txt; they are left out') as w: assert len(read(pairs/'im', pairs/'m')) == 3
+        with pytest.warns(UserWarning, match='2 masks in .* have no image: lost_mask.png, notes.txt; they are left out'): assert len(read(pairs/'im', pairs/'m')) == 3
 
 
 def test_masks_are_found_by_the_images_own_name(tmp_path):
@@ -511,8 +508,7 @@ def test_masks_are_found_by_the_images_own_name(tmp_path):
 def test_a_bad_class_folder_is_named(tmp_path, prepare, words):
     png(tmp_path/'a'/'1.png'); png(tmp_path/'b'/'1.png')
     prepare(tmp_path)
-    with pytest.raises(InputError) as e: image_folder(tmp_path)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): image_folder(tmp_path)
     with pytest.raises(InputError, match='no folder'): image_folder(tmp_path/'nowhere')
 
 

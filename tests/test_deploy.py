@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from helpers import sentence
 from visft_nb import deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
@@ -310,12 +311,6 @@ def test_deploy_read_image_keeps_16_bits_turns_and_lays_on_white(tmp_path):
 
 
 # ---------------------------------------------------------------- bad input
-
-def sentence(call, *words):
-    with pytest.raises(InputError) as e: call()
-    assert all(w in str(e.value) for w in words), str(e.value)
-    assert '\n' not in str(e.value)
-
 
 @pytest.mark.parametrize('spec, words', [
     (dict(classes='ant'), ('classes', 'list')), (dict(classes=['a', 'a']), ('different',)), (dict(classes=10), ('classes=10',)), (dict(size=0), ('size=0',)),

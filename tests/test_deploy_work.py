@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from helpers import sentence
 from visft_nb import deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
@@ -27,12 +28,6 @@ class Threshold(nn.Module):
     def forward(self, x):
         z = self.scale*(x.mean(1, keepdim=True) - .5)
         return z if self.outputs == 1 else torch.cat([-z, z], 1)
-
-
-def sentence(call, *words):
-    with pytest.raises(InputError) as e: call()
-    assert all(w in str(e.value) for w in words), str(e.value)
-    assert '\n' not in str(e.value)
 
 
 @pytest.fixture(scope='module')
@@ -96,6 +91,18 @@ def test_deploy_dicom_window_is_pydicoms(tmp_path):
         assert np.abs(read_image(path)[0].numpy() - want).max() < 1e-3
         assert torch.equal(read_image(path), torch.from_numpy(apply_window(v, centre, width))[None])
     assert read_image(path, (0, 2000))[0].unique().numel() > 10 > read_image(path).unique().numel(), 'the window given wins over the file\'s'
+
+
+@pytest.mark.parametrize('function', ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'])
+@pytest.mark.parametrize('centre,width', [(40, 400), (-600, 1500)])
+def test_deploy_windows_are_pydicoms(function, centre, width):
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+    d = Dataset()
+    d.WindowCenter, d.WindowWidth, d.VOILUTFunction, d.PhotometricInterpretation, d.BitsStored, d.PixelRepresentation = centre, width, function, 'MONOCHROME2', 12, 0
+    values = RAMP.astype(float)
+    assert np.abs(apply_windowing(values, d)/4095 - apply_window(values, centre, width, function)).max() < 1e-6
+    sentence(lambda: apply_window(RAMP, 0, 1, 'CUBIC'), 'CUBIC')
 
 
 def test_deploy_dicom_without_a_window_is_stretched_and_inverted_where_it_says_so(tmp_path):

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from fake_cuda import fake_cuda
+from helpers import fake_step, refused
 from visft_nb.core import InputError
 from visft_nb.data import Images
 from visft_nb.finetune import (DEFECTS, AnomalyDetector, PaDiM, PatchCore, ReconstructionDetector, conformal_threshold, defect_table, greedy_coreset, nearest, patch_features,
@@ -246,8 +248,7 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(name, tmp_path):
     call, words = BAD[name]
-    with pytest.raises(InputError) as e: call(tmp_path)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(tmp_path)
 
 
 def test_only_good_ones_in_train(tmp_path):
@@ -256,14 +257,12 @@ def test_only_good_ones_in_train(tmp_path):
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
     from visft_nb.finetune.anomaly import WindowEncoder
     from visft_nb.pretrain.reconstruct import Autoencoder, ReconstructionStep
-    from visft_nb.train import Objective, make_optimizer, train_step
-    with fake.fake_cuda():
+    with fake_cuda():
         x = torch.rand(6, 3, 32, 32)
         auto = Autoencoder(WindowEncoder(3, 32, 4), 3, 32, 8, width=4, sigma=.1)
-        train_step(Objective(auto.encoder, ReconstructionStep(auto.coder)), (x, None), make_optimizer(auto), fake.FakeAccelerator())
+        fake_step(auto.encoder, (x, None), ReconstructionStep(auto.coder))
         for d in (PatchCore(Net(), AB, margin=4, coreset=16), PaDiM(Net(), AB, margin=4), PaDiM(Net(), AB, margin=4, places=False)):
             d.learn(torch.rand(6, 3, 32, 32, device='cpu'))
             scores, heat = d.look(x)

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from helpers import refused
 from visft_nb.core import InputError
 from visft_nb.course import docs
 from visft_nb.course.book import book_dir, notebooks, read_notebook
@@ -267,8 +268,7 @@ def test_a_rebuilt_site_replaces_the_old_one_and_survives_a_failure(toy, tmp_pat
     ('nbs/1_a/01_b.ipynb', '{"cells": []}', ['1_a/01_b', '1_a/02_b', 'rename'])])
 def test_bad_books(toy, tmp_path, name, text, words):
     (toy/name).write_text(text)
-    with pytest.raises(InputError) as e: docs.build_docs(tmp_path/'site', toy)
-    assert all(w in str(e.value) for w in words), e.value
+    with refused(words): docs.build_docs(tmp_path/'site', toy)
     assert not (tmp_path/'site').exists()
 
 

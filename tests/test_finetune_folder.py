@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from helpers import refused
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import find_leaks
@@ -192,8 +193,7 @@ BAD = {
 def test_bad_input_leaves_nothing(tmp_path, small, name):
     make, options, words = BAD[name]
     make(top := tmp_path/'photos')
-    with pytest.raises(InputError) as e: finetune_folder(options.pop('folder', top), tmp_path/'out/here', **small | options)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): finetune_folder(options.pop('folder', top), tmp_path/'out/here', **small | options)
     assert not [p for p in tmp_path.rglob('*') if 'out' in p.parts[-2:] and p.is_file()] and not list(tmp_path.glob('out/.*'))
 
 

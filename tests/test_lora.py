@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fake_cuda import fake_cuda
+from helpers import fake_step, refused
 from visft_nb.cnn.models import resnet18, small_cnn, vit_tiny
 from visft_nb.core import InputError
 from visft_nb.finetune import apply_lora, fingerprint, load_delta, merge_lora, remove_delta, save_delta, trainable_parameters, unmerge_lora
@@ -357,8 +359,7 @@ def test_a_delta_on_the_wrong_base(name, tmp_path):
     base, path = saved(tmp_path)
     change, words = WRONG[name]
     model = change(base); before = state(model)
-    with pytest.raises(InputError) as e: load_delta(model, path)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): load_delta(model, path)
     assert equal(state(model), before), 'the model is as it was'
 
 
@@ -412,8 +413,7 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(name, tmp_path):
     call, words = BAD[name]
-    with pytest.raises(InputError) as e: call(tmp_path)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(tmp_path)
     assert not list(tmp_path.iterdir()), 'nothing is left behind'
 
 
@@ -426,14 +426,11 @@ def test_refused_before_anything_is_changed():
 
 @pytest.mark.parametrize('name', ['vit', 'small_cnn', 'net'])
 def test_on_another_device(name):
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    from visft_nb.train import Objective, make_optimizer, train_step
     make, x = {'vit': (vit, (6, 1, 16, 16)), 'small_cnn': (lambda: small_cnn(3, width=8), (6, 1, 16, 16)), 'net': (Net, (6, 4, 16, 16))}[name]
-    with fake.fake_cuda():
+    with fake_cuda():
         model = apply_lora(make(), 2, across=False, dropout=.1)
-        objective = Objective(model)
         with torch.autocast('cuda', torch.bfloat16):
-            train_step(objective, (torch.rand(x), torch.zeros(6, dtype=torch.int64)), make_optimizer(objective), fake.FakeAccelerator())
+            fake_step(model, (torch.rand(x), torch.zeros(6, dtype=torch.int64)))
         unmerge_lora(merge_lora(model)); remove_delta(model)
         assert all(p.device.type == 'cuda' for p in model.parameters())
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from fake_cuda import fake_cuda
+from helpers import fake_step, refused
 from visft_nb.cnn.models import resnet18
-from visft_nb.core import InputError
 from visft_nb.finetune import medmnist as med
-from visft_nb.finetune.medmnist import (PUBLISHED, Conv3d, VolumeNet, comparable, inflate, load_medmnist, medmnist_info, medmnist_net, medmnist_scores, medmnist_step,
+from visft_nb.finetune.medmnist import (PUBLISHED, VolumeNet, comparable, inflate, load_medmnist, medmnist_info, medmnist_net, medmnist_scores, medmnist_step,
                                         run_medmnist, steps_down)
 
 TASKS = {'binary-class': 2, 'multi-class': 4, 'ordinal-regression': 5, 'multi-label, binary-class': 3}
@@ -87,13 +88,6 @@ def test_inflated_layers_answer_as_the_flat_ones_inside():
     assert flat[0].weight.ndim == 4, 'the flat one stays as it was'
 
 
-def test_a_3d_layer_moves_with_the_kits_memory_format():
-    conv = Conv3d(2, 3, 3)
-    w = conv.weight.detach().clone()
-    conv.to(memory_format=torch.channels_last)
-    assert torch.equal(conv.weight, w) and conv.double().weight.dtype == torch.float64
-
-
 def test_schedule_against_torch():
     o = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.)
     s = torch.optim.lr_scheduler.MultiStepLR(o, [6, 9])
@@ -149,14 +143,10 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(name, tmp_path):
     call, words = BAD[name]
-    with pytest.raises(InputError) as e: call(tmp_path)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(tmp_path)
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    from visft_nb.train import Objective, make_optimizer, train_step
-    with fake.fake_cuda():
+    with fake_cuda():
         for name, shape, y in (('synthetic_volumes', (4, 12, 12, 12), torch.zeros(4, dtype=torch.long)), ('chestmnist', (4, 1, 28, 28), torch.zeros(4, 14))):
-            objective = Objective(medmnist_net(name, 2), medmnist_step)
-            train_step(objective, (torch.rand(shape), y), make_optimizer(objective), fake.FakeAccelerator())
+            fake_step(medmnist_net(name, 2), (torch.rand(shape), y), medmnist_step)

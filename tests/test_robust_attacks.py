@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from fake_cuda import fake_cuda
+from helpers import refused
 from nets import Disturbed, learned_bars
 from visft_nb.cnn.models import small_cnn
-from visft_nb.core import InputError
 from visft_nb.robust import explore_eps, fgsm, pgd, random_signs, robust_accuracy, show_eps
 from visft_nb.robust.attacks import L1, LOSSES, NORMS, Stands, _folded, _soften, dlr_loss, lent, margin_loss
 
@@ -356,13 +357,11 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(setup, name):
     call, words = BAD[name]
-    with pytest.raises(InputError) as e: call(*setup)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(*setup)
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    with fake.fake_cuda():
+    with fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
         for norm in NORMS:
             for loss in LOSSES: assert pgd(model, x, y, .1, steps=2, norm=norm, loss=loss, drop=False, momentum=1.).device.type == 'cuda'

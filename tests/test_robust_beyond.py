@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch import nn
 
+from fake_cuda import fake_cuda
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import affine, warp
@@ -232,8 +233,7 @@ def test_bad_input(bars, call, words):
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    with fake.fake_cuda():
+    with fake_cuda():
         model, x = small_cnn(4, channels=3, width=4), torch.rand(6, 3, 16, 16)
         patch = adversarial_patch(model, x, 1, .5, steps=2, side=8, batch_size=4, check=False)
         for out in (patch, universal(model, x, .1, steps=2, batch_size=4, check=False), Placement(.4)(x, patch), *_grid(20, .1, 3, 3, x)[1:], *(corrupt(x, k, 3) for k in CORRUPTIONS)):

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from fake_cuda import fake_cuda
+from helpers import refused
 from nets import Disturbed
 from visft_nb.cnn.models import small_cnn
-from visft_nb.core import InputError
 from visft_nb.data import load_dataset
 from visft_nb.robust import apgd, autoattack, autoattack_table, fab, pgd, square
 from visft_nb.robust.attacks import dlr_loss
@@ -243,7 +244,7 @@ def test_projection_agrees_with_a_general_solver():
     for a, b, z in zip(d.numpy(), x.numpy(), project_l1_box(d, x, 1.).numpy()):
         s = np.where(a < 0, -1., 1.)   # the sign is that of the change wanted: m is the size
         room = np.where(s > 0, 1 - b, b)
-        m = minimize(lambda m: ((s*m - a)**2).sum(), np.zeros(5), bounds=[(0, r) for r in room], constraints={'type': 'ineq', 'fun': lambda m: 1 - m.sum()}, options={'ftol': 1e-14}).x
+        m = minimize(lambda m, s=s, a=a: ((s*m - a)**2).sum(), np.zeros(5), bounds=[(0, r) for r in room], constraints={'type': 'ineq', 'fun': lambda m: 1 - m.sum()}, options={'ftol': 1e-14}).x
         assert np.abs(s*m - z).max() < 1e-5
 
 
@@ -437,8 +438,7 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(digits, name):
     (nets, x, y), (call, words) = digits, BAD[name]
-    with pytest.raises(InputError) as e: call(nets['plain'], x[:12], y[:12])
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(nets['plain'], x[:12], y[:12])
 
 
 def test_versions_have_their_stages():
@@ -467,8 +467,7 @@ def test_coming_inwards_finds_more(digits):
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
-    with fake.fake_cuda():
+    with fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
         for norm in ('linf', 'l2', 'l1'):
             for attack in (partial(apgd, steps=3), partial(apgd, steps=2, loss='dlr-targeted', targets=2), partial(fab, steps=2, targets=1), partial(fab, steps=2, targets=0), partial(square, queries=3)):

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from fake_cuda import fake_cuda
+from helpers import refused
 from nets import learned_bars
 from visft_nb.cnn.models import small_cnn
-from visft_nb.core import InputError
 from visft_nb.robust import accuracy_curve, carlini_wagner, deepfool, pgd, smallest_changes
 
 
@@ -228,14 +229,12 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(setup, name):
     call, words = BAD[name]
-    with pytest.raises(InputError) as e: call(*setup)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(*setup)
 
 
 def test_on_another_device():
-    fake = pytest.importorskip('fake_cuda', reason='tests/fake_cuda.py is not there')
     from visft_nb.robust import minimal
-    with fake.fake_cuda():
+    with fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
         # fakes have no values: which samples stand cannot decide the shape, so all of them do
         w = minimal._to_w(x)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import refused
 from visft_nb.cnn.models import resnet18, small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import Images, seeded
@@ -188,8 +189,7 @@ def breaks(): return 1/0
 @pytest.mark.parametrize('function,words', [(refuses, ['Process', 'of 2', 'there is no sugar']), (breaks, ['ZeroDivisionError'])])
 def test_what_goes_wrong_in_a_process_is_told(function, words, monkeypatch):
     monkeypatch.setenv('VISFT_DEVICE', 'cpu')
-    with pytest.raises(InputError) as e: launch(function, processes=2)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): launch(function, processes=2)
 
 
 def test_one_process_is_this_one():
@@ -249,8 +249,7 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_bad_input(name, tmp_path):
     call, words = BAD[name]
-    with pytest.raises(InputError) as e: call(tmp_path)
-    assert all(w in str(e.value) for w in words), str(e.value)
+    with refused(words): call(tmp_path)
 
 
 def test_on_another_device():

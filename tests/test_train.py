@@ -25,7 +25,7 @@ import visft_nb.train as T
 from visft_nb.core import InputError
 from visft_nb.data import Augment, Batches, Images
 from visft_nb.train import (SCHEDULES, History, Interrupt, batches_from, cosine, cross_entropy_step, eval_mode, evaluate, fit, kept_rng,
-                            load_checkpoint, load_weights, make_accelerator, make_optimizer, onecycle, predict_logits, rng_state,
+                            load_checkpoint, load_weights, make_accelerator, make_optimizer, move_model, onecycle, predict_logits, rng_state,
                             save_checkpoint, set_rng_state)
 
 torch.set_num_threads(1)
@@ -82,6 +82,17 @@ def test_equals_a_loop_written_by_hand(clip):
     for (k, a), b in zip(theirs.state_dict().items(), ours.state_dict().values()): torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=k)
     assert len(history.steps) == 18 and set(history.steps[0]) == {'loss', 'lr'} | ({'norm'} if clip else set())
     assert history.best is None and [e['step'] for e in history.epochs] == [6, 12, 18]
+
+
+def test_a_model_moves_as_torch_moves_it_and_one_of_volumes_too():
+    ours, theirs = net(), net().to(memory_format=torch.channels_last)
+    ours.load_state_dict(theirs.state_dict())
+    tensors = lambda m: [(w.stride(), w.dtype) for w in m.state_dict().values()]
+    assert move_model(ours, 'cpu') is ours and tensors(ours) == tensors(theirs)
+    deep = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(16, 2))
+    before = deep[0].weight.detach().clone()
+    fit(deep, [(torch.rand(4, 1, 4, 4, 4), torch.tensor([0, 1, 0, 1]))], epochs=1, optimizer='sgd', bar=False)
+    assert deep[0].weight.is_contiguous() and not torch.equal(deep[0].weight, before), 'torch has no channels-last order of five axes'
 
 
 @pytest.mark.parametrize('total', [1, 2, 3, 4, 10, 97, 1000])

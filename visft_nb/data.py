@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from .core import InputError, atomic_write, cache_dir, get_device, lookup
+from .core import InputError, atomic_write, cache_dir, describe, get_device, lookup
 
 # %% ../nbs/01_data.ipynb #8760c514
 _columns = 'images', 'labels', 'masks', 'boxes', 'groups', 'names', 'captions', 'pairs'
@@ -83,7 +83,7 @@ def _check_images(d):
     "Raise `InputError` where the columns of `Images` do not fit."
     x = d.images
     if not torch.is_tensor(x) or x.dtype != torch.uint8 or x.ndim != 4:
-        raise InputError(f"Images need a uint8 tensor (N, C, H, W), got {_describe(x)}; gray images need a channel axis: x[:, None].")
+        raise InputError(f"Images need a uint8 tensor (N, C, H, W), got {describe(x)}; gray images need a channel axis: x[:, None].")
     for k in (*_columns[1:], *d.extra):
         v = d.extra[k] if k in d.extra else getattr(d, k)
         if v is not None and len(v) != len(x): raise InputError(f"{len(x)} images but {len(v)} {k}: there must be one per image.")
@@ -92,9 +92,6 @@ def _check_images(d):
     y, k = d.labels, len(d.classes)
     if type(y) is torch.Tensor and k and len(y) and not y.is_floating_point() and (y.min() < 0 or y.max() >= k):
         raise InputError(f"Labels run from {int(y.min())} to {int(y.max())}, but {k} classes are numbered 0 to {k - 1}.")
-
-# %% ../nbs/01_data.ipynb #766594ee
-def _describe(x): return f'{x.dtype} {tuple(x.shape)}' if hasattr(x, 'dtype') else type(x).__name__
 
 # %% ../nbs/01_data.ipynb #2d46ace3
 @dataclass

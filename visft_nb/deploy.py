@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TASKS', 'UNSEEN', 'model_spec', 'find_builder', 'build_model', 'save_model', 'load_model', 'load_onnx', 'check_onnx',
            'export_onnx', 'export_program', 'load_program', 'Picture', 'read_image', 'read_pictures', 'apply_window',
-           'dicom_frames', 'frame_value', 'rescaled', 'prepare_image', 'Opened', 'open_model', 'Answer', 'answers',
-           'uncertainty', 'mask_confidence', 'image_probabilities', 'longest_diameter', 'answer_mask', 'save_mask',
-           'free_name', 'predict', 'quantize_onnx', 'model_card']
+           'dicom_frames', 'frame_value', 'rescaled', 'fit_channels', 'prepare_image', 'Opened', 'open_model', 'Answer',
+           'answers', 'uncertainty', 'mask_confidence', 'image_probabilities', 'longest_diameter', 'answer_mask',
+           'save_mask', 'free_name', 'predict', 'quantize_onnx', 'model_card']
 
 # %% ../nbs/05_deploy.ipynb #91fbaee3
 import importlib, inspect, io, json, logging, math, platform, re, warnings, zipfile
@@ -618,7 +618,16 @@ def _pixels(im, path):
     return a[None] if a.ndim == 2 else a.permute(2, 0, 1).contiguous()
 
 # %% ../nbs/05_deploy.ipynb #024b8322
-_LUMA = torch.tensor([.299, .587, .114])
+def fit_channels(
+    x:torch.Tensor, # an image (C, H, W)
+    channels:int,   # that a model takes
+    what='The image ', # begins the sentence
+)->torch.Tensor:    # (channels, H, W)
+    "Gray to colour by repetition, colour to gray by brightness (ITU-R BT.601). Raises `InputError` where there is no way from one number of channels to the other."
+    if len(x) == channels: return x
+    if len(x) == 1: return x.expand(channels, -1, -1)
+    if len(x) == 3 and channels == 1: return (x*x.new_tensor([.299, .587, .114])[:, None, None]).sum(0, keepdim=True)
+    raise InputError(f"{what}has {len(x)} channels, and the model takes {channels}")
 
 # %% ../nbs/05_deploy.ipynb #ffea9747
 def prepare_image(
@@ -626,10 +635,7 @@ def prepare_image(
     spec:dict,      # from `model_spec`, `load_model(…).spec` or `load_onnx`
 )->torch.Tensor:    # float32 (channels, height, width) as the model takes it
     "Bring an image to a model's channels, size and values. Raises `InputError` where there is no way from one number of channels to the other."
-    c, need = len(x), spec['channels']
-    if c == 3 and need == 1: x = (x*_LUMA[:, None, None]).sum(0, keepdim=True)
-    elif c == 1 and need != 1: x = x.expand(need, -1, -1)
-    elif c != need: raise InputError(f"has {c} channels, and the model takes {need}")
+    x = fit_channels(x, spec['channels'], '')
     if spec['size'] is not None and list(x.shape[1:]) != spec['size']: x = _fit(x, *spec['size'], spec['fit'])
     low, high = spec['values']
     return (low + (high - low)*x).contiguous()

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['COLORS', 'MARKERS', 'STYLE', 'figure', 'Picture', 'picture', 'show', 'show_images', 'running_mean', 'plot_history',
            'watched', 'LivePlot', 'plot_curves', 'plot_intervals', 'plot_confusion', 'plot_embedding',
-           'plot_reliability']
+           'plot_reliability', 'html_table', 'html_image', 'html_page']
 
 # %% ../nbs/04_plot.ipynb #ef525183
-import base64, io, math, os, sys, time
+import base64, html, io, math, os, sys, time
 from collections.abc import Mapping
 
 import matplotlib as mpl
@@ -514,3 +514,40 @@ def plot_reliability(
     ax.legend(loc='upper center', bbox_to_anchor=(.5, -.2), ncols=3, columnspacing=.8, handlelength=1.3, fontsize=7.5)
     error = (share*(frame.accuracy - frame.confidence).abs()).sum()
     if fig is not None: show(fig, alt or f"Reliability: accuracy against confidence in {len(frame)} bins; expected calibration error {error:.3f}.")
+
+# %% ../nbs/04_plot.ipynb #30538cf7
+def html_table(
+    rows,  # of cells; floats are shown with three digits
+    head,  # of names
+)->str:
+    "A table in HTML; whatever stands in the cells is shown as text."
+    cell = lambda v, t: f'<{t}>{html.escape(f"{v:.3g}" if isinstance(v, float) else str(v))}</{t}>'
+    return '<table><tr>' + ''.join(cell(h, 'th') for h in head) + '</tr>' + ''.join('<tr>' + ''.join(cell(v, 'td') for v in r) + '</tr>' for r in rows) + '</table>'
+
+# %% ../nbs/04_plot.ipynb #2cfad54a
+def html_image(
+    image,            # uint8 (C, H, W), or the bytes of a PNG or a JPEG
+    alt:str,          # alternative text
+    form:str='JPEG',  # or PNG
+)->str:
+    "An image inside the page."
+    from PIL import Image
+    if torch.is_tensor(image):
+        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(buffer := io.BytesIO(), form, quality=85)
+        image = buffer.getvalue()
+    kind = 'jpeg' if image[:2] == b'\xff\xd8' else 'png'
+    return f'<img alt="{html.escape(alt, True)}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
+
+# %% ../nbs/04_plot.ipynb #8ab4146a
+_PAGE = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222}
+table {border-collapse: collapse; margin: .5em 0} td, th {text-align: left; padding: .15em .9em .15em 0; border-bottom: 1px solid #ddd; vertical-align: top}
+.sheet {display: flex; flex-wrap: wrap; gap: 1em} figure {margin: 0; width: 11em} figure img {width: 100%} figcaption {font-size: 85%; overflow-wrap: anywhere}
+.warn {border-left: 4px solid #D55E00; padding-left: .8em} .big {font-size: 150%}"""
+
+def html_page(
+    title:str, # of the browser's tab
+    parts,     # of HTML, in their order; classes sheet, warn and big are styled
+)->str:
+    "A page that needs no other file."
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_PAGE}</style>'
+    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'

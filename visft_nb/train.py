@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TRACKERS', 'cross_entropy_step', 'Objective', 'train_step', 'make_optimizer', 'constant',
-           'cosine', 'onecycle', 'set_rate', 'on_device', 'make_accelerator', 'eval_mode', 'predict_logits', 'evaluate',
-           'History', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'rng_state', 'set_rng_state', 'kept_rng',
-           'batches_from', 'Interrupt', 'check_trackers', 'tracking', 'Run', 'loop', 'train_mode', 'start_run', 'fit']
+           'cosine', 'onecycle', 'set_rate', 'on_device', 'move_model', 'make_accelerator', 'eval_mode',
+           'predict_logits', 'evaluate', 'History', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'rng_state',
+           'set_rng_state', 'kept_rng', 'batches_from', 'Interrupt', 'check_trackers', 'tracking', 'Run', 'loop',
+           'train_mode', 'start_run', 'fit']
 
 # %% ../nbs/02_train.ipynb #414cc068
 import json, math, os, random, signal, sys, threading
@@ -163,6 +164,16 @@ def on_device(
         raise InputError(f"A batch has {len(batch)} items for {part[1]} process{'es' * (part[1] > 1)}: {'give a batch size that leaves no such rest, or drop_last=True.' if len(batch) else 'is the data set empty?'}")
     batch = batch[part[0]::part[1]] if part[1] > 1 else batch
     return batch.to(device, non_blocking=True, **({'memory_format': torch.channels_last} if batch.ndim == 4 else {}))
+
+def move_model(
+    model,  # nn.Module
+    device, # where to
+):          # the model, its weights of four axes channels-last; torch has no such order for the five of a convolution of volumes
+    "A model where it is needed."
+    model.to(device)
+    for w in (*model.parameters(), *model.buffers()):
+        if w.ndim == 4: w.data = w.data.to(memory_format=torch.channels_last)
+    return model
 
 # %% ../nbs/02_train.ipynb #7836756b
 def make_accelerator(
@@ -640,7 +651,7 @@ def start_run(
     "A `Run` before its first step: everything on the device, the model channels-last."
     factor = schedule if callable(schedule) else lookup(schedule, SCHEDULES, 'schedule')
     plan = plan | {'schedule': getattr(factor, '__name__', 'own'), 'optimizer': type(optimizer).__name__, 'precision': accelerator.mixed_precision, 'processes': accelerator.num_processes}
-    objective.to(accelerator.device, memory_format=torch.channels_last)
+    move_model(objective, accelerator.device)
     for group in optimizer.param_groups: group['initial_lr'] = group['lr']
     objective, optimizer = accelerator.prepare(objective, optimizer)
     return Run(accelerator, objective, optimizer, factor, plan, History(plan['goal']), **rest)

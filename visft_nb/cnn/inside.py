@@ -29,26 +29,32 @@ def filters(
     return (lookup(layer, convs, 'convolution of this network') if layer else next(iter(convs.values()))).weight.detach().cpu().clone()
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #516e031f
+class _Enough(Exception):
+    "All layers have been seen."
+
 @contextmanager
 def keep_outputs(
     model,   # nn.Module, used in eval mode inside
     layers,  # names of layers, or the modules themselves
+    stop:bool=False, # leave the block as soon as all have put something out: what comes after them is not computed
 ):           # yields a dict that each forward pass fills: name -> output, attached to the graph
     "Keep what some layers put out (the last call of each), and leave no trace. Raises `InputError` for an unknown layer."
     names, kept, hooks = {m: k for k, m in model.named_modules() if k}, {}, []
     for layer in layers:
         if isinstance(layer, nn.Module) and layer not in names: raise InputError(f"The layer {type(layer).__name__} is no part of this model: was the model copied after the layer was taken?")
-    chosen = [names[x] if isinstance(x, nn.Module) else lookup(x, names.values(), 'layer of this network') for x in layers]
+    chosen = {names[x] if isinstance(x, nn.Module) else lookup(x, names.values(), 'layer of this network') for x in layers}
     table = {k: m for m, k in names.items()}
     def keeper(name):
         def hook(module, args, out):
             kept[name] = out
+            if stop and len(kept) == len(hooks): raise _Enough
             return out.clone() if torch.is_tensor(out) else out
         return hook
     with eval_mode(model):
         try:
             hooks += [table[k].register_forward_hook(keeper(k)) for k in chosen]
             yield kept
+        except _Enough: pass
         finally:
             for h in hooks: h.remove()
 

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "lung": ["Coverage", "Froc", "HU_WINDOWS", "LUNA_RATES", "PatchViews", "centre", "coverage_curve", "fit_temperature", "froc", "make_cubes", "nodule_slices", "operating_point", "ppv", "predict_turned", "read_hu", "threshold_for", "window"],
     "medmnist": ["GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable", "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores", "medmnist_step", "run_medmnist", "steps_down"],
     "search": ["Pruning", "folds", "tune"],
-    "segmentation": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "dihedral", "encoder_unet", "hausdorff", "paint_errors", "pixel_report",
+    "segmentation": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "dihedral", "encoder_unet", "hausdorff", "paint_errors", "pixel_logits", "pixel_report",
                 "segment", "train_segmenter"],
     "video": ["CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings", "make_clip", "show_tracks", "track", "train_centres"],
     "work": ["explain", "export_onnx", "export_program", "format_runs", "latency_table", "launch_app", "look", "make_app", "model_card", "occlusion", "overlay", "peak_memory", "predict",

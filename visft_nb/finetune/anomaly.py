@@ -18,10 +18,11 @@ from fastcore.basics import patch
 from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
-from ..core import InputError, lookup
+from ..core import InputError, describe, lookup
 from ..data import Images, image_folder, mask_pairs, seeded
 from ..metrics import auc, bootstrap_interval
 from ..train import eval_mode, on_device
+from ..cnn.inside import keep_outputs
 from ..cnn.models import conv_block
 from ..pretrain.reconstruct import Autoencoder, pretrain_autoencoder
 
@@ -106,8 +107,7 @@ def _floats(images):
     "Images in [0, 1] of `Images` or a tensor; else `InputError`."
     if hasattr(images, 'floats'): return images.floats()
     if not torch.is_tensor(images) or images.ndim != 4 or not images.is_floating_point():
-        found = f"{images.dtype} {tuple(images.shape)}" if torch.is_tensor(images) else type(images).__name__
-        raise InputError(f"The detector got {found}, expected `Images`, or floats (N, C, H, W) in [0, 1]: divide bytes by 255, write x[None] for one image.")
+        raise InputError(f"The detector got {describe(images)}, expected `Images`, or floats (N, C, H, W) in [0, 1]: divide bytes by 255, write x[None] for one image.")
     return images
 
 def _check_good(images):
@@ -286,26 +286,13 @@ def defect_table(
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #3a0d589f
 LAYERS = 'body.blocks.1', 'body.blocks.2'   # of `imagenet_classifier()`: 24 channels at a quarter of the side, 40 at an eighth
 
-class _Enough(Exception):
-    "All layers have been seen."
-
 def layer_maps(
-    model,  # nn.Module, in the mode it shall be used in
+    model,  # nn.Module, used in eval mode
     x,      # (N, C, H, W), what the model takes
     layers, # names of modules, as in `model.named_modules()`
 )->list:    # their outputs (N, D, h, w), in this order
     "Outputs of inner layers; what comes after the last of them is not computed. Raises `InputError` for a name that does not exist and a layer whose output is no map."
-    modules, seen = dict(model.named_modules()), {}
-    def keep(name):
-        def hook(module, args, out):
-            seen[name] = out
-            if len(seen) == len(set(layers)): raise _Enough
-        return hook
-    hooks = [lookup(name, modules, 'layer of the model').register_forward_hook(keep(name)) for name in layers]
-    try: model(x)
-    except _Enough: pass
-    finally:
-        for h in hooks: h.remove()
+    with keep_outputs(model, layers, stop=True) as seen: model(x)
     for name in layers:
         if name not in seen or not torch.is_tensor(seen[name]) or seen[name].ndim != 4:
             raise InputError(f"The layer {name!r} gave no map (N, D, h, w) {'but was not reached' if name not in seen else 'but another output'}: take a convolutional layer of the network's main path.")
@@ -319,7 +306,7 @@ def patch_features(
     layers=LAYERS, # names of modules; the grid is that of the second (of one: its own)
 )->torch.Tensor:   # (N, D, h, w)
     "Locally aware patch features (Roth et al. 2022, section 3.1)."
-    with eval_mode(model): maps = layer_maps(model, x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x, layers)
+    maps = layer_maps(model, x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x, layers)
     size = maps[min(1, len(maps) - 1)].shape[2:]
     smooth = (F.avg_pool2d(m, 3, 1, 1, count_include_pad=False) for m in maps)
     return torch.cat([F.adaptive_avg_pool2d(m, size) if m.shape[2] >= size[0] else F.interpolate(m, size, mode='bilinear', align_corners=False) for m in smooth], 1)

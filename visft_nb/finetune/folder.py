@@ -6,9 +6,8 @@
 __all__ = ['SPLITS', 'find_splits', 'read_splits', 'divide', 'estimate_seconds', 'FolderRun', 'finetune_folder']
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #92ce47bd
-import base64, html, io, json, os, platform, re, shutil, tempfile, time, warnings
+import html, json, platform, re, time, warnings
 from collections import defaultdict
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from ..core import InputError, get_device, lookup
+from ..core import InputError, atomic_folder, get_device, lookup
 from ..data import Augment, _entries, find_leaks, image_folder, split_data
 from ..deploy import save_model
 from .heads import set_head
 from .strategies import RATES, finetune
 from .transfer import KIT, fit_head, load_backbone
 from ..metrics import classification_report, confusion_matrix, proportion_interval
-from ..plot import figure, picture, plot_confusion
+from ..plot import figure, html_image, html_page, html_table, picture, plot_confusion
 from ..train import predict_logits
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #4887767b
@@ -169,26 +168,6 @@ class FolderRun:
     records: dict         # as in records.json
     model: torch.nn.Module = field(repr=False, default=None)
 
-def _table(rows, head):
-    cell = lambda v, t: f'<{t}>{html.escape(f"{v:.3g}" if isinstance(v, float) else str(v))}</{t}>'
-    return '<table><tr>' + ''.join(cell(h, 'th') for h in head) + '</tr>' + ''.join('<tr>' + ''.join(cell(v, 'td') for v in r) + '</tr>' for r in rows) + '</table>'
-
-# %% ../../nbs/3_finetune/12_folder.ipynb #7bd9aa7b
-def _embedded(image, alt, form='JPEG'):
-    "An image (C, H, W) uint8, or PNG bytes, as an <img>."
-    from PIL import Image
-    if torch.is_tensor(image):
-        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(buffer := io.BytesIO(), form, quality=85)
-        image = buffer.getvalue()
-    kind = 'jpeg' if image[:2] == b'\xff\xd8' else 'png'
-    return f'<img alt="{html.escape(alt, True)}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
-
-# %% ../../nbs/3_finetune/12_folder.ipynb #013e5cb9
-_STYLE = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222}
-table {border-collapse: collapse; margin: .5em 0} td, th {text-align: left; padding: .15em .9em .15em 0; border-bottom: 1px solid #ddd; vertical-align: top}
-.sheet {display: flex; flex-wrap: wrap; gap: 1em} figure {margin: 0; width: 11em} figure img {width: 100%} figcaption {font-size: 85%; overflow-wrap: anywhere}
-.warn {border-left: 4px solid #D55E00; padding-left: .8em} .big {font-size: 150%}"""
-
 # %% ../../nbs/3_finetune/12_folder.ipynb #328632c6
 def _page(r, sides, logits):
     "The report as HTML."
@@ -197,38 +176,20 @@ def _page(r, sides, logits):
     frame = confusion_matrix(report.labels, logits, report.classes)
     plot_confusion(frame, ax=ax)
     confusion = picture(fig, f"Confusion matrix of {len(report)} images: {r['accuracy']:.1f} % on the diagonal.")
-    shown = [f'<figure>{_embedded(report.images[w["index"]], w["file"])}<figcaption>{said(w["file"])}<br><b>{said(w["label"])}</b>, said {said(w["said"])} ({w["probability"]:.2f})</figcaption></figure>' for w in r['wrong'][:60]]
-    leaks = _table([(k['train'], k['report'], k['kind'], k['similarity']) for k in r['leaks'][:50]], ('in train', 'reported on', 'kind', 'similarity'))
+    shown = [f'<figure>{html_image(report.images[w["index"]], w["file"])}<figcaption>{said(w["file"])}<br><b>{said(w["label"])}</b>, said {said(w["said"])} ({w["probability"]:.2f})</figcaption></figure>' for w in r['wrong'][:60]]
+    leaks = html_table([(k['train'], k['report'], k['kind'], k['similarity']) for k in r['leaks'][:50]], ('in train', 'reported on', 'kind', 'similarity'))
     warn = f'<div class="warn"><p><b>{len(r["leaks"])} images lie on both sides of the split</b>, or copies of them: without them the accuracy is {r["accuracy_without_leaks"]:.1f} %.</p>{leaks}</div>' if r['leaks'] else f'<p>{said(r["leaks_searched"])}</p>'
     left = ''.join(f'<p class="warn">{said(n)}</p>' for n in r['left_out'])
-    data = _table([(c, *(n[c] for n in r['images'].values())) for c in report.classes], ('class', *r['images']))
-    classes = _table([(k, *v.values()) for k, v in r['classes'].items()], ('class', 'precision', 'recall', 'F1', 'images'))
-    facts = _table([(k, json.dumps(v) if isinstance(v, (dict, list)) else v) for k, v in (r['settings'] | r['machine']).items()], ('what', 'value'))
+    data = html_table([(c, *(n[c] for n in r['images'].values())) for c in report.classes], ('class', *r['images']))
+    classes = html_table([(k, *v.values()) for k, v in r['classes'].items()], ('class', 'precision', 'recall', 'F1', 'images'))
+    facts = html_table([(k, json.dumps(v) if isinstance(v, (dict, list)) else v) for k, v in (r['settings'] | r['machine']).items()], ('what', 'value'))
     parts = [f'<h1>{said(r["name"])}: {len(report.classes)} classes</h1>',
              f'<p class="big"><b>{r["accuracy"]:.1f} %</b> of {len(report)} held-out images are right (95 % interval {r["low"]:.1f} to {r["high"]:.1f})</p>',
              f'<p>Always saying the most frequent class would give {r["majority"]:.1f} %. {said(r["how"])}</p>', left,
-             '<h2>Leaks between the splits</h2>', warn, '<h2>Classes</h2>', classes, _embedded(confusion.png, repr(confusion)),
+             '<h2>Leaks between the splits</h2>', warn, '<h2>Classes</h2>', classes, html_image(confusion.png, repr(confusion)),
              f'<h2>Wrong images</h2><p>{len(r["wrong"])} of {len(report)}, the surest mistakes first{"; the first 60" if len(r["wrong"]) > 60 else ""}. Look at them: some may be labelled wrong.</p><div class="sheet">{"".join(shown)}</div>',
              '<h2>Data</h2>', data, '<h2>Settings</h2>', facts, '<p><code>visft predict model.safetensors IMAGE…</code> asks the model.</p>']
-    return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{said(r["name"])}</title><style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>'
-
-# %% ../../nbs/3_finetune/12_folder.ipynb #1a00a1d5
-@contextmanager
-def _whole_folder(out):
-    "A folder to write in, which becomes `out` at the end or vanishes."
-    out = Path(out).expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())): raise InputError(f"{out} exists and is not empty: choose another folder with --out, "
-                                                                                   "nothing is overwritten.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.'))
-    except OSError as e: raise InputError(f"{out} cannot be written ({e.strerror}): choose another folder with --out.") from e
-    try:
-        yield tmp, out
-        os.chmod(tmp, 0o755)
-        if out.exists(): out.rmdir()
-        os.replace(tmp, out)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    return html_page(r['name'], parts)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #6fd4a26d
 def _wrong(report, logits):
@@ -345,7 +306,7 @@ def finetune_folder(
     start = time.perf_counter()
     first, name, classes = _request(folder, strategy, size, epochs, held)
     out = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
-    with _whole_folder(out) as (tmp, place):
+    with atomic_folder(out) as (tmp, place):
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group)
         sides = divide(parts, strategy != 'linear', held, seed)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ..core import InputError
 from ..data import Augment, Images, draw
-from ..deploy import _decoding, dicom_frames, frame_value, rescaled
+from ..deploy import _decoding, apply_window, dicom_frames, frame_value, rescaled
 from ..metrics import proportion_interval
 from .segmentation import dihedral
 from ..train import predict_logits
@@ -34,7 +34,7 @@ def window(
 )->torch.Tensor:  # float32 of the same shape, in [0, 1]
     "What a screen shows of a CT through a window (LINEAR_EXACT of the DICOM standard, PS3.3 C.11.2.1.3). Raises `InputError` for a width that is not positive."
     if not width > 0: raise InputError(f"width={width}: a window has a positive width in HU; the usual ones are in HU_WINDOWS.")
-    return ((torch.as_tensor(hu).float() - (centre - width/2))/width).clamp(0, 1)
+    return torch.from_numpy(apply_window(np.asarray(hu), centre, width, 'LINEAR_EXACT'))
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #46a2dbb5
 def read_hu(

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['WRONG', 'MedicalImageDataset', 'Patches', 'DoubleConv', 'pad_to', 'UNet', 'layer_shapes', 'receptive_field',
-           'dice_loss', 'SegmentationLoss', 'logits_of', 'Steps', 'train_segmenter', 'hausdorff', 'pixel_report',
+           'dice_loss', 'SegmentationLoss', 'pixel_logits', 'Steps', 'train_segmenter', 'hausdorff', 'pixel_report',
            'dihedral', 'segment', 'paint_errors', 'EncoderUNet', 'encoder_unet', 'repository_step', 'race_steps']
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #76ca181d
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,9 +24,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..cnn.models import Normalise, _imagenet_state
-from ..core import InputError, autocast, lookup
+from ..core import InputError, autocast, describe, lookup
 from ..data import Batches, Images, draw, mask_pairs
-from ..deploy import _at
+from ..deploy import _at, fit_channels
 from .speed import Contestant, race
 from ..metrics import classification_report
 from ..plot import COLORS
@@ -321,19 +322,22 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, model, batch):
         x, y = batch[0], batch[1]
-        logits = logits_of(model, x)
+        logits = pixel_logits(model(x), x.shape[2:])
         if y is not None and not y.is_floating_point(): y = y.long()
         soft = dice_loss(logits, y, self.smooth)     # it also checks shapes and labels
         return F.cross_entropy(logits.float(), y, self.weight) + self.dice*soft
 
-def logits_of(
-    model, # images to logits, or to an output with `logits`, as Transformers' models
-    x,     # (N, C, H, W)
-):         # (N, K, H, W)
-    "The logits at the size of the images, enlarged where the model's are smaller."
-    z = model(x)
-    z = getattr(z, 'logits', z)
-    return z if z.shape[-2:] == x.shape[-2:] else F.interpolate(z.float(), x.shape[-2:], mode='bilinear', align_corners=False)
+def pixel_logits(
+    out,   # what a segmentation model returns: a tensor, {'out': …} as torchvision's, or an object with `logits` as Transformers'
+    size,  # (H, W) of the images
+)->torch.Tensor: # (N, K, H, W), K at least 2
+    "Logits of each pixel: one channel becomes two, a coarser grid is enlarged. Raises `InputError` for anything else."
+    z = out.get('out', out.get('logits')) if isinstance(out, Mapping) else getattr(out, 'logits', out)
+    if torch.is_tensor(z) and z.ndim == 3: z = z[:, None]
+    if not torch.is_tensor(z) or z.ndim != 4:
+        raise InputError(f"The model gives {describe(out)}, expected logits (N, K, H, W) of a segmentation model, or a dict with 'out'.")
+    if z.shape[1] == 1: z = torch.cat([torch.zeros_like(z), z], 1)
+    return z if z.shape[2:] == tuple(size) else F.interpolate(z.float(), size, mode='bilinear', align_corners=False)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #07c54c12
 class Steps:
@@ -453,7 +457,8 @@ def _undone(x, k):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #acea5ec6
 def _probabilities(model, x, symmetries):
     "Mean softmax (1, K, H, W) float32 over some symmetries of the square."
-    views = [_undone(logits_of(model, on_device(dihedral(x, k), x.device)).float().softmax(1), k) for k in symmetries]
+    turned = ((k, on_device(dihedral(x, k), x.device)) for k in symmetries)
+    views = [_undone(pixel_logits(model(v), v.shape[2:]).float().softmax(1), k) for k, v in turned]
     return sum(views)/len(views)
 
 def _tiled(model, x, tile, overlap, symmetries):
@@ -469,13 +474,6 @@ def _tiled(model, x, tile, overlap, symmetries):
     return total/weight
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #8f58b8bb
-def _fit_channels(x, channels):
-    "An image (C, H, W) with the channels that the model takes, where that is known."
-    if channels is None or len(x) == channels: return x
-    if len(x) == 1: return x.expand(channels, -1, -1)
-    if len(x) == 3 and channels == 1: return (x*x.new_tensor([.299, .587, .114])[:, None, None]).sum(0, keepdim=True)
-    raise InputError(f"An image has {len(x)} channels, and the model takes {channels}.")
-
 def _images_of(images, window=None):
     "Each image as float (C, H, W) in [0, 1], one at a time."
     if hasattr(images, 'floats'): images = images.images
@@ -506,7 +504,8 @@ def segment(
     views, out = range(8) if symmetries else range(1), []
     with eval_mode(model), autocast(device, precision):
         for x in _images_of(images, (getattr(model, 'spec', None) or {}).get('window')):
-            p = _tiled(model, _fit_channels(x, channels)[None].to(device), tile, overlap, views)[0].cpu()
+            if channels: x = fit_channels(x, channels)
+            p = _tiled(model, x[None].to(device), tile, overlap, views)[0].cpu()
             if threshold is not None and len(p) != 2:
                 raise InputError(f"threshold={threshold} is for two classes, and the model has {len(p)}: leave it out, the likeliest class is taken.")
             out.append(p if probabilities else p.argmax(0).byte() if threshold is None else (p[1] > threshold).byte())

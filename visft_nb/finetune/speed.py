@@ -182,12 +182,14 @@ def fastai_contestant(
 def race(
     contestants,     # of `Contestant`
     rounds:int=3,    # passes of each; the first one is slower, so take 2 or more and the least
+    pause:float=.01, # seconds before each pass, for the threads of the one before to go to sleep
+    seed:int|None=None, # of the order within a round; None: as they stand
 )->dict:             # {name: [seconds of each pass]}
     "Time the contestants in turn."
-    times = {c.name: [] for c in contestants}
+    times, rng = {c.name: [] for c in contestants}, np.random.default_rng(seed)
     for _ in range(rounds):
-        for c in contestants:
-            time.sleep(.01)   # for the threads of the one before to go to sleep
+        for c in contestants if seed is None else rng.permutation(contestants):
+            time.sleep(pause)
             start = time.perf_counter()
             c.run()
             if torch.cuda.is_available(): torch.cuda.synchronize()

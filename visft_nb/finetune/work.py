@@ -8,9 +8,10 @@ __all__ = ['write_dicom', 'occlusion', 'explain', 'overlay', 'predict_files', 'l
            'quantize_onnx']
 
 # %% ../../nbs/3_finetune/19_work.ipynb #bd43f3e9
-import os, statistics, subprocess, sys, tempfile, time
+import os, subprocess, sys, tempfile, time
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ..cnn.inside import grad_cam
 from ..core import InputError, atomic_write, fast_bf16
 from ..deploy import (UNSEEN, Answer, Opened, _mask_row, _target, answer_mask, answers, export_onnx, export_program, free_name, load_onnx, load_program, model_card,
                              open_model, predict, quantize_onnx, save_mask, uncertainty)
+from .speed import Contestant, race
 from ..train import eval_mode
 
 _all_ = ['export_onnx', 'export_program', 'model_card', 'predict', 'quantize_onnx'] # from `visft_nb.deploy`, offered here too
@@ -164,16 +166,9 @@ def latency_table(
     "How long a batch takes: every round calls each function once, in a random order. Raises `InputError` where there is nothing to compare."
     import pandas as pd
     if not runs or rounds < 2: raise InputError(f"{len(runs)} functions and rounds={rounds}: at least one function and 2 rounds were expected.")
-    rng, names, times = np.random.default_rng(seed), list(runs), {k: [] for k in runs}
-    with torch.inference_mode():
-        for f in runs.values():
-            for _ in range(warm): f(x)
-        for _ in range(rounds):
-            for i in rng.permutation(len(names)):
-                start = time.perf_counter()
-                runs[names[i]](x)
-                times[names[i]].append(1000*(time.perf_counter() - start))
-    frame = pd.DataFrame({'median_ms': {k: statistics.median(v) for k, v in times.items()}, 'p95_ms': {k: float(np.quantile(v, .95)) for k, v in times.items()}})
+    with torch.inference_mode(): times = race([Contestant(k, partial(f, x), None) for k, f in runs.items()], warm + rounds, 0, seed)
+    ms = {k: 1000*np.array(v[warm:]) for k, v in times.items()}
+    frame = pd.DataFrame({'median_ms': {k: np.median(v) for k, v in ms.items()}, 'p95_ms': {k: np.quantile(v, .95) for k, v in ms.items()}})
     return frame.assign(ratio=frame.median_ms/frame.median_ms.min())
 
 # %% ../../nbs/3_finetune/19_work.ipynb #b6959432

@@ -9,6 +9,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "beyond": ["CORRUPTIONS", "Placement", "adversarial_patch", "corrupt", "corruption_errors", "fooling_rate", "mean_corruption_error", "patch_success", "spatial_attack", "universal"],
     "headline": ["MnistNet", "RandomLength", "triangle"],
     "smoothing": ["GaussianNoise", "Smoothed", "certified_accuracy", "certified_radius", "certify", "clopper_pearson", "noisy_counts", "smooth_predict"],
-    "dense": ["GOALS", "SegAdversarialStep", "WEIGHTINGS", "average_precision", "detection_counts", "detections", "detector_losses", "detector_pgd", "pixel_logits", "pixel_scores", "predict_masks", "seg_pgd"],
+    "dense": ["GOALS", "SegAdversarialStep", "WEIGHTINGS", "average_precision", "detection_counts", "detections", "detector_losses", "detector_pgd", "pixel_scores", "predict_masks", "seg_pgd"],
     "training": ["AdversarialStep", "AdversarialTrainer", "adversarial_step", "mart_loss", "trades_loss"],
 })

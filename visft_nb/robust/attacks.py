@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'NORMS', 'EXPLORED', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'L2', 'L1', 'lent', 'pgd', 'fgsm',
-           'random_signs', 'show_eps', 'explore_eps', 'Stands', 'robust_accuracy']
+           'random_signs', 'show_eps', 'explore_eps', 'Stands', 'warn_if_training', 'robust_accuracy']
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #7aaec150
 import copy, itertools, math, warnings
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..core import InputError, autocast, lookup
+from ..core import InputError, autocast, describe, lookup
 from ..data import draw
 from ..metrics import proportion_interval
 
@@ -136,22 +136,20 @@ def lent(
 def _check_images(x, taker='An attack', scale='eps is'):
     "Refuse what is no batch of images in [0, 1]."
     if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x):
-        raise InputError(f"{taker} takes float images (N, C, H, W) in [0, 1], N at least 1, and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
+        raise InputError(f"{taker} takes float images (N, C, H, W) in [0, 1], N at least 1, and got {describe(x)}: divide bytes by 255, write x[None] for one image.")
     if (~((x >= 0) & (x <= 1))).any():
         raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and {scale} measured in [0, 1]: leave them unnormalised and put the normalisation into the model.")
 
 def _check_labels(x, y):
     "Refuse what is not one class number an image."
     if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),):
-        raise InputError(f"Labels are {_what(y)}, expected int64 of shape ({len(x)},): one class number an image.")
+        raise InputError(f"Labels are {describe(y)}, expected int64 of shape ({len(x)},): one class number an image.")
 
 def _check_outputs(z, n, y):
     "Refuse outputs that are none of a classifier for n images, and labels that it has no output for."
     if z.ndim != 2 or len(z) != n or z.shape[1] < 2: raise InputError(f"The model gives {tuple(z.shape)} for {n} images, expected logits ({n}, classes), two classes at least.")
     if y.min() < 0 or y.max() >= z.shape[1]:
         raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the model has {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
-
-def _what(v): return f'{v.dtype} {tuple(v.shape)}' if hasattr(v, 'dtype') else type(v).__name__
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #115ec625
 def _check(model, x, y, eps, loss, targeted):
@@ -350,12 +348,15 @@ class Stands(dict):
         return not self == other
     __hash__ = None
 
-def _warn_if_training(model):
+def warn_if_training(
+    model,       # nn.Module, or any function
+    level:int=3, # frames from here to the caller whom the warning names
+)->None:
     "A sentence for whoever evaluates a model in train mode."
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    if on := sum(m.training for m in modules):
-        warnings.warn(f"The model came in train mode ({on} of its {len(modules)} modules): it is "
-                      "evaluated in eval mode and given back in train mode; call model.eval() before.", UserWarning, stacklevel=3)
+    layers = [m for m in model.modules() if not [*m.children()]] if isinstance(model, nn.Module) else []
+    if on := sum(m.training for m in layers):
+        warnings.warn(f"The model came in train mode ({on} of its {len(layers)} layers): it is "
+                      "evaluated in eval mode and given back in train mode; call model.eval() before.", UserWarning, stacklevel=level)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #b7910941
 def robust_accuracy(
@@ -369,7 +370,7 @@ def robust_accuracy(
     import pandas as pd
     if not isinstance(attacks, dict) or not attacks: raise InputError("attacks is a dict {name: attack(model, x, y)} with at least one entry, e.g. {'PGD-10': partial(pgd, eps=.1)}.")
     _check(model, x, y, 0., 'ce', False)
-    _warn_if_training(model)
+    warn_if_training(model)
     stands = {'clean': _survivors(model, x, y, lambda m, x, y: x, torch.ones_like(y, dtype=torch.bool), batch_size)}
     for name, attack in attacks.items(): stands[name] = _survivors(model, x, y, attack, stands['clean'], batch_size)
     stands['all attacks'] = torch.stack(list(stands.values())).all(0)
@@ -385,6 +386,6 @@ def _survivors(model, x, y, attack, among, batch_size):
     for i in among.nonzero()[:, 0].split(batch_size):
         adv = attack(model, x[i], y[i])
         if adv.shape != x[i].shape or (~((adv >= 0) & (adv <= 1))).any():
-            raise InputError(f"An attack returned {_what(adv)} for images {tuple(x[i].shape)}, or left [0, 1]: what it returns must be images.")
+            raise InputError(f"An attack returned {describe(adv)} for images {tuple(x[i].shape)}, or left [0, 1]: what it returns must be images.")
         with lent(model): out[i] = _standing(model, adv, y[i], False)
     return out

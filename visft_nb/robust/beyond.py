@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..core import InputError, autocast, lookup
+from ..core import InputError, autocast
 from ..data import affine, draw, warp
-from ..finetune.strategies import CORRUPTIONS as _BASIC, corrupt as _basic
-from .attacks import _check, _check_images, _check_labels, _check_outputs, _what, ce_loss, lent, margin_loss
+from ..finetune.strategies import CORRUPTIONS as _BASIC, amount_of, corrupt as _basic
+from .attacks import _check, _check_images, _check_labels, _check_outputs, ce_loss, lent, margin_loss
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #aa6ad3a9
 def universal(
@@ -163,13 +163,9 @@ def corrupt(
     generator=None,    # torch.Generator of what is random: noise, impulse, fog
 ):                     # as x
     "A common corruption (Hendrycks and Dietterich 2019), with severities for small images. Raises `InputError` for an unknown kind, a severity that is none, and images outside [0, 1]."
-    amounts = lookup(kind, CORRUPTIONS, 'corruption')
-    if severity not in range(1, 6): raise InputError(f"severity={severity!r}: a whole number from 1 to 5 was expected.")
-    if not x.is_floating_point() or x.ndim != 4:
-        raise InputError(f"corrupt takes float images (N, C, H, W) in [0, 1] and got {_what(x)}: divide bytes by 255, write x[None] for one image.")
-    if (~((x >= 0) & (x <= 1))).any():
-        raise InputError(f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and corruptions are for [0, 1]: undo the normalisation first.")
-    return _basic(x, kind, severity, generator) if kind in _BASIC else _MORE[kind](x, amounts[severity - 1], generator)
+    amount = amount_of(kind, severity, CORRUPTIONS)
+    _check_images(x, 'corrupt', 'corruptions are')
+    return _basic(x, kind, severity, generator) if kind in _BASIC else _MORE[kind](x, amount, generator)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #1a94b12d
 def _impulse(x, share, generator):

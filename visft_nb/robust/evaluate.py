@@ -7,7 +7,7 @@ __all__ = ['images_needed', 'paired_difference', 'averaged', 'MaskingReport', 'm
            'RobustnessReport', 'robustness_report']
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #49ae796a
-import html, json, math, platform, time, warnings
+import html, json, math, platform, time
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import InputError, lookup
-from ..finetune.folder import _STYLE, _embedded, _table, _whole_folder
+from ..core import InputError, atomic_folder, lookup
 from ..metrics import proportion_interval
-from .attacks import NORMS, _check, _survivors, ce_loss, lent, pgd
+from ..plot import html_image, html_page, html_table
+from .attacks import NORMS, _check, _survivors, ce_loss, lent, pgd, warn_if_training
 from .ensemble import SEARCHES, _answers, _check_answers, square
 from ..train import kept_rng
 
@@ -77,21 +77,31 @@ def _row(check, measured, expected, verdict): return dict(check=check, measured=
 def _percent(stands): return f'{100*stands.double().mean().item():.1f} %'
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #b56fc75c
+def _attacked(model, x, y, attack, among, batch_size, keep):
+    "Who of `among` stands, and (index, image) of the first `keep` that fell."
+    out, fallen = torch.zeros_like(among), []
+    if not among.any(): return out, fallen
+    for i in among.nonzero()[:, 0].split(batch_size):
+        adv = attack(model, x[i], y[i])
+        out[i] = _survivors(model, x[i], y[i], lambda *_, adv=adv: adv, torch.ones_like(y[i], dtype=torch.bool), len(i))
+        for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist(): fallen.append((int(i[j]), adv[j].cpu()))
+    return out, fallen
+
 class _Bench:
     "A network, its images, and who stands against what. `target` is what is attacked and judged: the network, or its mean over draws."
     def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5, queries=1000, substitute=None, samples=8,
-                 tolerance=5., level=.99, batch_size=250, seed=0, gradients=True):
+                 tolerance=5., level=.99, batch_size=250, seed=0, gradients=True, pictures=0):
         self.model, self.x, self.y, self.eps, self.norm, self.substitute, self.samples = model, x, y, float(eps), norm, substitute, samples
         self.steps, self.restarts, self.queries, self.tolerance, self.level, self.batch_size = steps, restarts, queries, tolerance, level, batch_size
-        self.generator, self.stands, self.gradients = torch.Generator().manual_seed(seed), {}, gradients
+        self.generator, self.stands, self.fallen, self.gradients, self.pictures = torch.Generator().manual_seed(seed), {}, {}, gradients, pictures
         self.classes, self.change = _two_answers(model, x[:32])
         self.random = self.change > 1e-3
         self.target = averaged(model, samples) if self.random else model
         self.clean = self.run('clean', lambda m, x, y: x, torch.ones_like(y, dtype=torch.bool))
     def run(self, name, attack, among=None):
-        "Attack those `among` who are worth it (None: all that are right), and keep who stands."
+        "Attack those `among` who are worth it (None: all that are right), and keep who stands, and the first images that fell."
         among = self.clean if among is None else among
-        self.stands[name] = _survivors(self.target, self.x, self.y, attack, among, self.batch_size)
+        self.stands[name], self.fallen[name] = _attacked(self.target, self.x, self.y, attack, among, self.batch_size, self.pictures)
         return self.stands[name]
     def strongest(self):
         "Who stands against everything that stayed in the ball."
@@ -249,8 +259,7 @@ def _examined(model, x, y, eps, norm):
     usable = torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4 and len(x) > 0
     gradients = not usable or _has_gradient(model, x)
     (partial(_check, loss='ce', targeted=False) if gradients else _check_answers)(model, x, y, eps)
-    if isinstance(model, nn.Module) and any(m.training for m in model.modules() if not [*m.children()]):
-        warnings.warn("The model is in train mode; it is examined in eval mode, as it would be used, and given back in train mode.", stacklevel=4)
+    warn_if_training(model, 5)
     return model if gradients else _Answers(model), gradients
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #de60504a
@@ -264,7 +273,7 @@ class MaskingReport:
     def failed(self): return self.table.check[self.table.verdict == 'fails'].tolist() # names of the checks that fail
     @property
     def undecided(self): return self.table.check[self.table.verdict == 'undecided'].tolist() # names of those that need more images
-    def _repr_html_(self): return f'<p><b>{html.escape(self.verdict)}</b></p>' + _table(self.table.to_numpy().tolist(), self.table.columns)
+    def _repr_html_(self): return f'<p><b>{html.escape(self.verdict)}</b></p>' + html_table(self.table.to_numpy().tolist(), self.table.columns)
     def __str__(self): return f'{self.verdict}\n{self.table.to_string(index=False)}'
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #fdd349e4
@@ -347,16 +356,6 @@ def straight_through(
     return through
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #bd8022d0
-def _attacked(model, x, y, attack, among, batch_size, keep):
-    "Who of `among` stands, and (index, image) of the first `keep` that fell."
-    out, fallen = torch.zeros_like(among), []
-    if not among.any(): return out, fallen
-    for i in among.nonzero()[:, 0].split(batch_size):
-        adv = attack(model, x[i], y[i])
-        out[i] = _survivors(model, x[i], y[i], lambda *_, adv=adv: adv, torch.ones_like(y[i], dtype=torch.bool), len(i))
-        for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist(): fallen.append((int(i[j]), adv[j].cpu()))
-    return out, fallen
-
 def _said(model, x, classes):
     "Predicted class and its probability, for each image."
     with lent(model), torch.no_grad(): p = torch.as_tensor(model(x)).float().softmax(1)
@@ -380,7 +379,7 @@ def _example(e):
     label, (before, p), (after, q) = html.escape(e['label']), e['before'], e['after']
     said = f"image {e['index']}, a {label}: said {html.escape(before)} ({p:.2f}), then <b>{html.escape(after)}</b> ({q:.2f}); "
     said += f"change at most {e['largest']:.3g}, drawn {.5/max(e['largest'], 1e-12):.2g} times as large"
-    return f'<figure style="width:auto">{_embedded(e["picture"], e["alt"], "PNG")}<figcaption>{said}</figcaption></figure>'
+    return f'<figure style="width:auto">{html_image(e["picture"], e["alt"], "PNG")}<figcaption>{said}</figcaption></figure>'
 
 def _page(r, examples):
     "The report as HTML."
@@ -388,29 +387,29 @@ def _page(r, examples):
     worst, limits = rows[-1], f"{r['threat']['norm']}, eps {r['threat']['eps']:.4g}"
     sheets = ''.join(f'<h3>{said(name)}</h3><div class="sheet">{"".join(map(_example, fell))}</div>' for name, fell in examples.items() if fell) or '<p>No image fell.</p>'
     shown = [(a['attack'], f"{a['accuracy']:.1f}", f"{a['low']:.1f} to {a['high']:.1f}", a['standing']) for a in rows]
-    table = _table(shown, ('attack', 'accuracy (%)', '95 % interval', 'images standing'))
+    table = html_table(shown, ('attack', 'accuracy (%)', '95 % interval', 'images standing'))
     share = lambda v: '-' if v is None else f'{v:.1f}'
-    classes = _table([(c['class'], c['images'], share(c['clean']), share(c['robust'])) for c in r['classes']], ('class', 'images', 'clean (%)', 'robust (%)'))
+    classes = html_table([(c['class'], c['images'], share(c['clean']), share(c['robust'])) for c in r['classes']], ('class', 'images', 'clean (%)', 'robust (%)'))
     kind = 'warn' if r['masking']['failed'] or r['masking']['undecided'] else ''
     masking = f'<p class="{kind}"><b>{said(r["masking"]["verdict"])}</b></p>'
-    masking += _table([list(c.values()) for c in r['masking']['checks']], ('check', 'measured', 'expected', 'verdict'))
-    facts = _table([(k, json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for k, v in (r['settings'] | r['machine']).items()], ('what', 'value'))
+    masking += html_table([list(c.values()) for c in r['masking']['checks']], ('check', 'measured', 'expected', 'verdict'))
+    facts = html_table([(k, json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for k, v in (r['settings'] | r['machine']).items()], ('what', 'value'))
     parts = [f'<h1>Robustness of {said(r["name"])}</h1>',
              f'<p class="big"><b>{worst["accuracy"]:.1f} %</b> of {r["images"]} images withstand every attack tried '
              f'(95 % interval {worst["low"]:.1f} to {worst["high"]:.1f}); {rows[0]["accuracy"]:.1f} % are right unattacked</p>',
              f'<p>Radius: {said(limits)}. This is an upper bound: a stronger attack can only lower it.</p>',
-             '<h2>Threat model</h2>', _table([(k, str(v)) for k, v in r['threat'].items()], ('what', 'value')),
+             '<h2>Threat model</h2>', html_table([(k, str(v)) for k, v in r['threat'].items()], ('what', 'value')),
              '<h2>Attacks</h2>', table, '<h2>Is it believable?</h2>', masking,
              '<h2>Classes</h2>', classes, '<h2>Images that fell</h2><p>Image, change, adversarial image.</p>', sheets, '<h2>Settings</h2>', facts]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Robustness of {said(r["name"])}</title><style>{_STYLE}</style>'
-    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+    return html_page(f"Robustness of {r['name']}", parts)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #aa370ab2
-def _defaults(gradients, eps, norm, steps, restarts, queries, generator, drop):
-    "The attacks of a report that names none."
-    white = partial(pgd, eps=eps, norm=norm, steps=steps, generator=generator, drop=drop, check=False)
-    out = {f'PGD-{steps}': white, f'PGD-{steps}, margin, {restarts} starts': partial(white, loss='margin', restarts=restarts)} if gradients else {}
-    return out | ({'Square': partial(square, eps=eps, norm=norm, queries=queries, generator=generator, check=False)} if norm in SEARCHES else {})
+def _defaults(b):
+    "The attacks of a report that names none; None: the checks have run it already."
+    how = dict(eps=b.eps, norm=b.norm, generator=b.generator, check=False)
+    margin = partial(pgd, steps=b.steps, drop=not b.random, loss='margin', restarts=b.restarts, **how)
+    white = {f'PGD-{b.steps}': None, f'PGD-{b.steps}, margin, {b.restarts} starts': margin} if b.gradients else {}
+    return white | ({'Square': partial(square, queries=b.queries, **how)} if b.norm in SEARCHES else {})
 
 def _accuracies(stands):
     "A row for each attack, in per cent with Wilson's interval."
@@ -436,7 +435,7 @@ class RobustnessReport:
     examples: dict = field(repr=False, default_factory=dict)  # {attack: [what is known of an image that fell]}
     def _repr_html_(self):
         rows = [(a['attack'], a['accuracy'], a['low'], a['high']) for a in self.records['attacks']]
-        return f'<p><b>{html.escape(self.masking.verdict)}</b></p>' + _table(rows, ('attack', 'accuracy', 'low', 'high'))
+        return f'<p><b>{html.escape(self.masking.verdict)}</b></p>' + html_table(rows, ('attack', 'accuracy', 'low', 'high'))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #1801d82a
 def robustness_report(
@@ -462,26 +461,26 @@ def robustness_report(
         raise InputError("attacks is a dict {name: attack(model, x, y)} with at least one entry, or None for the usual ones.")
     how = dict(steps=steps, restarts=restarts, queries=queries, substitute=substitute, samples=samples, tolerance=tolerance, level=level,
                batch_size=batch_size, seed=seed)
-    masking, b = _report(model, x, y, eps, norm, **how)
+    masking, b = _report(model, x, y, eps, norm, pictures=pictures, **how)
     classes = tuple(map(str, range(b.classes) if classes is None else classes))
     if len(classes) != b.classes:
         raise InputError(f"{len(classes)} names of classes were given, and the model has {b.classes} outputs: one name for each, in their order.")
-    attacks = attacks or _defaults(b.gradients, eps, norm, steps, restarts, queries, b.generator, not b.random)
-    with kept_rng(seed): stands, examples = _all_attacked(b, attacks, classes, pictures)
+    attacks = attacks or _defaults(b)
+    with kept_rng(seed): stands, examples = _all_attacked(b, attacks, classes)
     stands['all of these'] = torch.stack(list(stands.values())).all(0)
     stands['with the attacks of the checks'] = stands['all of these'] & b.strongest()
     r = _records(b, masking, stands, classes, name, attacks, how, start)
-    with _whole_folder(place) as (tmp, place):
+    with atomic_folder(place) as (tmp, place):
         (tmp/'report.html').write_text(_page(r, examples), encoding='utf-8')
         (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
     return RobustnessReport(place, r, masking, {k: s.cpu() for k, s in stands.items()}, examples)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970
-def _all_attacked(b, attacks, classes, pictures):
+def _all_attacked(b, attacks, classes):
     "Who stands against each attack, and examples of those that fell."
     stands, examples = {'clean': b.clean}, {}
     for name, attack in attacks.items():
-        stands[name], fallen = _attacked(b.target, b.x, b.y, attack, b.clean, b.batch_size, pictures)
+        stands[name], fallen = _attacked(b.target, b.x, b.y, attack, b.clean, b.batch_size, b.pictures) if attack else (b.stands['PGD'], b.fallen['PGD'])
         examples[name] = []
         for i, adv in fallen:
             image = b.x[i].cpu()
