@@ -110,10 +110,10 @@ def test_an_interruption_reaches_the_kernel_and_keeps_what_finished(book, tmp_pa
 def test_a_run_over_its_limit_says_where_it_stood(book, tmp_path):
     deaf = 'import time\ndef deaf():\n    while True:\n        try: time.sleep(60)\n        except KeyboardInterrupt: pass\ndeaf()'
     top = book(a=['STEPS = 5', deaf], b=['STEPS = 5', 'print(STEPS)'])
-    done = visft('run', 'all', '--workers', '2', '--limit', '30', book=top, cwd=tmp_path)
+    done = visft('run', 'all', '--workers', '2', '--limit', '45', book=top, cwd=tmp_path)
     runs = results(tmp_path)
     assert done.returncode == 1 and {k: r['status'] for k, r in runs.items()} == {'a': 'failed', 'b': 'ok'}, done.stdout + done.stderr
-    assert 'not finished after 30 s' in runs['a']['error'] and 'in deaf' in runs['a']['error']
+    assert 'not finished after 45 s' in runs['a']['error'] and 'in deaf' in runs['a']['error']
 
 
 @pytest.mark.notebook
