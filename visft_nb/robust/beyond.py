@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..core import InputError, autocast, lookup
+from ..core import InputError, autocast
 from ..data import affine, draw, warp
 from ..finetune.strategies import CORRUPTIONS as _BASIC, amount_of, corrupt as _basic
 from .attacks import check_attack, check_images, _check_labels, _check_outputs, ce_loss, lent, margin_loss

@@ -76,7 +76,7 @@ def _row(check, measured, expected, verdict): return dict(check=check, measured=
 
 def _percent(stands): return f'{100*stands.double().mean().item():.1f} %'
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #b56fc75c
+# %% ../../nbs/4_robust/04_evaluate.ipynb #b13ddb03
 def _attacked(model, x, y, attack, among, batch_size, keep):
     "Who of `among` stands, and (index, image) of the first `keep` that fell."
     out, fallen = torch.zeros_like(among), []
@@ -87,6 +87,7 @@ def _attacked(model, x, y, attack, among, batch_size, keep):
         for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist(): fallen.append((int(i[j]), adv[j].cpu()))
     return out, fallen
 
+# %% ../../nbs/4_robust/04_evaluate.ipynb #b56fc75c
 class _Bench:
     "A network, its images, and who stands against what. `target` is what is attacked and judged: the network, or its mean over draws."
     def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5, queries=1000, substitute=None, samples=8,
