@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..core import InputError, autocast
 from ..data import affine, draw, warp
 from ..finetune.strategies import CORRUPTIONS as _BASIC, amount_of, corrupt as _basic
-from .attacks import _check, _check_images, _check_labels, _check_outputs, ce_loss, lent, margin_loss
+from .attacks import check_attack, check_images, _check_labels, _check_outputs, ce_loss, lent, margin_loss
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #aa6ad3a9
 def universal(
@@ -33,7 +33,7 @@ def universal(
 )->torch.Tensor:         # (1, C, H, W) change in [-eps, eps], to be added before clamping to [0, 1]
     "One change for all images (Moosavi-Dezfooli et al. 2017), by sign steps on a capped loss (after Shafahi et al. 2020). Raises what `pgd` raises."
     if steps < 1 or batch_size < 1: raise InputError(f"steps={steps}, batch_size={batch_size}: at least 1 of each is needed.")
-    if check: _check(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device), eps, 'ce', False)
+    if check: check_attack(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device), eps)
     alpha, delta = 4*eps/steps if alpha is None else alpha, torch.zeros_like(x[:1])
     y = _answers(model, x, batch_size, precision)
     with lent(model):
@@ -115,7 +115,7 @@ def adversarial_patch(
     place = size if isinstance(size, Placement) else Placement(size)
     if steps < 1 or side < 4 or batch_size < 1 or not 0 <= ink[0] < ink[1] <= 1:
         raise InputError(f"steps={steps}, side={side}, batch_size={batch_size}, ink={ink}: at least 1 step, 4 pixels, 1 image, and a darkest below a brightest in [0, 1] are needed.")
-    if check: _check(model, x, torch.full((len(x),), target, device=x.device), 0., 'ce', True)
+    if check: check_attack(model, x, torch.full((len(x),), target, device=x.device), 0., 'ce', True)
     patch = ink[0] + (ink[1] - ink[0])*(.4 + .2*draw(generator, x.shape[1], side, side, device=x.device))
     optimizer, y = torch.optim.Adam([patch.requires_grad_()], lr), torch.full((batch_size,), target, device=x.device)
     with lent(model):
@@ -164,7 +164,7 @@ def corrupt(
 ):                     # as x
     "A common corruption (Hendrycks and Dietterich 2019), with severities for small images. Raises `InputError` for an unknown kind, a severity that is none, and images outside [0, 1]."
     amount = amount_of(kind, severity, CORRUPTIONS)
-    _check_images(x, 'corrupt', 'corruptions are')
+    check_images(x, 'corrupt', 'corruptions are')
     return _basic(x, kind, severity, generator) if kind in _BASIC else _MORE[kind](x, amount, generator)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #1a94b12d
@@ -217,7 +217,7 @@ _MORE = {'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg,
 # %% ../../nbs/4_robust/09_beyond.ipynb #1b546983
 def _check_plain(model, x, y):
     "Images, labels and outputs that fit one another; no gradient is asked for."
-    _check_images(x, 'This', 'pixels are')
+    check_images(x, 'This', 'pixels are')
     _check_labels(x, y)
     with lent(model), torch.no_grad(): z = model(x[:2])
     _check_outputs(z, len(x[:2]), y)

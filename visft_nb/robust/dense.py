@@ -20,7 +20,7 @@ from ..finetune.detection import average_precision as ranked_precision, match_fo
 from ..finetune.segmentation import pixel_logits
 from ..metrics import iou
 from ..train import eval_mode, kept_rng
-from .attacks import NORMS, _check_images, lent
+from .attacks import NORMS, check_images, lent
 
 # %% ../../nbs/4_robust/11_dense.ipynb #febba359
 def predict_masks(
@@ -111,7 +111,7 @@ def seg_pgd(
     with values that are no class, and models without gradients or with probabilities."""
     ball, weigh = lookup(norm, NORMS, 'norm'), lookup(weighting, WEIGHTINGS, 'weighting')
     _check_numbers(eps, steps)
-    if check: _check_images(x, 'An attack on segmentation'); _check_masks(model, x, masks, ignore)
+    if check: check_images(x, 'An attack on segmentation'); _check_masks(model, x, masks, ignore)
     counted, allowed = (_check_region(r, x, name) for r, name in ((where, 'where'), (allowed, 'allowed')))
     y = masks.long().masked_fill(masks == ignore, 0)
     counts = (masks != ignore) if counted is None else (masks != ignore) & counted[:, 0].bool()
@@ -221,7 +221,7 @@ def detector_pgd(
     and for 'mislead' without boxes or with boxes of no area."""
     ball, sign = lookup(norm, NORMS, 'norm'), lookup(goal, GOALS, 'goal')
     _check_numbers(eps, steps)
-    if check: _check_images(x, 'An attack on a detector'); _check_targets(x, targets, goal)
+    if check: check_images(x, 'An attack on a detector'); _check_targets(x, targets, goal)
     allowed = _check_region(allowed, x, 'allowed')
     none = dict(boxes=torch.zeros(0, 4, device=x.device), labels=torch.zeros(0, dtype=torch.long, device=x.device))
     wanted = targets if goal == 'mislead' else [none]*len(x)

@@ -16,7 +16,7 @@ import torch
 from ..core import InputError, lookup
 from ..data import draw
 from ..metrics import proportion_interval
-from .attacks import L1, LOSSES, NORMS, _check, _length, _tall, lent, margin_loss
+from .attacks import L1, LOSSES, NORMS, check_attack, _length, _tall, lent, margin_loss
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e7853f9
 def checkpoints(
@@ -244,7 +244,7 @@ def apgd(
     lookup(norm, _BALLS, 'norm')
     f = _objective(loss)
     if min(steps, restarts, targets, average) < 1: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}, average={average}: at least 1 of each is needed.")
-    if check: _check(model, x, y, eps, 'ce', False)
+    if check: check_attack(model, x, y, eps)
     radii = (3*eps, 2*eps, eps) if shrink or shrink is None and norm == 'l1' else (eps,)
     def run(x, y, t, ids, restart):
         climb = partial(_climb, model, x, y, t, ids, norm=norm, f=f, rho=rho, average=average)
@@ -368,7 +368,7 @@ def fab(
     lookup(norm, _BALLS, 'norm')
     if min(steps, restarts) < 1 or targets < 0: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}: at least 1 step and 1 restart are needed, and no negative number of targets.")
     if eps is None and restarts > 1: raise InputError(f"restarts={restarts} with eps=None: a restart begins at half the radius, so give a radius or take one start.")
-    if check: _check(model, x, y, eps or 0., 'ce', False)
+    if check: check_attack(model, x, y, eps or 0.)
     if eps is None: return _nearest(model, x.detach(), y, norm, steps, targets)
     def run(x, y, t, ids, restart):
         start = (x + eps/2*_unit(_noise(x, norm, generator), norm)).clamp_(0, 1) if restart else x
@@ -406,11 +406,11 @@ def _judge(model, x, y):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #c614171a
 def _check_answers(model, x, y, eps):
-    "`_check` for a model that needs to have no gradient."
+    "`check_attack` for a model that needs to have no gradient."
     def with_gradient(x):
         z = _answers(model, x.detach())
         return z + 0*x.flatten(1).sum(1, keepdim=True) if z.ndim == 2 else z.float().requires_grad_()
-    with lent(model): _check(with_gradient, x, y, eps, 'ce', False)
+    with lent(model): check_attack(with_gradient, x, y, eps)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #9c72c3f9
 def _window(side, h, w, r):
@@ -592,7 +592,7 @@ def _flags_after(stands):
 def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     "Adversarial images; {stage: which stand}; {stage: seconds}; flags."
     if batch_size < 1: raise InputError(f"batch_size={batch_size}: at least one image is needed.")
-    if check: _check(model, x, y, eps, 'ce', False)
+    if check: check_attack(model, x, y, eps)
     x, adv, seconds = x.detach(), x.detach().clone(), {}
     with lent(model):
         z = torch.cat([_answers(model, b) for b in x.split(batch_size)])

@@ -21,7 +21,7 @@ from torch import nn
 from ..core import InputError, atomic_folder, lookup
 from ..metrics import proportion_interval
 from ..plot import html_image, html_page, html_table
-from .attacks import NORMS, _check, _survivors, ce_loss, lent, pgd, warn_if_training
+from .attacks import NORMS, check_attack, _survivors, ce_loss, lent, pgd, warn_if_training
 from .ensemble import SEARCHES, _answers, _check_answers, square
 from ..train import kept_rng
 
@@ -76,7 +76,7 @@ def _row(check, measured, expected, verdict): return dict(check=check, measured=
 
 def _percent(stands): return f'{100*stands.double().mean().item():.1f} %'
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #b56fc75c
+# %% ../../nbs/4_robust/04_evaluate.ipynb #b13ddb03
 def _attacked(model, x, y, attack, among, batch_size, keep):
     "Who of `among` stands, and (index, image) of the first `keep` that fell."
     out, fallen = torch.zeros_like(among), []
@@ -87,6 +87,7 @@ def _attacked(model, x, y, attack, among, batch_size, keep):
         for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist(): fallen.append((int(i[j]), adv[j].cpu()))
     return out, fallen
 
+# %% ../../nbs/4_robust/04_evaluate.ipynb #b56fc75c
 class _Bench:
     "A network, its images, and who stands against what. `target` is what is attacked and judged: the network, or its mean over draws."
     def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5, queries=1000, substitute=None, samples=8,
@@ -258,7 +259,7 @@ def _examined(model, x, y, eps, norm):
     if not isinstance(eps, (int, float)) or not eps > 0: raise InputError(f"eps={eps!r}: a radius above 0 was expected, for images in [0, 1].")
     usable = torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4 and len(x) > 0
     gradients = not usable or _has_gradient(model, x)
-    (partial(_check, loss='ce', targeted=False) if gradients else _check_answers)(model, x, y, eps)
+    (check_attack if gradients else _check_answers)(model, x, y, eps)
     warn_if_training(model, 5)
     return model if gradients else _Answers(model), gradients
 

@@ -11,7 +11,7 @@ import math
 import torch
 
 from ..core import InputError, lookup
-from .attacks import _check, _standing, _tall, lent, margin_loss
+from .attacks import check_attack, _standing, _tall, lent, margin_loss
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #075ee3c4
 def _rivals(model, x, order):
@@ -70,7 +70,7 @@ def deepfool(
     lookup(norm, {'l2': 2, 'linf': 1}, 'norm')
     if steps < 1 or not 0 <= overshoot < math.inf or (classes is not None and classes < 2):
         raise InputError(f"steps={steps}, overshoot={overshoot}, classes={classes}: steps must be at least 1, overshoot at least 0, classes at least 2 or None.")
-    if check: _check(model, x, y, 0., 'margin', False)
+    if check: check_attack(model, x, y, 0., 'margin', False)
     out = x.detach().clone()
     with lent(model):
         todo = _standing(model, out, y, False).nonzero()[:, 0]
@@ -167,7 +167,7 @@ def carlini_wagner(
     `smallest_changes` tells the two apart. Raises `InputError` for images outside [0, 1], labels out of range, models without gradients or with probabilities for logits."""
     if steps < 1 or binary_steps < 1 or not lr > 0 or not c > 0 or not 0 <= confidence < math.inf:
         raise InputError(f"steps={steps}, binary_steps={binary_steps}, lr={lr}, c={c}, confidence={confidence}: steps must be at least 1, lr and c above 0, confidence at least 0.")
-    if check: _check(model, x, y, 0., 'margin', targeted)
+    if check: check_attack(model, x, y, 0., 'margin', targeted)
     out = x.detach().clone()
     with lent(model):
         todo = _standing(model, out, y, targeted).nonzero()[:, 0]

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core import InputError, autocast
 from ..data import draw
-from .attacks import _check_images, lent
+from .attacks import check_images, lent
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #75113b66
 def certified_radius(
@@ -43,7 +43,7 @@ def clopper_pearson(
 # %% ../../nbs/4_robust/07_smoothing.ipynb #be4bb42a
 def _check_smoothing(x, sigma, alpha, **votes):
     "Refuse what no vote can be taken on. Probabilities, and models without gradients, are welcome: only the largest output counts."
-    _check_images(x, 'Smoothing', 'sigma is')
+    check_images(x, 'Smoothing', 'sigma is')
     if not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf: raise InputError(f"sigma={sigma!r}: the noise has a standard deviation above 0, for images in [0, 1].")
     if not isinstance(alpha, (int, float)) or not 0 < alpha < .5: raise InputError(f"alpha={alpha!r}: the chance of a false statement lies above 0 and below 0.5; 0.001 is usual.")
     for name, n in votes.items():

@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from ..core import InputError, lookup
 from ..data import draw, seeded
-from .attacks import LOSSES, NORMS, _check, _steps, lent, pgd
+from .attacks import LOSSES, NORMS, check_attack, _steps, lent, pgd
 from ..train import batches_from, eval_mode, fit, kept_rng
 
 # %% ../../nbs/4_robust/05_training.ipynb #d1b63714
@@ -108,7 +108,7 @@ def attack(self:AdversarialStep, model, x, y, eps, alpha):
 @patch
 def look(self:AdversarialStep, model, x, y):
     "Raise `InputError` for what no attack can work with, in the first batch."
-    if not self.looked: _check(model, x, y, self.eps, self.loss, False)
+    if not self.looked: check_attack(model, x, y, self.eps, self.loss, False)
     self.looked = True
 
 @patch
