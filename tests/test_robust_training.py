@@ -348,6 +348,10 @@ def test_lengths_that_are_no_share(shortest):
     with pytest.raises(InputError, match='share of alpha'): RandomLength(.3, shortest=shortest)
 
 
+def test_random_lengths_are_for_linf():
+    with pytest.raises(InputError, match='l-inf ball'): RandomLength(.3, norm='l2')
+
+
 def test_the_start_is_not_cut():
     "A black pixel may start below 0, so that after a step upwards it lies inside the ball."
     x, y = torch.zeros(64, 1, 16, 16), torch.zeros(64, dtype=torch.long)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core import InputError
 from .attacks import LOSSES, Linf
-from .training import AdversarialStep
+from .training import STARTS, AdversarialStep
 
 # %% ../../nbs/4_robust/06_headline.ipynb #7bd78d8d
 class MnistNet(nn.Sequential):
@@ -32,20 +32,22 @@ def triangle(
 
 # %% ../../nbs/4_robust/06_headline.ipynb #3a4c96c9
 class RandomLength(AdversarialStep):
-    "Fast adversarial training (Wong et al. 2020) with a step of random length for each image, `shortest` times alpha to alpha, from a start anywhere in the l-inf ball."
+    """Fast adversarial training (Wong et al. 2020) with a step of random length for each image, `shortest` times alpha to alpha, from a start anywhere in the l-inf ball.
+    Raises `InputError` for another norm and for a share outside 0 to 1."""
     def __init__(self,
         eps:float,         # radius of the ball, for images in [0, 1]
         alpha:float|None=None, # longest step; None: 1.25 eps
         shortest:float=.4, # share of alpha
         **kwargs,          # of `AdversarialStep`: warmup, clean, mode
     ):
-        super().__init__(eps, 1.25*eps if alpha is None else alpha, 1, **kwargs)
+        super().__init__(eps, 1.25*eps if alpha is None else alpha, 1, start='uncut', **kwargs)
+        if self.norm != 'linf': raise InputError(f"norm={self.norm!r}: steps of random length are for the l-inf ball; take adversarial_step for other norms.")
         if not 0 <= shortest <= 1: raise InputError(f"shortest={shortest}: a share of alpha from 0 to 1 was expected.")
         self.shortest = shortest
 
     def attack(self, model, x, y, eps, alpha):
         "Images of the ball."
-        delta = Linf.random(x, eps).requires_grad_()
-        g, = torch.autograd.grad(LOSSES[self.loss](model(x + delta), y).sum(), delta)
+        start = STARTS[self.start](x, Linf, eps).requires_grad_()
+        g, = torch.autograd.grad(LOSSES[self.loss](model(start), y).sum(), start)
         length = alpha*(self.shortest + (1 - self.shortest)*torch.rand(len(x), 1, 1, 1, device=x.device))
-        return Linf.project_(x + delta.detach() + length*g.sign(), x, eps)
+        return Linf.project_(start.detach() + length*g.sign(), x, eps)
