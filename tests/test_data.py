@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from helpers import refused
-from visft_nb import data as D
+from visft_nb.data import images as D
 from visft_nb.core import InputError
 from visft_nb.data import (DATASETS, Augment, Batches, Images, affine, corrupt_files, crop, csv_images, data_file, dataset_table, few_labels,
                            find_leaks, get_dataset, image_folder, is_official, load_dataset, make_nodules, make_shapes, mask_boxes, mask_pairs,

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from helpers import sentence
-from visft_nb import deploy
+from visft_nb.deploy import prediction as deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import Images
@@ -287,7 +287,7 @@ def test_deploy_prepare_image_against_pillow():
         want = np.asarray(im.convert('L'), np.float32)/255
         assert np.abs(prepare_image(x, model_spec(size=None, channels=1))[0].numpy() - want).max() < 1/255
         for fit in ('crop', 'pad', 'stretch'):
-            from visft_nb.data import _fit
+            from visft_nb.data.images import _fit
             want = np.asarray(_fit(im, (16, 16), fit), np.float32)/255
             ours = prepare_image(x, model_spec(size=16, channels=3, fit=fit)).permute(1, 2, 0).numpy()
             assert np.abs(ours - want).max() < 2.5/255, (h, w, fit)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from helpers import sentence
-from visft_nb import deploy
+from visft_nb.deploy import prediction as deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import load_dataset, make_nodules, mask_pairs

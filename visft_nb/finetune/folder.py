@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from ..core import InputError, atomic_folder, get_device, lookup
-from ..data import Augment, _entries, find_leaks, image_folder, split_data
+from ..data import Augment, find_leaks, image_folder, split_data
+from ..data.images import _entries
 from ..deploy import save_model
 from .heads import set_head
 from .strategies import RATES, finetune

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ..core import InputError
 from ..data import Augment, Images, draw
-from ..deploy import _decoding, apply_window, dicom_frames, frame_value, rescaled
+from ..deploy.prediction import _decoding, apply_window, dicom_frames, frame_value, rescaled
 from ..metrics import proportion_interval
 from .segmentation import dihedral
 from ..train import predict_logits

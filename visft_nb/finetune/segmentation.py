@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from ..cnn.models import Normalise, _imagenet_state
 from ..core import InputError, autocast, describe, lookup
 from ..data import Batches, Images, draw, mask_pairs
-from ..deploy import _at, fit_channels
+from ..deploy.prediction import _at, fit_channels
 from .speed import Contestant, race
 from ..metrics import classification_report
 from ..plot import COLORS

@@ -20,7 +20,7 @@ import torch
 
 from ..cnn.inside import grad_cam
 from ..core import InputError, atomic_write, fast_bf16
-from ..deploy import (UNSEEN, Answer, Opened, _mask_row, _target, answer_mask, answers, export_onnx, export_program, free_name, load_onnx, load_program, model_card,
+from ..deploy.prediction import (UNSEEN, Answer, Opened, _mask_row, _target, answer_mask, answers, export_onnx, export_program, free_name, load_onnx, load_program, model_card,
                              open_model, predict, quantize_onnx, save_mask, uncertainty)
 from .speed import Contestant, race
 from ..train import eval_mode
