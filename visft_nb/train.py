@@ -27,7 +27,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .core import InputError, atomic_write, autocast, fast_bf16, get_device, lookup, set_seed
+from .core import InputError, atomic_write, autocast, get_device, lookup, set_seed, uses_bf16
 
 # %% ../nbs/02_train.ipynb #abcebea6
 def cross_entropy_step(
@@ -182,8 +182,7 @@ def make_accelerator(
 ):                     # accelerate.Accelerator
     "An Accelerator for one training, whatever the device and precision of those before it in this process."
     device = get_device()
-    precision = lookup(precision or 'auto', ['auto', 'bf16', 'fp32'], 'precision')
-    mixed = 'bf16' if precision == 'bf16' or (precision == 'auto' and fast_bf16(device)) else 'no'
+    mixed = 'bf16' if uses_bf16(device, precision) else 'no'
     old, alone = PartialState._shared_state, int(os.environ.get('WORLD_SIZE', 1)) == 1
     if old and (old['device'].type != device.type if alone else old['num_processes'] == 1): AcceleratorState._reset_state(True)
     elif AcceleratorState._shared_state.get('_mixed_precision', mixed) != mixed: AcceleratorState._reset_state()

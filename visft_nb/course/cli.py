@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..core import InputError
+from ..core import InputError, set_threads
 from .book import about, book_dir, find_notebooks, notebooks
 from .profiles import PROFILES, parse_given
 
@@ -246,7 +246,9 @@ def doctor():
 def main():
     "The entry point of `visft`; being told to end counts as an interruption, so that no run is left behind."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try: app()
+    try:
+        set_threads()
+        app()
     except InputError as e: Console(stderr=True, soft_wrap=True).print(f'visft: {e}', markup=False, highlight=False); sys.exit(2)
     except KeyboardInterrupt: Console(stderr=True).print('visft: interrupted; what had finished is kept'); sys.exit(130)
     except OSError as e:
