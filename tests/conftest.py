@@ -32,5 +32,6 @@ def wheel_env(tmp_path_factory):
     wheel, = (top/'dist').glob('*.whl')
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', str(top/'site'), str(wheel)], check=True, capture_output=True)
     (top/'home').mkdir()
-    env = {k: v for k, v in os.environ.items() if not k.startswith(('VISFT_', 'XDG_', 'JUPYTER', 'IPYTHON'))}
+    kept = 'VISFT_THREADS', 'VISFT_PRECISION'   # what a run of the suite forces is forced in the notebooks too
+    env = {k: v for k, v in os.environ.items() if k in kept or not k.startswith(('VISFT_', 'XDG_', 'JUPYTER', 'IPYTHON'))}
     return {**env, 'PYTHONPATH': str(top/'site'), 'HOME': str(top/'home'), 'PYTHONDONTWRITEBYTECODE': '1'}

@@ -27,7 +27,7 @@ def tolerance_factor(
     "Howe's factor of two-sided normal tolerance limits. Raises `InputError` for fewer than two runs."
     from scipy.stats import chi2, norm
     if n < 2: raise InputError(f"{n} run has no spread: two or more are needed.")
-    return norm.ppf((1 + share)/2)*math.sqrt((n - 1)*(1 + 1/n)/chi2.ppf(1 - confidence, n - 1))
+    return float(norm.ppf((1 + share)/2))*math.sqrt((n - 1)*(1 + 1/n)/chi2.ppf(1 - confidence, n - 1))
 
 # %% ../../nbs/course/08_calibrate.ipynb #bb036549
 _MACHINE = re.compile(r'second|(^|_)(s|ms|us|time|times|mb|memory|speed|speedup|faster|slower|gflops|images_per_s|per_second|ratio_time)(_|$)')
@@ -74,12 +74,12 @@ def _same(value, old):
 
 def _sides(values, old):
     "What the limits say: a band, one side of it, or nothing."
-    s, room = spread(values), lambda v, up: _outwards(v, up)
+    s, room = spread(values), _outwards
     only = {k for k in ('min', 'max') if k in old}
     if s.narrow and len(only) != 1:
         return {'value': _plain(s.mean), 'abs': room(max(s.high - s.mean, s.mean - s.low), True)}
     if only == {'max'} and s.log and old['max'] >= s.high: return {'max': old['max']}   # a rounding error and its tolerance
-    if (s.narrow or s.low > 0) and only != {'max'} and s.mean > 0: return {'min': room(s.low, False)}
+    if (s.narrow or s.low > 0 and not s.log) and only != {'max'} and s.mean > 0: return {'min': room(s.low, False)}
     if (s.narrow or s.high < 0) and s.mean < 0: return {'max': room(s.high, True)}
     if only == {'max'} and (s.narrow or (s.log and s.high <= 30*s.mean)): return {'max': room(s.high, True)}
     return {}
