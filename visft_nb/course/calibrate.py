@@ -30,7 +30,7 @@ def tolerance_factor(
     return float(norm.ppf((1 + share)/2))*math.sqrt((n - 1)*(1 + 1/n)/chi2.ppf(1 - confidence, n - 1))
 
 # %% ../../nbs/course/08_calibrate.ipynb #bb036549
-_MACHINE = re.compile(r'second|(^|_)(s|ms|us|time|times|mb|memory|speed|speedup|faster|slower|gflops|images_per_s|per_second|ratio_time)(_|$)')
+_MACHINE = re.compile(r'second|minute|(^|_)(ms|us|times|speed|speedup|faster|slower)(_|$)')
 
 def of_the_machine(
     name:str,            # of a record
