@@ -15,236 +15,344 @@ from pathlib import Path
 from ..core import InputError, atomic_write, cache_dir
 from .book import notebooks, read_notebook
 from .profiles import overrides, parameters
-from .records import expected_path, load_expected, meets, orphans, save_expected
+from visft_nb.course.records import (
+    expected_path,
+    load_expected,
+    meets,
+    orphans,
+    save_expected,
+)
 from .runs import Run, Runner, run_folder
 
 # %% ../../nbs/course/08_calibrate.ipynb #799324e9
 def tolerance_factor(
-    n:int,                  # runs, 2 or more
-    share:float=.999,       # of further runs that shall lie inside
-    confidence:float=.95,   # that they do
-)->float:                   # standard deviations to each side of the mean
-    "Howe's factor of two-sided normal tolerance limits. Raises `InputError` for fewer than two runs."
+    n: int,  # runs, 2 or more
+    share: float = 0.999,  # of further runs that shall lie inside
+    confidence: float = 0.95,  # that they do
+) -> float:  # standard deviations to each side of the mean
+    "Howe's factor of two-sided limits. Raises `InputError` for fewer than two runs."
     from scipy.stats import chi2, norm
-    if n < 2: raise InputError(f"{n} run has no spread: two or more are needed.")
-    return float(norm.ppf((1 + share)/2))*math.sqrt((n - 1)*(1 + 1/n)/chi2.ppf(1 - confidence, n - 1))
+
+    if n < 2:
+        raise InputError(f"{n} run has no spread: two or more are needed.")
+    return float(norm.ppf((1 + share) / 2)) * math.sqrt(
+        (n - 1) * (1 + 1 / n) / chi2.ppf(1 - confidence, n - 1)
+    )
 
 # %% ../../nbs/course/08_calibrate.ipynb #bb036549
-_MACHINE = re.compile(r'second|minute|(^|_)(ms|us|times|speed|speedup|faster|slower)(_|$)')
+_MACHINE = re.compile(
+    r'second|minute|(^|_)(ms|us|times|speed|speedup|faster|slower)(_|$)'
+)
+
 
 def of_the_machine(
-    name:str,            # of a record
-    old:dict|None=None,  # its expectation so far; `why` may say that it is the machine's
-)->bool:
+    name: str,  # of a record
+    old: dict
+    | None = None,  # its expectation so far; `why` may say that it is the machine's
+) -> bool:
     "Is this figure the machine's own, such as a time?"
-    return bool(_MACHINE.search(name) or (old or {}).get('why', '').startswith("the machine's"))
+    return bool(
+        _MACHINE.search(name) or (old or {}).get('why', '').startswith("the machine's")
+    )
 
 # %% ../../nbs/course/08_calibrate.ipynb #5e3c5d97
 @dataclass
 class Spread:
     "What several runs gave of one figure."
-    low:float    # tolerance limits
-    high:float
-    mean:float
-    log:bool     # taken on the logarithms: the figure is positive and spans more than a factor of three
+
+    low: float  # tolerance limits
+    high: float
+    mean: float
+    log: bool  # of the logarithms: a positive figure that spans a factor of three
 
     @property
-    def narrow(self)->bool: return self.high - self.low <= abs(self.mean)
+    def narrow(self) -> bool:
+        return self.high - self.low <= abs(self.mean)
+
 
 def spread(
-    values:list[float], # of the runs
-)->Spread:
+    values: list[float],  # of the runs
+) -> Spread:
     "The tolerance limits of a figure."
-    log = min(values) > 0 and max(values) > 3*min(values)
+    log = min(values) > 0 and max(values) > 3 * min(values)
     v = [math.log(x) for x in values] if log else list(values)
-    m = math.fsum(v)/len(v)
-    half = tolerance_factor(len(v))*math.sqrt(math.fsum((x - m)**2 for x in v)/(len(v) - 1))
-    mean = math.fsum(values)/len(values)
-    if log: return Spread(math.exp(m - half), math.exp(min(m + half, 700)), mean, True)
+    m = math.fsum(v) / len(v)
+    half = tolerance_factor(len(v)) * math.sqrt(
+        math.fsum((x - m) ** 2 for x in v) / (len(v) - 1)
+    )
+    mean = math.fsum(values) / len(values)
+    if log:
+        return Spread(math.exp(m - half), math.exp(min(m + half, 700)), mean, True)
     return Spread(m - half, m + half, mean, False)
 
 # %% ../../nbs/course/08_calibrate.ipynb #08fc9bc8
-def _plain(v): return float(f'{v:.4g}')
+def _plain(v):
+    return float(f'{v:.4g}')
+
 
 def _same(value, old):
     "The expectation of what never changed."
-    if not isinstance(value, float) or 'equals' in old: return {'equals': value}
-    if 'value' in old and meets(value, old): return {k: old[k] for k in ('value', 'abs', 'rel') if k in old}
-    return {'value': value, 'abs': _plain(abs(value)/20)} if value else {'value': 0., 'abs': 1e-9}
+    if not isinstance(value, float) or 'equals' in old:
+        return {'equals': value}
+    if 'value' in old and meets(value, old):
+        return {k: old[k] for k in ('value', 'abs', 'rel') if k in old}
+    return (
+        {'value': value, 'abs': _plain(abs(value) / 20)}
+        if value
+        else {'value': 0.0, 'abs': 1e-9}
+    )
+
 
 def _sides(values, old):
     "What the limits say: a band, one side of it, or nothing."
     s, room = spread(values), _outwards
     only = {k for k in ('min', 'max') if k in old}
     if s.narrow and len(only) != 1:
-        return {'value': _plain(s.mean), 'abs': room(max(s.high - s.mean, s.mean - s.low), True)}
-    if only == {'max'} and s.log and old['max'] >= s.high: return {'max': old['max']}   # a rounding error and its tolerance
-    if (s.narrow or s.low > 0 and not s.log) and only != {'max'} and s.mean > 0: return {'min': room(s.low, False)}
-    if (s.narrow or s.high < 0) and s.mean < 0: return {'max': room(s.high, True)}
-    if only == {'max'} and (s.narrow or (s.log and s.high <= 30*s.mean)): return {'max': room(s.high, True)}
+        return {
+            'value': _plain(s.mean),
+            'abs': room(max(s.high - s.mean, s.mean - s.low), True),
+        }
+    if only == {'max'} and s.log and old['max'] >= s.high:
+        return {'max': old['max']}  # a rounding error and its tolerance
+    if (s.narrow or s.low > 0 and not s.log) and only != {'max'} and s.mean > 0:
+        return {'min': room(s.low, False)}
+    if (s.narrow or s.high < 0) and s.mean < 0:
+        return {'max': room(s.high, True)}
+    if only == {'max'} and (s.narrow or (s.log and s.high <= 30 * s.mean)):
+        return {'max': room(s.high, True)}
     return {}
+
 
 def _outwards(v, up):
     "Three significant digits, never inwards."
-    if not v: return v
-    unit = 10.**(math.floor(math.log10(abs(v))) - 2)
-    return _plain((math.ceil if up else math.floor)(v/unit)*unit)
+    if not v:
+        return v
+    unit = 10.0 ** (math.floor(math.log10(abs(v))) - 2)
+    return _plain((math.ceil if up else math.floor)(v / unit) * unit)
 
 # %% ../../nbs/course/08_calibrate.ipynb #5b368378
 def _apart(a, b):
-    "How many times its tolerance the difference a - b is away from 0; negative where b is larger; 0 where it may have either sign."
+    "How many tolerances a - b is away from 0, with its sign; 0 for either sign."
     s = spread([x - y for x, y in zip(a, b)])
     half = s.high - s.mean
-    if s.log: return s.mean/half if s.low > 0 else 0.
-    if not half: return math.copysign(math.inf, s.mean) if s.mean else 0.
-    return s.mean/half if abs(s.mean) > half else 0.
+    if s.log:
+        return s.mean / half if s.low > 0 else 0.0
+    if not half:
+        return math.copysign(math.inf, s.mean) if s.mean else 0.0
+    return s.mean / half if abs(s.mean) > half else 0.0
+
 
 def _order(name, columns):
     "`above` or `below` another record with which it shares a word, or nothing."
     words = set(name.split('_'))
     others = [k for k in columns if k != name and words & set(k.split('_'))]
-    best = max(((_apart(columns[name], columns[k]), k) for k in others), key=lambda p: abs(p[0]), default=(0, ''))
+    best = max(
+        ((_apart(columns[name], columns[k]), k) for k in others),
+        key=lambda p: abs(p[0]),
+        default=(0, ''),
+    )
     return {'above' if best[0] > 0 else 'below': best[1]} if best[0] else {}
 
+
 def _stated(name, old, columns):
-    "The orders that somebody stated, as far as they hold in every run and by the tolerance."
+    "The orders that somebody stated, as far as they hold by the tolerance."
     kept = {}
     for k, sign in (('above', 1), ('below', -1)):
-        if (other := old.get(k)) in columns and sign*_apart(columns[name], columns[other]) > 0: kept[k] = other
+        other = old.get(k)
+        if other in columns and sign * _apart(columns[name], columns[other]) > 0:
+            kept[k] = other
     return kept
 
 # %% ../../nbs/course/08_calibrate.ipynb #c3635cdc
+def _word(name, values):
+    "The expectation of a word or a truth value."
+    if len(set(values)) == 1: return {'equals': values[0], 'seen': values[:1]}
+    found = ' and '.join(sorted(map(repr, set(values))))
+    raise InputError(f"{name} is {found} in different runs: a word or a truth value "
+                     "has no spread; record a number.")
+
 def expectation(
-    name:str,       # of the record
-    runs:list[dict],# the records of each run
-    old:dict|None=None, # what has been expected so far: its orders are kept where they hold; a bound on one side stays on that side
-)->dict:            # the new expectation
+    name:str,        # of the record
+    runs:list[dict], # the records of each run
+    old:dict|None=None, # so far: its orders stay where they hold, its side stays
+)->dict:             # the new expectation
     "What all runs of a figure bear out."
     values, old = [r[name] for r in runs], old or {}
+    if any(isinstance(v, (str, bool)) for v in values): return _word(name, values)
     seen = [_plain(v) if isinstance(v, float) else v for v in values]
-    if any(isinstance(v, (str, bool)) for v in values):
-        if len(set(values)) > 1: raise InputError(f"{name} is {' and '.join(map(repr, sorted(set(values), key=str)))} in different runs: a word or a truth value has no spread; record a number.")
-        return {'equals': values[0], 'seen': seen[:1]}
-    numbers = [k for k, v in runs[0].items() if not isinstance(v, (str, bool))]
-    columns = {k: [float(r[k]) for r in runs] for k in numbers if not of_the_machine(k)}
-    if of_the_machine(name, old): return {'min': 0, 'seen': seen, 'why': "the machine's: only the sign is held"}
-    if len(set(values)) == 1: return _same(values[0], old) | {'seen': seen[:1], 'why': f'the same in all {len(runs)} runs'}
+    if of_the_machine(name, old):
+        return {'min': 0, 'seen': seen, 'why': "the machine's: only the sign is held"}
+    if len(set(values)) == 1:
+        why = f'the same in all {len(runs)} runs'
+        return _same(values[0], old) | {'seen': seen[:1], 'why': why}
+    columns = {k: [float(r[k]) for r in runs] for k, v in runs[0].items()
+               if not isinstance(v, (str, bool)) and not of_the_machine(k)}
     new = _sides(list(map(float, values)), old) | _stated(name, old, columns)
-    new = new or _order(name, columns)
-    if not new: return {'finite': True, 'seen': seen, 'why': 'the band of the runs is wider than the figure, and no order holds: this scale shows nothing of it'}
+    new = new or _order(name, columns) or {'finite': True}
     return new | {'seen': seen, 'why': _why(new, len(runs))}
 
 def _why(new, n):
     "The rule by which a bound was made."
-    if set(new) <= {'above', 'below'}: return f'the difference keeps its sign in {n} runs by its tolerance; the figure alone does not'
+    if 'finite' in new: return f'in {n} runs the band is wider than the figure, and no order holds'
+    if set(new) <= {'above', 'below'}: return f'the sign of the difference, by the tolerance of {n} runs'
     return f'tolerance limits of {n} runs'
 
 # %% ../../nbs/course/08_calibrate.ipynb #638578d5
 @dataclass(frozen=True)
 class Setting:
     "How one run of a calibration computes."
-    seed:int        # added to the notebook's own
-    threads:int
-    precision:str   # fp32 or bf16
 
-    def __str__(self): return f'seed {self.seed}, {self.threads} thread{"s"*(self.threads > 1)}, {self.precision}'
+    seed: int  # added to the notebook's own
+    threads: int
+    precision: str  # fp32 or bf16
+
+    def __str__(self):
+        threads = f'{self.threads} thread{"s" * (self.threads > 1)}'
+        return f'seed {self.seed}, {threads}, {self.precision}'
+
 
 def settings(
-    seeds:int=5,    # as the machine is
-)->list[Setting]:
+    seeds: int = 5,  # as the machine is
+) -> list[Setting]:
     "The runs of a calibration. Raises `InputError` for fewer than two seeds."
     from visft_nb.core import fast_bf16
-    if seeds < 2: raise InputError(f"--seeds {seeds}: at least 2 are needed to see a spread, 5 are usual.")
+
+    if seeds < 2:
+        raise InputError(
+            f"--seeds {seeds}: at least 2 are needed to see a spread, 5 are usual."
+        )
     own = 'bf16' if fast_bf16('cpu') else 'fp32'
     precisions = ('fp32', 'bf16') if own == 'bf16' else ('fp32',)
-    others = [Setting(0, t, p) for t in (1, 2) for p in precisions if (t, p) != (1, own)]
+    others = [
+        Setting(0, t, p) for t in (1, 2) for p in precisions if (t, p) != (1, own)
+    ]
     return [Setting(s, 1, own) for s in range(seeds)] + others
 
 # %% ../../nbs/course/08_calibrate.ipynb #76b8daf9
 def seeded(
-    own:dict,    # the parameters of a notebook in a profile
-    seed:int,    # 0 leaves them
-)->dict:         # what to set
-    "Other seeds: `SEED` plus that many; lists of seeds are moved so that none comes twice."
+    own: dict,  # the parameters of a notebook in a profile
+    seed: int,  # 0 leaves them
+) -> dict:  # what to set
+    "Other seeds: `SEED` plus that many; a list is moved so that none comes twice."
     given = {'SEED': own['SEED'] + seed} if isinstance(own.get('SEED'), int) else {}
     for k, v in own.items():
-        if k.endswith('SEEDS') and isinstance(v, list) and v: given[k] = [s + seed*(max(v) - min(v) + 1) for s in v]
+        if k.endswith('SEEDS') and isinstance(v, list) and v:
+            given[k] = [s + seed * (max(v) - min(v) + 1) for s in v]
     return given if seed else {}
 
 # %% ../../nbs/course/08_calibrate.ipynb #ea4200fb
 @contextmanager
 def _forced(threads, precision):
     "The environment of runs in one setting."
-    old = {k: os.environ.get(k) for k in ('VISFT_THREADS', 'VISFT_PRECISION', 'VISFT_DEVICE')}
-    os.environ.update(VISFT_THREADS=str(threads), VISFT_PRECISION=precision, VISFT_DEVICE='cpu')
-    try: yield
+    old = {
+        k: os.environ.get(k)
+        for k in ('VISFT_THREADS', 'VISFT_PRECISION', 'VISFT_DEVICE')
+    }
+    os.environ.update(
+        VISFT_THREADS=str(threads), VISFT_PRECISION=precision, VISFT_DEVICE='cpu'
+    )
+    try:
+        yield
     finally:
         for k, v in old.items():
-            if v is None: os.environ.pop(k, None)
-            else: os.environ[k] = v
+            if v is None:
+                os.environ.pop(k, None)
+            else:
+                os.environ[k] = v
+
 
 def _digest(name, profile):
-    "Of the code and the parameters that a run depends on: results of another notebook are not taken up."
-    cells = [c['source'] for c in read_notebook(notebooks()[name])['cells'] if c['cell_type'] == 'code']
-    return hashlib.blake2b(json.dumps([cells, overrides(name, profile)], default=str).encode(), digest_size=8).hexdigest()
+    "Of the code and the parameters of a run: other results are not taken up."
+    cells = [
+        c['source']
+        for c in read_notebook(notebooks()[name])['cells']
+        if c['cell_type'] == 'code'
+    ]
+    return hashlib.blake2b(
+        json.dumps([cells, overrides(name, profile)], default=str).encode(),
+        digest_size=8,
+    ).hexdigest()
+
 
 def _kept(name, profile, setting):
     "Where the result of a run is kept, so that an interrupted calibration goes on."
-    file = f"{setting.seed}-{setting.threads}-{setting.precision}-{_digest(name, profile)}.json"
-    return cache_dir()/'calibrate'/profile/name.replace('/', '__')/file
+    s, folder = setting, cache_dir() / 'calibrate' / profile / name.replace('/', '__')
+    return folder / f"{s.seed}-{s.threads}-{s.precision}-{_digest(name, profile)}.json"
 
 # %% ../../nbs/course/08_calibrate.ipynb #a65e1ddf
 def measure(
-    name:str,                # a notebook
-    profile:str,             # the scale
-    wanted:list[Setting],    # of `settings`
-    out:Path,                # the folder for the runs
-    fresh:bool=False,        # run again what has been run before?
-    limit:float|None=None,   # seconds a run may take
-    say=lambda line: None,   # called with a line for whoever waits
-)->list[dict]:               # the records of each setting
-    "Run a notebook in each setting that has not been run yet. Raises `InputError` where a run fails."
+    name: str,  # a notebook
+    profile: str,  # the scale
+    wanted: list[Setting],  # of `settings`
+    out: Path,  # the folder for the runs
+    fresh: bool = False,  # run again what has been run before?
+    limit: float | None = None,  # seconds a run may take
+    say=lambda line: None,  # called with a line for whoever waits
+) -> list[dict]:  # the records of each setting
+    "Run a notebook where it has not been run. Raises `InputError` where a run fails."
     own = parameters(notebooks()[name]) | overrides(name, profile)
     todo = [s for s in wanted if fresh or not _kept(name, profile, s).is_file()]
     cores = os.cpu_count() or 1
     for threads, precision in dict.fromkeys((s.threads, s.precision) for s in todo):
         group = [s for s in todo if (s.threads, s.precision) == (threads, precision)]
-        runs = [Run(name, profile, seeded(own, s.seed), str(run_folder(name, out))) for s in group]
-        with _forced(threads, precision): done = Runner(max(1, cores//threads), report=False, limit=limit)(runs)
+        runs = [
+            Run(name, profile, seeded(own, s.seed), str(run_folder(name, out)))
+            for s in group
+        ]
+        with _forced(threads, precision):
+            done = Runner(max(1, cores // threads), report=False, limit=limit)(runs)
         for s, r in zip(group, done):
-            if r.status == 'interrupted': raise KeyboardInterrupt
-            if r.status not in ('ok', 'differs'): raise InputError(f"{name} {r.status} with {s}, so nothing can be expected of it: {r.error}")
-            with atomic_write(_kept(name, profile, s)) as tmp: tmp.write_text(json.dumps(dict(records=r.records, seconds=r.seconds, machine=r.machine)))
+            if r.status == 'interrupted':
+                raise KeyboardInterrupt
+            if r.status not in ('ok', 'differs'):
+                raise InputError(f"{name} {r.status} with {s}, so nothing can be "
+                                 f"expected of it: {r.error}")
+            kept = dict(records=r.records, seconds=r.seconds, machine=r.machine)
+            with atomic_write(_kept(name, profile, s)) as tmp:
+                tmp.write_text(json.dumps(kept))
             say(f'{name}: {s}, {r.seconds:.0f} s')
     return [json.loads(_kept(name, profile, s).read_text()) for s in wanted]
 
 # %% ../../nbs/course/08_calibrate.ipynb #b2405103
 def former(
-    name:str,        # a notebook
-    profile:str,     # the scale
-    records,         # the names of its records
-)->str|None:         # the name under which its expectations stand
+    name: str,  # a notebook
+    profile: str,  # the scale
+    records,  # the names of its records
+) -> str | None:  # the name under which its expectations stand
     "The name of a notebook before it was renamed, where its expectations tell."
-    if expected_path(name, profile).is_file(): return name
-    shared = {n: len(set(records) & set(load_expected(n, profile)))/max(1, len(records)) for n in orphans(profile)}
+    if expected_path(name, profile).is_file():
+        return name
+    shared = {
+        n: len(set(records) & set(load_expected(n, profile))) / max(1, len(records))
+        for n in orphans(profile)
+    }
     best = max(shared, key=shared.get, default=None)
-    return best if best and shared[best] >= .6 else None
+    return best if best and shared[best] >= 0.6 else None
 
 # %% ../../nbs/course/08_calibrate.ipynb #4b44b377
 @dataclass
 class Calibration:
     "What a calibration found and wrote."
     name:str
-    path:Path          # the file of expectations
-    expected:dict      # as written
-    before:dict        # as it stood
-    runs:list          # the settings
+    path:Path      # the file of expectations
+    expected:dict  # as written
+    before:dict    # as it stood
+    runs:list      # the settings
 
     def counts(self)->dict[str, int]:
-        "How many figures are held by which statement."
-        kinds = [next(k for k in ('equals', 'value', 'min', 'max', 'above', 'below', 'finite') if k in e) for n, e in self.expected.items() if n[0] != '_']
+        "How many figures are held by which statement; the strongest one counts."
+        order = 'equals', 'value', 'min', 'max', 'above', 'below', 'finite'
+        kinds = [next(k for k in order if k in e) for e in self.expected.values()]
         return {k: kinds.count(k) for k in dict.fromkeys(kinds)}
 
+def _check_runs(name, wanted, runs):
+    "Raise `InputError` where not all runs make the same records."
+    for s, r in zip(wanted, runs):
+        if odd := ', '.join(sorted(set(r) ^ set(runs[0]))):
+            raise InputError(f"{name} with {s} makes other records than with "
+                             f"{wanted[0]}: {odd}.")
+
+# %% ../../nbs/course/08_calibrate.ipynb #dabe0f9b
 def calibrate(
     name:str,                # a notebook
     profile:str='smoke',     # the scale
@@ -254,18 +362,17 @@ def calibrate(
     limit:float|None=None,   # seconds a run may take
     say=lambda line: None,   # called with a line for whoever waits
 )->Calibration:
-    "Make the expectations of a notebook from several runs and write them. Raises `InputError` where a run fails or records differ in name."
+    """Make the expectations of a notebook from several runs and write them.
+    Raises `InputError` where a run fails or the records differ in name."""
     wanted = settings(seeds)
     results = measure(name, profile, wanted, Path(out), fresh, limit, say)
     runs = [r['records'] for r in results]
-    for s, r in zip(wanted, runs):
-        if odd := set(r) ^ set(runs[0]): raise InputError(f"{name} with {s} makes other records than with {wanted[0]}: {', '.join(sorted(odd))}.")
+    _check_runs(name, wanted, runs)
     was = former(name, profile, runs[0])
     before = load_expected(was, profile) if was else {}
-    new = {k: expectation(k, runs, before.get(k, {})) for k in runs[0]}
-    if wrong := [(k, s) for k, e in new.items() for s, r in zip(wanted, runs) if not meets(r[k], e, r)]:
-        raise InputError(f"{name}: {wrong[0][0]} of {wrong[0][1]} does not meet the expectation made from it.")
-    told = dict(how=f'tolerance limits (Howe 1969): 999 of 1,000 runs with 95 % confidence, k = {tolerance_factor(len(runs)):.2f}',
+    new = {k: expectation(k, runs, before.get(k)) for k in runs[0]}
+    k = tolerance_factor(len(runs))
+    told = dict(how=f'tolerance limits (Howe 1969): k = {k:.2f}, 999 of 1,000 runs, 95 %',
                 runs=[str(s) for s in wanted], machine=results[0]['machine'])
     cost = {'_run': before['_run']} if '_run' in before else {}
     path = save_expected(name, profile, {'_calibrated': told} | cost | new)
