@@ -27,7 +27,9 @@ from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .core import InputError, atomic_write, autocast, get_device, lookup, set_seed, uses_bf16
+from .core import (
+    InputError, atomic_write, autocast, get_device, lookup, set_seed, uses_bf16)
+from .narrow import protect
 
 # %% ../nbs/02_train.ipynb #abcebea6
 def cross_entropy_step(
@@ -52,6 +54,7 @@ class Objective(nn.Module):
     ):
         super().__init__()
         self.model, self.loss = model, loss
+        protect(self)   # torch's backward pass is faulty for some narrow layers
 
     def forward(self, batch):
         "The loss of a batch, checked to be one number that can be differentiated."

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from ..core import InputError, lookup
+from ..narrow import protect
 
 # %% ../../nbs/1_cnn/05_models.ipynb #e2e4ff15
 def conv_block(
@@ -284,6 +285,7 @@ class ResNet(Backbone):
             setattr(self, f'layer{i + 1}', nn.Sequential(*stage))
         self.fc = nn.Linear(self.dim, classes)
         self.to(memory_format=torch.channels_last)
+        protect(self)   # the shortcuts of a narrow one: torch's backward pass is faulty there
 
     def features(self, x):
         "(N, C, H, W) images to (N, D) vectors, D = 8 width, or 32 width with bottlenecks."

@@ -11,6 +11,7 @@ import time
 import torch
 
 from ..core import InputError, autocast
+from ..narrow import protect
 from .lora import trainable_parameters
 from ..train import cross_entropy_step, train_mode
 
@@ -42,6 +43,7 @@ def training_costs(
     import pandas as pd
     rows, times = {}, {name: [] for name in models}
     for name, m in models.items():
+        protect(m)
         n = trainable_parameters(m)
         if not n.trained: raise InputError(f"{name} has no trainable parameter: unfreeze some, e.g. model.head.requires_grad_(True).")
         rows[name] = dict(trained=n.trained, share=100*n.trained/n.total, memory=(saved_bytes(m, batch, loss) + 12*n.trained)/2**20)
