@@ -202,7 +202,6 @@ def _spoilt():
 
 def _main():
     options = json.loads(sys.argv[1])
-    if sys.path[0] in ('', os.getcwd()): del sys.path[0]  # no module of the user's folder
     for name in options['preload']:
         with suppress(Exception): importlib.import_module(name)
     gc.collect()
@@ -276,7 +275,7 @@ class Nursery:
         env |= {'OPENBLAS_NUM_THREADS': '1', 'MPLBACKEND': env.get('MPLBACKEND') or inline}
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, '-c', code, json.dumps(options)], env=env,
+                [sys.executable, '-P', '-c', code, json.dumps(options)], env=env,
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True)

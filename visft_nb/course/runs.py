@@ -192,15 +192,16 @@ class Runner:
         on_event=lambda run, cell, of: None, # called from a worker's thread whenever a cell is done, and once at the end
         limit:float|None=None,               # seconds a run may take; None: as long as it likes
         nursery:Nursery|None=None,           # an open one to fork the runs from; None: an own one where that pays
+        env:dict[str, str]|None=None,        # the runs' environment; None: ours, with each worker's share of the cores
     ):
         if workers < 1: raise InputError(f"--workers {workers}: at least one is needed.")
         if limit is not None and limit <= 0: raise InputError(f"--limit {limit:g}: a number of seconds above 0.")
         self.workers, self.report, self.on_event, self.limit = workers, report, on_event, limit
-        self.children, self.stopped, self.nursery = [], False, nursery
+        self.children, self.stopped, self.nursery, self.env = [], False, nursery, env
 
     def __call__(self, runs:list[Run])->list[Run]:
         "Execute all; a failing one does not stop the others. Order is kept."
-        env = _environment(self.workers)
+        env = self.env or _environment(self.workers)
         with self._warm(runs, env) as nursery, ThreadPoolExecutor(self.workers) as pool:
             futures = [pool.submit(self._one, r, env, nursery) for r in runs]
             try: return [f.result() for f in futures]
