@@ -270,12 +270,13 @@ class Nursery:
         env = dict(os.environ if env is None else env)
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = dict(orders=theirs.fileno(), preload=preload, env={k: env.pop(k, None) for k in LATE})
-        code = 'from visft_nb.course.nursery import _main; _main()'
+        code = ("import sys; sys.path[:1] = sys.path[:1][sys.path[0] == '':]; "  # not our folder
+                'from visft_nb.course.nursery import _main; _main()')
         inline = 'module://matplotlib_inline.backend_inline'  # what a kernel would choose
         env |= {'OPENBLAS_NUM_THREADS': '1', 'MPLBACKEND': env.get('MPLBACKEND') or inline}
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, '-P', '-c', code, json.dumps(options)], env=env,
+                [sys.executable, '-c', code, json.dumps(options)], env=env,
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True)
