@@ -1,14 +1,51 @@
-"Fixtures that several files share: the book, a data folder, the kit installed from its wheel."
-import os, subprocess, sys
+"How the suite is spread over processes, and what several files share: a data folder, the kit installed from its wheel."
+import os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # One thread, before torch is loaded: with two, torch 2.14.1 frees memory twice in the backward pass of float32 convolutions with fewer
 # than 16 channels (seen on a CPU with avx512: ResNet-18 of width 4 and 8, batch 3), and the tests are full of such small networks.
 for _threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(_threads, '1')
 
 ROOT = Path(__file__).resolve().parents[1]
+
+ALONE = 'test_course.py', 'test_nursery.py', 'test_calibrate.py'   # their notebooks need nothing from each other
+SITE = 'test_docs.py', 'test_browser.py'                           # they look at one site
+
+
+def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    "The whole suite runs side by side, one process a core and four at most; files or words that are named, in this one; `-n` has the last word."
+    named = config.args_source != pytest.Config.ArgsSource.TESTPATHS or config.option.keyword or config.option.usepdb
+    if named or hasattr(config, 'workerinput') or getattr(config.option, 'numprocesses', 0) is not None: return
+    config.option.numprocesses, config.option.dist = min(cores(), 4), 'loadgroup'
+
+
+def _cost(item):
+    "What a notebook's run may take, for the order: seconds at smoke scale where they are known."
+    from visft_nb.course.records import load_expected
+    name = item.callspec.params['name']
+    known = {p: load_expected(name, p).get('_run', {}).get('seconds') for p in ('smoke', 'laptop')}
+    return known['smoke'] or (known['laptop'] or 0)/10
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A file stays in one process, so its fixtures are made once; notebooks go alone. The files come first, since nobody knows how long they
+    take; then the notebooks, longest first, so that at the end no process waits for another for longer than the shortest notebooks take."""
+    def alone(item): return item.path.name in ALONE and item.get_closest_marker('notebook')
+
+    def rank(item):
+        if item.originalname == 'test_runs_from_the_wheel': return 2, -_cost(item)
+        return (1 if alone(item) else 0), 0
+    for item in items:
+        if rank(item)[0] == 0: item.add_marker(pytest.mark.xdist_group('site' if item.path.name in SITE else item.path.stem))
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope='session')
@@ -23,15 +60,32 @@ def data_root():
     return Path(here)
 
 
-@pytest.fixture(scope='session')
-def wheel_env(tmp_path_factory):
-    "An environment in which `visft_nb` is the one of a freshly built wheel, with an empty home."
-    top = tmp_path_factory.mktemp('wheel')
+def once(tmp_path_factory, name, make):
+    "A folder that `make(folder)` fills, made by the first process of the suite that asks for it."
+    top = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: top = top.parent
+    folder, done = top/name, top/f'{name}.done'
+    with FileLock(top/f'{name}.lock'):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+def _install(top):
     build = [sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', str(top/'dist'), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, text=True)
     wheel, = (top/'dist').glob('*.whl')
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', str(top/'site'), str(wheel)], check=True, capture_output=True)
     (top/'home').mkdir()
+
+
+@pytest.fixture(scope='session')
+def wheel_env(tmp_path_factory):
+    "An environment in which `visft_nb` is the one of a freshly built wheel, with an empty home."
+    top = once(tmp_path_factory, 'wheel', _install)
     kept = 'VISFT_THREADS', 'VISFT_PRECISION'   # what a run of the suite forces is forced in the notebooks too
     env = {k: v for k, v in os.environ.items() if k in kept or not k.startswith(('VISFT_', 'XDG_', 'JUPYTER', 'IPYTHON'))}
     return {**env, 'PYTHONPATH': str(top/'site'), 'HOME': str(top/'home'), 'PYTHONDONTWRITEBYTECODE': '1'}

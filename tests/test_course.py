@@ -14,14 +14,13 @@ HEAD = '# T\n\n> Do it\n\nText.'
 
 
 @pytest.fixture
-def book(tmp_path, monkeypatch):
+def book(tmp_path):
     "A book of our own, as a clone: `book(name=[cells])` writes a notebook."
     top = tmp_path/'clone'
     (top/'nbs').mkdir(parents=True)
     (top/'settings.ini').write_text('[smoke]\nSTEPS = 1\n')
     (top/'pyproject.toml').write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
-    package = top/'visft_nb'
-    package.symlink_to(Path(__file__).resolve().parents[1]/'visft_nb')
+    shutil.copytree(Path(__file__).resolve().parents[1]/'visft_nb', top/'visft_nb', ignore=shutil.ignore_patterns('__pycache__'))
 
     def write(**books):
         for name, sources in books.items():
@@ -36,15 +35,11 @@ def book(tmp_path, monkeypatch):
 
 def visft(*args, book=None, cwd=None, wait=True, **env):
     "The command line on a book of our own."
-    code = 'import sys, signal; from pathlib import Path\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'   # a background job is born deaf to it
-    if book: code += ('import visft_nb.course.book as b\n' f'b.book_dir = lambda: Path({str(book)!r})\n'
-                      'import visft_nb.course.profiles as p, visft_nb.course.records as r, visft_nb.course.runs as u\n'
-                      'p.book_dir = r.book_dir = u.book_dir = b.book_dir\n')
-    worker = code + 'u._main()' if book else ''
-    if book: code += (f'import subprocess; real = subprocess.Popen\n'
-                      f'u.subprocess.Popen = lambda a, **k: real([a[0], "-c", {worker!r}, *a[3:]], **k)\n')
+    # a background job is born deaf to the signal; what the command starts hears it again
+    code = 'import sys, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'
     code += f'sys.argv = ["visft", *{list(map(str, args))!r}]\nfrom visft_nb.course.cli import main; main()'
-    command, env = [sys.executable, '-c', code], {**os.environ, 'COLUMNS': '200', **env}
+    path = {'PYTHONPATH': os.pathsep.join(filter(None, [str(book), os.environ.get('PYTHONPATH')]))} if book else {}
+    command, env = [sys.executable, '-c', code], {**os.environ, 'COLUMNS': '200', **path, **env}
     if not wait: return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 

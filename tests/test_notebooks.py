@@ -1,44 +1,58 @@
 "Every notebook runs from the wheel in an empty folder, and what stands saved in `nbs/` is what is expected."
 import json, re, shutil, subprocess, sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from visft_nb.course.book import notebooks, read_notebook, sync_headers, wrong_imports
+from visft_nb.course.nursery import Nursery, can_fork
 from visft_nb.course.profiles import check_settings, parameters
 from visft_nb.course.records import collect, compare, load_expected, saved_profile
+from visft_nb.course.runs import Run, Runner, run_folder
 
 NAMES = list(notebooks())
 RUN = [n for n in NAMES if n != 'index']
 
 
 @pytest.fixture(scope='session')
-def smoke(wheel_env, tmp_path_factory):
-    "All notebooks at smoke scale: the command's output, the records of each, the folder it ran in."
-    cwd = tmp_path_factory.mktemp('empty')
-    done = subprocess.run([sys.executable, '-m', 'visft_nb.course.cli', 'run', 'all', '--profile', 'smoke', '--workers', '2', '--limit', '400'], env=wheel_env,
-                          cwd=cwd, capture_output=True, text=True)
-    print(done.stdout, done.stderr)
-    return done, {p.parent.parent.name: json.loads(p.read_text()) for p in cwd.glob('_runs/*/*/records.json')}, cwd
+def run_wheel(wheel_env, tmp_path_factory):
+    "Runs a notebook at smoke scale in the working folder, by the wheel's code, forked from a nursery where the system can."
+    empty = tmp_path_factory.mktemp('empty')
+    code = 'import json, visft_nb.course.runs as r; print(json.dumps(r._environment(1)))'
+    done = subprocess.run([sys.executable, '-c', code], env=wheel_env, cwd=empty, capture_output=True, text=True, check=True)
+    env = json.loads(done.stdout)
+    with Nursery(env) if can_fork() else nullcontext() as nursery:
+        runner = Runner(report=False, limit=400, nursery=nursery, env=env)
+        yield lambda name: runner([Run(name, 'smoke', folder=str(run_folder(name, Path('_runs'))))])[0]
+
+
+def outside(env, folder):
+    "Files that were written elsewhere than to the cache and the folder of runs."
+    home = Path(env['HOME'])
+    return [p for p in home.rglob('*') if p.is_file() and home/'.cache' not in p.parents] + [p for p in folder.iterdir() if p.name != '_runs']
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize('name', RUN)
-def test_runs_from_the_wheel(smoke, name):
-    run = smoke[1].get(name.replace('/', '__'))
-    assert run, f'{name} left no records: {smoke[0].stderr}'
-    wrong = [r for r in run['rows'] if r['verdict'] != 'ok']
-    assert {r['name'] for r in run['rows']} >= set(run['records']), 'figures that nothing is expected of: tests/expected/smoke'
-    assert run['status'] == 'ok', f"{run['status']}: {run['error']} {wrong}"
+def test_runs_from_the_wheel(run_wheel, wheel_env, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = run_wheel(name)
+    wrong = [r for r in run.rows if r['verdict'] != 'ok']
+    assert run.status == 'ok', f'{run.status}: {run.error} {wrong}'
+    assert {r['name'] for r in run.rows} >= set(run.records), 'figures that nothing is expected of: tests/expected/smoke'
+    assert outside(wheel_env, tmp_path) == []
+    executed = read_notebook(Path(run.folder)/notebooks()[name].name)
+    assert executed['metadata']['papermill']['input_path'].startswith(wheel_env['PYTHONPATH']), 'this is not the notebook of the wheel'
 
 
 @pytest.mark.notebook
-def test_leaves_no_file_outside_cache_and_runs(smoke, wheel_env):
-    done, _, cwd = smoke
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    assert [p.name for p in cwd.iterdir()] == ['_runs']
-    home = Path(wheel_env['HOME'])
-    assert [p for p in home.rglob('*') if p.is_file() and home/'.cache' not in p.parents] == []
+def test_the_command_runs_from_the_wheel(wheel_env, tmp_path):
+    command = [sys.executable, '-m', 'visft_nb.course.cli', 'run', 'course/02_records', '--profile', 'smoke']
+    done = subprocess.run(command, env=wheel_env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {p.name for p in tmp_path.glob('_runs/course__02_records/*/*')} == {'02_records.ipynb', 'records.json', 'report.html'}
+    assert outside(wheel_env, tmp_path) == []
 
 
 @pytest.mark.parametrize('name', NAMES)

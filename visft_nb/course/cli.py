@@ -88,12 +88,13 @@ def run(
     workers: Annotated[int, typer.Option(help='notebooks at a time')] = 1,
     limit: Annotated[float | None, typer.Option(help='seconds a notebook may take; then it is aborted and says where it stood')] = None,
     folder: Annotated[Path, typer.Option('--out', help='where the runs are written')] = Path('_runs'),
+    report: Annotated[bool, typer.Option(help='write an HTML report for each')] = True,
     save: Annotated[bool, typer.Option('--save', help="write the outputs back into nbs/ where the figures changed")] = False,
 ):
     "Run the tour, a notebook, a chapter or everything; leaves a report and the figures of each."
     from visft_nb.course.runs import run_notebooks, save_run
     names, given = find_notebooks(notebook), parse_given(parameter or [])
-    runs = _watch(lambda on_event: run_notebooks(names, profile, given, workers, folder, on_event=on_event, limit=limit))
+    runs = _watch(lambda on_event: run_notebooks(names, profile, given, workers, folder, report, on_event, limit))
     if len(runs) == 1: _figures(runs[0])
     _results(runs)
     for r in runs:

@@ -8,7 +8,7 @@ __all__ = ['TESTED', 'Run', 'run_folder', 'execute', 'write_report', 'Runner', '
 # %% ../../nbs/course/04_runs.ipynb #c44021da
 import base64, io, json, os, platform, re, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..core import InputError, atomic_write, cache_dir
 from .book import book_dir, notebooks, read_notebook
+from .nursery import CannotFork, Nursery, can_fork
 from .profiles import overrides
 from .records import collect, compare, load_expected, save_expected
 
@@ -190,17 +191,19 @@ class Runner:
         report:bool=True,                    # write a report for each?
         on_event=lambda run, cell, of: None, # called from a worker's thread whenever a cell is done, and once at the end
         limit:float|None=None,               # seconds a run may take; None: as long as it likes
+        nursery:Nursery|None=None,           # an open one to fork the runs from; None: an own one where that pays
+        env:dict[str, str]|None=None,        # the runs' environment; None: ours, with each worker's share of the cores
     ):
         if workers < 1: raise InputError(f"--workers {workers}: at least one is needed.")
         if limit is not None and limit <= 0: raise InputError(f"--limit {limit:g}: a number of seconds above 0.")
         self.workers, self.report, self.on_event, self.limit = workers, report, on_event, limit
-        self.children, self.stopped = [], False
+        self.children, self.stopped, self.nursery, self.env = [], False, nursery, env
 
     def __call__(self, runs:list[Run])->list[Run]:
         "Execute all; a failing one does not stop the others. Order is kept."
-        env = _environment(self.workers)
-        with ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(self._one, r, env) for r in runs]
+        env = self.env or _environment(self.workers)
+        with self._warm(runs, env) as nursery, ThreadPoolExecutor(self.workers) as pool:
+            futures = [pool.submit(self._one, r, env, nursery) for r in runs]
             try: return [f.result() for f in futures]
             except KeyboardInterrupt:
                 self.stop()
@@ -232,14 +235,27 @@ def _listen(self:Runner, run, pipe):
     for line in pipe:
         if line.startswith('\x1e'): self.on_event(run, *json.loads(line[1:]))
 
+def _child(args, env, err, nursery):
+    "The process of a run: forked from the nursery, or started plainly."
+    if nursery:
+        with suppress(CannotFork): return nursery.start('visft_nb.course.runs', args, err)
+    return subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', *args], env=env, stdout=subprocess.PIPE,
+                            stderr=err, text=True, start_new_session=True)
+
 @patch
-def _one(self:Runner, run, env):
+def _warm(self:Runner, runs, env):
+    "With at most one run a worker, importing once for all would save nothing."
+    own = self.nursery is None and len(runs) > self.workers and can_fork()
+    return Nursery(env) if own else nullcontext(self.nursery)
+
+@patch
+def _one(self:Runner, run, env, nursery=None):
     if self.stopped: run.status = 'interrupted'; return run
     log, late = Path(run.folder)/'run.log', False
     with open(log, 'w') as err:
-        child = subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', json.dumps(asdict(run)), str(int(self.report))], env=env,
-                                 stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True)
+        child = _child([json.dumps(asdict(run)), str(int(self.report))], env, err, nursery)
         self.children.append(child)
+        if self.stopped: child.send_signal(signal.SIGINT)
         # a process that a notebook left behind may hold the pipe open, so the end of the child counts and not the end of its output
         listener = threading.Thread(target=self._listen, args=(run, child.stdout), daemon=True)
         listener.start()
