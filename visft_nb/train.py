@@ -372,8 +372,8 @@ def load_weights(
     what='the checkpoint', # where the state came from, for the sentence
 )->None:
     "`load_state_dict` that copies nothing unless all fits. Raises `InputError` with the keys and shapes that do not, and for values that are NaN or infinite."
-    if odd := next((k for k, v in state.items() if not torch.is_tensor(v)), None):
-        raise InputError(f"{what} holds a {type(state[odd]).__name__} at {odd} where a tensor was expected: it was changed after it was written.")
+    if odd := [k for k, v in state.items() if not torch.is_tensor(v)]:
+        raise InputError(f"{what} holds a {type(state[odd[0]]).__name__} at {odd[0]!r} where a tensor was expected: it was changed after it was written.")
     own = model.state_dict()
     wrong = [f"{k} is {tuple(state[k].shape)} there and {tuple(own[k].shape)} here" for k in own if k in state and state[k].shape != own[k].shape]
     wrong += [f"{k} is {v.dtype} there and {own[k].dtype} here" for k, v in state.items() if k in own and v.is_complex() and not own[k].is_complex()]

@@ -191,6 +191,7 @@ HUB_RULES = (
     | dict.fromkeys(('num_hidden_layers', 'num_stages'), DEPTH)
     | dict.fromkeys(('image_size', 'patch_size'), either(SIDE, several(SIDE, 2)))
     | dict.fromkeys(('depths', 'hidden_sizes', 'num_heads'), several(WIDTH, 8))
+    | dict(pretrained_window_sizes=several(whole(0, 64), 8))
     | dict.fromkeys(('hidden_act', 'pooler_act'), _ACTS)
     | dict.fromkeys(('qkv_bias', 'use_mask_token', 'use_absolute_position_embeddings', 'use_relative_position_bias', 'use_mean_pooling',
                      'use_shared_relative_position_bias', 'use_swiglu_ffn', 'use_absolute_embeddings', 'downsample_in_first_stage',

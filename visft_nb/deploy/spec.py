@@ -179,8 +179,8 @@ def model_header(path):
         raise InputError(f"{path} holds no specification: it is a checkpoint of fit, not a file of save_model. Its weights come back with load_weights(model, load_checkpoint(path)['model']).")
     spec = read_spec(state['spec'], path)
     if lacks := {'builder', 'kwargs'} - set(spec): raise InputError(f"{path} does not say how its network is built ({', '.join(sorted(lacks))} missing): write it again with save_model.")
-    if odd := next((k for k, v in state['model'].items() if not isinstance(v, _Shape)), None):
-        raise InputError(f"{path} holds a {type(state['model'][odd]).__name__} at {odd} where a tensor was expected: it was changed after it was written.")
+    if odd := [k for k, v in state['model'].items() if not isinstance(v, _Shape)]:
+        raise InputError(f"{path} holds a {type(state['model'][odd[0]]).__name__} at {shown(odd[0])} where a tensor was expected: it was changed after it was written.")
     return spec, {str(k): (v.kind, v.shape) for k, v in state['model'].items()}
 
 class _Shape:
