@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TRACKERS', 'cross_entropy_step', 'Objective', 'train_step', 'make_optimizer', 'constant',
            'cosine', 'onecycle', 'set_rate', 'on_device', 'move_model', 'make_accelerator', 'eval_mode',
-           'predict_logits', 'evaluate', 'History', 'save_checkpoint', 'load_checkpoint', 'load_weights', 'rng_state',
-           'set_rng_state', 'kept_rng', 'batches_from', 'Interrupt', 'check_trackers', 'tracking', 'Run', 'loop',
-           'train_mode', 'start_run', 'fit']
+           'predict_logits', 'evaluate', 'History', 'unpack_state', 'save_checkpoint', 'load_checkpoint',
+           'load_weights', 'rng_state', 'set_rng_state', 'kept_rng', 'batches_from', 'Interrupt', 'check_trackers',
+           'tracking', 'Run', 'loop', 'train_mode', 'start_run', 'fit']
 
 # %% ../nbs/02_train.ipynb #414cc068
 import json, math, os, random, signal, sys, threading
@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from .core import (
     InputError, atomic_write, autocast, get_device, lookup, set_seed, uses_bf16)
 from .narrow import protect
+from .tensors import check_finite, is_file, read_json, read_tensors
 
 # %% ../nbs/02_train.ipynb #abcebea6
 def cross_entropy_step(
@@ -320,13 +321,30 @@ def _pack(value, tensors, at):
 
 # %% ../nbs/02_train.ipynb #5f282df6
 def _unpack(value, tensors):
-    "The inverse of `_pack`."
+    "The inverse of `_pack`. Raises whatever Python does for values that `_pack` does not make."
     if isinstance(value, list): return [_unpack(v, tensors) for v in value]
     if not isinstance(value, dict): return value
     if 'dict' in value: return {_unpack(k, tensors): _unpack(v, tensors) for k, v in value['dict']}
     if 'tuple' in value: return tuple(_unpack(v, tensors) for v in value['tuple'])
     if value['last']: tensors[value['tensor']] = tensors[value['tensor']].contiguous(memory_format=torch.channels_last)
     return tensors[value['tensor']]
+
+def unpack_state(
+    metadata:dict, # of the file
+    tensors:dict,  # {name: tensor} of the file, or {name: whatever stands for it}
+    path,          # of the file, for the sentence
+)->dict:           # what was given to `save_checkpoint`
+    "The structure in the header of a file of `save_checkpoint`, filled. Raises `InputError` for a header of another form."
+    if 'visft' not in metadata:
+        raise InputError(f"{path} is a safetensors file, but none of `save_checkpoint`: bare weights are loaded with safetensors.torch.load_file and model.load_state_dict.")
+    try: state = _unpack(read_json(metadata['visft'], path), tensors)
+    except InputError: raise
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as e:
+        raise InputError(f"The header of {path} cannot be understood ({type(e).__name__}: {str(e)[:80]}): it was changed after it was written.") from e
+    if not isinstance(state, dict):
+        raise InputError(f"The header of {path} holds a {type(state).__name__} where a dict was expected: it was changed after it was written.")
+    return state
+
 
 # %% ../nbs/02_train.ipynb #8c524cdf
 def save_checkpoint(
@@ -345,15 +363,9 @@ def load_checkpoint(
     path,  # a file of `save_checkpoint`
 )->dict:   # what was given to it, tensors on the CPU
     "Read a checkpoint; no code in it is run. Raises `InputError` for a file that is missing, cut short or of another kind."
-    from safetensors import SafetensorError, safe_open
-    if not Path(path).is_file(): raise InputError(f"There is no checkpoint {path}: check the name; fit(…, checkpoint=…) writes one at the end of each epoch, and every `every` steps.")
-    try:
-        with safe_open(path, framework='pt') as f:
-            structure, tensors = (f.metadata() or {}).get('visft'), {k: f.get_tensor(k).clone() for k in f.keys()}
-    except SafetensorError as e:
-        raise InputError(f"{path} is no whole safetensors file ({Path(path).stat().st_size:,} bytes; {e}): it was cut short by a copy or a full disk, or is another kind of file; copy it again, or delete it to begin anew.") from e
-    if structure is None: raise InputError(f"{path} is a safetensors file, but none of `save_checkpoint`: bare weights are loaded with safetensors.torch.load_file and model.load_state_dict.")
-    return _unpack(json.loads(structure), tensors)
+    if not is_file(path): raise InputError(f"There is no checkpoint {path}: check the name; fit(…, checkpoint=…) writes one at the end of each epoch, and every `every` steps.")
+    return unpack_state(*read_tensors(path), path)
+
 
 # %% ../nbs/02_train.ipynb #f80a1553
 def load_weights(
@@ -361,13 +373,17 @@ def load_weights(
     state:dict,    # its state dict
     what='the checkpoint', # where the state came from, for the sentence
 )->None:
-    "`load_state_dict` that copies nothing unless all fits. Raises `InputError` with the keys and shapes that do not."
+    "`load_state_dict` that copies nothing unless all fits. Raises `InputError` with the keys and shapes that do not, and for values that are NaN or infinite."
+    if odd := [k for k, v in state.items() if not torch.is_tensor(v)]:
+        raise InputError(f"{what} holds a {type(state[odd[0]]).__name__} at {odd[0]!r} where a tensor was expected: it was changed after it was written.")
     own = model.state_dict()
     wrong = [f"{k} is {tuple(state[k].shape)} there and {tuple(own[k].shape)} here" for k in own if k in state and state[k].shape != own[k].shape]
+    wrong += [f"{k} is {v.dtype} there and {own[k].dtype} here" for k, v in state.items() if k in own and v.is_complex() and not own[k].is_complex()]
     wrong += [f"{k} is missing there" for k in own if k not in state] + [f"{k} is unknown here" for k in state if k not in own]
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ''
         raise InputError(f"{what} is of another architecture: {'; '.join(wrong[:4])}{more}. Build the model as it was when the file was written, or begin anew (in fit: resume=False).")
+    check_finite(state, what, own)
     model.load_state_dict(state)
 
 # %% ../nbs/02_train.ipynb #222e7ef0
@@ -559,13 +575,19 @@ def load(self:Run):
     state = load_checkpoint(self.checkpoint)
     if lacks := {'model', 'optimizer', 'history', 'plan', 'rng'} - set(state):
         raise InputError(f"{self.checkpoint} has no {', '.join(sorted(lacks))}: it was not written by fit; take another file name.")
+    kinds = dict(model=Mapping, optimizer=Mapping, history=Mapping, plan=Mapping, rng=list, epoch=int, step=int)
+    if odd := next((k for k, kind in kinds.items() if not isinstance(state.get(k), kind)), None):
+        raise InputError(f"{self.checkpoint} holds a {type(state.get(odd)).__name__} at {odd}: it was changed after fit wrote it; take another file name, or resume=False.")
     longer = self.plan['schedule'] == 'constant' and self.plan['epochs'] >= state['epoch']
     other = [f"{k} was {v!r} and is {self.plan.get(k)!r} now" for k, v in state['plan'].items() if v != self.plan.get(k) and not (k == 'epochs' and longer)]
     if other: raise InputError(f"{self.checkpoint} belongs to another run ({'; '.join(other)}): it can be continued exactly or not at all. Take another file name, or resume=False to overwrite it.")
     for name in self.inner.states(): load_weights(getattr(self.inner, name), state.get(name, {}), f'{self.checkpoint} ({name})')
-    self.optimizer.load_state_dict(state['optimizer'])
-    self.epoch, self.step, self.best, self.history = state['epoch'], state['step'], state['best'], History.of(state['history'])
-    set_rng_state(state['rng'][self.accelerator.process_index])
+    try:
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.epoch, self.step, self.best, self.history = state['epoch'], state['step'], state['best'], History.of(state['history'])
+        set_rng_state(state['rng'][self.accelerator.process_index])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+        raise InputError(f"{self.checkpoint} cannot be continued ({type(e).__name__}: {str(e)[:80]}): it was changed after fit wrote it; take another file name, or resume=False.") from e
 
 # %% ../nbs/02_train.ipynb #be8df57e
 @patch

@@ -2,9 +2,12 @@
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "prediction": ["Answer", "Opened", "Picture", "TASKS", "UNSEEN", "answer_mask", "answers", "apply_window", "build_model",
-                   "check_onnx", "dicom_frames", "export_onnx", "export_program", "find_builder", "fit_channels", "frame_value",
-                   "free_name", "image_probabilities", "load_model", "load_onnx", "load_program", "longest_diameter",
-                   "mask_confidence", "model_card", "model_spec", "open_model", "predict", "prepare_image", "quantize_onnx",
-                   "read_image", "read_pictures", "rescaled", "save_mask", "save_model", "uncertainty"],
+    "builders": ["BUILDERS", "Builder", "Rule", "build_model", "builder_table", "find_builder", "largest_map", "model_bytes", "outline_model"],
+    "prediction": ["Answer", "Opened", "Picture", "UNSEEN", "answer_mask", "answers", "apply_window", "check_logits",
+                   "check_onnx", "dicom_frames", "export_onnx", "export_program", "fit_channels", "frame_value",
+                   "free_name", "image_probabilities", "load_onnx", "load_program", "longest_diameter",
+                   "mask_confidence", "model_card", "open_model", "predict", "prepare_image", "quantize_onnx",
+                   "read_image", "read_pictures", "rescaled", "save_mask", "uncertainty"],
+    "runtime": ["GuardedGraph", "graph_fault", "interface_fault"],
+    "spec": ["TASKS", "load_model", "model_header", "model_spec", "save_model"],
 })

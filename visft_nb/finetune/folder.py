@@ -19,7 +19,7 @@ import torch
 from ..core import InputError, atomic_folder, get_device, lookup
 from ..data import Augment, find_leaks, image_folder, split_data
 from ..data.images import _entries
-from ..deploy import save_model
+from ..deploy import find_builder, save_model
 from .heads import set_head
 from .strategies import RATES, finetune
 from .transfer import KIT, fit_head, load_backbone
@@ -205,8 +205,10 @@ def _start(backbone, weights, classes, size):
     if str(backbone).endswith('.safetensors'):
         model = load_backbone(backbone)
         spec = model.spec
-        builder, options, k = spec['builder'], dict(spec['kwargs']), len(classes)
-        options['outputs' if builder.endswith(':make_backbone') else 'classes'] = k
+        builder, options = spec['builder'], dict(spec['kwargs'])
+        if not (counts := find_builder(builder).outputs):
+            raise InputError(f"{backbone} holds a network of {builder}, whose number of outputs cannot be chosen: take another backbone.")
+        options[counts] = len(classes)
         channels, size = spec['channels'], (spec['size'] or [size])[0]
         del model.spec
     else:

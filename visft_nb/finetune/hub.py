@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['need_transformers', 'hub_config', 'hub_names', 'to_transformers', 'from_transformers', 'image_processor',
-           'PixelClassifier', 'InOrder', 'from_hub']
+           'PixelClassifier', 'InOrder', 'from_hub', 'config_classifier']
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #7299248b
 from importlib.util import find_spec
@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 
 from ..cnn.models import BasicBlock, Bottleneck, Normalise, ResNet, VisionTransformer
 from ..core import InputError
+from ..deploy.builders import HUB_KINDS, HUB_RULES, SIDE, shown
+from ..tensors import is_file, read_json
 from ..train import kept_rng
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #78a56b8e
@@ -203,11 +205,16 @@ def from_hub(
         fresh = dict(num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={v: k for k, v in enumerate(labels)}, ignore_mismatched_sizes=True)
     try:
         folder = _folder(name, offline)
-        model, processor = tf.AutoModelForImageClassification.from_pretrained(folder, **fresh), tf.AutoImageProcessor.from_pretrained(folder)
+        _check_config(folder)
+        model = tf.AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **fresh)
+        processor = tf.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except InputError: raise
     except (OSError, ValueError) as e:
         raise InputError(f"{name} cannot be had ({type(e).__name__}): it is neither a folder of save_pretrained nor {'among what was downloaded before' if offline else 'a classifier of images on the hub that can be reached from here'}; "
                          "check the name and the network, or build one from its config, which needs none: AutoModelForImageClassification.from_config.") from e
-    return PixelClassifier(model, processor.image_mean, processor.image_std, _side(processor)).eval()
+    classifier = PixelClassifier(model, processor.image_mean, processor.image_std, _side(processor))
+    if spec := _classifier_spec(classifier, processor): classifier.spec = spec # for `save_model`
+    return classifier.eval()
 
 def _folder(name, offline):
     "Where the files of a model lie; they are fetched first where need be. Only weights that hold no code are taken."
@@ -219,3 +226,48 @@ def _side(processor):
     "The side to which a processor brings images."
     size = dict(getattr(processor, 'crop_size', None) or processor.size)
     return size.get('height') or size.get('shortest_edge')
+
+# %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f3
+_ASKED = ('quantization_config', 'model_args', 'attn_implementation', '_attn_implementation', 'attn_implementation_internal')
+
+def _check_config(folder):
+    "Raise `InputError` for a config that names code to fetch, or arguments for another library."
+    path = Path(folder)/'config.json'
+    if not is_file(path): return # Transformers says so
+    try: config = read_json(path.read_text(encoding='utf-8'), path, 'content')
+    except UnicodeDecodeError as e: raise InputError(f"{path} is no text in UTF-8: it was damaged, or is another kind of file.") from e
+    if not isinstance(config, dict): raise InputError(f"{path} holds {shown(config)}, a dict was expected.")
+    for k in _ASKED:
+        if (v := config.get(k)) and v not in ('eager', 'sdpa', 'flash_attention_2', 'flex_attention'):
+            raise InputError(f"{path} asks for {k}={shown(v)}, and is refused: it may name code to fetch; take the model without it.")
+
+
+# %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f4
+_SAID = {'architectures', 'dtype', 'torch_dtype', 'id2label', 'label2id', 'model_type', 'transformers_version', 'problem_type',
+         'num_labels', 'out_features', 'out_indices', 'stage_names', 'semantic_loss_ignore_index', 'num_layers', 'vocab_size', 'pool_scales', 'add_fpn',
+         'use_auxiliary_head', 'auxiliary_loss_weight', 'auxiliary_channels', 'auxiliary_num_convs', 'auxiliary_concat_input'} # changes no shape of a classifier
+
+def _classifier_spec(classifier, processor):
+    "Builder and arguments for `save_model`; None where the config has more than a model file may say."
+    config = classifier.model.config
+    plain = {k: v for k, v in config.to_diff_dict().items() if k not in _SAID and not k.startswith('_')} | {'num_labels': config.num_labels}
+    fits = config.model_type in HUB_KINDS and all(k in HUB_RULES and HUB_RULES[k].holds(v) for k, v in plain.items())
+    if not fits or not (classifier.size is None or SIDE.holds(classifier.size)): return None
+    pixels = dict(mean=processor.image_mean, std=processor.image_std)
+    return dict(builder='visft_nb.finetune.hub:config_classifier', kwargs=dict(kind=config.model_type, config=plain, size=classifier.size, **pixels))
+
+def config_classifier(
+    kind:str,         # of `HUB_KINDS`: the `model_type` of Transformers
+    config:dict,      # arguments of its config that are in `HUB_RULES`
+    mean=0., std=1.,  # of the images
+    size=None,        # side to which images are resized first; None leaves them
+)->PixelClassifier:   # with random weights
+    "A classifier of Transformers from the numbers of its config; nothing is fetched. Raises `InputError` for another kind, or another argument."
+    if kind not in HUB_KINDS or (odd := next((k for k, v in config.items() if k not in HUB_RULES or not HUB_RULES[k].holds(v)), None)):
+        raise InputError(f"{shown(kind)} with {shown(config)}: one of {', '.join(HUB_KINDS)} was expected, and arguments of builder_table()" + (f", not {shown(odd)}." if kind in HUB_KINDS else '.'))
+    tf = need_transformers()
+    made = tf.AutoConfig.for_model(kind, **config)
+    made.architectures = []   # where a kind has several classifiers, the first one
+    model = tf.AutoModelForImageClassification.from_config(made)
+    return PixelClassifier(model, mean, std, size)
+

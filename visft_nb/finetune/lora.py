@@ -22,6 +22,8 @@ from fastcore.basics import patch
 from torch import nn
 
 from ..core import InputError, atomic_write, lookup
+from ..deploy.builders import FLAG, SHARE, Rule, either, number, one_of, options, several, shown, text, whole
+from ..tensors import check_finite, is_file, read_json, read_tensors
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #3f05e854
 class Wrapper(nn.Module):
@@ -429,18 +431,48 @@ def save_delta(
 def read_delta(
     path,  # a file of `save_delta`
 )->tuple:  # header: dict, tensors: dict
-    "The two parts of a delta's file; no code in it is run. Raises `InputError` for a file that is missing, cut short or of another kind."
-    from safetensors import SafetensorError, safe_open
-    if not Path(path).is_file(): raise InputError(f"There is no file {path}: check the name; save_delta(model, path) writes one.")
-    try:
-        with safe_open(path, framework='pt') as f: header, state = (f.metadata() or {}).get('visft_delta'), {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e:
-        raise InputError(f"{path} is no whole safetensors file ({Path(path).stat().st_size:,} bytes; {e}): "
-                         "it was cut short, or is another kind of file; copy it again.") from e
-    if header is None: raise InputError(f"{path} is a safetensors file, but none of save_delta: weights of a whole network are loaded with load_checkpoint.")
-    header = json.loads(header)
-    if header['version'] > 1: raise InputError(f"{path} was written by a later version of visft_nb (format {header['version']}): update the package.")
+    "The two parts of a delta's file; no code in it is run. Raises `InputError` for a file that is missing, cut short or of another kind, asks for what it may not, or holds NaN or infinity."
+    if not is_file(path): raise InputError(f"There is no file {path}: check the name; save_delta(model, path) writes one.")
+    metadata, state = read_tensors(path)
+    if 'visft_delta' not in metadata: raise InputError(f"{path} is a safetensors file, but none of save_delta: weights of a whole network are loaded with load_checkpoint.")
+    header = read_json(metadata['visft_delta'], path)
+    _check_header(header, path)
+    check_finite(state, path)
     return header, state
+
+
+# %% ../../nbs/3_finetune/04_lora.ipynb #19dc8590
+def _quick(pattern):
+    "Can it be matched in short time? Repeats of groups can take for ever."
+    return not re.search(r'\)[*+{]|\\[1-9]|\(\?', pattern) and len(re.findall(r'[*+{]', pattern)) <= 4
+
+_PATTERN = text('.+', 'a regular expression')
+_TARGETS = either(
+    one_of(None), several(text('.+', 'the name of a layer'), 4096),
+    Rule('a regular expression without repeated groups', lambda v: _PATTERN.holds(v) and _quick(v)))
+_CONFIGS = dict(
+    lora=dict(rank=whole(1, 2**16), alpha=either(number(-1e6, 1e6), one_of(None)), targets=_TARGETS, dropout=SHARE, across=FLAG, head=FLAG),
+    adapters=dict(width=whole(1, 2**16), targets=_TARGETS, head=FLAG), bitfit=dict(head=FLAG),
+    ia3=dict(targets=_TARGETS, feedforward=_TARGETS, head=FLAG), norm_only=dict(head=FLAG))   # what each method may be given by a file
+_PRINT = Rule('names with [shape, hash]', lambda v: isinstance(v, dict) and all(
+    isinstance(p, list) and len(p) == 2 and isinstance(p[0], list) and isinstance(p[1], str) for p in v.values()))
+
+
+# %% ../../nbs/3_finetune/04_lora.ipynb #19dc8591
+def _check_header(header, path):
+    "Raise `InputError` for a header that save_delta does not write."
+    version = header.get('version') if isinstance(header, dict) else None
+    if isinstance(version, int) and version > 1: raise InputError(f"{path} was written by a later version of visft_nb (format {version}): update the package.")
+    method = header.get('method') if isinstance(header, dict) else None
+    config = options(_CONFIGS.get(method, {}) if isinstance(method, str) else {})
+    name = text('.*', 'a name')
+    rules = dict(version=whole(1, 1), method=one_of(*_CONFIGS), config=config, head=either(name, one_of(None)),
+                 base=name, fingerprint=_PRINT)
+    if not isinstance(header, dict): raise InputError(f"The header of {path} is {shown(header)}, a dict was expected: it was changed after save_delta wrote it.")
+    for k, rule in rules.items():
+        if k not in header or not rule.holds(header[k]):
+            raise InputError(f"{path} asks for {k}={shown(header.get(k))}, and is refused: {rule.says} was expected.")
+
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #58695ecc
 def _check_base(model, header, path):
@@ -460,7 +492,7 @@ def _check_base(model, header, path):
 def _fit_head(model, name, state):
     "Give the model a dense head of as many outputs as the delta's; the old one, or None where it fits already."
     shape = state.get(f'{name}.weight', torch.empty(0)).shape if name else ()
-    head = model.get_submodule(name) if name else None
+    head = dict(model.named_modules()).get(name) if name else None
     if not isinstance(head, nn.Linear) or len(shape) != 2 or head.weight.shape == shape or head.in_features != shape[1]: return None
     like = dict(device=head.weight.device, dtype=head.weight.dtype)
     replace_modules(model, {name: nn.Linear(*reversed(shape), bias=f'{name}.bias' in state, **like)})
@@ -488,7 +520,8 @@ def load_delta(
         raise InputError(f"This {type(model).__name__} carries a delta already ({model._delta.method}): take it off with remove_delta(model) first.")
     _check_base(model, header, path)
     apply, old = _method(header['method']), _fit_head(model, header['head'], state)
-    apply(model, **header['config'])
+    try: apply(model, **header['config'])
+    except (TypeError, re.error) as e: raise InputError(f"{path} asks for {header['method']} with {shown(header['config'])}, and is refused: {e}.") from e
     if old is not None: model._delta.swapped[header['head']] = old
     now, ours = dict(_base_items(model)), delta_state(model)
     now |= {f'{n}.{k}': v for n, m in model.named_modules() if isinstance(m, Wrapper) for k, v in m.added().items()}

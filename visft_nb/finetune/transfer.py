@@ -7,6 +7,7 @@ __all__ = ['KIT', 'PENALTIES', 'Pretrained', 'make_backbone', 'read_weights', 'l
            'cross_validate', 'fit_head']
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #fcb27dc3
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from ..cnn.models import Backbone, ImageNetClassifier, Normalise
 from ..core import InputError, lookup
 from .heads import HEADS, check_labels, set_head
 from ..pretrain.contrast import embed
-from ..train import load_checkpoint, load_weights
+from ..tensors import is_file, read_tensors
+from ..train import load_weights, unpack_state
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #4fb7f465
 KIT = ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')   # built by visft_nb.cnn.models
@@ -112,19 +114,28 @@ def read_weights(
 # %% ../../nbs/3_finetune/01_transfer.ipynb #84ab7c44
 def _weights_file(path):
     "What a file of weights holds."
-    from safetensors import SafetensorError, safe_open
-    if not path.is_file(): raise InputError(f"There is no file {path}: give a state dict or a file of one (.safetensors, .pt, .pth).")
+    if not is_file(path): raise InputError(f"There is no file {path}: give a state dict or a file of one (.safetensors, .pt, .pth).")
+    if path.suffix.lower() == '.safetensors':
+        metadata, tensors = read_tensors(path)
+        return unpack_state(metadata, tensors, path) if 'visft' in metadata else tensors
     try:
-        if path.suffix != '.safetensors': return torch.load(path, map_location='cpu', weights_only=True)
-        with safe_open(path, framework='pt') as f: bare = None if 'visft' in (f.metadata() or {}) else {k: f.get_tensor(k) for k in f.keys()}
-        return load_checkpoint(path) if bare is None else bare
+        _check_zip(path)
+        return torch.load(path, map_location='cpu', weights_only=True)
     except InputError: raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as e:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as e:
         raise InputError(f"{path} cannot be read as weights ({path.stat().st_size:,} bytes; {type(e).__name__}: "
                          f"{str(e).splitlines()[0][:100] if str(e) else 'no more is known'}): is it whole, and a state dict?") from e
     except Exception as e: # unpickling refuses with a class of its own
         raise InputError(f"{path} holds more than tensors ({type(e).__name__}), and opening it could run code, so it is not read: "
                          "save model.state_dict() alone.") from e
+
+def _check_zip(path):
+    "torch.save does not compress: a file that unfolds to more than it has is none of its own."
+    if not zipfile.is_zipfile(path): return
+    with zipfile.ZipFile(path) as z: unfolded = sum(i.file_size for i in z.infolist())
+    if unfolded > path.stat().st_size + 2**20:
+        raise InputError(f"{path} has {path.stat().st_size/2**20:,.1f} MB and asks for {unfolded/2**20:,.0f} MB, and is refused: torch.save writes no such file.")
+
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #7c103917
 def _head_keys(model):

@@ -186,7 +186,7 @@ def format_runs(
         if name == 'eager float32': runs[name] = model
         elif name == 'eager bf16' and fast_bf16('cpu'): runs[name] = bf16
         elif name == 'torch.compile': runs[name] = torch.compile(model)
-        elif name in files: runs[name] = load_program(files[name])[0] if str(files[name]).endswith('.pt2') else load_onnx(files[name], threads)[0]
+        elif name in files: runs[name] = load_program(files[name])[0] if str(files[name]).endswith('.pt2') else load_onnx(files[name], threads, None)[0]
         elif name != 'eager bf16': raise InputError(f"formats names {name!r}: 'eager float32', 'eager bf16', 'torch.compile' or one of {', '.join(files)} was expected.")
     return runs
 
@@ -211,7 +211,9 @@ def peak_memory(
     path = Path(path).resolve()
     if path.suffix not in _ANSWER_ONCE: raise InputError(f"{path} is no {', '.join(_ANSWER_ONCE)} file.")
     code = f'import numpy as np\npath, shape = {str(path)!r}, {tuple(shape)!r}\n{_ANSWER_ONCE[path.suffix]}\n{_HIGH_WATER}'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    if path.suffix == '.pt2': load_program(path)   # a foreign one is refused, for opening it can run code
+    try: done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=600)
+    except subprocess.TimeoutExpired as e: raise InputError(f"{path} gave no answer within 600 s in a process of its own, and was stopped.") from e
     if done.returncode: raise InputError(f"{path} gives no answer in a process of its own: {(done.stderr.strip().splitlines() or ['it was killed'])[-1][:200]}")
     return float(done.stdout.split()[-1])
 
@@ -230,7 +232,8 @@ def look(
     sure:float=.8, # below this a second reader is asked for
 )->Look:
     "An answer for people. It raises nothing about the file: that is a sentence, too."
-    a, *more = islice(answers(opened, [path]), 2)
+    try: a, *more = islice(answers(opened, [path]), 2)
+    except InputError as e: return Look(f"**No answer.** {str(e).replace(str(opened.path), opened.path.name)}", {})
     if more: a.error = f"{Path(path).name} holds several images, and this page answers about one: take one file or frame of it, or ask visft predict"
     if a.error: return Look(f"**No answer.** {a.error.replace(str(Path(path).parent) + os.sep, '')}.", {})
     kind, p = opened.spec['task'], a.probabilities()
