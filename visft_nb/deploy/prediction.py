@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'UNSEEN', 'model_spec', 'find_builder', 'build_model', 'save_model', 'load_model', 'load_onnx', 'check_onnx',
-           'export_onnx', 'export_program', 'load_program', 'Picture', 'read_image', 'read_pictures', 'apply_window',
-           'dicom_frames', 'frame_value', 'rescaled', 'fit_channels', 'prepare_image', 'Opened', 'open_model', 'Answer',
-           'answers', 'uncertainty', 'mask_confidence', 'image_probabilities', 'longest_diameter', 'answer_mask',
-           'save_mask', 'free_name', 'predict', 'quantize_onnx', 'model_card']
+           'export_onnx', 'export_program', 'load_program', 'Opened', 'open_model', 'Answer', 'answers', 'uncertainty',
+           'mask_confidence', 'image_probabilities', 'longest_diameter', 'answer_mask', 'save_mask', 'free_name',
+           'predict', 'quantize_onnx', 'model_card', 'Picture', 'apply_window', 'dicom_frames', 'fit_channels',
+           'frame_value', 'prepare_image', 'read_image', 'read_pictures', 'rescaled']
 
 # %% ../../nbs/05_deploy.ipynb #91fbaee3
-import importlib, inspect, io, json, logging, math, platform, re, warnings, zipfile
+import importlib, inspect, io, json, logging, math, platform, re, warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,9 +28,13 @@ from torch import nn
 
 from ..core import InputError, atomic_write, get_device, lookup
 from ..data import DATASETS
-from ..data.images import _LARGEST, _zip_entries
+from ..data.files import (Picture, apply_window, dicom_frames, fit_channels, frame_value, pictures_at, prepare_image, read_image,
+                                 read_pictures, rescaled, to_bytes, warn_of)
 from ..metrics import bootstrap_interval, proportion_interval
 from ..train import kept_rng, load_checkpoint, load_weights, predict_logits, save_checkpoint
+
+# %% ../../nbs/05_deploy.ipynb #e4a90c37
+_all_ = ['Picture', 'apply_window', 'dicom_frames', 'fit_channels', 'frame_value', 'prepare_image', 'read_image', 'read_pictures', 'rescaled'] # of `visft_nb.data.files`
 
 # %% ../../nbs/05_deploy.ipynb #8eac501c
 def model_spec(
@@ -384,7 +388,7 @@ def _ready(model, path, suffix, example, classes, fit, values, extra):
     "(path, specification, model in eval mode on the CPU, example): what every exporter begins with."
     path = _target(path, suffix)
     known = model.spec if isinstance(getattr(model, 'spec', None), dict) else {}
-    extra = {k: known[k] for k in ('task', 'window') if k in known} | extra
+    extra = {k: known[k] for k in ('task', 'window', 'in_range') if k in known} | extra
     shape = (tuple(example.shape[2:]), example.shape[1]) if getattr(example, 'ndim', 0) == 4 else (None, 1)
     spec = model_spec(known.get('classes') if classes is None else classes, *shape, fit, values, **extra)
     example, model = _example(example, model, values), _cpu_copy(model)
@@ -449,207 +453,6 @@ def load_program(
     if not found['spec.json']: raise InputError(f"{path} has no specification: it was not written by export_program.")
     return lambda x: _reference(module, x), _read_spec(json.loads(found['spec.json']), path)
 
-# %% ../../nbs/05_deploy.ipynb #d3d67cc9
-@dataclass
-class Picture:
-    "One image of a file."
-    pixels:torch.Tensor     # float32 (C, H, W) in [0, 1], C = 1 or 3
-    spacing:tuple|None=None # mm from row to row and from column to column, where a DICOM file says it
-    frame:int=1             # its number in the file
-    of:int=1                # how many the file holds
-
-# %% ../../nbs/05_deploy.ipynb #d32d3096
-def read_image(
-    path,           # PNG, JPEG, TIFF, BMP and what else Pillow reads, 8 or 16 bits, gray or colour; or DICOM
-    window=None,    # (centre, width) for DICOM; None takes the file's own, else its smallest and largest value
-)->torch.Tensor:    # float32 (C, H, W) in [0, 1], C = 1 or 3; transparent pixels are white, 16-bit values are shares of 65535
-    "Decode an image to its last pixel. Raises `InputError` with what is wrong with the file, and for one of several frames."
-    first = next(read_pictures(path, window))
-    if first.of > 1:
-        raise InputError(f"{path} holds {first.of} frames, and one image was expected: save each as a file of its own, "
-                         "or ask predict, which takes every frame as an image")
-    return first.pixels
-
-def read_pictures(
-    path,           # as for `read_image`
-    window=None,    # as for `read_image`
-):                  # iterates `Picture`: one of a file, or every frame of a DICOM file
-    "The images of a file, one in memory at a time. Raises `InputError` with what is wrong with the file."
-    path = Path(path).expanduser()
-    if not path.exists(): raise InputError(f"{path} does not exist{_near(path)}")
-    if not path.is_file(): raise InputError(f"{path} is a folder")
-    if (size := path.stat().st_size) > _LARGEST or not size: raise InputError(f"{path} " + ('is empty (0 bytes)' if not size else f'has {size/2**20:,.0f} MB, too large for an image'))
-    with open(path, 'rb') as f: yield from _read(f, path, window)
-
-# %% ../../nbs/05_deploy.ipynb #ec858454
-def _read(f, name, window=None):
-    "The pictures of an open file."
-    from PIL import Image, ImageOps
-    head = f.read(132)
-    f.seek(0)
-    if not head: raise InputError(f"{name} is empty (0 bytes)")
-    if head[128:] == b'DICM' or Path(name).suffix.lower() in _DICOM:
-        yield from _read_dicom(f, name, window)
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(f) as im:
-                pages = im.n_frames if im.format == 'TIFF' else 1
-                im.load()
-                im = ImageOps.exif_transpose(im)
-    except Exception as e: # decoders raise all kinds
-        raise InputError(f"{name} cannot be decoded ({'no image format' if 'cannot identify' in str(e) else str(e)[:80]})") from e
-    if pages > 1: raise InputError(f"{name} holds {pages} pages; save each as a file of its own")
-    yield Picture(_pixels(im, name))
-
-# %% ../../nbs/05_deploy.ipynb #40abd64b
-_DICOM = {'.dcm', '.dicom', '.ima'}
-
-def apply_window(
-    v:np.ndarray,  # values, such as Hounsfield units
-    centre:float,
-    width:float,   # 1 or more
-    function:str='LINEAR', # or LINEAR_EXACT, SIGMOID: what the file's VOILUTFunction says
-)->np.ndarray:     # float32 in [0, 1]
-    "The window functions of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, scaled to 0 and 1. Raises `InputError` for another function."
-    lookup(function, ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'], 'window function')
-    if function == 'SIGMOID': return (1/(1 + np.exp(-4*(v - centre)/width))).astype(np.float32)
-    if function == 'LINEAR': centre, width = centre - .5, width - 1
-    return np.clip((v - centre)/max(width, 1e-9) + .5, 0, 1).astype(np.float32)
-
-# %% ../../nbs/05_deploy.ipynb #05ec66d9
-@contextmanager
-def _decoding(name):
-    "No warnings, and one sentence for whatever a decoder of DICOM raises."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    except InputError: raise
-    except Exception as e: # decoders raise all kinds
-        raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({' '.join(str(e).split())[:200] or type(e).__name__})") from e
-
-# %% ../../nbs/05_deploy.ipynb #f59abade
-def _read_dicom(f, name, window=None):
-    "Each frame of a DICOM file as a `Picture`."
-    import pydicom
-    from pydicom.pixels import iter_pixels
-    with _decoding(name):
-        d = pydicom.dcmread(f, force=True)
-        n = dicom_frames(d, name)
-        decoded = iter_pixels(d)
-    for i in range(n):
-        with _decoding(name): picture = Picture(_dicom_pixels(next(decoded), d, window, i), _spacing(d, i), i + 1, n)
-        yield picture
-
-# %% ../../nbs/05_deploy.ipynb #5c2f9238
-def dicom_frames(
-    d,          # a data set of pydicom
-    name,       # of the file
-)->int:
-    "How many images a data set holds. Raises `InputError` where there is none, or one that is too large."
-    if 'PixelData' not in d:
-        kind = getattr(d.get('SOPClassUID') or getattr(d, 'file_meta', {}).get('MediaStorageSOPClassUID'), 'name', '') or d.get('Modality')
-        raise InputError(f"{name} is a DICOM file without pixel data ({kind}): a report, a plan or a directory; take the image files of the series" if kind
-                         else f"{name} is no DICOM file, or one that was cut off before its pixels")
-    if d.Rows*d.Columns > _LARGEST: raise InputError(f"{name} declares {d.Rows} x {d.Columns} pixels, too large for an image")
-    return max(1, int(d.get('NumberOfFrames') or 1))
-
-# %% ../../nbs/05_deploy.ipynb #651c0d30
-def frame_value(
-    d,            # a data set of pydicom
-    keyword:str,  # such as "RescaleSlope"
-    group:str,    # the functional group that holds it, such as "PixelValueTransformationSequence"
-    frame:int=0,  # from 0
-):                # None where the file does not say
-    "A value of one frame of a DICOM file: from its own functional group, that of all frames, or the top of the file."
-    own, shared = (d.get(k) or [] for k in ('PerFrameFunctionalGroupsSequence', 'SharedFunctionalGroupsSequence'))
-    items = [item for groups in (own[frame:frame + 1], shared[:1]) for g in groups for item in g.get(group) or []]
-    return next((v for item in (*items, d) if (v := item.get(keyword)) not in (None, '')), None)
-
-def rescaled(a, d, frame=0):
-    "The stored values of a frame as what they measure, such as Hounsfield units, float64: slope and intercept, or a table."
-    from pydicom.pixels import apply_modality_lut
-    if d.get('ModalityLUTSequence'): return apply_modality_lut(a, d).astype(np.float64)
-    slope, intercept = (frame_value(d, k, 'PixelValueTransformationSequence', frame) for k in ('RescaleSlope', 'RescaleIntercept'))
-    return a.astype(np.float64)*float(1 if slope is None else slope) + float(intercept or 0)
-
-# %% ../../nbs/05_deploy.ipynb #b1333922
-def _dicom_pixels(a, d, window, frame=0):
-    "The pixels of a frame: colour as it is, gray through a window, black and white exchanged where the file says so."
-    from pydicom.pixels import apply_color_lut
-    top = 2**d.BitsStored - 1
-    if d.PhotometricInterpretation == 'PALETTE COLOR': a = apply_color_lut(a, d); top = np.iinfo(a.dtype).max
-    if a.ndim == 3: return torch.from_numpy(a.astype(np.float32)/top).permute(2, 0, 1).contiguous()
-    v = rescaled(a, d, frame)
-    centre, width, function = (frame_value(d, k, 'FrameVOILUTSequence', frame) for k in ('WindowCenter', 'WindowWidth', 'VOILUTFunction'))
-    if window: y = apply_window(v, *window)
-    elif centre is None or width is None: y = ((v - v.min())/max(np.ptp(v), 1e-9)).astype(np.float32)
-    else: y = apply_window(v, *(float(np.atleast_1d(k)[0]) for k in (centre, width)), function or 'LINEAR')
-    return torch.from_numpy(1 - y if d.PhotometricInterpretation == 'MONOCHROME1' else y)[None]
-
-# %% ../../nbs/05_deploy.ipynb #033ba45c
-def _spacing(d, frame=0):
-    "(mm from row to row, mm from column to column) of a frame, or None where the file does not say."
-    try: down, across = map(float, frame_value(d, 'PixelSpacing', 'PixelMeasuresSequence', frame))
-    except (TypeError, ValueError): return None
-    return (down, across) if 0 < down < math.inf and 0 < across < math.inf else None
-
-# %% ../../nbs/05_deploy.ipynb #04a933f3
-def _near(path):
-    "Names like this one in the folder."
-    near = get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=2) if path.parent.is_dir() else []
-    return f" (did you mean {' or '.join(near)}?)" if near else ''
-
-# %% ../../nbs/05_deploy.ipynb #6e27b187
-def _pixels(im, path):
-    "A PIL image as float (C, H, W) in [0, 1]."
-    from PIL import Image
-    if im.mode.startswith(('I', 'F')):
-        a, top = np.asarray(im).astype(np.float32), 1 if im.mode == 'F' else 65535
-        if not (np.isfinite(a).all() and a.min() >= 0 and a.max() <= top):
-            raise InputError(f"{path} has values from {a.min():g} to {a.max():g}, outside of 0 to {top}: map its range first (a CT window, say)")
-        return torch.from_numpy(a/top)[None]
-    if im.has_transparency_data:
-        im = im.convert('RGBA')
-        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
-    im = im.convert('L' if im.mode in ('1', 'L') else 'RGB')
-    a = torch.from_numpy(np.array(im)).float()/255
-    return a[None] if a.ndim == 2 else a.permute(2, 0, 1).contiguous()
-
-# %% ../../nbs/05_deploy.ipynb #024b8322
-def fit_channels(
-    x:torch.Tensor, # an image (C, H, W)
-    channels:int,   # that a model takes
-    what='The image ', # begins the sentence
-)->torch.Tensor:    # (channels, H, W)
-    "Gray to colour by repetition, colour to gray by brightness (ITU-R BT.601). Raises `InputError` where there is no way from one number of channels to the other."
-    if len(x) == channels: return x
-    if len(x) == 1: return x.expand(channels, -1, -1)
-    if len(x) == 3 and channels == 1: return (x*x.new_tensor([.299, .587, .114])[:, None, None]).sum(0, keepdim=True)
-    raise InputError(f"{what}has {len(x)} channels, and the model takes {channels}")
-
-# %% ../../nbs/05_deploy.ipynb #ffea9747
-def prepare_image(
-    x:torch.Tensor, # float (C, H, W) in [0, 1], C = 1 or 3
-    spec:dict,      # from `model_spec`, `load_model(…).spec` or `load_onnx`
-)->torch.Tensor:    # float32 (channels, height, width) as the model takes it
-    "Bring an image to a model's channels, size and values. Raises `InputError` where there is no way from one number of channels to the other."
-    x = fit_channels(x, spec['channels'], '')
-    if spec['size'] is not None and list(x.shape[1:]) != spec['size']: x = _fit(x, *spec['size'], spec['fit'])
-    low, high = spec['values']
-    return (low + (high - low)*x).contiguous()
-
-# %% ../../nbs/05_deploy.ipynb #81f9dcff
-def _fit(x, h, w, fit):
-    "An image (C, H, W) at (h, w): stretched, or scaled and then cut or padded with black around the middle."
-    scale = (max if fit == 'crop' else min)(h/x.shape[1], w/x.shape[2])
-    th, tw = (h, w) if fit == 'stretch' else (max(1, round(s*scale)) for s in x.shape[1:])
-    if (th, tw) != tuple(x.shape[1:]): x = F.interpolate(x[None], (th, tw), mode='bilinear', antialias=True, align_corners=False)[0].clamp(0, 1)
-    top, left = (th - h)//2, (tw - w)//2
-    return F.pad(x, (-left, w - tw + left, -top, h - th + top)) # less than nothing is cut off
-
 # %% ../../nbs/05_deploy.ipynb #91447859
 def _tensors(x):
     "Each image of a tensor or `Images`, float (C, H, W) in [0, 1], with its name."
@@ -660,58 +463,18 @@ def _tensors(x):
     x = x.detach().cpu().float()/255 if x.dtype == torch.uint8 else x.detach().cpu().float()
     if len(x) and not (x.min() >= -1e-6 and x.max() <= 1 + 1e-6):
         raise InputError(f"images have values from {x.min():.3g} to {x.max():.3g}; floats in [0, 1] or bytes (uint8) were expected: undo the normalisation, the model has its own.")
-    return [(names[i] if names else i, lambda window, v=v: [Picture(v)]) for i, v in enumerate(x)]
-
-# %% ../../nbs/05_deploy.ipynb #fd9d412f
-_KINDS = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.gif', '.pgm', '.ppm'} | _DICOM
-
-def _is_image(path):
-    "Does a file end like an image, or begin like DICOM? Scanners often write names without an ending, or that end in a number."
-    if not path.is_file() or path.name == 'DICOMDIR': return False
-    if path.suffix.lower() in _KINDS: return True
-    with open(path, 'rb') as f: return f.read(132)[128:] == b'DICM'
-
-def _in_folder(path):
-    "(name, reader) of each image file of a folder; a reader takes the window and iterates `Picture`."
-    files = sorted(p for p in path.rglob('*') if not any(n.startswith('.') for n in p.relative_to(path).parts) and _is_image(p))
-    if not files: raise InputError(f"{path} is a folder that holds no image: {', '.join(sorted(_KINDS))} were looked for")
-    return [(str(p), lambda window, p=p: read_pictures(p, window)) for p in files]
-
-# %% ../../nbs/05_deploy.ipynb #7160d5a5
-_MOST = 2**32 # bytes that a zip may unfold to
-
-def _in_zip(path):
-    "(name, reader) of each image in a zip; `InputError` for one that is not safe."
-    entries = [(n, r) for n, r in _zip_entries(path, '') if Path(n).suffix.lower() in _KINDS]
-    with zipfile.ZipFile(path) as z: total = sum(i.file_size for i in z.infolist())
-    if total > _MOST: raise InputError(f"{path} declares {total/2**30:.1f} GB, at most {_MOST/2**30:.0f} were expected: unpack it if you trust it")
-    if not entries: raise InputError(f"{path} is a zip that holds no image: {', '.join(sorted(_KINDS))} were looked for")
-    return [(f'{path}/{n}', lambda window, n=n, r=r: _from_zip(r, f'{path}/{n}', window)) for n, r in entries]
-
-def _from_zip(read, name, window):
-    "The pictures of a file in a zip."
-    try: blob = read()
-    except Exception as e: raise InputError(f"{name} cannot be unpacked ({str(e)[:80]})") from e # zipfile and zlib raise all kinds
-    yield from _read(io.BytesIO(blob), name, window)
+    return [(names[i] if names else i, lambda v=v, **how: [Picture(v)]) for i, v in enumerate(x)]
 
 # %% ../../nbs/05_deploy.ipynb #68a8bea5
 def _pictures(images):
-    "(name, reader) of everything `predict` takes; a place that cannot be looked into becomes a reader that raises."
-    if hasattr(images, 'floats') or torch.is_tensor(images) or isinstance(images, np.ndarray): found = _tensors(images)
+    "(name, reader, is it a file?) of everything `predict` takes; a place that cannot be looked into becomes a reader that raises."
+    if hasattr(images, 'floats') or torch.is_tensor(images) or isinstance(images, np.ndarray): found = [(*pair, False) for pair in _tensors(images)]
     else:
         paths = [images] if isinstance(images, (str, Path)) else list(images)
         if other := next((p for p in paths if not isinstance(p, (str, Path))), None): raise InputError(f"images holds a {type(other).__name__}; names of files, a tensor or Images were expected.")
-        found = [pair for p in paths for pair in _at(Path(p).expanduser())]
+        found = [(*pair, True) for p in paths for pair in pictures_at(p)]
     if not found: raise InputError("There is no image to predict: nothing was given.")
     return found
-
-def _at(path):
-    "(name, reader) of what a path stands for."
-    look = _in_folder if path.is_dir() else _in_zip if path.suffix.lower() == '.zip' and path.is_file() else None
-    try: return look(path) if look else [(str(path), lambda window: read_pictures(path, window))]
-    except InputError as e: return [(str(path), lambda window, e=e: _raise(e))]
-
-def _raise(e): raise e
 
 # %% ../../nbs/05_deploy.ipynb #971a0f94
 @dataclass
@@ -750,11 +513,23 @@ class Answer:
 
 # %% ../../nbs/05_deploy.ipynb #a3f96cee
 def _read_all(images, spec):
-    "An `Answer` with its image, or with an error, for each of the images; the frames of a file are called file#1, file#2, …"
-    for name, read in _pictures(images):
+    """An `Answer` with its image and input, or with an error, for each of the images; the frames of a file are called file#1, file#2, …
+    What comes from a file goes to the model as bytes, as it does in training. Warns once where ranges were taken from the files' own values."""
+    noted = False
+    for name, read, is_file in _pictures(images):
         try:
-            for p in read(spec.get('window')): yield Answer(name if p.of == 1 else f'{name}#{p.frame}', p.pixels, spacing=p.spacing)
+            for p in read(window=spec.get('window'), in_range=spec.get('in_range')):
+                if p.note and not noted: warn_of([p.note + ', in the specification of the model (save_model)'])
+                noted = noted or bool(p.note)
+                yield _prepared(name if p.of == 1 or str(name).endswith(f'#{p.frame}') else f'{name}#{p.frame}', p, spec, is_file)
         except InputError as e: yield Answer(name, error=str(e) if str(name) in str(e) else f'{name} {e}')
+
+def _prepared(name, p, spec, is_file):
+    "An `Answer` with what the model will be asked."
+    a = Answer(name, p.pixels, spacing=p.spacing)
+    try: a.input = prepare_image(to_bytes(p.stored) if is_file else p.stored, spec)
+    except InputError as e: a.error = f'{name} {e}'
+    return a
 
 # %% ../../nbs/05_deploy.ipynb #cf6ea78a
 _ROOM = 2**22 # values of the images that are in memory at a time, as they were read and as the model takes them; one image may have more
@@ -772,9 +547,6 @@ def answers(
         waiting.clear()
         return done
     for a in _read_all(images, opened.spec):
-        if not a.error:
-            try: a.input = prepare_image(a.image, opened.spec)
-            except InputError as e: a.error = f'{a.name} {e}'
         held = [b for b in waiting if b.input is not None]
         full = len(waiting) == 64 or sum(b.image.numel() + b.input.numel() for b in held) > _ROOM
         if full or (held and a.input is not None and held[0].input.shape != a.input.shape): yield from ask()
@@ -953,7 +725,7 @@ def _calibration(images, spec):
     "Calibration images in batches of one shape."
     found = list(_read_all(images, spec))
     if bad := [a.error for a in found if a.error]: raise InputError(f"{len(bad)} of {len(found)} calibration images cannot be used: {'; '.join(bad[:5])}.")
-    xs = [prepare_image(a.image, spec) for a in found]
+    xs = [a.input for a in found]
     if len(xs) > 1000: raise InputError(f"{len(xs)} calibration images: up to 1,000 were expected, for all activations are kept in memory; some hundreds are enough.")
     return [torch.stack(list(g)[:1000]) for _, group in groupby(xs, lambda x: x.shape) for g in _in_batches(group, 32)]
 

@@ -18,7 +18,7 @@ import torch
 
 from ..core import InputError, atomic_folder, get_device, lookup
 from ..data import Augment, find_leaks, image_folder, split_data
-from ..data.images import _entries
+from ..data.files import file_entries
 from ..deploy import save_model
 from .heads import set_head
 from .strategies import RATES, finetune
@@ -37,7 +37,7 @@ def find_splits(
     "Where the class folders are. Raises `InputError` for class folders that differ between splits, and for a folder without any."
     top = Path(folder).expanduser()
     if not top.exists(): raise InputError(f"There is no folder {folder}: it should hold one folder of images for each class.")
-    names = [n.split('/') for n, _ in _entries(top)]
+    names = [n.split('/') for n, _ in file_entries(top)]
     if not names: raise InputError(f"{folder} is empty: it should hold one folder of images for each class.")
     while len({n[0] for n in names}) == 1 and all(len(n) > 2 for n in names): top, names = top/names[0][0], [n[1:] for n in names]
     heads = {n[0] for n in names if len(n) > 1}
@@ -266,7 +266,7 @@ def _request(folder, strategy, size, epochs, held):
                               (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
         if not fine: raise InputError(f"{given}: {hint} was expected.")
     first, stems = next(iter(find_splits(folder).values())), defaultdict(set)
-    for n, _ in _entries(first):
+    for n, _ in file_entries(first):
         if '/' in n: stems[n.split('/')[0]].add(Path(n).stem.removesuffix('_mask'))
     classes = sorted(stems)
     if masks := next((c for c in classes if c.lower() in _MASKS and any(stems[c] == stems[o] for o in classes if o != c)), None):
