@@ -520,6 +520,7 @@ def test_large_files_are_named_and_not_read_and_dicom_is_read(pairs):
     from visft_nb.finetune import MedicalImageDataset
     with open(pairs/'im'/'0.png', 'wb') as f: f.truncate(2*2**30)
     (pairs/'im'/'1.png').write_bytes(open(get_testdata_file('CT_small.dcm', download=False), 'rb').read())
+    Image.new('L', (128, 128)).save(pairs/'m'/'1_mask.png')
     (pairs/'t.csv').write_text('image,label\nim/0.png,a\nim/1.png,b\n')
     tracemalloc.start()
     for read in (lambda: mask_pairs(pairs/'im', pairs/'m'), lambda: MedicalImageDataset(pairs/'im', pairs/'m'), lambda: image_folder(pairs), lambda: csv_images(pairs/'t.csv')):

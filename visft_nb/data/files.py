@@ -49,19 +49,22 @@ def read_bytes(
     path,      # of a file
     name=None, # by which it is called in a sentence; None takes the path
 )->bytes:
-    "A file that is not too large to be an image. Raises `InputError` where there is none."
+    """A file that is not too large to be an image. Raises `InputError` where there
+    is none."""
     path, name = Path(path), path if name is None else name
     if not path.exists(): raise InputError(f"{name} does not exist{_near(path)}")
     if not path.is_file(): raise InputError(f"{name} is a folder")
     if (size := path.stat().st_size) > LARGEST: raise _too_large(name, size)
     try: return path.read_bytes()
-    except OSError as e: raise InputError(f"{name} cannot be read ({e.strerror})") from e
+    except OSError as e:
+        raise InputError(f"{name} cannot be read ({e.strerror})") from e
 
 # %% ../../nbs/lib/data/files.ipynb #a63f662b
 def file_entries(
     path,     # a folder, or a folder in a zip: photos.zip/train
 )->list:      # (name relative to `path`, function that reads its bytes) of each file
-    "Every file that is not hidden. Raises `InputError` for no folder, or a zip that is not safe."
+    """Every file that is not hidden. Raises `InputError` for no folder, or a zip
+    that is not safe."""
     path = Path(path).expanduser()
     archive = next((p for p in (path, *path.parents) if p.is_file()), None)
     if archive is not None:
@@ -70,7 +73,8 @@ def file_entries(
         raise InputError(f"There is no folder {path}; it should hold the images.")
     files = sorted(p for p in path.rglob('*') if p.is_file())
     names = [p.relative_to(path).as_posix() for p in files]
-    return [(n, partial(read_bytes, p, n)) for n, p in zip(names, files) if not is_hidden(n)]
+    return [(n, partial(read_bytes, p, n)) for n, p in zip(names, files)
+            if not is_hidden(n)]
 
 # %% ../../nbs/lib/data/files.ipynb #80db0b47
 def _check_members(archive, infos):
@@ -78,15 +82,19 @@ def _check_members(archive, infos):
     for i in infos:
         parts = i.filename.replace('\\', '/').split('/')
         if parts[0] == '' or '..' in parts or ':' in i.filename[:2]:
-            raise InputError(f"{archive} holds {i.filename!r}, a place outside of the archive: "
+            raise InputError(f"{archive} holds {i.filename!r}, a place outside of the "
+                             "archive: "
                              "it is not safe and is not read.")
         if i.file_size > LARGEST:
-            raise InputError(f"{archive} holds {i.filename!r} of {i.file_size/2**20:,.0f} MB, "
+            raise InputError(f"{archive} holds {i.filename!r} of "
+                             f"{i.file_size/2**20:,.0f} MB, "
                              "too large for an image.")
     total, size = sum(i.file_size for i in infos), Path(archive).stat().st_size
     if total > MOST and total > 100*size:
-        raise InputError(f"{archive} declares {total/2**30:.1f} GB in a file of {size/2**20:.1f} MB, "
-                         f"at most {MOST/2**30:.0f} GB were expected: unpack it if you trust it")
+        raise InputError(f"{archive} declares {total/2**30:.1f} GB in a file of "
+                         f"{size/2**20:.1f} MB, "
+                         f"at most {MOST/2**30:.0f} GB were expected: unpack it if you "
+                         "trust it")
 
 def _unpack(archive, info, name):
     "The bytes of a member."
@@ -108,10 +116,12 @@ def zip_entries(
     infos = [i for i in z.infolist() if not i.is_dir()]
     _check_members(archive, infos)
     top = '' if inside in ('', '.') else inside.rstrip('/') + '/'
-    infos = sorted((i for i in infos if i.filename.startswith(top)), key=lambda i: i.filename)
+    infos = sorted((i for i in infos if i.filename.startswith(top)),
+                   key=lambda i: i.filename)
     if not infos:
         there = ', '.join(sorted({i.split('/')[0] for i in z.namelist()})[:5])
-        raise InputError(f"{archive} holds no files under {inside!r}; it holds {there}.")
+        raise InputError(f"{archive} holds no files under {inside!r}; it holds "
+                         f"{there}.")
     names = [i.filename[len(top):] for i in infos]
     return [(n, partial(_unpack, z, i, prefix + n)) for n, i in zip(names, infos)
             if not is_hidden(n)]
@@ -140,11 +150,12 @@ def to_bytes(
     x:torch.Tensor, # bytes, or floats in [0, 1]
 )->torch.Tensor:    # uint8
     "Floats as the nearest of 256 grays; bytes as they are."
-    return x if x.dtype == torch.uint8 else (x*255).round().clamp(0, 255).to(torch.uint8)
+    if x.dtype == torch.uint8: return x
+    return (x*255).round().clamp(0, 255).to(torch.uint8)
 
 # %% ../../nbs/lib/data/files.ipynb #93ce83eb
-_FORMATS = ('PNG', 'JPEG', 'MPO', 'TIFF', 'BMP', 'DIB', 'GIF', 'WEBP', 'PPM', 'AVIF', 'HEIF',
-            'JPEG2000', 'PCX', 'QOI', 'ICO')
+_FORMATS = ('PNG', 'JPEG', 'MPO', 'TIFF', 'BMP', 'DIB', 'GIF', 'WEBP', 'PPM', 'AVIF',
+            'HEIF', 'JPEG2000', 'PCX', 'QOI', 'ICO')
 
 _HEIC = {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}
 
@@ -152,10 +163,14 @@ def _unknown(blob, name):
     "The sentence for bytes that no decoder takes."
     if blob[4:8] == b'ftyp' and blob[8:12] in _HEIC | {b'avif', b'avis'}:
         kind = 'AVIF' if blob[8:11] == b'avi' else 'HEIC, as telephones write it,'
-        return InputError(f"{name} is {kind} which Pillow does not read here: convert it to JPEG "
-                          "or PNG, on a Mac by sips -s format png FILE --out FILE.png, elsewhere by "
-                          "heif-convert FILE FILE.png (libheif), or set the camera to JPEG")
-    return InputError(f"{name} cannot be decoded (no image format: PNG, JPEG, TIFF, DICOM and the "
+        return InputError(f"{name} is {kind} which Pillow does not read here: convert "
+                          "it to JPEG "
+                          "or PNG, on a Mac by sips -s format png FILE --out FILE.png, "
+                          "elsewhere by "
+                          "heif-convert FILE FILE.png (libheif), or set the camera to "
+                          "JPEG")
+    return InputError(f"{name} cannot be decoded (no image format: PNG, JPEG, TIFF, "
+                      "DICOM and the "
                       "like were expected)")
 
 # %% ../../nbs/lib/data/files.ipynb #3a77f368
@@ -170,20 +185,23 @@ def _undecoded(name, e):
 def _several(name, n, kind, dicom=False):
     "The sentence for a file that is no single image."
     ask = ', or ask predict, which takes every frame as an image' if dicom else ''
-    return InputError(f"{name} holds {n} {kind}, and one image was expected: name the one that is "
-                      f"meant, {name}#1 to {name}#{n} or page=1 to {n}, or save it as a file of its "
-                      f"own{ask}")
+    return InputError(f"{name} holds {n} {kind}, and one image was expected: name the "
+                      "one "
+                      f"that is meant, {name}#1 to {name}#{n} or page=1 to {n}, or save "
+                      f"it as a file of its own{ask}")
 
 def _page(page, n, name, kind):
     "The index of a page that was named, from 0."
     if isinstance(page, bool) or not isinstance(page, int) or not 1 <= page <= n:
-        raise InputError(f"{name} holds {n} {kind}, so page={page!r} is none of it: a number from "
+        raise InputError(f"{name} holds {n} {kind}, so page={page!r} is none of it: a "
+                         "number from "
                          f"1 to {n} was expected")
     return page - 1
 
-# %% ../../nbs/lib/data/files.ipynb #80ae836c
-def _open(blob, name, page=None):
-    "A PIL image, decoded to its last pixel. Raises `InputError`."
+# %% ../../nbs/lib/data/files.ipynb #cb4ed7ba
+def _open(blob, name, page=None, near=None):
+    """A PIL image, decoded to its last pixel; a JPEG at the next size above `near`
+    pixels, where that is given. Raises `InputError`."""
     from PIL import Image, UnidentifiedImageError
     if not blob: raise InputError(f"{name} is empty (0 bytes)")
     Image.init()
@@ -191,22 +209,26 @@ def _open(blob, name, page=None):
         warnings.simplefilter('ignore')
         warnings.simplefilter('error', Image.DecompressionBombWarning)
         try:
-            im = Image.open(io.BytesIO(blob), formats=[f for f in _FORMATS if f in Image.OPEN])
-            # the second picture of an MPO is the same one for the other eye, or a preview
+            formats = [f for f in _FORMATS if f in Image.OPEN]
+            im = Image.open(io.BytesIO(blob), formats=formats)
+            # the second picture of an MPO is one for the other eye, or a preview
             n = 1 if im.format == 'MPO' else getattr(im, 'n_frames', 1)
             kind = 'pages' if im.format == 'TIFF' else 'frames'
             if n > 1 and page is None: raise _several(name, n, kind)
             if page is not None and (at := _page(page, n, name, kind)): im.seek(at)
+            if near and im.format == 'JPEG': im.draft(None, (near, near))
             im.load()
             return im
         except InputError: raise
         except UnidentifiedImageError as e: raise _unknown(blob, name) from e
-        except Exception as e: raise _undecoded(name, e) from e # decoders raise all kinds
+        except Exception as e: # decoders raise all kinds
+            raise _undecoded(name, e) from e
 
 # %% ../../nbs/lib/data/files.ipynb #8042a6c4
 _TURNS = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1],
-          4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
-          7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: lambda a: np.rot90(a)}
+          4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
+          6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+          8: lambda a: np.rot90(a)}
 
 def _turned(a, im):
     "An array (H, W, …) turned as the camera says (EXIF, tag Orientation)."
@@ -221,29 +243,34 @@ def _check_range(in_range):
     try: low, high = map(float, in_range)
     except (TypeError, ValueError): low = high = math.nan
     if not math.isfinite(low + high) or low == high:
-        raise InputError(f"in_range={in_range!r}: two different numbers were expected, the stored "
+        raise InputError(f"in_range={in_range!r}: two different numbers were expected, "
+                         "the stored "
                          "values that are black and white, such as (0, 4095)")
     return low, high
 
-def _shares(v, in_range, name, seen=None, kind='in_range=(black, white)', what='values'):
-    "(float32 in [0, 1], note): values as shares of a range, else of the range of those seen."
+def _shares(v, in_range, name, seen=None, kind='in_range=(black, white)'):
+    """(float32 in [0, 1], note): values as shares of a range, else of the range of
+    those seen."""
     v = np.asarray(v, np.float64)
     if not np.isfinite(v).all():
-        raise InputError(f"{name} holds NaN or infinity, which is no gray: replace it before saving")
+        raise InputError(f"{name} holds NaN or infinity, which is no gray: replace it "
+                         "before saving")
     note = ''
     if (given := _check_range(in_range)) is None:
         within = v if seen is None else v[seen]
         given = (within.min(), within.max()) if within.size else (0., 1.)
-        note = (f"{name} has {what} of more than 8 bits and nothing says which are black and white: "
-                f"its own smallest and largest, {given[0]:g} and {given[1]:g}, are taken; state them "
-                f"with {kind}")
+        note = (f"{name} has values of more than 8 bits and nothing says which are "
+                f"black and white: its own smallest and largest, {given[0]:g} and "
+                f"{given[1]:g}, "
+                f"are taken; state them with {kind}")
     low, high = given
     y = np.clip((v - low)/((high - low) or 1.), 0, 1)
     return y.astype(np.float32), note
 
 # %% ../../nbs/lib/data/files.ipynb #bb393436
 def _netpbm(blob, name):
-    "(values (H, W[, 3]), largest value) of a PGM or PPM of more than 8 bits, else None."
+    """(values (H, W[, 3]), largest value) of a PGM or PPM of more than 8 bits, else
+    None."""
     head = re.match(rb'P([2356])' + rb'(?:\s|#[^\n]*\n)+(\d+)'*3 + rb'\s', blob[:4096])
     if not head or not 255 < (top := int(head[4])) < 65536: return None
     (w, h), depth = (int(head[2]), int(head[3])), 3 if head[1] in b'36' else 1
@@ -253,24 +280,28 @@ def _netpbm(blob, name):
         try: a = np.array([int(v) for v in words], np.int64)
         except ValueError as e: raise _undecoded(name, e) from e
     else: a = np.frombuffer(raw[:len(raw)//2*2][:2*n], '>u2')
-    if len(a) < n: raise InputError(f"{name} cannot be decoded (it holds {len(a):,} of {n:,} values: "
+    if len(a) < n: raise InputError(f"{name} cannot be decoded (it holds {len(a):,} of "
+                                    f"{n:,} values: "
                                     "it was cut off)")
     return a.reshape((h, w, 3) if depth == 3 else (h, w)), top
 
 # %% ../../nbs/lib/data/files.ipynb #dab2b818
 def _png16(blob, name):
-    "Values (H, W, C) of a PNG of 16 bits in colour or with transparency, which Pillow halves."
-    if blob[:8] != b'\x89PNG\r\n\x1a\n' or blob[24:25] != b'\x10' or blob[25] not in (2, 4, 6):
-        return None
+    """Values (H, W, C) of a PNG of 16 bits in colour or with transparency, which
+    Pillow halves."""
+    head, bits, kind = blob[:8], blob[24:25], blob[25:26]
+    if head != b'\x89PNG\r\n\x1a\n' or bits != b'\x10': return None
+    if kind not in (b'\2', b'\4', b'\6'): return None
     from torchvision.io import ImageReadMode, decode_png
     data = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # that torchvision's decoders will move to TorchCodec
+        warnings.simplefilter('ignore') # that decoders will move to TorchCodec
         try: return decode_png(data, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
         except RuntimeError as e: raise _undecoded(name, e) from e
 
 def _tiff_numbers(im, name):
-    "(values, largest value that the file states, is the smallest one white?) of a gray TIFF."
+    """(values, largest value that the file states, is the smallest one white?) of a
+    gray TIFF."""
     tags, a = getattr(im, 'tag_v2', {}), np.asarray(im)
     bits, sign = (np.atleast_1d(tags.get(k, d))[0] for k, d in ((258, 1), (339, 1)))
     if im.mode == 'I' and bits == 32 and sign == 1: a = a.view(np.uint32)
@@ -278,8 +309,8 @@ def _tiff_numbers(im, name):
 
 # %% ../../nbs/lib/data/files.ipynb #13e72135
 def _deep(im, blob, name):
-    """(values (H, W[, C]), alpha in [0, 1] or None, stated range or None, inverted?) of an image
-    of more than 8 bits, else None."""
+    """(values (H, W[, C]), alpha in [0, 1] or None, stated range or None, inverted?) of
+    an image of more than 8 bits, else None."""
     if (a := _png16(blob, name)) is not None:
         alpha = a[..., -1]/65535 if a.shape[2] in (2, 4) else None
         a = a[..., :-1] if alpha is not None else a
@@ -294,7 +325,8 @@ def _deep(im, blob, name):
         alpha = 1. - (a == key) if isinstance(key, int) else None
         return a, alpha, (0, top) if top else None, inverted
     if max(np.atleast_1d(getattr(im, 'tag_v2', {}).get(258, 8))) > 8:
-        raise InputError(f"{name} is a TIFF of more than 8 bits in colour, of which Pillow would drop "
+        raise InputError(f"{name} is a TIFF of more than 8 bits in colour, of which "
+                         "Pillow would drop "
                          "half: save it as PNG of 16 bits, or with 8 bits")
     return None
 
@@ -305,7 +337,7 @@ def _deep_picture(found, im, in_range, name):
     if not a.dtype.kind == 'f' or in_range is not None: pass
     elif np.isfinite(a).all() and 0 <= a.min() and a.max() <= 1: stated = (0, 1)
     seen = None if alpha is None else alpha > 0
-    y, note = _shares(a, in_range if in_range is not None else stated, name, seen, what='pixels')
+    y, note = _shares(a, stated if in_range is None else in_range, name, seen)
     if inverted: y = 1 - y
     if alpha is not None:
         alpha = alpha.astype(np.float32)
@@ -326,12 +358,13 @@ def _gray_or_colour(im, name):
             im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
             im = im.convert('RGB')
         a = np.asarray(im.convert('L' if gray and im.mode != 'RGB' else 'RGB'))
-    except Exception as e: raise _undecoded(name, e) from e # some modes have no way to RGB
+    except Exception as e: # some modes have no way to RGB
+        raise _undecoded(name, e) from e
     return a[..., :1] if gray and a.ndim == 3 else a if a.ndim == 3 else a[..., None]
 
-def _raster(blob, name, in_range=None, page=None):
+def _raster(blob, name, in_range=None, page=None, near=None):
     "The `Picture` of a file that Pillow reads."
-    im = _open(blob, name, page)
+    im = _open(blob, name, page, near)
     if (found := _deep(im, blob, name)) is not None:
         return _deep_picture(found, im, in_range, name)
     a = _turned(_gray_or_colour(im, name), im).transpose(2, 0, 1)
@@ -344,12 +377,13 @@ def apply_window(
     v:np.ndarray,  # values, such as Hounsfield units
     centre:float,
     width:float,   # 1 or more
-    function:str='LINEAR', # or LINEAR_EXACT, SIGMOID: what the file's VOILUTFunction says
+    function:str='LINEAR', # or LINEAR_EXACT, SIGMOID: the file's VOILUTFunction
 )->np.ndarray:     # float32 in [0, 1]
     """The window functions of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, scaled to 0 and 1.
     Raises `InputError` for another function."""
     lookup(function, ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'], 'window function')
-    if function == 'SIGMOID': return (1/(1 + np.exp(-4*(v - centre)/width))).astype(np.float32)
+    if function == 'SIGMOID':
+        return (1/(1 + np.exp(-4*(v - centre)/width))).astype(np.float32)
     if function == 'LINEAR': centre, width = centre - .5, width - 1
     return np.clip((v - centre)/max(width, 1e-9) + .5, 0, 1).astype(np.float32)
 
@@ -368,11 +402,13 @@ def dicom_errors(
     except InputError: raise
     except Exception as e: # decoders raise all kinds
         said = ' '.join(str(e).split())[:200] or type(e).__name__
-        raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded ({said})") from e
+        raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded "
+                         f"({said})") from e
 
 # %% ../../nbs/lib/data/files.ipynb #2e874902
 def _check_deflated(blob, name):
-    "Raise `InputError` where a deflated file (PS3.5 A.5) unfolds to more than an image has."
+    """Raise `InputError` where a deflated file (PS3.5 A.5) unfolds to more than an
+    image has."""
     from pydicom.filereader import read_dataset
     from pydicom.uid import DeflatedExplicitVRLittleEndian
     f = io.BytesIO(blob)
@@ -384,14 +420,18 @@ def _check_deflated(blob, name):
         size += len(stream.decompress(rest, 2**20))
         rest = stream.unconsumed_tail
         if size > LARGEST:
-            raise InputError(f"{name} is a deflated DICOM file of {len(blob)/2**20:.1f} MB that "
-                             f"unfolds to more than {LARGEST/2**20:.0f} MB, too large for an image")
+            mb = len(blob)/2**20
+            raise InputError(f"{name} is a deflated DICOM file of {mb:.1f} MB "
+                             f"that unfolds to more than {LARGEST/2**20:.0f} MB, too "
+                             "large "
+                             "for an image")
 
 def open_dicom(
     blob:bytes, # a file
     name,       # of it
 ):              # pydicom.Dataset
-    "A data set of pydicom. Raises `InputError` for a file that is none or unfolds to too much."
+    """A data set of pydicom. Raises `InputError` for a file that is none or unfolds
+    to too much."""
     import pydicom
     with dicom_errors(name):
         if blob[128:132] == b'DICM': _check_deflated(blob, name)
@@ -402,28 +442,36 @@ def _check_size(d, name):
     "Raise `InputError` where a frame would take more memory than an image may."
     from PIL import Image
     rows, columns, most = int(d.Rows), int(d.Columns), Image.MAX_IMAGE_PIXELS or LARGEST
-    size = rows*columns*int(d.get('SamplesPerPixel') or 1)*max(1, int(d.get('BitsAllocated') or 8)//8)
+    samples, bits = (int(d.get(k) or v) for k, v in (('SamplesPerPixel', 1),
+                                                     ('BitsAllocated', 8)))
+    size = rows*columns*samples*max(1, bits//8)
     if rows*columns > most or size > LARGEST:
-        raise InputError(f"{name} declares {rows} x {columns} pixels in {size/2**20:,.0f} MB, "
+        raise InputError(f"{name} declares {rows} x {columns} pixels in "
+                         f"{size/2**20:,.0f} MB, "
                          "too large for an image")
 
 def dicom_frames(
     d,          # a data set of pydicom
     name,       # of the file
 )->int:
-    "How many images a data set holds. Raises `InputError` where there is none, or one that is too large."
+    """How many images a data set holds. Raises `InputError` where there is none, or
+    one that is too large."""
     if 'PixelData' not in d:
-        uid = d.get('SOPClassUID') or getattr(d, 'file_meta', {}).get('MediaStorageSOPClassUID')
+        meta = getattr(d, 'file_meta', {})
+        uid = d.get('SOPClassUID') or meta.get('MediaStorageSOPClassUID')
         kind = getattr(uid, 'name', '') or d.get('Modality')
-        raise InputError(f"{name} is a DICOM file without pixel data ({kind}): a report, a plan or a "
+        raise InputError(f"{name} is a DICOM file without pixel data ({kind}): a "
+                         "report, a plan or a "
                          "directory; take the image files of the series" if kind else
-                         f"{name} is no DICOM file, or one that was cut off before its pixels")
+                         f"{name} is no DICOM file, or one that was cut off before its "
+                         "pixels")
     _check_size(d, name)
     return max(1, int(d.get('NumberOfFrames') or 1))
 
 # %% ../../nbs/lib/data/files.ipynb #266ffcb1
 def _run_length(segment, most):
-    "The bytes that a run-length coded segment unfolds to (PS3.5 G.3), counted up to `most`."
+    """The bytes that a run-length coded segment unfolds to (PS3.5 G.3), counted up
+    to `most`."""
     at, size, n = 0, 0, len(segment)
     while at < n and size <= most:
         k = segment[at]
@@ -432,7 +480,8 @@ def _run_length(segment, most):
     return size
 
 def _check_runs(d, name):
-    "Raise `InputError` where run lengths unfold to more than the frame that is declared."
+    """Raise `InputError` where run lengths unfold to more than the frame that is
+    declared."""
     from pydicom.encaps import generate_frames
     from pydicom.uid import RLELossless
     if getattr(d, 'file_meta', {}).get('TransferSyntaxUID') != RLELossless: return
@@ -442,41 +491,47 @@ def _check_runs(d, name):
         ends = [*starts[1:many], len(frame)]
         for a, b in zip(starts[:many], ends):
             if (b - a)*64 > 4*plane and _run_length(frame[a:b], 4*plane) > 4*plane:
-                raise InputError(f"{name} declares {d.Rows} x {d.Columns} pixels and unfolds to more: "
+                raise InputError(f"{name} declares {d.Rows} x {d.Columns} pixels and "
+                                 "unfolds to more: "
                                  "its run lengths were made to fill the memory")
 
 # %% ../../nbs/lib/data/files.ipynb #651c0d30
 def frame_value(
     d,            # a data set of pydicom
     keyword:str,  # such as "RescaleSlope"
-    group:str,    # the functional group that holds it, such as "PixelValueTransformationSequence"
+    group:str,    # the functional group of it: "PixelValueTransformationSequence", …
     frame:int=0,  # from 0
 ):                # None where the file does not say
-    "A value of one frame of a DICOM file: from its own functional group, that of all frames, or the top of the file."
+    """A value of one frame of a DICOM file: from its own functional group, that of
+    all frames, or the top of the file."""
     own, shared = (d.get(k) or [] for k in ('PerFrameFunctionalGroupsSequence',
                                             'SharedFunctionalGroupsSequence'))
     groups = (*own[frame:frame + 1], *shared[:1])
     items = [item for g in groups for item in g.get(group) or []]
-    return next((v for item in (*items, d) if (v := item.get(keyword)) not in (None, '')), None)
+    found = (item.get(keyword) for item in (*items, d))
+    return next((v for v in found if v not in (None, '')), None)
 
 def rescaled(
     a,            # stored values of a frame
     d,            # a data set of pydicom
     frame:int=0,  # from 0
 )->np.ndarray:    # float64
-    "Stored values as what they measure, such as Hounsfield units: by slope and intercept, or by a table."
+    """Stored values as what they measure, such as Hounsfield units: by slope and
+    intercept, or by a table."""
     from pydicom.pixels import apply_modality_lut
     if d.get('ModalityLUTSequence'): return apply_modality_lut(a, d).astype(np.float64)
     slope, intercept = (frame_value(d, k, 'PixelValueTransformationSequence', frame)
                         for k in ('RescaleSlope', 'RescaleIntercept'))
-    return a.astype(np.float64)*float(1 if slope is None else slope) + float(intercept or 0)
+    slope, intercept = float(1 if slope is None else slope), float(intercept or 0)
+    return a.astype(np.float64)*slope + intercept
 
 # %% ../../nbs/lib/data/files.ipynb #7f5f70c0
 def padding(
     a:np.ndarray, # stored values of a frame
     d,            # a data set of pydicom
 )->np.ndarray:    # bool, as `a`
-    "Which pixels are padding (PS3.3 C.7.5.1.1.2): PixelPaddingValue, up to PixelPaddingRangeLimit."
+    """Which pixels are padding (PS3.3 C.7.5.1.1.2): PixelPaddingValue, up to
+    PixelPaddingRangeLimit."""
     ends = [v for k in ('PixelPaddingValue', 'PixelPaddingRangeLimit')
             if (v := d.get(k)) not in (None, '')]
     if 'PixelPaddingValue' not in d or not ends or a.dtype.kind not in 'iu':
@@ -489,14 +544,16 @@ def padding(
 
 # %% ../../nbs/lib/data/files.ipynb #9b478f52
 def _table_shares(v, item, d):
-    "float32 in [0, 1] by an item of a VOILUTSequence; None for a table that is incomplete."
+    """float32 in [0, 1] by an item of a VOILUTSequence; None for a table that is
+    incomplete."""
     data = item.get('LUTData')
     if item.get('LUTDescriptor') is None or data is None: return None
     n, first, bits = (int(k) for k in item.LUTDescriptor)
     if isinstance(data, bytes): # as words, or two entries in a word
         wide = len(data) >= 2*(n or 2**16)
-        data = np.frombuffer(data, ('<u2' if d.original_encoding[1] else '>u2') if wide else 'u1')
-    # beyond the table its ends count (pydicom 3.0 lets tables of 8 bits wrap around there)
+        word = '<u2' if d.original_encoding[1] else '>u2'
+        data = np.frombuffer(data, word if wide else 'u1')
+    # beyond the table its ends count; pydicom 3.0 lets tables of 8 bits wrap around
     at = np.clip(np.rint(v) - first, 0, (n or 2**16) - 1).astype(np.int64)
     return (np.asarray(data)[at]/(2**bits - 1)).clip(0, 1).astype(np.float32)
 
@@ -504,9 +561,10 @@ def _table_shares(v, item, d):
 def _gray_dicom(a, d, window, frame, name):
     "(float32 (H, W) in [0, 1], note) of stored values."
     hidden, v = padding(a, d), rescaled(a, d, frame)
-    of_frame = partial(frame_value, d, group='FrameVOILUTSequence', frame=frame)
-    centre, width, function = map(of_frame, ('WindowCenter', 'WindowWidth', 'VOILUTFunction'))
-    tables, y, note = of_frame('VOILUTSequence'), None, ''
+    keys = 'WindowCenter', 'WindowWidth', 'VOILUTFunction', 'VOILUTSequence'
+    centre, width, function, tables = (frame_value(d, k, 'FrameVOILUTSequence', frame)
+                                       for k in keys)
+    y, note = None, ''
     if window: y = apply_window(v, *window)
     elif tables: y = _table_shares(v, tables[0], d)
     if y is None and centre is not None and width is not None:
@@ -529,12 +587,15 @@ def _dicom_picture(a, d, window, frame, name):
         y, note = _gray_dicom(a, d, window, frame, name)
         return torch.from_numpy(y)[None], note
     a = np.ascontiguousarray(a.transpose(2, 0, 1))
-    return torch.from_numpy(a if a.dtype == np.uint8 and top == 255 else a.astype(np.float32)/top), ''
+    if a.dtype != np.uint8 or top != 255: a = a.astype(np.float32)/top
+    return torch.from_numpy(a), ''
 
 # %% ../../nbs/lib/data/files.ipynb #033ba45c
 def _spacing(d, frame=0):
-    "(mm from row to row, mm from column to column) of a frame, or None where the file does not say."
-    try: down, across = map(float, frame_value(d, 'PixelSpacing', 'PixelMeasuresSequence', frame))
+    """(mm from row to row, mm from column to column) of a frame, or None where the
+    file does not say."""
+    found = frame_value(d, 'PixelSpacing', 'PixelMeasuresSequence', frame)
+    try: down, across = map(float, found)
     except (TypeError, ValueError): return None
     return (down, across) if 0 < down < math.inf and 0 < across < math.inf else None
 
@@ -558,7 +619,8 @@ def named_page(
     path,     # of a file, or of one of its pages: scan.tif#3
     page=None,# the page, where it is given apart
 )->tuple:     # (Path, page or None)
-    "The file and the page that a name means; a file that has a # in its name is itself."
+    """The file and the page that a name means; a file that has a # in its name is
+    itself."""
     path = Path(path).expanduser()
     found = re.fullmatch(r'(.+)#(\d{1,9})', path.name)
     if found is None or page is not None or path.exists(): return path, page
@@ -567,15 +629,16 @@ def named_page(
 def decode_pictures(
     blob:bytes,     # a file
     name,           # of it, for a sentence and to know DICOM by its ending
-    window=None,    # (centre, width) for DICOM; None takes the file's own table or window
-    in_range=None,  # (black, white) of images of more than 8 bits; None takes what the file states
+    window=None,    # (centre, width) for DICOM; None takes the file's table or window
+    in_range=None,  # (black, white) beyond 8 bits; None takes what the file states
     page=None,      # which page or frame, from 1
+    near=None,      # side that will be enough: a JPEG may be decoded smaller
 ):                  # iterates `Picture`: one, or every frame of a DICOM file
     "The images of a file. Raises `InputError` with what is wrong with it."
     ends = Path(str(name)).suffix.lower() in DICOM_KINDS
     if blob[128:132] == b'DICM' or (ends and blob):
         yield from _read_dicom(blob, name, window, page)
-    else: yield _raster(blob, name, in_range, page)
+    else: yield _raster(blob, name, in_range, page, near)
 
 # %% ../../nbs/lib/data/files.ipynb #ce5dede0
 def decode_image(
@@ -584,12 +647,15 @@ def decode_image(
     window=None,
     in_range=None,
     page=None,
+    near=None,
 )->Picture:
-    "The image of a file. Raises `InputError` with what is wrong with it, and for one of several."
-    found = decode_pictures(blob, name, window, in_range, page)
+    """The image of a file. Raises `InputError` with what is wrong with it, and for
+    one of several."""
+    found = decode_pictures(blob, name, window, in_range, page, near)
     picture = next(found)
     found.close()
-    if picture.of > 1 and page is None: raise _several(name, picture.of, 'frames', dicom=True)
+    if picture.of > 1 and page is None:
+        raise _several(name, picture.of, 'frames', dicom=True)
     return picture
 
 # %% ../../nbs/lib/data/files.ipynb #913b2d0b
@@ -598,8 +664,9 @@ def warn_of(
 )->None:
     "One warning for all of them."
     notes = [n for n in notes if n]
-    more = f" (and so for {len(notes) - 1} more files, each by its own range)"*(len(notes) > 1)
-    if notes: warnings.warn(notes[0] + more, stacklevel=3)
+    if not notes: return
+    more = f" (and so for {len(notes) - 1} more files, each by its own range)"
+    warnings.warn(notes[0] + more*(len(notes) > 1), stacklevel=3)
 
 def read_pictures(
     path,           # as for `read_image`, and so are those that follow
@@ -607,26 +674,29 @@ def read_pictures(
     in_range=None,
     page=None,
 ):                  # iterates `Picture`: one of a file, or every frame of a DICOM file
-    "The images of a file, one in memory at a time. Raises `InputError` with what is wrong with the file."
+    """The images of a file, one in memory at a time. Raises `InputError` with what
+    is wrong with the file."""
     path, page = named_page(path, page)
     yield from decode_pictures(read_bytes(path), path, window, in_range, page)
 
 def read_image(
-    path,           # PNG, JPEG, TIFF, BMP, … or DICOM; a page or frame is named by scan.tif#3
-    window=None,    # (centre, width) for DICOM; None takes the file's own table or window
-    in_range=None,  # (black, white) of images of more than 8 bits; None takes what the file states
+    path,           # PNG, JPEG, TIFF, BMP, … or DICOM; a page is named by scan.tif#3
+    window=None,    # (centre, width) for DICOM; None takes the file's table or window
+    in_range=None,  # (black, white) beyond 8 bits; None takes what the file states
     page=None,      # which page or frame, from 1
-)->torch.Tensor:    # float32 (C, H, W) in [0, 1], C = 1 or 3; transparent pixels are white
-    """Decode an image to its last pixel. Raises `InputError` with what is wrong with the file, and for one
-    of several pages or frames; warns where a range had to be taken from the file's own values."""
+)->torch.Tensor:    # float32 (C, H, W) in [0, 1], C = 1 or 3
+    """Decode an image to its last pixel. Raises `InputError` with what is wrong with
+    the file, and for one of several pages or frames; warns where a range had to be taken
+    from the file's own values."""
     path, page = named_page(path, page)
     picture = decode_image(read_bytes(path), path, window, in_range, page)
     warn_of([picture.note])
     return picture.pixels
 
 # %% ../../nbs/lib/data/files.ipynb #fd9d412f
-IMAGE_KINDS = {'.png', '.apng', '.jpg', '.jpeg', '.jfif', '.tif', '.tiff', '.bmp', '.webp', '.gif',
-               '.pgm', '.ppm', '.pbm', '.pnm', '.avif', '.heic', '.heif', '.jp2'} | DICOM_KINDS
+IMAGE_KINDS = {'.png', '.apng', '.jpg', '.jpeg', '.jfif', '.jp2', '.tif', '.tiff', '.bmp',
+               '.webp', '.gif', '.pgm', '.ppm', '.pbm', '.pnm', '.avif', '.heic', '.heif',
+               *DICOM_KINDS}
 
 def _is_image(path):
     "Does a file end like an image, or begin like DICOM?"
@@ -662,7 +732,8 @@ def _raise(e, **how): raise e
 def pictures_at(
     path,  # of a file, a page of one (scan.tif#3), a folder or a zip
 )->list:   # (name, reader); reader(window=, in_range=) iterates `Picture`
-    "What a path stands for; a place that cannot be looked into becomes a reader that raises."
+    """What a path stands for; a place that cannot be looked into becomes a reader
+    that raises."""
     path = Path(path).expanduser()
     look = _in_folder if path.is_dir() else None
     if path.suffix.lower() == '.zip' and path.is_file(): look = _in_zip
@@ -675,14 +746,17 @@ def fit_channels(
     channels:int,   # that a model takes
     what='The image ', # begins the sentence
 )->torch.Tensor:    # (channels, H, W)
-    "Gray to colour by repetition, colour to gray by brightness (ITU-R BT.601). Raises `InputError` where there is no way from one number of channels to the other."
+    """Gray to colour by repetition, colour to gray by brightness (ITU-R BT.601).
+    Raises `InputError` where there is no way from one number of channels to the
+    other."""
     if len(x) == channels: return x
     if len(x) == 1: return x.expand(channels, -1, -1)
     if len(x) != 3 or channels != 1:
         raise InputError(f"{what}has {len(x)} channels, and the model takes {channels}")
     if x.dtype == torch.uint8: # whole numbers, as Pillow does it
         weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]
-        return ((x.int()*weights).sum(0, keepdim=True) + 32768).div(65536, rounding_mode='floor').to(torch.uint8)
+        total = (x.int()*weights).sum(0, keepdim=True) + 32768
+        return (total >> 16).to(torch.uint8)
     return (x*x.new_tensor([.299, .587, .114])[:, None, None]).sum(0, keepdim=True)
 
 # %% ../../nbs/lib/data/files.ipynb #81f9dcff
@@ -693,8 +767,8 @@ def _resize(x, w, h, nearest):
     if x.dtype == torch.uint8 and len(x) == 3:
         im = Image.fromarray(np.ascontiguousarray(x.permute(1, 2, 0).numpy()))
         return torch.from_numpy(np.array(im.resize((w, h), how))).permute(2, 0, 1)
-    planes = [Image.fromarray(np.ascontiguousarray(c)).resize((w, h), how) for c in x.numpy()]
-    return torch.from_numpy(np.stack([np.array(p) for p in planes]))
+    planes = (Image.fromarray(np.ascontiguousarray(c)) for c in x.numpy())
+    return torch.from_numpy(np.stack([np.array(p.resize((w, h), how)) for p in planes]))
 
 def fit_image(
     x:torch.Tensor,       # (C, H, W): bytes, floats in [0, 1], or int32 class numbers
@@ -702,12 +776,14 @@ def fit_image(
     fit:str='crop',       # crop, pad or stretch
     nearest:bool=False,   # take the nearest pixel: for class numbers
 )->torch.Tensor:          # (C, height, width), of the type of x
-    "An image at another size: stretched, or scaled and then cut or padded with black around the middle."
+    """An image at another size: stretched, or scaled and then cut or padded with
+    black around the middle."""
     lookup(fit, ['crop', 'pad', 'stretch'], 'way to fit')
     h, w = x.shape[1:] if size is None else (size, size) if np.isscalar(size) else size
     if tuple(x.shape[1:]) == (h, w): return x
     scale = (max if fit == 'crop' else min)(h/x.shape[1], w/x.shape[2])
-    th, tw = (h, w) if fit == 'stretch' else (max(1, round(s*scale)) for s in x.shape[1:])
+    th, tw = (max(1, round(s*scale)) for s in x.shape[1:])
+    if fit == 'stretch': th, tw = h, w
     if (th, tw) != tuple(x.shape[1:]): x = _resize(x, tw, th, nearest)
     if x.is_floating_point(): x = x.clamp(0, 1) # rounding may leave [0, 1]
     top, left = (th - h)//2, (tw - w)//2
@@ -719,7 +795,8 @@ def prepare_image(
     x:torch.Tensor, # (C, H, W), C = 1 or 3: bytes, as of a file, or floats in [0, 1]
     spec:dict,      # from `model_spec`, `load_model(…).spec` or `load_onnx`
 )->torch.Tensor:    # float32 (channels, height, width) as the model takes it
-    "Bring an image to a model's size, channels and values. Raises `InputError` where there is no way from one number of channels to the other."
+    """Bring an image to a model's size, channels and values. Raises `InputError`
+    where there is no way from one number of channels to the other."""
     x = fit_channels(fit_image(x, spec['size'], spec['fit']), spec['channels'], '')
     low, high = spec['values']
     return (low + (high - low)*to_floats(x)).contiguous()
@@ -732,17 +809,20 @@ def open_mask(
 ):              # PIL image
     "The file of a mask, decoded to its last pixel. Raises `InputError`."
     if blob[128:132] == b'DICM':
-        raise InputError(f"{name} is DICOM, and a mask is a picture of class numbers: save it as PNG")
+        raise InputError(f"{name} is DICOM, and a mask is a picture of class numbers: "
+                         "save it as PNG")
     return _open(blob, name, page)
 
 def mask_numbers(
     im,         # of `open_mask`
     name,       # of the file
 )->torch.Tensor:# int32 (1, H, W), as stored
-    "The class numbers of a mask. Raises `InputError` for a colour image, and for decimal numbers."
+    """The class numbers of a mask. Raises `InputError` for a colour image, and for
+    decimal numbers."""
     if im.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'LA'):
         what = 'holds decimal numbers' if im.mode == 'F' else 'is a colour image'
-        raise InputError(f"{name} {what} ({im.mode}): a mask is gray, one class number per pixel.")
+        raise InputError(f"{name} {what} ({im.mode}): a mask is gray, one class number "
+                         "per pixel.")
     a = np.asarray(im.convert('L') if im.mode in ('1', 'LA') else im).astype(np.int32)
     return torch.from_numpy(np.ascontiguousarray(_turned(a, im)))[None]
 
@@ -750,17 +830,21 @@ def mask_numbers(
 def idx_shape(
     path, # an idx file of bytes
 )->tuple: # of the array in it
-    "What an idx file (yann.lecun.com/exdb/mnist) holds, held against its size. Raises `InputError` where they differ."
+    """What an idx file (yann.lecun.com/exdb/mnist) holds, held against its size.
+    Raises `InputError` where they differ."""
     path = Path(path)
     size = path.stat().st_size
     with open(path, 'rb') as f: head = f.read(4 + 4*8)
-    fine = len(head) >= 8 and head[:3] == b'\0\0\x08' and 1 <= head[3] <= 4 and len(head) >= 4 + 4*head[3]
-    if not fine:
-        raise InputError(f"{path} is no idx file of bytes: delete it and load the data set again.")
+    fine = head[:3] == b'\0\0\x08' and len(head) > 3 and 1 <= head[3] <= 4
+    if not fine or len(head) < 4 + 4*head[3]:
+        raise InputError(f"{path} is no idx file of bytes: delete it and load the data "
+                         "set again.")
     shape = struct.unpack(f'>{head[3]}I', head[4:4 + 4*head[3]])
     if size != (whole := 4 + 4*len(shape) + math.prod(shape)):
-        raise InputError(f"{path} has {size:,} bytes, and its header says {' × '.join(map(str, shape))}, "
-                         f"which takes {whole:,}: the download was cut off or went wrong; delete it and "
+        raise InputError(f"{path} has {size:,} bytes, and its header says "
+                         f"{' × '.join(map(str, shape))}, "
+                         f"which takes {whole:,}: the download was cut off or went "
+                         "wrong; delete it and "
                          "load the data set again.")
     return shape
 
@@ -769,7 +853,8 @@ def read_idx(
 )->torch.Tensor:    # uint8
     "The array of an idx file. Raises `InputError` for one that is not whole."
     shape = idx_shape(path)
-    return torch.from_numpy(np.fromfile(path, np.uint8, offset=4 + 4*len(shape)).reshape(shape))
+    flat = np.fromfile(path, np.uint8, offset=4 + 4*len(shape))
+    return torch.from_numpy(flat.reshape(shape))
 
 # %% ../../nbs/lib/data/files.ipynb #67a48a1a
 def _npy(archive, key, path):
@@ -777,17 +862,22 @@ def _npy(archive, key, path):
     try: info = archive.getinfo(f'{key}.npy')
     except KeyError:
         there = ', '.join(n.removesuffix('.npy') for n in archive.namelist()[:12])
-        raise InputError(f"{path} holds no {key}; it holds {there or 'nothing'}.") from None
+        raise InputError(f"{path} holds no {key}; it holds "
+                         f"{there or 'nothing'}.") from None
     with archive.open(info) as f:
         major, _ = np.lib.format.read_magic(f)
-        head = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        form = np.lib.format
+        head = form.read_array_header_1_0 if major == 1 else form.read_array_header_2_0
         shape, order, dtype = head(f)
         size, there = math.prod(shape)*dtype.itemsize, info.file_size - f.tell()
         if dtype.hasobject:
-            raise InputError(f"{path}: {key} holds Python objects, numbers were expected.")
+            raise InputError(f"{path}: {key} holds Python objects, numbers were "
+                             "expected.")
         if size != there:
-            raise InputError(f"{path}: {key} has {there:,} bytes, and its header says {shape} of "
-                             f"{dtype}, which takes {size:,}: it was cut off or changed.")
+            raise InputError(f"{path}: {key} has {there:,} bytes, and its header says "
+                             f"{shape} of "
+                             f"{dtype}, which takes {size:,}: it was cut off or "
+                             "changed.")
         data = bytearray(f.read())
     return np.frombuffer(data, dtype).reshape(shape, order='F' if order else 'C')
 
@@ -796,7 +886,8 @@ def read_npz(
     path,       # an npz
     keys=None,  # names of arrays; None takes all
 )->dict:        # name: array
-    "Arrays of an npz, none of them larger than the file says. Raises `InputError` for what is none, is cut off or lacks a key."
+    """Arrays of an npz, none of them larger than the file says. Raises `InputError`
+    for what is none, is cut off or lacks a key."""
     try:
         with zipfile.ZipFile(path) as z:
             _check_arrays(path, z)
@@ -804,12 +895,14 @@ def read_npz(
             return {k: _npy(z, k, path) for k in (found if keys is None else keys)}
     except InputError: raise
     except Exception as e: # zipfile, zlib and NumPy raise all kinds
-        raise InputError(f"{path} cannot be read as npz ({' '.join(str(e).split())[:120] or type(e).__name__}):"
+        raise InputError(f"{path} cannot be read as npz "
+                         f"({' '.join(str(e).split())[:120] or type(e).__name__}):"
                          " it was cut off, or is another kind of file.") from e
 
 def _check_arrays(path, z):
     "Raise `InputError` for an npz that unfolds to far more than it is."
     total, size = sum(i.file_size for i in z.infolist()), Path(path).stat().st_size
     if total > MOST and total > 100*size:
-        raise InputError(f"{path} declares {total/2**30:.1f} GB in a file of {size/2**20:.1f} MB: it was made "
+        raise InputError(f"{path} declares {total/2**30:.1f} GB in a file of "
+                         f"{size/2**20:.1f} MB: it was made "
                          "to fill the memory.")

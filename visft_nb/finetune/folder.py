@@ -80,14 +80,16 @@ def read_splits(
     channels:int=3,   # 1 gray, 3 colour
     skip:bool=False,  # leave out files that are no images, instead of an error that names them
     group=None,       # regular expression that finds the patient (or the source) in a file's name
-)->tuple:             # ({split: Images}, [what was left out])
+    window=None,      # as for `image_folder`, and so is what follows
+    in_range=None,
+)->tuple:             # ({split: Images}, [what was left out, and how ranges were taken])
     "Read what is there. Raises `InputError` that names corrupt files, empty classes and classes with one image."
     parts, notes = {}, []
     for split, path in find_splits(folder).items():
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('always')
-            data = image_folder(path, size, channels, 'crop', 'skip' if skip else 'raise', group=_group(group))
-        notes += [str(w.message).replace(f' in {path}', f' of {split}' if split else '') for w in said if 'left out' in str(w.message)]
+            data = image_folder(path, size, channels, 'crop', 'skip' if skip else 'raise', group=_group(group), window=window, in_range=in_range)
+        notes += [str(w.message).replace(f' in {path}', f' of {split}' if split else '') for w in said if w.category is UserWarning]
         data.split, data.name = split, Path(folder).stem
         if len(data.classes) < 2: raise InputError(f"{path} has one class, {data.classes[0]}: there is nothing to tell apart; "
                                                    "put the images of each class into a folder of its own.")
@@ -302,6 +304,8 @@ def finetune_folder(
     group=None,                        # regular expression for the patient in a file's name
     seed:int=0,
     say=print,                         # called with a line for whoever waits
+    window=None,                       # (centre, width) for DICOM; None takes the files' own
+    in_range=None,                     # (black, white) of files of more than 8 bits; None takes each file's own
 )->FolderRun:
     "From a folder of images to a model, a report and figures. Raises `InputError` before anything is written; nothing half-written is left."
     start = time.perf_counter()
@@ -309,16 +313,17 @@ def finetune_folder(
     out = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
     with atomic_folder(out) as (tmp, place):
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
-        parts, left = read_splits(folder, size, channels, skip, group)
+        parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
         sides = divide(parts, strategy != 'linear', held, seed)
         guess, work = estimate_seconds(model, sides, strategy, epochs, batch_size), time.perf_counter()
         say(f"{name}: {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())}; about {_duration(guess)} on {get_device().type}")
         r, logits = _train(model, sides, strategy, epochs, batch_size, seed)
         r |= _leaks(sides, logits)
         settings = dict(folder=name, backbone=str(backbone), strategy=strategy, size=size, epochs=epochs if strategy != 'linear' else 0,
-                        batch_size=batch_size, held=held, group=group, seed=seed)
+                        batch_size=batch_size, held=held, group=group, seed=seed, window=window, in_range=in_range)
         r = dict(name=name, images=_counts(sides), left_out=left, **r, settings=settings, machine=_machine(start, work, guess))
         save_model(model, tmp/'model.safetensors', builder, options, sides['train'].classes, size, channels, strategy=strategy,
+                   **{k: v for k, v in (('window', window), ('in_range', in_range)) if v is not None},
                    accuracy=r['accuracy'], interval=[r['low'], r['high']])
         (tmp/'report.html').write_text(_page(r, sides, logits), encoding='utf-8')
         (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
