@@ -187,8 +187,8 @@ def _several(name, n, kind, dicom=False):
     ask = ', or ask predict, which takes every frame as an image' if dicom else ''
     return InputError(f"{name} holds {n} {kind}, and one image was expected: name the "
                       "one "
-                      f"that is meant, {name}#1 to {name}#{n} or page=1 to {n}, or save "
-                      f"it as a file of its own{ask}")
+                      f"that is meant, {name}#1 to {name}#{n} or page=1 to {n}, or "
+                      f"save it as a file of its own{ask}")
 
 def _page(page, n, name, kind):
     "The index of a page that was named, from 0."
@@ -686,17 +686,17 @@ def read_image(
     page=None,      # which page or frame, from 1
 )->torch.Tensor:    # float32 (C, H, W) in [0, 1], C = 1 or 3
     """Decode an image to its last pixel. Raises `InputError` with what is wrong with
-    the file, and for one of several pages or frames; warns where a range had to be taken
-    from the file's own values."""
+    the file, and for one of several pages or frames; warns where a range had to be
+    taken from the file's own values."""
     path, page = named_page(path, page)
     picture = decode_image(read_bytes(path), path, window, in_range, page)
     warn_of([picture.note])
     return picture.pixels
 
 # %% ../../nbs/lib/data/files.ipynb #fd9d412f
-IMAGE_KINDS = {'.png', '.apng', '.jpg', '.jpeg', '.jfif', '.jp2', '.tif', '.tiff', '.bmp',
-               '.webp', '.gif', '.pgm', '.ppm', '.pbm', '.pnm', '.avif', '.heic', '.heif',
-               *DICOM_KINDS}
+IMAGE_KINDS = {'.png', '.apng', '.jpg', '.jpeg', '.jfif', '.jp2', '.tif', '.tiff',
+               '.bmp', '.webp', '.gif', '.pgm', '.ppm', '.pbm', '.pnm', '.avif', '.heic',
+               '.heif', *DICOM_KINDS}
 
 def _is_image(path):
     "Does a file end like an image, or begin like DICOM?"
