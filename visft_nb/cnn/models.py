@@ -363,14 +363,18 @@ def photo(
     size:int=224,  # side of the result, pixels
 )->torch.Tensor:   # float32 (1, 3, size, size) in [0, 1]
     "Read a photograph, resize its shorter side and cut out the middle. Raises `InputError` for a file that is no image."
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
+    from visft_nb.data.files import decode_image, fit_channels, read_bytes, to_bytes, warn_of
     if hasattr(source, '__array_interface__') and not isinstance(source, Image.Image):
         if source.dtype != np.uint8 or source.ndim not in (2, 3): raise InputError(f"photo got an array {source.dtype} {source.shape}: bytes (uint8) of shape (H, W) or (H, W, 3) were expected.")
         source = Image.fromarray(source)
-    try: image = source if isinstance(source, Image.Image) else Image.open(source)
-    except FileNotFoundError: raise InputError(f"There is no file {source}: check the path.") from None
-    except (UnidentifiedImageError, OSError): raise InputError(f"{source} is no image that Pillow can read: is it a JPEG or PNG, and whole?") from None
-    image = ImageOps.fit(ImageOps.exif_transpose(image).convert('RGB'), (size, size), Image.Resampling.BICUBIC)
+    if isinstance(source, Image.Image): image = ImageOps.exif_transpose(source).convert('RGB')
+    else:
+        is_open = hasattr(source, 'read')
+        picture = decode_image(source.read() if is_open else read_bytes(source), getattr(source, 'name', 'The file') if is_open else source)
+        warn_of([picture.note])
+        image = Image.fromarray(fit_channels(to_bytes(picture.stored), 3).permute(1, 2, 0).contiguous().numpy())
+    image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()/255
 
 # %% ../../nbs/1_cnn/05_models.ipynb #560215bf

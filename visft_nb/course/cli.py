@@ -217,11 +217,13 @@ def finetune(
     group: Annotated[str | None, typer.Option(help="regular expression that finds the patient in a file's name")] = None,
     skip_corrupt: Annotated[bool, typer.Option('--skip-corrupt', help='leave out files that are no images')] = False,
     seed: Annotated[int, typer.Option()] = 0,
+    window: Annotated[tuple[float, float] | None, typer.Option(help='CENTRE WIDTH that DICOM values are cut to, such as -600 1500; else what each file says')] = None,
+    in_range: Annotated[tuple[float, float] | None, typer.Option(help='BLACK WHITE, the stored values of files of more than 8 bits, such as 0 4095; else each file has its own range')] = None,
 ):
     "Fine-tune a network on a folder of your own images."
     from visft_nb.finetune.folder import finetune_folder
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
-    done = finetune_folder(folder, folder_out, backbone, weights, strategy, size, epochs, held=held, skip=skip_corrupt, group=group, seed=seed, say=say)
+    done = finetune_folder(folder, folder_out, backbone, weights, strategy, size, epochs, held=held, skip=skip_corrupt, group=group, seed=seed, say=say, window=window, in_range=in_range)
     r = done.records
     for line in r['left_out']: say(line)
     table = _table('', 'class', '>images', '>precision', '>recall')

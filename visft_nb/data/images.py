@@ -9,11 +9,11 @@ __all__ = ['DATASETS', 'COLOURS', 'Images', 'DataSet', 'load_dataset', 'data_fil
            'image_folder', 'mask_pairs', 'csv_images', 'find_leaks']
 
 # %% ../../nbs/01_data.ipynb #1a16f363
-import hashlib, http.client, io, math, os, shutil, socket, urllib.request, warnings, zipfile
+import hashlib, http.client, math, os, shutil, socket, tempfile, urllib.request, warnings
 from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 
 from ..core import InputError, atomic_write, cache_dir, describe, get_device, lookup
+from .files import (decode_image, file_entries, fit_channels, fit_image, idx_shape, is_hidden, mask_numbers,
+                                 named_page, open_mask, read_bytes, read_idx, read_npz, to_bytes, warn_of)
 
 # %% ../../nbs/01_data.ipynb #8760c514
 _columns = 'images', 'labels', 'masks', 'boxes', 'groups', 'names', 'captions', 'pairs'
@@ -284,7 +286,9 @@ def get_dataset(
     "Fetch a data set to the cache and check its checksum. Raises `InputError` without a network, or where the home has no checksum to check against."
     entry = lookup(name, DATASETS, 'data set')
     if entry.how == 'embedded': return None
-    if (file := data_file(name)) is not None: return file
+    if (file := data_file(name)) is not None:
+        if file.name.endswith(_IDX): _check_idx(name, file)
+        return file
     if entry.how == 'file': raise _missing(name, "the kit does not fetch it, for its home publishes no checksum")
     timeout = socket.getdefaulttimeout()
     try:
@@ -294,6 +298,19 @@ def get_dataset(
         raise _missing(name, f"it could not be fetched ({type(e).__name__}: {' '.join(str(e).split())[-100:]})") from e
     finally: socket.setdefaulttimeout(timeout)
     return data_file(name)
+
+# %% ../../nbs/01_data.ipynb #b81f6e05
+_IDX = 'images-idx3-ubyte', 'labels-idx1-ubyte'
+
+def _check_idx(name, file):
+    "Raise `InputError` where one of the four files of MNIST or of its like is missing, not whole, or another one."
+    for split, part in dict(train='train', test='t10k').items():
+        n = DATASETS[name].images[split]
+        for what, shape in zip(_IDX, ((n, 28, 28), (n,))):
+            path = file.with_name(f'{part}-{what}')
+            if not path.is_file(): raise InputError(f"{path} is missing, and {file.name} is there: the download was cut off; delete {file} and load {name} again.")
+            if (found := idx_shape(path)) != shape:
+                raise InputError(f"{path} holds {' × '.join(map(str, found))} values and {name} {' × '.join(map(str, shape))}: it is another file; delete it and load {name} again.")
 
 # %% ../../nbs/01_data.ipynb #9b459be4
 def _missing(name, why, root=None):
@@ -316,7 +333,15 @@ def _md5(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest()
 
 # %% ../../nbs/01_data.ipynb #facad419
-def _fetch_torchvision(name): return _torchvision_class(name)(str(cache_dir()), download=True)
+def _fetch_torchvision(name):
+    "Download beside the cache, then put the files in place: an interruption leaves nothing that could be taken for them."
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix='.fetch.', ignore_cleanup_errors=True) as tmp:
+        _torchvision_class(name)(tmp, download=True)
+        for file in sorted((p for p in Path(tmp).rglob('*') if p.is_file()), key=lambda p: p.name.startswith('train-images')): # what `data_file` looks for comes last
+            place = cache_dir()/file.relative_to(tmp)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)
 
 # %% ../../nbs/01_data.ipynb #56495535
 def _torchvision_class(name):
@@ -339,24 +364,34 @@ def _need(name, root):
     return get_dataset(name)
 
 # %% ../../nbs/01_data.ipynb #fb0e12ca
-@_reader('mnist', 'fashion_mnist', 'cifar10', 'cifar100')
+@_reader('cifar10', 'cifar100')
 def _torchvision(name, split, root, size):
-    "The official files, read by torchvision (which checks those of CIFAR)."
+    "The official files, read by torchvision, which checks them."
     file = _need(name, root)
-    try: d = _torchvision_class(name)(str(file.parent if 'cifar' in name else file.parents[2]), train=split == 'train', download=False)
-    except (RuntimeError, OSError, ValueError) as e: raise InputError(f"{file} cannot be read ({e}): remove it and get {name} again.") from e
-    x = d.data[:, None] if torch.is_tensor(d.data) else torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous()
-    return Images(x, torch.as_tensor(d.targets), DATASETS[name].classes or tuple(d.classes))
+    try: d = _torchvision_class(name)(str(file.parent), train=split == 'train', download=False)
+    except Exception as e: # they are pickles
+        raise InputError(f"{file} cannot be read ({str(e)[:120]}): remove it and get {name} again.") from e
+    return Images(torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.as_tensor(d.targets), DATASETS[name].classes or tuple(d.classes))
+
+# %% ../../nbs/01_data.ipynb #5d20ac91
+@_reader('mnist', 'fashion_mnist')
+def _idx(name, split, root, size):
+    "The official files; one that is not whole is refused."
+    file, part = _need(name, root), dict(train='train', test='t10k')[split]
+    _check_idx(name, file)
+    x, y = (read_idx(file.with_name(f'{part}-{what}')) for what in _IDX)
+    return Images(x[:, None], y.long(), DATASETS[name].classes or tuple(_torchvision_class(name).classes))
 
 # %% ../../nbs/01_data.ipynb #78f35a19
 @_reader(*[n for n, d in DATASETS.items() if d.how == 'medmnist'])
 def _medmnist_file(name, split, root, size):
     "One `.npz`, read as it lies: train_images (N, 28, 28[, 3]), train_labels (N, 1), and so on."
     file, key = _need(name, root), {'valid': 'val'}.get(split, split)
-    try:
-        with np.load(file) as z: x, y = z[f'{key}_images'], z[f'{key}_labels']
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise InputError(f"{file} is not the file of {name} ({e}): remove it and get {name} again.") from e
+    try: x, y = read_npz(file, (f'{key}_images', f'{key}_labels')).values()
+    except InputError as e: raise InputError(f"{file} is not the file of {name} ({str(e).removeprefix(str(file)).strip(' :.')}): remove it and get {name} again.") from e
+    if x.dtype != np.uint8 or x.ndim not in (3, 4) or y.ndim != 2 or y.dtype.kind not in 'iub' or len(x) != len(y):
+        raise InputError(f"{file} holds {key}_images {describe(x)} and {key}_labels {describe(y)}; uint8 (N, H, W) or (N, H, W, 3) and whole numbers (N, 1) "
+                         f"or (N, K) were expected: remove it and get {name} again.")
     x = torch.from_numpy(x)
     y = torch.from_numpy(y.astype(np.float32)) if y.shape[1] > 1 else torch.from_numpy(y[:, 0].astype(np.int64))
     return Images(x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), y, DATASETS[name].classes)
@@ -759,108 +794,47 @@ class Augment:
         if self.noise: x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
         return x.clamp(0, 1) if self.brightness or self.contrast or self.noise else x
 
-# %% ../../nbs/01_data.ipynb #c05f5a8d
-_junk = {'thumbs.db', 'desktop.ini', '__macosx', 'imagenotfound.gif'} # the last one lies among the ants of hymenoptera
-def _hidden(name): return any(p.startswith('.') or p.lower() in _junk for p in name.split('/'))
-
-# %% ../../nbs/01_data.ipynb #a766d0fa
-def _entries(path):
-    "(name relative to `path`, function that reads its bytes) of each file of a folder, or of a folder in a zip; hidden files are left out."
-    path = Path(path).expanduser()
-    archive = next((p for p in (path, *path.parents) if p.is_file()), None)
-    if archive is not None: return _zip_entries(archive, path.relative_to(archive).as_posix())
-    if not path.is_dir(): raise InputError(f"There is no folder {path}; it should hold the images.")
-    files = sorted(p for p in path.rglob('*') if p.is_file())
-    return [(n, lambda p=p: _read_bytes(p)) for p in files if not _hidden(n := p.relative_to(path).as_posix())]
-
-_LARGEST = 2**28 # bytes of a file that is opened as an image
-
-def _read_bytes(path):
-    "The bytes of a file that is not too large to be an image."
-    if (size := path.stat().st_size) > _LARGEST: raise ValueError(f'{size/2**20:,.0f} MB, too large for an image')
-    return path.read_bytes()
-
-# %% ../../nbs/01_data.ipynb #76b8f4e1
-def _zip_entries(archive, inside):
-    "As `_entries`, of the folder `inside` of a zip."
-    try: z = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, OSError) as e: raise InputError(f"{archive} is not a zip that can be read ({e}); was the download cut off?") from e
-    infos = [i for i in z.infolist() if not i.is_dir()]
-    for i in infos:
-        if i.filename.startswith(('/', '\\')) or '..' in i.filename.replace('\\', '/').split('/') or ':' in i.filename[:2]:
-            raise InputError(f"{archive} holds {i.filename!r}, a place outside of the archive: it is not safe and is not read.")
-        if i.file_size > _LARGEST: raise InputError(f"{archive} holds {i.filename!r} of {i.file_size/2**20:,.0f} MB, too large for an image.")
-    prefix = '' if inside in ('', '.') else inside.rstrip('/') + '/'
-    infos = sorted((i for i in infos if i.filename.startswith(prefix)), key=lambda i: i.filename)
-    if not infos: raise InputError(f"{archive} holds no files under {inside!r}; it holds {', '.join(sorted({i.split('/')[0] for i in z.namelist()})[:5])}.")
-    return [(n, lambda i=i: z.read(i)) for i in infos if not _hidden(n := i.filename[len(prefix):])]
-
-# %% ../../nbs/01_data.ipynb #604661af
-def _decode(read, raw=False):
-    "(PIL image, None) or (None, what is wrong with it); decoded to the last pixel, turned as the camera says."
-    from PIL import Image, ImageOps
-    try:
-        blob = read()
-        if not blob: return None, 'is empty (0 bytes)'
-        if blob[128:132] == b'DICM': return None, 'is DICOM: read it with read_image of visft_nb.deploy and give arrays, or save it as PNG'
-        im = Image.open(io.BytesIO(blob))
-        im.load()
-    except Exception as e: return None, f'cannot be decoded ({str(e)[:80] if "BytesIO" not in str(e) else "no image format"})' # decoders raise all kinds
-    if im.mode.startswith(('I', 'F')) and not raw: return None, f'has more than 8 bits a pixel ({im.mode}): map its range to 0…255 first (a CT window, say)'
-    return ImageOps.exif_transpose(im), None
-
 # %% ../../nbs/01_data.ipynb #e8d69e77
 def corrupt_files(
     path, # a folder, or a folder in a zip
 ):        # pandas.DataFrame of file and problem
-    """Every file that is empty or cannot be decoded to the last pixel as an 8-bit image.
+    """Every file that is empty, cannot be decoded to the last pixel, or is no single image.
 
     A damaged JPEG may still decode, to gray or shifted blocks: no decoder can tell those from a picture of gray blocks."""
     import pandas as pd
-    bad = [(name, why) for name, read in _entries(path) if (why := _decode(read)[1])]
+    bad = []
+    for name, read in file_entries(path):
+        try: decode_image(read(), name)
+        except InputError as e: bad.append((name, str(e).removeprefix(f'{name} ')))
     return pd.DataFrame(bad, columns=['file', 'problem'])
 
-# %% ../../nbs/01_data.ipynb #93e093b4
-def _fit(im, size, fit, nearest=False):
-    "A PIL image at `size` (side, or height and width)."
-    from PIL import Image
-    if size is None: return im
-    (h, w), how = (size, size) if np.isscalar(size) else size, Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    lookup(fit, ['crop', 'pad', 'stretch'], 'way to fit')
-    if im.size == (w, h): return im
-    if fit == 'stretch': return im.resize((w, h), how)
-    scale = (max if fit == 'crop' else min)(w/im.width, h/im.height)
-    im = im.resize((max(1, round(im.width*scale)), max(1, round(im.height*scale))), how)
-    left, top = (im.width - w)//2, (im.height - h)//2
-    return im.crop((left, top, left + w, top + h)) # outside of the image: zeros
-
 # %% ../../nbs/01_data.ipynb #f2ca87d0
-def _load(entries, size=None, channels=None, fit='crop', nearest=False, raw=False, corrupt='raise', what=''):
-    "uint8 tensor (N, C, H, W) of the entries, and which of them could be read."
-    ims, bad = [], []
-    for name, read in entries:
-        im, why = _decode(read, raw)
-        ims.append(im if im is None else _fit(im, size, fit, nearest))
-        if why: bad.append(f'{name} {why}')
+def _load(entries, size=None, channels=None, fit='crop', corrupt='raise', what='', mask=False, window=None, in_range=None, page=None):
+    "uint8 tensor (N, C, H, W) of the entries (of masks: class numbers, int32), and which of them could be read."
+    found, keep, bad, notes = [], [], [], []
+    for i, (name, read, *named) in enumerate(entries):
+        at = named[0] if named and named[0] is not None else page
+        try: x = open_mask(read(), name, at) if mask else decode_image(read(), name, window, in_range, at)
+        except InputError as e: bad.append(str(e)); continue
+        if mask: x = mask_numbers(x, name)
+        else: notes.append(x.note); x = to_bytes(x.stored)
+        keep.append(i); found.append(fit_image(x, size, fit, nearest=mask))
+    _check_read(bad, len(entries), what, corrupt)
+    if not keep: raise InputError(f"None of the {len(entries)} files{what} is an image.")
+    if other := next((i for i, x in enumerate(found) if x.shape[1:] != found[0].shape[1:]), None):
+        a, b = ("{} has {}×{}".format(entries[keep[i]][0], *found[i].shape[1:]) for i in (0, other))
+        raise InputError(f"The images differ in size: {a}, {b} pixels; give size=, the side to bring them to.")
+    warn_of(notes)
+    channels = channels or (1 if all(len(x) == 1 for x in found) else 3)
+    return torch.stack([x if mask else fit_channels(x, channels, f'{entries[i][0]} ') for i, x in zip(keep, found)]), keep
+
+# %% ../../nbs/01_data.ipynb #7c1b52ea
+def _check_read(bad, n, what, corrupt):
+    "Raise `InputError` for files that are no images, or warn of them."
     if bad and corrupt != 'skip':
         skip = ", or read with corrupt='skip' (visft finetune: --skip-corrupt)" if corrupt == 'raise' else ''
-        raise InputError(f"{len(bad)} of {len(ims)} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them{skip}.")
-    if bad: warnings.warn(f"{len(bad)} files{what} left out: {'; '.join(bad[:20])}", stacklevel=3)
-    keep = [i for i, im in enumerate(ims) if im is not None]
-    if not keep: raise InputError(f"None of the {len(ims)} files{what} is an image.")
-    first = ims[keep[0]].size
-    if other := next((i for i in keep if ims[i].size != first), None):
-        a, b = (f"{entries[i][0]} has {ims[i].height}×{ims[i].width}" for i in (keep[0], other))
-        raise InputError(f"The images differ in size: {a}, {b} pixels; give size=, the side to bring them to.")
-    if raw and (colour := next((i for i in keep if ims[i].mode not in ('1', 'L', 'P', 'I', 'I;16', 'LA')), None)) is not None:
-        what = 'holds decimal numbers' if ims[colour].mode == 'F' else 'is a colour image'
-        raise InputError(f"{entries[colour][0]} {what} ({ims[colour].mode}): a mask is gray, one class number per pixel.")
-    mode = None if raw else {None: 'L' if all(ims[i].mode in ('1', 'L', 'LA') for i in keep) else 'RGB', 1: 'L', 3: 'RGB'}[channels]
-    arrays = np.stack([np.asarray(ims[i].convert(mode)) if mode else _mask_array(ims[i]) for i in keep])
-    return torch.from_numpy(arrays[:, None] if arrays.ndim == 3 else arrays.transpose(0, 3, 1, 2).copy()), keep
-
-# %% ../../nbs/01_data.ipynb #7178f249
-def _mask_array(im): return np.asarray(im.convert('L') if im.mode in ('1', 'LA') else im).astype(np.int32)
+        raise InputError(f"{len(bad)} of {n} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them{skip}.")
+    if bad: warnings.warn(f"{len(bad)} files{what} left out: {'; '.join(bad[:20])}", stacklevel=4)
 
 # %% ../../nbs/01_data.ipynb #5de075bf
 def image_folder(
@@ -871,18 +845,21 @@ def image_folder(
     corrupt:str='raise',# or skip: leave out what cannot be read, with a warning that names it
     classes=None,       # the class folders in the order of their numbers; None sorts them by name
     group=None,         # function from a file's name to its group (patient), so that `split_data` keeps groups together
+    window=None,        # (centre, width) that DICOM values are cut to; None takes the file's own
+    in_range=None,      # (black, white), the stored values of images of more than 8 bits; None takes what the file states, else its smallest and largest
+    page:int|None=None, # which page or frame of files that hold several, from 1
 )->Images:
     "Read class folders; hidden files are ignored. Raises `InputError` that names the files or folders at fault."
-    entries = [(n, r) for n, r in _entries(path) if '/' in n]
+    entries = [(n, r) for n, r in file_entries(path) if '/' in n]
     found = {n.split('/')[0] for n, _ in entries}
     folder = Path(path).expanduser()
-    if folder.is_dir(): found |= {p.name for p in folder.iterdir() if p.is_dir() and not _hidden(p.name)}
+    if folder.is_dir(): found |= {p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)}
     if not found: raise InputError(f"{path} has no class folders; the layout is {folder.name}/CLASS/IMAGE, one folder per class.")
     classes = tuple(classes or sorted(found))
     if found - set(classes): raise InputError(f"{path} has folders that are no class of classes={classes}: {', '.join(sorted(found - set(classes)))}.")
     if empty := [c for c in classes if not any(n.startswith(c + '/') for n, _ in entries)]:
         raise InputError(f"Class folders without images in {path}: {', '.join(empty)}; put images there, or remove the folder.")
-    x, keep = _load(entries, size, channels, fit, corrupt=corrupt, what=f' in {path}')
+    x, keep = _load(entries, size, channels, fit, corrupt, f' in {path}', window=window, in_range=in_range, page=page)
     names = [entries[i][0] for i in keep]
     y = torch.tensor([classes.index(n.split('/')[0]) for n in names])
     return Images(x, y, classes, names=names, groups=[group(n) for n in names] if group else None, name=folder.name)
@@ -896,26 +873,36 @@ def mask_pairs(
     values=None,        # pixel value of each class; None: 0, 1, 2, …, or 0 and 255 for two classes
     channels:int|None=None,
     fit:str='crop',
+    window=None,        # (centre, width) that DICOM values are cut to; None takes the file's own
+    in_range=None,      # (black, white), the stored values of images of more than 8 bits; None takes what the file states, else its smallest and largest
+    page:int|None=None, # which page or frame of images that hold several, from 1
 )->Images:              # masks hold class numbers
     """Read image and mask pairs. Raises `InputError` that names what is missing or there twice, differs in size, holds other values,
     or shows other grays than it stores; warns of masks without an image."""
     files, pairs = _paired(images, masks)
     for (a, read), (b, read_mask) in zip(files, pairs):
-        (im, _), (m, _) = _decode(read), _decode(read_mask, True)
-        if im and m and im.size != m.size: raise InputError(f"{a} has {im.height}×{im.width} pixels but its mask {b} {m.height}×{m.width}: masks that do not match.")
-        if m: _check_palette(m, b)
-    x, _ = _load(files, size, channels, fit, corrupt=None, what=f' in {images}')
-    m, _ = _load(pairs, size, None, fit, True, True, corrupt=None, what=f' in {masks}')
+        x, m = _try(decode_image, read, a, window, in_range, page), _try(open_mask, read_mask, b, page)
+        if m: _check_palette(m, b); m = mask_numbers(m, b)
+        if x and m is not None and x.stored.shape[1:] != m.shape[1:]:
+            raise InputError("{} has {}×{} pixels but its mask {} {}×{}: masks that do not match.".format(a, *x.stored.shape[1:], b, *m.shape[1:]))
+    x, _ = _load(files, size, channels, fit, None, f' in {images}', window=window, in_range=in_range, page=page)
+    m, _ = _load(pairs, size, None, fit, None, f' in {masks}', mask=True, page=page)
     return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
+
+# %% ../../nbs/01_data.ipynb #9e03c7d4
+def _try(decode, read, *args):
+    "What is decoded, or None where it cannot be: `_load` names all of those."
+    try: return decode(read(), *args)
+    except InputError: return None
 
 # %% ../../nbs/01_data.ipynb #0b4cf421
 def _paired(images, masks):
     "The entries of the images and, in their order, of their masks."
-    stem, files, by, found = lambda n: n.rsplit('.', 1)[0], _entries(images), defaultdict(list), defaultdict(list)
+    stem, files, by, found = lambda n: n.rsplit('.', 1)[0], file_entries(images), defaultdict(list), defaultdict(list)
     for n, _ in files: by[stem(n)].append(n)
     if twin := next((v for v in by.values() if len(v) > 1), None):
         raise InputError(f"{' and '.join(twin)} in {images} would share one mask: masks are found by the name without its ending; rename one.")
-    for n, read in _entries(masks): found[short if (short := stem(n).removesuffix('_mask')) in by else stem(n)].append((n, read))
+    for n, read in file_entries(masks): found[short if (short := stem(n).removesuffix('_mask')) in by else stem(n)].append((n, read))
     if twice := next((k for k in by if len(found.get(k, ())) > 1), None):
         raise InputError(f"{by[twice][0]} has several masks in {masks}: {', '.join(n for n, _ in found[twice])}; "
                          "keep one, or join them into one of class numbers.")
@@ -955,11 +942,14 @@ def _mask_values(m, classes, values, pairs):
 def csv_images(
     csv,                # table with a header
     folder=None,        # where the files lie; None: beside the table
-    image='image',      # column of file names
+    image='image',      # column of file names; a page or frame is named by scan.tif#3
     label='label',      # column of labels: names, class numbers, or decimal numbers to regress on; None for none
     group=None,         # column of groups (patients); None takes a column called group or patient where there is one
     size=None, channels:int|None=None, fit:str='crop',
     classes=None,       # names of the classes; None: the names found, sorted, or the numbers
+    window=None,        # (centre, width) that DICOM values are cut to; None takes the file's own
+    in_range=None,      # (black, white), the stored values of images of more than 8 bits; None takes what the file states, else its smallest and largest
+    page:int|None=None, # which page or frame of files that hold several, from 1
 )->Images:
     "Read a table of images. Raises `InputError` that names the column, the missing file or the row with a bad label."
     import pandas as pd
@@ -968,12 +958,13 @@ def csv_images(
     for c in filter(None, (image, label, group)): lookup(c, list(frame.columns), f'column of {csv}')
     group = group or next((c for c in ('group', 'patient') if c in frame), None)
     folder = Path(folder or Path(csv).parent).expanduser()
-    files = [folder/str(f) for f in frame[image]]
+    files, pages = zip(*(named_page(folder/str(f)) for f in frame[image])) if len(frame) else ((), ())
     if not files: raise InputError(f"{csv} has a header but no rows.")
     if missing := [f for f in files if not f.is_file()]:
         raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(str(frame[image][files.index(f)]) for f in missing[:5])}.")
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
-    x, _ = _load([(str(n), lambda f=f: _read_bytes(f)) for n, f in zip(frame[image], files)], size, channels, fit, corrupt=None, what=f' of {csv}')
+    entries = [(str(n), partial(read_bytes, f, n), p) for n, f, p in zip(frame[image], files, pages)]
+    x, _ = _load(entries, size, channels, fit, None, f' of {csv}', window=window, in_range=in_range, page=page)
     return Images(x, y, classes, groups=frame[group].tolist() if group else None, names=frame[image].astype(str).tolist(), name=Path(csv).stem)
 
 # %% ../../nbs/01_data.ipynb #170dea76
@@ -1019,13 +1010,13 @@ def _luna16(name, split, root, size):
 def _isbi2012(name, split, root, size):
     file = _need(name, root)
     if split == 'train': return mask_pairs(file/'membrane/train/image', file/'membrane/train/label', size, DATASETS[name].classes, (255, 0), 1)
-    entries = _entries(file/'membrane/test')
+    entries = file_entries(file/'membrane/test')
     return Images(_load(entries, size, 1)[0], classes=DATASETS[name].classes, names=[n for n, _ in entries])
 
 # %% ../../nbs/01_data.ipynb #90e6889a
 @_reader('facades')
 def _facades(name, split, root, size):
-    entries = _entries(_need(name, root)/f"facades/{dict(valid='val').get(split, split)}")
+    entries = file_entries(_need(name, root)/f"facades/{dict(valid='val').get(split, split)}")
     x, _ = _load(entries, None if size is None else (size, 2*size), 3, 'stretch')
     half = x.shape[-1]//2
     return Images(x[..., :half].clone(), names=[n for n, _ in entries], pairs=x[..., half:].clone())
@@ -1034,12 +1025,12 @@ def _facades(name, split, root, size):
 @_reader('pennfudan')
 def _pennfudan(name, split, root, size):
     base = _need(name, root)/'PennFudanPed'
-    by = {n.rsplit('/', 1)[-1]: (n, r) for n, r in _entries(base)}
+    by = {n.rsplit('/', 1)[-1]: (n, r) for n, r in file_entries(base)}
     masks = sorted(n for n in by if n.endswith('_mask.png'))
     stems = [n.removesuffix('_mask.png') for n in masks]
     photos = [next(by[s + e] for e in ('.jpg', '.png') if s + e in by) for s in stems]
     x, _ = _load(photos, size or 256, 3, 'pad')
-    m = _load([by[n] for n in masks], size or 256, None, 'pad', True, True)[0][:, 0].to(torch.uint8)
+    m = _load([by[n] for n in masks], size or 256, None, 'pad', mask=True)[0][:, 0].to(torch.uint8)
     boxes = mask_boxes(m)
     extra = dict(instances=m, box_labels=[torch.ones(len(b), dtype=torch.int64) for b in boxes])
     return _fixed_split(Images(x, None, (), (m > 0).to(torch.uint8), boxes, names=stems, extra=extra), name, split)
@@ -1047,10 +1038,9 @@ def _pennfudan(name, split, root, size):
 # %% ../../nbs/01_data.ipynb #c7748ef3
 @_reader('lidc_nodules')
 def _lidc(name, split, root, size):
-    file = _need(name, root)
-    try:
-        with np.load(file) as z: d = {k: z[k] for k in z.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as e: raise InputError(f"{file} is not the file of {name} ({e}).") from e
+    d = read_npz(_need(name, root))
+    if lacks := {'volumes', 'masks', 'names', 'patient', 'meta_malignancy'} - set(d):
+        raise InputError(f"{_need(name, root)} is not the file of {name}: it lacks {', '.join(sorted(lacks))}.")
     v, m = torch.from_numpy(d['volumes']), torch.from_numpy(d['masks'].astype(np.uint8))
     extra = dict(volumes=v, volume_masks=m) | {k[5:]: torch.from_numpy(d[k]) for k in d if k.startswith('meta_')}
     y, mid = torch.from_numpy(d['meta_malignancy'].round().astype(np.int64)) - 1, v.shape[1]//2

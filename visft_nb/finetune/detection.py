@@ -445,10 +445,10 @@ def finetune_detector(
 # %% ../../nbs/3_finetune/16_detection.ipynb #3c95b25b
 def _list_images(images):
     "Float images (3, H, W) of whatever `detect` takes."
-    from visft_nb.deploy import read_image
+    from visft_nb.data.files import read_image, to_bytes
     if hasattr(images, 'floats'): images = images.images
     if isinstance(images, (str, Path)): images = [images]
-    out = [read_image(x) if isinstance(x, (str, Path)) else torch.as_tensor(x) for x in images]
+    out = [to_bytes(read_image(x)) if isinstance(x, (str, Path)) else torch.as_tensor(x) for x in images]
     out = [x.float()/255 if x.dtype == torch.uint8 else x for x in out]
     out = [x.expand(3, -1, -1) if x.ndim == 3 and x.shape[0] == 1 else x for x in out]
     for i, x in enumerate(out):

@@ -18,7 +18,7 @@ import torch
 
 from ..core import InputError, atomic_folder, get_device, lookup
 from ..data import Augment, find_leaks, image_folder, split_data
-from ..data.images import _entries
+from ..data.files import file_entries
 from ..deploy import find_builder, save_model
 from .heads import set_head
 from .strategies import RATES, finetune
@@ -37,7 +37,7 @@ def find_splits(
     "Where the class folders are. Raises `InputError` for class folders that differ between splits, and for a folder without any."
     top = Path(folder).expanduser()
     if not top.exists(): raise InputError(f"There is no folder {folder}: it should hold one folder of images for each class.")
-    names = [n.split('/') for n, _ in _entries(top)]
+    names = [n.split('/') for n, _ in file_entries(top)]
     if not names: raise InputError(f"{folder} is empty: it should hold one folder of images for each class.")
     while len({n[0] for n in names}) == 1 and all(len(n) > 2 for n in names): top, names = top/names[0][0], [n[1:] for n in names]
     heads = {n[0] for n in names if len(n) > 1}
@@ -80,14 +80,16 @@ def read_splits(
     channels:int=3,   # 1 gray, 3 colour
     skip:bool=False,  # leave out files that are no images, instead of an error that names them
     group=None,       # regular expression that finds the patient (or the source) in a file's name
-)->tuple:             # ({split: Images}, [what was left out])
+    window=None,      # as for `image_folder`, and so is what follows
+    in_range=None,
+)->tuple:             # ({split: Images}, [what was left out, and how ranges were taken])
     "Read what is there. Raises `InputError` that names corrupt files, empty classes and classes with one image."
     parts, notes = {}, []
     for split, path in find_splits(folder).items():
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('always')
-            data = image_folder(path, size, channels, 'crop', 'skip' if skip else 'raise', group=_group(group))
-        notes += [str(w.message).replace(f' in {path}', f' of {split}' if split else '') for w in said if 'left out' in str(w.message)]
+            data = image_folder(path, size, channels, 'crop', 'skip' if skip else 'raise', group=_group(group), window=window, in_range=in_range)
+        notes += [str(w.message).replace(f' in {path}', f' of {split}' if split else '') for w in said if w.category is UserWarning]
         data.split, data.name = split, Path(folder).stem
         if len(data.classes) < 2: raise InputError(f"{path} has one class, {data.classes[0]}: there is nothing to tell apart; "
                                                    "put the images of each class into a folder of its own.")
@@ -268,7 +270,7 @@ def _request(folder, strategy, size, epochs, held):
                               (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
         if not fine: raise InputError(f"{given}: {hint} was expected.")
     first, stems = next(iter(find_splits(folder).values())), defaultdict(set)
-    for n, _ in _entries(first):
+    for n, _ in file_entries(first):
         if '/' in n: stems[n.split('/')[0]].add(Path(n).stem.removesuffix('_mask'))
     classes = sorted(stems)
     if masks := next((c for c in classes if c.lower() in _MASKS and any(stems[c] == stems[o] for o in classes if o != c)), None):
@@ -304,6 +306,8 @@ def finetune_folder(
     group=None,                        # regular expression for the patient in a file's name
     seed:int=0,
     say=print,                         # called with a line for whoever waits
+    window=None,                       # (centre, width) for DICOM; None takes the files' own
+    in_range=None,                     # (black, white) of files of more than 8 bits; None takes each file's own
 )->FolderRun:
     "From a folder of images to a model, a report and figures. Raises `InputError` before anything is written; nothing half-written is left."
     start = time.perf_counter()
@@ -311,16 +315,17 @@ def finetune_folder(
     out = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
     with atomic_folder(out) as (tmp, place):
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
-        parts, left = read_splits(folder, size, channels, skip, group)
+        parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
         sides = divide(parts, strategy != 'linear', held, seed)
         guess, work = estimate_seconds(model, sides, strategy, epochs, batch_size), time.perf_counter()
         say(f"{name}: {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())}; about {_duration(guess)} on {get_device().type}")
         r, logits = _train(model, sides, strategy, epochs, batch_size, seed)
         r |= _leaks(sides, logits)
         settings = dict(folder=name, backbone=str(backbone), strategy=strategy, size=size, epochs=epochs if strategy != 'linear' else 0,
-                        batch_size=batch_size, held=held, group=group, seed=seed)
+                        batch_size=batch_size, held=held, group=group, seed=seed, window=window, in_range=in_range)
         r = dict(name=name, images=_counts(sides), left_out=left, **r, settings=settings, machine=_machine(start, work, guess))
         save_model(model, tmp/'model.safetensors', builder, options, sides['train'].classes, size, channels, strategy=strategy,
+                   **{k: v for k, v in (('window', window), ('in_range', in_range)) if v is not None},
                    accuracy=r['accuracy'], interval=[r['low'], r['high']])
         (tmp/'report.html').write_text(_page(r, sides, logits), encoding='utf-8')
         (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ..core import InputError
 from ..data import Augment, Images, draw
-from ..deploy.prediction import _decoding, apply_window, dicom_frames, frame_value, rescaled
+from ..data.files import apply_window, dicom_errors, dicom_frames, frame_value, open_dicom, padding, read_bytes, rescaled
 from ..metrics import proportion_interval
 from .segmentation import dihedral
 from ..train import predict_logits
@@ -43,20 +43,20 @@ def read_hu(
 )->torch.Tensor:  # float32 (H, W), HU; padding outside of the scanned circle becomes -1024
     """Read a CT slice with its rescale slope and intercept. Raises `InputError` for what is no DICOM, no CT, has no pixels, no rescale values,
     or several frames and none was named."""
-    import pydicom
     from pydicom.pixels import pixel_array
-    try: d = pydicom.dcmread(Path(path).expanduser())
-    except Exception as e: raise InputError(f"{path} is no DICOM file that can be read ({str(e)[:80]}): was it cut short, or is it another format?") from e
-    with _decoding(path): n = dicom_frames(d, path)
+    try: blob = read_bytes(Path(path).expanduser(), path)
+    except InputError as e: raise InputError(f"{path} is no DICOM file that can be read ({e})") from e
+    d = open_dicom(blob, path)
+    with dicom_errors(path): n = dicom_frames(d, path)
     if d.get('Modality') != 'CT': raise InputError(f"{path} has modality {d.get('Modality')}, and only CT is measured in HU: read it as an image instead.")
     at = 0 if frame is None and n == 1 else (frame or 0) - 1
     if not 0 <= at < n: raise InputError(f"{path} holds {n} frames and one slice was expected: frame={frame} should be a number from 1 to {n}.")
     if any(frame_value(d, k, 'PixelValueTransformationSequence', at) is None for k in ('RescaleSlope', 'RescaleIntercept')):
         raise InputError(f"{path} gives no RescaleSlope and RescaleIntercept: its values cannot be turned into HU.")
-    with _decoding(path): v = pixel_array(d, index=at)
+    with dicom_errors(path): v = pixel_array(d, index=at)
     if v.ndim != 2: raise InputError(f"{path} holds pixels of shape {v.shape}, one slice (H, W) was expected: save each channel as a file of its own.")
     hu = torch.from_numpy(rescaled(v, d, at)).float()
-    if 'PixelPaddingValue' in d: hu[torch.from_numpy(v == d.PixelPaddingValue)] = -1024
+    hu[torch.from_numpy(padding(v, d))] = -1024
     return hu
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #d3710eb0

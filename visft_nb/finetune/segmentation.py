@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from ..cnn.models import Normalise, _imagenet_state
 from ..core import InputError, autocast, describe, lookup
 from ..data import Batches, Images, draw, mask_pairs
-from ..deploy.prediction import _at, fit_channels
+from ..data.files import fit_channels, pictures_at, to_bytes, to_floats, warn_of
 from .speed import Contestant, race
 from ..metrics import classification_report
 from ..plot import COLORS
@@ -86,11 +86,14 @@ class MedicalImageDataset(Dataset):
         size=None,          # of folders: side, or (height, width), to bring both to
         channels:int|None=None, # of folders: 1 gray, 3 colour; None: as they are
         fit:str='crop',     # of folders: crop, pad or stretch
+        window=None,        # of folders, here and below: as for `mask_pairs`
+        in_range=None,
+        page:int|None=None,
     ):
         if isinstance(images, (str, Path)):
             if not isinstance(masks, (str, Path)):
                 raise InputError(f"images is the folder {images}, so masks must be a folder too, and is {type(masks).__name__}.")
-            data = mask_pairs(images, masks, size, tuple(classes or ('background', 'foreground')), values, channels, fit)
+            data = mask_pairs(images, masks, size, tuple(classes or ('background', 'foreground')), values, channels, fit, window, in_range, page)
         else: data = self._of_arrays(images, masks)
         if data.masks is None: raise InputError("These Images have no masks: pass them as masks=, (N, H, W) class numbers.")
         self.transform, self.classes = transform, _names(data, classes)
@@ -474,15 +477,19 @@ def _tiled(model, x, tile, overlap, symmetries):
     return total/weight
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #8f58b8bb
-def _images_of(images, window=None):
+def _images_of(images, window=None, in_range=None):
     "Each image as float (C, H, W) in [0, 1], one at a time."
     if hasattr(images, 'floats'): images = images.images
     if isinstance(images, (str, Path)): images = [Path(images)]
     if torch.is_tensor(images) and images.ndim != 4:
         raise InputError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W): put a single image in a batch, x[None].")
+    noted = False
     for i in images:
-        if isinstance(i, (str, Path)): yield from (p.pixels for _, read in _at(Path(i).expanduser()) for p in read(window))
-        else: yield i.float()/255 if i.dtype == torch.uint8 else i
+        if not isinstance(i, (str, Path)): yield i.float()/255 if i.dtype == torch.uint8 else i; continue
+        for p in (p for _, read in pictures_at(i) for p in read(window=window, in_range=in_range)):
+            if p.note and not noted: warn_of([p.note])
+            noted = noted or bool(p.note)
+            yield to_floats(to_bytes(p.stored)) # as bytes, as in training
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #636aba4b
 @torch.no_grad()
@@ -503,7 +510,8 @@ def segment(
     device, channels = next((p.device for p in model.parameters()), torch.device('cpu')), getattr(model, 'channels', None)
     views, out = range(8) if symmetries else range(1), []
     with eval_mode(model), autocast(device, precision):
-        for x in _images_of(images, (getattr(model, 'spec', None) or {}).get('window')):
+        spec = getattr(model, 'spec', None) or {}
+        for x in _images_of(images, spec.get('window'), spec.get('in_range')):
             if channels: x = fit_channels(x, channels)
             p = _tiled(model, x[None].to(device), tile, overlap, views)[0].cpu()
             if threshold is not None and len(p) != 2:

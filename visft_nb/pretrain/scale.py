@@ -182,12 +182,13 @@ class _Files(Dataset):
     def __len__(self): return len(self.files)
     def __getitem__(self, i):
         from PIL import Image, ImageOps
-        try:
-            with Image.open(self.files[i]) as im:
-                im.draft('RGB', (self.side, self.side))   # a JPEG is decoded at half or a quarter of its size where that is enough
-                im = ImageOps.fit(ImageOps.exif_transpose(im).convert('RGB'), (self.side, self.side), Image.Resampling.BILINEAR)
-            return torch.from_numpy(np.array(im)).permute(2, 0, 1), self.labels[i]
-        except Exception as e: return f'{self.files[i]} cannot be decoded ({type(e).__name__})'   # decoders raise all kinds
+        from visft_nb.data.files import decode_image, fit_channels, read_bytes, to_bytes
+        name = self.files[i]
+        try: # a JPEG is decoded at half or a quarter of its size where that is enough
+            x = fit_channels(to_bytes(decode_image(read_bytes(name), name, near=self.side).stored), 3, f'{name} ')
+        except InputError as e: return str(e)
+        im = ImageOps.fit(Image.fromarray(x.permute(1, 2, 0).contiguous().numpy()), (self.side, self.side), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(im)).permute(2, 0, 1), self.labels[i]
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #64738d4f
 def _stack(items):
