@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..core import InputError, atomic_write, cache_dir, describe, get_device, lookup
+from ..core import InputError, atomic_write, brief, cache_dir, describe, get_device, given_path, lookup
+from .arrays import read_arrays
+from .tables import read_table
 
 # %% ../../nbs/01_data.ipynb #8760c514
 _columns = 'images', 'labels', 'masks', 'boxes', 'groups', 'names', 'captions', 'pairs'
@@ -249,8 +251,8 @@ def _fixed_split(data, name, split):
 def _folders(root=None):
     "Where to look, in this order."
     if root is not None:
-        if not Path(root).expanduser().is_dir(): raise InputError(f"root={str(root)!r} is not a folder.")
-        return [Path(root).expanduser()]
+        if not given_path(root, 'root').is_dir(): raise InputError(f"root={str(root)!r} is not a folder.")
+        return [given_path(root)]
     return [Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
 
 # %% ../../nbs/01_data.ipynb #bfdf3868
@@ -348,17 +350,30 @@ def _torchvision(name, split, root, size):
     x = d.data[:, None] if torch.is_tensor(d.data) else torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous()
     return Images(x, torch.as_tensor(d.targets), DATASETS[name].classes or tuple(d.classes))
 
+# %% ../../nbs/01_data.ipynb #3d91f0c7
+def _npz(file, name, keys=None):
+    "Arrays of the file of a data set."
+    try: return read_arrays(file, keys)
+    except InputError as e: raise InputError(f"{file} is not the file of {name} ({e}): remove it and get {name} again.") from e
+
+def _other_file(file, name, key, a, expected):
+    "The error for a file with an array of another kind."
+    return InputError(f"{file} is not the file of {name} ({key} are {describe(a)}, {expected} was expected): remove it and get {name} again.")
+
 # %% ../../nbs/01_data.ipynb #78f35a19
 @_reader(*[n for n, d in DATASETS.items() if d.how == 'medmnist'])
 def _medmnist_file(name, split, root, size):
     "One `.npz`, read as it lies: train_images (N, 28, 28[, 3]), train_labels (N, 1), and so on."
     file, key = _need(name, root), {'valid': 'val'}.get(split, split)
-    try:
-        with np.load(file) as z: x, y = z[f'{key}_images'], z[f'{key}_labels']
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise InputError(f"{file} is not the file of {name} ({e}): remove it and get {name} again.") from e
-    x = torch.from_numpy(x)
-    y = torch.from_numpy(y.astype(np.float32)) if y.shape[1] > 1 else torch.from_numpy(y[:, 0].astype(np.int64))
+    x, y = _npz(file, name, (f'{key}_images', f'{key}_labels')).values()
+    y = y[:, None] if y.ndim == 1 else y
+    channels, *sides = map(int, DATASETS[name].size.split('×'))
+    if x.dtype != np.uint8 or not len(x) or x.shape[1:] != (*sides, *[3]*(channels == 3)):
+        raise _other_file(file, name, f'{key}_images', x, f'uint8 of {DATASETS[name].size}')
+    if y.dtype.kind not in 'biu' or y.ndim != 2 or len(y) != len(x): raise _other_file(file, name, f'{key}_labels', y, f'{len(x)} rows of whole numbers')
+    if y.shape[1] > 1 and y.max() > 1: raise _other_file(file, name, f'{key}_labels', y, '0 and 1 for each class')
+    if (y.shape[1] > 1) != (DATASETS[name].task == 'multi-label'): raise _other_file(file, name, f'{key}_labels', y, f'the labels of {DATASETS[name].task}')
+    x, y = torch.from_numpy(x), torch.from_numpy(y.astype(np.float32) if y.shape[1] > 1 else y[:, 0].astype(np.int64))
     return Images(x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), y, DATASETS[name].classes)
 
 # %% ../../nbs/01_data.ipynb #3d2fb3b5
@@ -766,7 +781,7 @@ def _hidden(name): return any(p.startswith('.') or p.lower() in _junk for p in n
 # %% ../../nbs/01_data.ipynb #a766d0fa
 def _entries(path):
     "(name relative to `path`, function that reads its bytes) of each file of a folder, or of a folder in a zip; hidden files are left out."
-    path = Path(path).expanduser()
+    path = given_path(path)
     archive = next((p for p in (path, *path.parents) if p.is_file()), None)
     if archive is not None: return _zip_entries(archive, path.relative_to(archive).as_posix())
     if not path.is_dir(): raise InputError(f"There is no folder {path}; it should hold the images.")
@@ -784,8 +799,9 @@ def _read_bytes(path):
 def _zip_entries(archive, inside):
     "As `_entries`, of the folder `inside` of a zip."
     try: z = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, OSError) as e: raise InputError(f"{archive} is not a zip that can be read ({e}); was the download cut off?") from e
-    infos = [i for i in z.infolist() if not i.is_dir()]
+    except Exception as e: raise InputError(f"{archive} is not a zip that can be read ({e}); was the download cut off?") from e # zipfile raises all kinds
+    infos = [i for i in z.infolist() if not i.filename.endswith('/')]
+    if len({i.filename for i in infos}) < len(infos): raise InputError(f"{archive} holds two files of one name: unpack it and pack it again.")
     for i in infos:
         if i.filename.startswith(('/', '\\')) or '..' in i.filename.replace('\\', '/').split('/') or ':' in i.filename[:2]:
             raise InputError(f"{archive} holds {i.filename!r}, a place outside of the archive: it is not safe and is not read.")
@@ -962,16 +978,13 @@ def csv_images(
     classes=None,       # names of the classes; None: the names found, sorted, or the numbers
 )->Images:
     "Read a table of images. Raises `InputError` that names the column, the missing file or the row with a bad label."
-    import pandas as pd
-    try: frame = pd.read_csv(csv)
-    except (OSError, ValueError) as e: raise InputError(f"{csv} cannot be read as a table ({e}).") from e
-    for c in filter(None, (image, label, group)): lookup(c, list(frame.columns), f'column of {csv}')
+    frame = read_table(csv, [c for c in (image, label, group) if c], [c for c in (image, group or 'group', group or 'patient') if c != label])
     group = group or next((c for c in ('group', 'patient') if c in frame), None)
-    folder = Path(folder or Path(csv).parent).expanduser()
+    folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
     files = [folder/str(f) for f in frame[image]]
     if not files: raise InputError(f"{csv} has a header but no rows.")
-    if missing := [f for f in files if not f.is_file()]:
-        raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(str(frame[image][files.index(f)]) for f in missing[:5])}.")
+    if missing := [f for f in files if not os.path.isfile(f)]:
+        raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(brief(frame[image][files.index(f)]) for f in missing[:5])}.")
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
     x, _ = _load([(str(n), lambda f=f: _read_bytes(f)) for n, f in zip(frame[image], files)], size, channels, fit, corrupt=None, what=f' of {csv}')
     return Images(x, y, classes, groups=frame[group].tolist() if group else None, names=frame[image].astype(str).tolist(), name=Path(csv).stem)
@@ -981,8 +994,13 @@ def _csv_labels(frame, label, classes, csv):
     "Labels as a tensor, and the names of the classes."
     y = frame[label]
     if y.isna().any(): raise InputError(f"{csv} has no {label} in row {int(y.isna().argmax()) + 2}.")
+    if isinstance(classes, str): raise InputError(f"classes={classes!r}: a list of names was expected.")
+    if y.dtype.kind == 'f' and not np.isfinite(y).all(): raise InputError(f"The {label} in row {int((~np.isfinite(y)).argmax()) + 2} of {csv} is infinite: a number was expected.")
     if y.dtype.kind == 'f': return torch.tensor(y.to_numpy(), dtype=torch.float32), tuple(classes or ())
     if y.dtype.kind in 'iu':
+        if classes is None and y.max() >= max(1000, 10*y.nunique()):
+            raise InputError(f"The column {label} of {csv} holds {y.nunique()} different whole numbers, up to {y.max():,}, which would make as many classes: "
+                             "if they are names, such as a date, give each a letter (d20240115); if they are class numbers, give classes=, the names of all.")
         names = tuple(classes or map(str, range(max(y.max(), 0) + 1)))
         wrong = (y < 0) | (y >= len(names))
     else:
@@ -1044,13 +1062,27 @@ def _pennfudan(name, split, root, size):
     extra = dict(instances=m, box_labels=[torch.ones(len(b), dtype=torch.int64) for b in boxes])
     return _fixed_split(Images(x, None, (), (m > 0).to(torch.uint8), boxes, names=stems, extra=extra), name, split)
 
+# %% ../../nbs/01_data.ipynb #4ea2b1d8
+def _check_lidc(d, file, name):
+    "Raise `InputError` for arrays that are not those of the nodules."
+    n, need = None, ('volumes', 'masks', 'names', 'patient', 'meta_malignancy')
+    if lacks := [k for k in need if k not in d]: raise InputError(f"{file} is not the file of {name}: it lacks {', '.join(lacks)}.")
+    n, shape = len(d['volumes']) if d['volumes'].ndim else 0, d['volumes'].shape
+    fits = dict(volumes=lambda a: a.dtype == np.uint8 and a.ndim == 4 and a.size, masks=lambda a: a.dtype.kind in 'biu' and a.shape == shape and a.min() >= 0 and a.max() <= 1,
+                names=lambda a: a.dtype.kind == 'U' and a.shape == (n,), patient=lambda a: a.dtype.kind in 'Uiu' and a.shape == (n,))
+    rating = lambda a: a.dtype.kind in 'iuf' and a.shape[:1] == (n,) and np.isfinite(a).all()
+    fits |= {k: rating for k in d if k.startswith('meta_') and d[k].dtype.kind != 'U'}
+    if bad := next((k for k, fit in fits.items() if not fit(d[k])), None):
+        raise _other_file(file, name, bad, d[bad], 'what the table of data sets describes')
+    y = d['meta_malignancy']
+    if y.ndim != 1 or y.min() < .5 or y.max() >= 5.5: raise _other_file(file, name, 'meta_malignancy', y, 'a rating from 1 to 5 of each nodule')
+
 # %% ../../nbs/01_data.ipynb #c7748ef3
 @_reader('lidc_nodules')
 def _lidc(name, split, root, size):
     file = _need(name, root)
-    try:
-        with np.load(file) as z: d = {k: z[k] for k in z.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as e: raise InputError(f"{file} is not the file of {name} ({e}).") from e
+    d = _npz(file, name)
+    _check_lidc(d, file, name)
     v, m = torch.from_numpy(d['volumes']), torch.from_numpy(d['masks'].astype(np.uint8))
     extra = dict(volumes=v, volume_masks=m) | {k[5:]: torch.from_numpy(d[k]) for k in d if k.startswith('meta_')}
     y, mid = torch.from_numpy(d['meta_malignancy'].round().astype(np.int64)) - 1, v.shape[1]//2

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..cnn.models import Backbone, resnet18
 from ..core import InputError, cache_dir, lookup, set_seed
+from ..data.arrays import read_arrays
 from ..data import DATASETS, Batches, Images, is_official, load_dataset, make_nodules
 from .lung import make_cubes
 from ..metrics import auc, bootstrap_interval
@@ -71,10 +72,13 @@ def load_medmnist(
         x = data.extra['volumes'] if info['volumes'] else data.images
         return Images(x, data.labels, GENERATED_SETS[name], name=name, split=split)
     file, key = _volume_file(name, root), 'val' if split == 'valid' else split
-    try:
-        with np.load(file) as z: x, y = torch.from_numpy(z[f'{key}_images']), torch.from_numpy(z[f'{key}_labels'].astype(np.int64)[:, 0])
-    except Exception as e: raise InputError(f"{file} is not the file of {name} ({type(e).__name__}: {str(e)[:80]}): remove it and get it again.") from e
-    if x.ndim != 4 or x.dtype != torch.uint8: raise InputError(f"{file} holds {x.dtype} of shape {tuple(x.shape)}, volumes uint8 (N, D, H, W) were expected: is it the file of {name}?")
+    try: x, y = read_arrays(file, (f'{key}_images', f'{key}_labels')).values()
+    except InputError as e: raise InputError(f"{file} is not the file of {name} ({e}): remove it and get it again.") from e
+    if x.ndim != 4 or x.dtype != np.uint8 or not x.size:
+        raise InputError(f"{file} holds {x.dtype} of shape {x.shape}, volumes uint8 (N, D, H, W) were expected: is it the file of {name}?")
+    if y.dtype.kind not in 'biu' or y.size != len(y) or len(y) != len(x):
+        raise InputError(f"{file} holds labels {y.dtype} of shape {y.shape}, ({len(x)}, 1) whole numbers were expected: is it the file of {name}?")
+    x, y = torch.from_numpy(x), torch.from_numpy(y.reshape(-1).astype(np.int64))
     return Images(x, y, tuple(info['label'].values()), name=name, split=split)
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #0427bd67
