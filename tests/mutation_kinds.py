@@ -1,10 +1,8 @@
 """What is put before the readers: a small valid input of every kind, what its readers are, and how an answer is judged.
 
 `python tests/mutation_kinds.py --each 500 [KIND …]` runs a campaign and prints, kind by kind, what came out."""
-import argparse, collections, csv, io, json, math, os, sys, tempfile, time
+import argparse, collections, csv, io, json, math, tempfile, time
 from functools import cache, partial
-from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -12,7 +10,6 @@ from PIL import Image
 
 import mutations as m
 from mutations import Kind
-from visft_nb.core import InputError
 from visft_nb.data import Images, corrupt_files, csv_images, image_folder, load_dataset, mask_pairs
 
 CLASSES = ('ant', 'bee', 'cat')
@@ -297,7 +294,6 @@ def checkpoint_kind():
     return Kind('checkpoint', valid, m.SAFETENSORS, dict(load=load_checkpoint, resume=resume), dict(resume=judge), {'cut', 'empty'}, lambda a, b: False)
 
 def onnx_bytes():
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
     w = numpy_helper.from_array(_rng().normal(0, 1, (256, 3)).astype(np.float32), 'w')
     nodes = [helper.make_node('Flatten', ['images'], ['flat']), helper.make_node('MatMul', ['flat', 'w'], ['logits'])]

@@ -39,6 +39,7 @@ def find_notebooks(
     book:Path|None=None, # None takes `book_dir()`
 )->list[str]:            # names
     "The notebooks that `asked` means; `InputError` with the nearest names where it means none."
+    if not isinstance(asked, str): raise InputError(f"{brief(asked)} is no name of a notebook: a text such as 'tour' or '1_cnn/01_forward' was expected.")
     names = list(notebooks(book))
     bare = lambda s: re.sub(r'^\d+_', '', s)
     asked = re.sub(r'^(.*/)?nbs/|\.ipynb$', '', asked).strip('/')

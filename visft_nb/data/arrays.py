@@ -7,7 +7,6 @@ __all__ = ['read_arrays']
 
 # %% ../../nbs/lib/data/arrays.ipynb #8c3f5e12
 import math, zipfile
-from pathlib import Path
 
 import numpy as np
 import psutil

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..core import InputError, atomic_write, brief, cache_dir, describe, get_device, given_path, lookup
+from ..core import InputError, as_array, as_names, as_tensor, atomic_write, brief, cache_dir, check_number, describe, get_device, given_path, lookup
 from .arrays import read_arrays
 from .tables import read_table
 
@@ -69,15 +69,18 @@ class Images:
         return f'Images({self.name or "unnamed"} {self.split}: {len(self):,} of {shape}{", " if what else ""}{what})'
 
 # %% ../../nbs/01_data.ipynb #6a26c197
+class _OutOfRange(InputError, IndexError): "So that Python's own loops over `Images` end."
+
 def _indices(idx, n):
     "Any index as an int64 tensor on the CPU."
     if isinstance(idx, slice): return torch.arange(n)[idx]
-    idx = torch.as_tensor(idx).cpu()
+    idx = torch.zeros(0, dtype=torch.int64) if isinstance(idx, (list, tuple)) and not idx else as_tensor(idx, 'An index of images').cpu()
     if idx.dtype == torch.bool:
         if idx.shape != (n,): raise InputError(f"A boolean mask of shape {tuple(idx.shape)} cannot select among {n} images: it needs one value an image.")
         return idx.nonzero()[:, 0]
+    if idx.is_floating_point() and (idx != idx.round()).any(): raise InputError(f"An index of images holds {idx.flatten()[0].item():g}: whole numbers were expected.")
     idx = idx.reshape(-1).long()
-    if len(idx) and (idx.max() >= n or idx.min() < -n): raise IndexError(f'index {int(idx.max())} of {n} images')
+    if len(idx) and (idx.max() >= n or idx.min() < -n): raise _OutOfRange(f'The index {int(idx.max() if idx.max() >= n else idx.min())} lies outside of {n} images, numbered from 0.')
     return idx % max(n, 1)
 
 # %% ../../nbs/01_data.ipynb #ca8de9ca
@@ -88,7 +91,13 @@ def _check_images(d):
         raise InputError(f"Images need a uint8 tensor (N, C, H, W), got {describe(x)}; gray images need a channel axis: x[:, None].")
     for k in (*_columns[1:], *d.extra):
         v = d.extra[k] if k in d.extra else getattr(d, k)
+        if v is not None and (isinstance(v, (str, bytes)) or not (torch.is_tensor(v) and v.ndim or isinstance(v, (list, tuple)))):
+            raise InputError(f"{k} is {describe(v)}: {'a list' if k in ('boxes', 'groups', 'names', 'captions') else 'a tensor'} was expected, one entry per image.")
         if v is not None and len(v) != len(x): raise InputError(f"{len(x)} images but {len(v)} {k}: there must be one per image.")
+    for k in ('labels', 'masks', 'pairs'):
+        if (v := getattr(d, k)) is not None: as_tensor(v, k)
+        if v is not None and not torch.is_tensor(v): raise InputError(f"{k} is a {type(v).__name__}: a tensor was expected, torch.tensor({k}).")
+    as_names(d.classes, 'classes')
     if d.masks is not None and d.masks.shape[-2:] != x.shape[-2:]:
         raise InputError(f"Masks of {tuple(d.masks.shape[-2:])} do not match images of {tuple(x.shape[-2:])} pixels.")
     y, k = d.labels, len(d.classes)
@@ -200,7 +209,7 @@ def load_dataset(
 )->Images:
     "Load a data set. Raises `InputError` for an unknown name or split, and where the files are missing and cannot be fetched."
     entry = lookup(name, DATASETS, 'data set')
-    split = {'val': 'valid', 'validation': 'valid'}.get(split, split)
+    split = {'val': 'valid', 'validation': 'valid'}.get(split, split) if isinstance(split, str) else brief(split)
     if split != 'all' and split not in entry.images:
         raise InputError(f"{name} has no split {split!r}; it has {', '.join(entry.images)} and all{_hint_split(entry, split)}.")
     read, sets = _readers[name], [split] if split != 'all' else list(entry.images)
@@ -396,7 +405,9 @@ def mask_boxes(
 )->list:       # per image float32 (n, 4): left, top, right, bottom; right and bottom are the first column and row outside
     "The boxes around the objects of each image, in the order of their numbers."
     out = []
-    for m in np.asarray(instances):
+    instances = as_array(instances, 'instances')
+    if instances.ndim != 3 or not (instances == np.round(instances)).all(): raise InputError(f"instances are {describe(instances)}, whole numbers (N, H, W) were expected.")
+    for m in instances:
         boxes = []
         for v in np.unique(m[m > 0]):
             rows, cols = np.flatnonzero((m == v).any(1)), np.flatnonzero((m == v).any(0))
@@ -405,12 +416,17 @@ def mask_boxes(
     return out
 
 # %% ../../nbs/01_data.ipynb #1297592e
+def _check_made(n, size, seed):
+    for name, v, low, high in (('n', n, 1, 10**7), ('size', size, 8, 4096), ('seed', seed, 0, None)): check_number(name, v, low, high, whole=True)
+    if isinstance(n, bool): raise InputError(f"n={n}: a number of images was expected.")
+
 def make_nodules(
     n:int,       # images
     size:int=64, # side in pixels
     seed:int=0,
 )->Images:       # labels 1 where there is a nodule; masks 0 and 1; boxes; extra: instances (N, H, W), box_labels (all 1)
     "Generated patches that look like CT with none to four nodules. They serve to learn the method; no figure on them says anything about patients."
+    _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 2016])
     y, x = np.mgrid[:size, :size].astype(np.float32) + .5
     centre, radius = (v.astype(np.float32) for v in _place(rng, n, rng.integers(0, 5, n), size, (size*.04, size*.11)))
@@ -462,6 +478,7 @@ def make_shapes(
     seed:int=0,
 )->Images:       # masks: class + 1; boxes; captions; extra: instances, box_labels (class + 1)
     "Generated images of one to three coloured circles, squares and triangles on noise, with a sentence that says what is there."
+    _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 1974])
     yx, classes = np.stack(np.mgrid[:size, :size], -1) + .5, DATASETS['synthetic_shapes'].classes
     count = rng.integers(1, 4, n)
@@ -501,8 +518,9 @@ def split_data(
     seed:int=0,  # which split; the same seed gives the same one on every machine
 )->list:         # of Images
     "Split at random, stratified by class, each part in random order; groups, where there are any, are never split up."
-    f = np.asarray(fractions, float)
-    if f.ndim != 1 or (f <= 0).any() or f.sum() > 1 + 1e-6: raise InputError(f"fractions={list(fractions)}: give positive fractions that sum to 1 at most.")
+    f = as_array(fractions, 'fractions').astype(float)
+    check_number('seed', seed, 0, whole=True)
+    if f.ndim != 1 or not (f > 0).all() or f.sum() > 1 + 1e-6: raise InputError(f"fractions={brief(fractions)}: give positive fractions that sum to 1 at most.")
     grouped = data.groups is not None and len(set(data.groups)) < len(data)
     place = (_split_groups if grouped else _split_classes)(data, f, seed)
     order = np.random.default_rng([seed, 1]).permutation(len(data)) # files often come class by class, and then data[:100] would be one class
@@ -557,6 +575,8 @@ def few_labels(
 )->Images:
     "Keep `per_class` images of each class. Raises `InputError` where a class has fewer."
     if data.labels is None or data.labels.is_floating_point(): raise InputError("few_labels needs class numbers in `labels`, and these images have none.")
+    check_number('per_class', per_class, 1, whole=True)
+    check_number('seed', seed, 0, whole=True)
     y, keep = data.labels.cpu().numpy(), []
     for c in range(len(data.classes) or y.max() + 1):
         idx = np.random.default_rng([seed, c]).permutation(np.flatnonzero(y == c))[:per_class]
@@ -599,13 +619,14 @@ class Batches:
         drop_last:bool=False, # leave out a last batch that is not full
         target:str|None=None, # labels, masks or pairs; None takes the first of these that is there
     ):
-        if batch_size < 1: raise InputError(f"batch_size={batch_size}: a batch holds at least one image.")
+        check_number('batch_size', batch_size, 1, whole=True)
+        check_number('seed', seed, whole=True)
         if not len(data): raise InputError("These Images are empty: there is nothing to make batches of.")
         if drop_last and batch_size > len(data): raise InputError(f"batch_size={batch_size} with drop_last leaves no batch of {len(data)} images.")
         self.device, self.batch_size, self.shuffle, self.seed = torch.device(device or get_device()), batch_size, shuffle, seed
         self.data, self.transform, self.drop_last, self.epoch, self.start = data.to(self.device), transform, drop_last, 0, 0
         there = [t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
-        self.target = lookup(target, there, 'target of these images') if target else next(iter(there), None)
+        self.target = lookup(target, there, 'target of these images') if target is not None else next(iter(there), None)
 
     def __len__(self): return len(self.data)//self.batch_size if self.drop_last else math.ceil(len(self.data)/self.batch_size)
 
@@ -994,7 +1015,7 @@ def _csv_labels(frame, label, classes, csv):
     "Labels as a tensor, and the names of the classes."
     y = frame[label]
     if y.isna().any(): raise InputError(f"{csv} has no {label} in row {int(y.isna().argmax()) + 2}.")
-    if isinstance(classes, str): raise InputError(f"classes={classes!r}: a list of names was expected.")
+    classes = None if classes is None else as_names(classes, 'classes')
     if y.dtype.kind == 'f' and not np.isfinite(y).all(): raise InputError(f"The {label} in row {int((~np.isfinite(y)).argmax()) + 2} of {csv} is infinite: a number was expected.")
     if y.dtype.kind == 'f': return torch.tensor(y.to_numpy(), dtype=torch.float32), tuple(classes or ())
     if y.dtype.kind in 'iu':

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..cnn.models import Backbone, resnet18
-from ..core import InputError, cache_dir, lookup, set_seed
+from ..core import InputError, as_tensor, cache_dir, lookup, set_seed
 from ..data.arrays import read_arrays
 from ..data import DATASETS, Batches, Images, is_official, load_dataset, make_nodules
 from .lung import make_cubes
@@ -98,9 +98,10 @@ def medmnist_scores(
     task:str,   # as `medmnist_info` says
 )->tuple[float, float]: # (AUC, ACC), 0 to 1
     "The two figures of `medmnist.Evaluator`. Raises `InputError` for shapes that do not fit, and a class without an image, which has no AUC."
-    y, prob = torch.as_tensor(y).cpu().squeeze(-1), torch.as_tensor(prob).double().cpu()
+    y, prob = as_tensor(y, 'y').cpu(), as_tensor(prob, 'prob').double().cpu()
+    y = y.squeeze(-1) if y.ndim else y
     lookup(task, ('binary-class', 'multi-class', 'ordinal-regression', 'multi-label, binary-class'), 'MedMNIST task')
-    if prob.ndim != 2 or len(prob) != len(y): raise InputError(f"Labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: expected (N,) or (N, K), and (N, K), of the same images.")
+    if prob.ndim != 2 or not y.ndim or len(prob) != len(y): raise InputError(f"Labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: expected (N,) or (N, K), and (N, K), of the same images.")
     if task.startswith('multi-label'):
         if y.shape != prob.shape: raise InputError(f"Several labels hold at once in this task, but labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: they must agree.")
         each = [auc(y[:, k], prob[:, k]) for k in range(y.shape[1])]
