@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from visft_nb.core import InputError
 from visft_nb.data import csv_images, image_folder, load_dataset, mask_pairs
 from visft_nb.data import files as F
-from visft_nb.data.files import decode_image, fit_image, named_page, read_idx, read_image, read_npz, to_bytes
+from visft_nb.data.arrays import read_arrays
+from visft_nb.data.files import decode_image, fit_image, named_page, read_idx, read_image, to_bytes
 from visft_nb.deploy import Opened, answers, model_spec, predict
 from visft_nb.finetune import MedicalImageDataset, segment, write_dicom
 
@@ -595,8 +596,8 @@ def medmnist(folder, **changed):
 
 
 @pytest.mark.parametrize('changed, words', [
-    (dict(train_labels=np.zeros(4, np.uint8)), ['train_labels uint8 (4,)', '(N, 1)']), (dict(train_labels=np.array([['a']]*4)), ['train_labels']), (dict(train_images=np.zeros((4, 28, 28))), ['float64', 'uint8']),
-    (dict(train_images=np.zeros((3, 28, 28), np.uint8)), ['(3, 28, 28)']), (dict(train_labels=None), ['holds no train_labels', 'train_images']), (dict(train_labels=np.array([None]*4)), ['Python objects'])])
+    (dict(train_labels=np.array([['a']]*4)), ['train_labels']), (dict(train_images=np.zeros((4, 28, 28))), ['float64', 'uint8']),
+    (dict(train_images=np.zeros((3, 28, 28), np.uint8)), ['(3, 28, 28)']), (dict(train_labels=None), ['train_labels missing', 'train_images']), (dict(train_labels=np.array([None]*4)), ['Python objects'])])
 def test_an_npz_of_another_shape_is_named(tmp_path, changed, words):
     medmnist(tmp_path/'pneumoniamnist', **changed)
     with refused(['pneumoniamnist.npz', 'get pneumoniamnist again', *words]): load_dataset('pneumoniamnist', root=tmp_path)
@@ -608,8 +609,8 @@ def test_an_npz_whose_header_says_gigabytes_takes_no_memory(tmp_path, small_memo
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=(10**8, 1000)))
     with zipfile.ZipFile(path, 'w') as z: z.writestr('train_images.npy', file.getvalue() + bytes(100)); z.writestr('train_labels.npy', b'no array')
-    with refused(['train_images', '100,000,000,000', 'cut off']): load_dataset('pneumoniamnist', root=tmp_path)
-    with refused(['a.npz'.replace('a', 'pneumoniamnist'), 'cannot be read as npz']): read_npz(path, ['train_labels'])
+    with refused(['train_images', '100,000,000,000', '100 are there']): load_dataset('pneumoniamnist', root=tmp_path)
+    with refused(['pneumoniamnist.npz', 'no npz file']): read_arrays(path, ['train_labels'])
     raw = medmnist(tmp_path/'pneumoniamnist').read_bytes()
     path.write_bytes(raw[:len(raw)//2])
     with refused(['pneumoniamnist.npz', 'npz']): load_dataset('pneumoniamnist', root=tmp_path)
@@ -619,5 +620,5 @@ def test_npz_arrays_are_numpys(tmp_path):
     want = dict(a=RNG.normal(size=(3, 4)), b=np.asfortranarray(RNG.integers(0, 9, (5, 6))), c=np.array(['x', 'yy']), d=np.float32(3), e=np.zeros((0, 3)))
     for save in (np.savez, np.savez_compressed):
         save(tmp_path/'a.npz', **want)
-        found = read_npz(tmp_path/'a.npz')
+        found = read_arrays(tmp_path/'a.npz')
         assert list(found) == list(want) and all(np.array_equal(found[k], v) and found[k].dtype == v.dtype for k, v in want.items())

@@ -8,25 +8,23 @@ __all__ = ['accuracy', 'confusion_matrix', 'classification_report', 'auc', 'dice
 
 # %% ../nbs/03_metrics.ipynb #23ce60bb
 import math
+from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
 import torch
 
-from .core import InputError
+from .core import InputError, as_array, as_names, as_tensor, brief, check_number, describe
 
 # %% ../nbs/03_metrics.ipynb #e834c066
-def _numpy(x):
-    "A NumPy array of a tensor, on any device and in any precision, or of an array or list."
-    if isinstance(x, torch.Tensor):
-        x = x.detach().cpu()
-        x = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
-    return np.asarray(x)
+def _numpy(x, name='the input'):
+    "A NumPy array of numbers, of a tensor on any device and in any precision, or of an array or list."
+    return as_array(x, name)
 
 # %% ../nbs/03_metrics.ipynb #a84da8f2
 def _labels(x, name, classes=None):
     "Class numbers as int64 (N,): whole, finite, and below `classes` where that is known; else `InputError`."
-    x = _numpy(x)
+    x = _numpy(x, name)
     if x.ndim == 2 and x.shape[1] > 1 and x.dtype.kind == 'f': x = _scores(x, name).argmax(1)
     x = x.squeeze(1) if x.ndim == 2 and x.shape[1] == 1 else x
     if x.ndim != 1 or not len(x): raise InputError(f"{name} has shape {x.shape}, expected (N,) class numbers, or (N, C) logits where these are allowed.")
@@ -40,18 +38,23 @@ def _labels(x, name, classes=None):
 # %% ../nbs/03_metrics.ipynb #b421d119
 def _scores(x, name):
     "Finite scores (N, C) as an array; else `InputError`."
-    x = _numpy(x)
+    x = _numpy(x, name)
     if x.ndim != 2 or not len(x): raise InputError(f"{name} has shape {x.shape}, expected (N, C): one row an image, one column a class.")
     if not np.isfinite(x).all(): raise InputError(f"{name} holds NaN or infinity in {(~np.isfinite(x)).any(1).sum()} of {len(x)} rows: the model diverged, or a log of 0 was taken.")
     return x
 
 # %% ../nbs/03_metrics.ipynb #52e31d40
+_MOST_CLASSES = 50_000   # a table of counts of them fills 20 GB
+
 def _pair(y, pred, classes=None):
     "Truth and prediction as labels of one length, and the names of the classes."
-    n = classes if isinstance(classes, int) else len(classes) if classes is not None else None
+    if classes is not None and not isinstance(classes, Integral): classes = as_names(classes, 'classes')
+    if isinstance(classes, Integral): check_number('classes', classes, 1, _MOST_CLASSES, whole=True)
+    n = int(classes) if isinstance(classes, Integral) else len(classes) if classes is not None else None
     y, pred = _labels(y, 'y', n), _labels(pred, 'pred', n)
     if len(y) != len(pred): raise InputError(f"There are {len(y)} true labels and {len(pred)} predictions: they must be of the same images in the same order.")
-    names = list(classes) if n and not isinstance(classes, int) else list(range(n or max(y.max(), pred.max()) + 1))
+    if n is None and max(y.max(), pred.max()) >= _MOST_CLASSES: raise InputError(f"A label is {max(y.max(), pred.max())}, which would make as many classes: number the classes from 0, or name them in `classes`.")
+    names = list(classes) if n and not isinstance(classes, Integral) else list(range(n or max(y.max(), pred.max()) + 1))
     return y, pred, [str(c) for c in names]
 
 # %% ../nbs/03_metrics.ipynb #61f00352
@@ -60,7 +63,7 @@ def accuracy(
     y,       # labels (N, …)
 )->float:    # per cent
     "Share of right predictions in per cent. Raises `InputError` for shapes that do not match, an empty set and NaN."
-    pred, y = torch.as_tensor(pred), torch.as_tensor(y)
+    pred, y = as_tensor(pred, 'pred'), as_tensor(y, 'y')
     if pred.ndim == y.ndim + 1:
         if torch.isnan(pred).any(): raise InputError(f"pred holds NaN in {torch.isnan(pred).flatten(1).any(1).sum()} of {len(pred)} rows: the model diverged.")
         pred = pred.argmax(1)
@@ -89,7 +92,7 @@ def classification_report(
 )->pd.DataFrame:    # a row for each class and for the means; precision, recall, f1 (0 to 1), support
     "Precision, recall and F1 of every class and their means (`sklearn.metrics.precision_recall_fscore_support`). Raises `InputError` for labels out of range."
     from sklearn.metrics import precision_recall_fscore_support as score
-    if not (absent in (0, 1) or math.isnan(absent)): raise InputError(f"absent={absent!r}: 0/0 can score 0, 1 or nan.")
+    if not isinstance(absent, (int, float)) or not (absent in (0, 1) or math.isnan(absent)): raise InputError(f"absent={brief(absent)}: 0/0 can score 0, 1 or nan.")
     y, pred, names = _pair(y, pred, classes)
     part = lambda average: score(y, pred, labels=range(len(names)), average=average, zero_division=absent)
     frame = pd.DataFrame(np.stack(part(None), 1), names, ['precision', 'recall', 'f1', 'support'])
@@ -104,7 +107,8 @@ def auc(
     """Area under the ROC curve; of several classes the macro mean of one-vs-rest (`sklearn.metrics.roc_auc_score`).
     Raises `InputError` where a class is missing from `y`, rows do not sum to one, or scores are not finite."""
     from sklearn.metrics import roc_auc_score
-    prob = _numpy(prob)
+    prob = _numpy(prob, 'prob')
+    prob = prob if prob.dtype.kind == 'f' else prob.astype(np.float64)
     prob = prob.squeeze(1) if prob.ndim == 2 and prob.shape[1] == 1 else prob
     two = _scores(np.stack([-prob, prob], 1), 'prob') if prob.ndim == 1 else _probabilities(prob)
     y, c = _labels(y, 'y', two.shape[1]), two.shape[1]
@@ -116,7 +120,7 @@ def auc(
 # %% ../nbs/03_metrics.ipynb #74f0cbde
 def _probabilities(prob, name='prob'):
     "Probabilities (N, C) in float64 whose rows sum to one; (N,) are those of class 1; else `InputError`."
-    prob = _numpy(prob)
+    prob = _numpy(prob, name).astype(np.float64)
     prob = _scores(np.stack([1 - prob, prob], 1) if prob.ndim == 1 else prob, name).astype(np.float64)
     off = np.abs(prob.sum(1) - 1).max()
     if prob.min() < -1e-6 or prob.max() > 1 + 1e-6 or off > 1e-2:
@@ -126,7 +130,7 @@ def _probabilities(prob, name='prob'):
 # %% ../nbs/03_metrics.ipynb #c1d57b29
 def _binary(x, label, name):
     "Boolean masks (N, …): `label` of integers, above one half of probabilities; else `InputError`."
-    x = torch.as_tensor(x)
+    x = as_tensor(x, name)
     if x.ndim < 2 or not x.numel(): raise InputError(f"{name} has shape {tuple(x.shape)}, expected (N, H, W): put a single mask in a batch, x[None].")
     if x.is_floating_point():
         if not bool(((x >= 0) & (x <= 1)).all()):
@@ -139,6 +143,7 @@ def _binary(x, label, name):
 # %% ../nbs/03_metrics.ipynb #fe8df825
 def _counts(pred, mask, label):
     "True positive, false positive and false negative pixels of each image, float64 (N,) each."
+    if label is not None: check_number('label', label, 0, 2**31, whole=True)
     pred, mask = _binary(pred, label, 'pred'), _binary(mask, label, 'mask')
     if pred.shape != mask.shape:
         raise InputError(f"pred has shape {tuple(pred.shape)} and mask {tuple(mask.shape)}: they must be of the same images at the same size, without a channel axis in one alone.")
@@ -148,7 +153,8 @@ def _counts(pred, mask, label):
 # %% ../nbs/03_metrics.ipynb #6e1217ab
 def _overlap(above, below, empty, over):
     "`above`/`below` of each image with 0/0 = `empty`, or of all pixels together."
-    if over not in ('images', 'pixels', None): raise InputError(f"over={over!r}: the mean is over 'images' or over all 'pixels'; None returns the score of each image.")
+    if not isinstance(empty, (int, float)) or not (0 <= empty <= 1 or math.isnan(empty)): raise InputError(f"empty={brief(empty)}: 0/0 can score from 0 to 1, or nan.")
+    if over is not None and not isinstance(over, str) or over not in ('images', 'pixels', None): raise InputError(f"over={brief(over)}: the mean is over 'images' or over all 'pixels'; None returns the score of each image.")
     if over == 'pixels': above, below = above.sum()[None], below.sum()[None]
     score = torch.where(below > 0, above/below.clamp(min=1), torch.full_like(above, empty))
     if over and score.isnan().all(): raise InputError("Every mask and every prediction is empty, and empty=nan leaves all of them out: no score exists.")
@@ -181,7 +187,7 @@ def iou(
 # %% ../nbs/03_metrics.ipynb #6dc2b232
 def _confident(prob, y, bins):
     "Confidence and correctness of each prediction, both (N,); else `InputError`."
-    if not isinstance(bins, int) or bins < 1: raise InputError(f"bins={bins!r}: expected a whole number of bins, 1 or more; 15 is usual.")
+    if not isinstance(bins, Integral) or isinstance(bins, bool) or not 1 <= bins <= 10**6: raise InputError(f"bins={brief(bins)}: expected a whole number of bins, 1 or more; 15 is usual.")
     prob = _probabilities(prob)
     y = _labels(y, 'y', prob.shape[1])
     if len(y) != len(prob): raise InputError(f"There are {len(y)} true labels and {len(prob)} rows of probabilities: they must be of the same images.")
@@ -211,12 +217,12 @@ def calibration_error(
     last bin; torchmetrics alone gives it a bin of its own. Raises `InputError` for rows that do not sum to one."""
     from torchmetrics.functional.classification import binary_calibration_error
     confidence, right = (torch.from_numpy(v) for v in _confident(prob, y, bins))
-    return binary_calibration_error(confidence.clamp(max=1 - 1e-12), right.int(), n_bins=bins, norm='l1').item()
+    return binary_calibration_error(confidence.clamp(max=1 - 1e-12), right.int(), n_bins=int(bins), norm='l1').item()
 
 # %% ../nbs/03_metrics.ipynb #95b6237c
 def _level(level, n, least, what):
     "Raise `InputError` for a level that is no share, and for too few values."
-    if not 0 < level < 1: raise InputError(f"level={level!r}: expected a share between 0 and 1, such as 0.95.")
+    if not isinstance(level, Real) or not 0 < level < 1: raise InputError(f"level={brief(level)}: expected a share between 0 and 1, such as 0.95.")
     if n < least: raise InputError(f"An interval needs {least} or more {what}, got {n}.")
 
 # %% ../nbs/03_metrics.ipynb #1c66e177
@@ -227,6 +233,7 @@ def proportion_interval(
 )->tuple[float, float]: # (low, high) in per cent
     "Wilson's interval of a proportion (`scipy.stats.binomtest`; Wilson, 1927): from the counts alone, good near 0 and 100 % too."
     from scipy.stats import binomtest
+    for name, v in (('right', right), ('total', total)): check_number(name, v, 0, 2**53, whole=True)
     if not 0 <= right <= total or total < 1: raise InputError(f"{right} right of {total}: expected 0 to {total}, of 1 or more.")
     _level(level, total, 1, 'images')
     found = binomtest(int(right), int(total)).proportion_ci(level, 'wilson')
@@ -236,8 +243,9 @@ def proportion_interval(
 def _drawer(n, groups, rng):
     "A function that draws n numbers below n with replacement, or all numbers of as many groups as there are."
     if groups is None: return lambda: rng.integers(0, n, n)
+    groups = as_names(groups, 'groups')
     if len(groups) != n: raise InputError(f"There are {n} images and {len(groups)} groups: give the group of every image.")
-    _, number = np.unique(_numpy(groups), return_inverse=True)
+    _, number = np.unique(groups, return_inverse=True)
     members = [np.flatnonzero(number == g) for g in range(number.max() + 1)]
     if len(members) < 2: raise InputError("All images are of one group: an interval over groups needs two or more.")
     return lambda: np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
@@ -253,6 +261,10 @@ def bootstrap_interval(
 )->tuple[float, float]: # (low, high)
     """Percentile bootstrap interval of `fn(*arrays)` (Efron, 1979): draw N with replacement, compute, take the quantiles. Samples on which `fn` raises
     `InputError`, such as AUC without one of the classes, are drawn again. Raises `InputError` where that is so for half of them."""
+    if any(isinstance(a, (str, bytes)) or not hasattr(a, '__len__') or not hasattr(a, '__getitem__') or not getattr(a, 'ndim', 1) or isinstance(a, dict) for a in arrays):
+        raise InputError(f"bootstrap_interval got {', '.join(describe(a) for a in arrays)}: arrays, tensors or lists of one length were expected.")
+    arrays = [as_tensor(a, 'an array').detach() if isinstance(a, torch.Tensor) else a for a in arrays]
+    for name, v, low in (('samples', samples, 1), ('seed', seed, 0)): check_number(name, v, low, 2**63, whole=True)
     if not arrays or len({len(a) for a in arrays}) > 1: raise InputError(f"bootstrap_interval got arrays of lengths {[len(a) for a in arrays]}, expected one length.")
     _level(level, len(arrays[0]), 2, 'images')
     draw, values, failed = _drawer(len(arrays[0]), groups, np.random.default_rng(seed)), [], 0
@@ -262,6 +274,7 @@ def bootstrap_interval(
         except InputError as e:
             failed += 1
             if failed > samples: raise InputError(f"The metric fails on most bootstrap samples ({e}): there are too few images of a class for an interval.") from e
+    if not np.isfinite(values).all(): raise InputError("The metric is NaN or infinite on a bootstrap sample: do the arrays hold NaN?")
     low, high = np.quantile(values, [(1 - level)/2, (1 + level)/2])
     return float(low), float(high)
 
@@ -272,7 +285,7 @@ def mean_interval(
 )->tuple[float, float]: # (mean, half-width)
     "Mean over runs and half-width of its interval (Student, 1908, n - 1 degrees of freedom). Raises `InputError` for less than two runs or NaN."
     from scipy.stats import t
-    values = _numpy(values).astype(np.float64).ravel()
+    values = _numpy(values, 'values').astype(np.float64).ravel()
     _level(level, len(values), 2, 'runs')
     if not np.isfinite(values).all(): raise InputError(f"The runs gave {values.tolist()}: one diverged or was divided by 0; a mean over the others would flatter the method.")
     return float(values.mean()), float(t.ppf((1 + level)/2, len(values) - 1)*values.std(ddof=1)/math.sqrt(len(values)))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .core import (
-    InputError, atomic_write, autocast, get_device, lookup, set_seed, uses_bf16)
+    InputError, as_tensor, atomic_write, autocast, brief, check_number, describe,
+    get_device, lookup, set_seed, uses_bf16)
 from .narrow import protect
 from .tensors import check_finite, is_file, read_json, read_tensors
 
@@ -38,13 +40,17 @@ def cross_entropy_step(
     batch,  # (x, y): images, and int64 class numbers (N,) from 0 to K-1
 ):          # the mean cross-entropy, a scalar
     "The loss of a classifier. Raises `InputError` for labels that the head has no output for."
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2: raise InputError(f"A batch is {describe(batch)}: a pair (images, labels) was expected.")
     x, y = batch
+    if not torch.is_tensor(x): raise InputError(f"A batch holds {describe(x)} in the place of images: a tensor (N, C, H, W) was expected.")
     logits = model(x)
-    if y is None or y.is_floating_point():
-        raise InputError(f"Labels are {'missing' if y is None else y.dtype}, class numbers (int64) were expected: pass a loss of your own, loss(model, batch), to regress or to learn without labels.")
+    if not torch.is_tensor(y) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError(f"Labels are {'missing' if y is None else y.dtype if torch.is_tensor(y) else describe(y)}, class numbers (int64) were expected: pass a loss of your own, loss(model, batch), to regress or to learn without labels.")
+    if y.shape != (len(logits), *logits.shape[2:]):
+        raise InputError(f"Labels have shape {tuple(y.shape)} and the model's outputs {tuple(logits.shape)}: one class number for each output was expected.")
     if ((y < 0) | (y >= logits.shape[1])).any():
         raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but the head has {logits.shape[1]} outputs, for labels 0 to {logits.shape[1] - 1}: give the model as many outputs as there are classes, and number these from 0.")
-    return F.cross_entropy(logits.float(), y)
+    return F.cross_entropy(logits.float(), y.long())
 
 # %% ../nbs/02_train.ipynb #580752bf
 class Objective(nn.Module):
@@ -107,7 +113,8 @@ def make_optimizer(
     if isinstance(name, torch.optim.Optimizer):
         if any(p is q for g in name.param_groups for p in g['params'] for q in params): return name
         raise InputError("The optimizer holds none of the model's trainable parameters: make it from this model, after its last layer was replaced.")
-    if not lr > 0 or not math.isfinite(lr): raise InputError(f"lr={lr} is no rate to learn at: it must be a positive number, mostly between 1e-5 and 1.")
+    check_number('weight_decay', weight_decay, 0)
+    if not isinstance(lr, Real) or not 0 < lr < 1e9: raise InputError(f"lr={brief(lr)} is no rate to learn at: it must be a positive number, mostly between 1e-5 and 1.")
     return lookup(name, OPTIMIZERS, 'optimizer')(params, lr=lr, weight_decay=weight_decay)
 
 # %% ../nbs/02_train.ipynb #58d78333
@@ -164,6 +171,7 @@ def on_device(
     if isinstance(batch, Mapping): return {k: on_device(v, device, part) for k, v in batch.items()}
     if isinstance(batch, (tuple, list)): return type(batch)(on_device(v, device, part) for v in batch)
     if not torch.is_tensor(batch) or not batch.ndim: return batch
+    as_tensor(batch, 'A batch')
     if len(batch) < part[1]:
         raise InputError(f"A batch has {len(batch)} items for {part[1]} process{'es' * (part[1] > 1)}: {'give a batch size that leaves no such rest, or drop_last=True.' if len(batch) else 'is the data set empty?'}")
     batch = batch[part[0]::part[1]] if part[1] > 1 else batch
@@ -207,11 +215,23 @@ def eval_mode(
 # %% ../nbs/02_train.ipynb #7caf479c
 def _chunks(data, batch_size):
     "Pairs (x, y) of whatever `predict_logits` takes."
+    check_number('batch_size', batch_size, 1, 2**31, whole=True)
+    batch_size = int(batch_size)
+    if not hasattr(data, 'floats') and (isinstance(data, (str, bytes, Mapping)) or not hasattr(data, '__iter__') or not getattr(data, 'ndim', 1)):
+        raise InputError(f"data is {brief(data) if isinstance(data, str) else describe(data)}: Images, Batches, a DataLoader, a list of (x, y) or a tensor (N, C, H, W) was expected.")
     if hasattr(data, 'floats'):
         parts = [data[i:i + batch_size] for i in range(0, len(data), batch_size)]
         return ((p.floats(), p.labels) for p in parts)
+    if torch.is_tensor(data): as_tensor(data, 'data')
     if torch.is_tensor(data): return ((x, None) for x in data.split(batch_size))
-    return (b if isinstance(b, (tuple, list)) else (b, None) for b in data)
+    return (_two(b) for b in data)
+
+def _two(batch):
+    "(x, y, …) of a batch. Raises `InputError` where they are no tensors."
+    batch = batch if isinstance(batch, (tuple, list)) else (batch, None)
+    if len(batch) < 2 or not torch.is_tensor(batch[0]) or not (batch[1] is None or torch.is_tensor(batch[1])):
+        raise InputError(f"A batch holds {', '.join(map(describe, batch[:2])) or 'nothing'}: (images, labels) was expected, tensors of one length; labels may be None.")
+    return batch
 
 # %% ../nbs/02_train.ipynb #c9a747a9
 @torch.no_grad()
@@ -233,12 +253,16 @@ def predict_logits(
 # %% ../nbs/02_train.ipynb #0e1de85a
 def _accuracy(logits, y):
     "How often the largest logit is that of the label, per cent."
+    if y is None or logits.ndim != y.ndim + 1: raise InputError(f"Accuracy needs one class number for each output: labels are {'missing' if y is None else describe(y)}, outputs {describe(logits)}; give a metric of your own.")
     return 100*(logits.argmax(1) == y).double().mean().item()
 
 def _named(metric):
     "{name: function} of one metric or several."
-    if isinstance(metric, Mapping): return dict(metric)
+    if isinstance(metric, Mapping):
+        if not metric or not all(map(callable, metric.values())): raise InputError(f"metric={brief(metric)}: a dict of functions metric(logits, y) was expected.")
+        return dict(metric)
     if metric is None: return {'accuracy': _accuracy}
+    if not callable(metric): raise InputError(f"metric={brief(metric)}: a function metric(logits, y), or a dict of them, was expected.")
     name = getattr(metric, '__name__', 'metric')
     return {name if name.isidentifier() else 'metric': metric}
 
@@ -656,10 +680,13 @@ def train_mode(
 def _check_fit(train, valid, epochs, patience, every, goal):
     "Refuse what cannot be trained, with a sentence."
     if hasattr(train, 'floats') or torch.is_tensor(train): raise InputError(f"train is {type(train).__name__}, images that are in no batches yet: wrap them, Batches(data, batch_size=128).")
+    if isinstance(train, (str, bytes, Mapping, set)): raise InputError(f"train is a {type(train).__name__}: give Batches(data, batch_size), a DataLoader, or a list of batches.")
     if not hasattr(train, '__len__') or not hasattr(train, '__iter__'): raise InputError(f"train is a {type(train).__name__}, which has no length: give Batches(data, batch_size), a DataLoader, or a list of batches.")
     if not len(train): raise InputError("There is no batch to train on: the data set is empty, or smaller than one batch with drop_last=True.")
     for name, n in (('epochs', epochs), ('patience', patience), ('every', every)):
-        if (n is not None or name == 'epochs') and (not isinstance(n, (int, np.integer)) or n < 1): raise InputError(f"{name}={n!r}: a whole number from 1 up was expected.")
+        if (n is not None or name == 'epochs') and (not isinstance(n, (int, np.integer)) or n < 1): raise InputError(f"{name}={brief(n)}: a whole number from 1 up was expected.")
+    for name, n in (('epochs', epochs), ('patience', patience), ('every', every)):
+        if isinstance(n, bool): raise InputError(f"{name}={n}: a whole number from 1 up was expected.")
     if patience is not None and valid is None: raise InputError("patience needs valid: without validation nothing says when to stop.")
     lookup(goal, ['max', 'min'], 'goal')
 
@@ -715,6 +742,8 @@ def fit(
 )->History:
     "Train a model. Raises `InputError` for what cannot be trained, and as soon as the loss is no number any more."
     _check_fit(train, valid, epochs, patience, every, goal)
+    check_number('seed', seed, 0, 2**63 - 1, whole=True)
+    if clip is not None: check_number('clip', clip, 0, above=True)
     accelerator = make_accelerator(precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder)
     objective = Objective(model, loss)
     plan = dict(epochs=epochs, batches=len(train), lr=lr, weight_decay=weight_decay, clip=clip, seed=seed, goal=goal)

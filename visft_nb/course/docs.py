@@ -19,15 +19,22 @@ from urllib.parse import unquote
 
 import yaml
 
-from ..core import InputError, atomic_write
-from .book import about, book_dir, notebooks, read_notebook, repository
+from ..core import InputError, atomic_write, brief, read_text
+from .book import about, book_dir, notebooks, parse_code, read_notebook, repository
 
 # %% ../../nbs/course/03_docs.ipynb #713325d3
 def _config(book):
-    path = book/'_quarto.yml'
-    try: return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, yaml.YAMLError) as e:
-        raise InputError(f"{path} cannot be read as YAML ({' '.join(str(e).split())}): the site's title and chapters stand there.") from e
+    "`_quarto.yml`; the sidebar's contents are patterns of notebooks, or dicts of a section and its pattern."
+    path, where = book/'_quarto.yml', "the site's title and chapters stand there"
+    try: config = yaml.safe_load(read_text(path))
+    except (ValueError, RecursionError, yaml.YAMLError) as e:
+        raise InputError(f"{path} cannot be read as YAML ({str(e)[:200]}): {where}.") from e
+    try: contents = config['website']['sidebar']['contents']
+    except (KeyError, TypeError): contents = None
+    entry = lambda v: isinstance(v, str) or (isinstance(v, dict) and all(isinstance(v.get(k), str) for k in ('section', 'contents')))
+    if not isinstance(contents, list) or not all(map(entry, contents)):
+        raise InputError(f"{path} has no list website.sidebar.contents of patterns and of sections with their contents: {where}.")
+    return config
 
 def chapters(
     book:Path|None=None,        # None takes `book_dir()`
@@ -135,7 +142,7 @@ def exported(
     sources, out = [c['source'] for c in read_notebook(path)['cells'] if c['cell_type'] == 'code'], {}
     default = next((m[1] for s in sources if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', s, re.M))), '')
     for source, module in ((s, m[1] or default) for s in sources if (m := _EXPORT.match(_directives(s)))):
-        for node in _documented(source):
+        for node in _documented(source, f'{path}, an exported cell'):
             if not (owner := _patched(node)):
                 is_class = isinstance(node, ast.ClassDef)
                 out.setdefault(module, {})[node.name] = [m.name for m in _documented(node) if is_class and not m.decorator_list]
@@ -148,9 +155,9 @@ def _directives(source):
     return ''.join(sorted(lines, key=lambda s: not _EXPORT.match(s)))
 
 # %% ../../nbs/course/03_docs.ipynb #84abb3e1
-def _documented(tree):
+def _documented(tree, where='a cell'):
     "The public functions and classes with a docstring right below `tree`, a node or a source."
-    body = ast.parse(re.sub(r'^\s*[%!].*', '', tree, flags=re.M)).body if isinstance(tree, str) else tree.body
+    body = parse_code(re.sub(r'^\s*[%!].*', '', tree, flags=re.M), where).body if isinstance(tree, str) else tree.body
     return [n for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name[0] != '_' and ast.get_docstring(n)]
 
 def _patched(node):
@@ -194,7 +201,7 @@ def _markdown(text): return dict(cell_type='markdown', metadata={}, source=text)
 # %% ../../nbs/course/03_docs.ipynb #32fdab01
 def _code_cells(cell, name, pages, book):
     "A code cell without its `export`, after the anchors of what it defines."
-    names = [n.name for n in _documented(cell['source']) if not _patched(n)] if _EXPORT.match(_directives(cell['source'])) else []
+    names = [n.name for n in _documented(cell['source'], f'{name}, an exported cell') if not _patched(n)] if _EXPORT.match(_directives(cell['source'])) else []
     outputs = [o for out in cell.get('outputs', []) if (o := _page_output(out, name, pages, book))]
     if _MAP.search(cell['source']): outputs = [_map_output(_relink(course_map(book).data, name, pages, book))]
     anchors = [_markdown(''.join(f'<span id="defines-{n}"></span>' for n in names))] if names else []
@@ -203,7 +210,10 @@ def _code_cells(cell, name, pages, book):
 # %% ../../nbs/course/03_docs.ipynb #048c40b3
 def _package(book):
     toml = book/'pyproject.toml'
-    return tomllib.loads(toml.read_text(encoding='utf-8'))['project']['name'].replace('-', '_') if toml.is_file() else 'visft_nb'
+    if not toml.is_file(): return 'visft_nb'
+    try: return tomllib.loads(read_text(toml))['project']['name'].replace('-', '_')
+    except (KeyError, TypeError, AttributeError, tomllib.TOMLDecodeError) as e:
+        raise InputError(f"{toml} gives no [project] name that can be read ({brief(e)}): restore it from git.") from e
 
 def api_notebooks(
     pages:dict[str, str], # from `page_paths`

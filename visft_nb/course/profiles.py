@@ -10,8 +10,8 @@ import ast, configparser, re
 from functools import lru_cache
 from pathlib import Path
 
-from ..core import InputError, lookup
-from .book import book_dir, notebooks, read_notebook
+from ..core import InputError, lookup, read_text
+from .book import book_dir, notebooks, parse_code, read_notebook
 
 # %% ../../nbs/course/01_profiles.ipynb #8650e7a4
 def _code(cell):
@@ -27,10 +27,11 @@ def _tagged(path):
 def _parameters(path, _changed):
     if (cell := _tagged(path)) is None: return {}
     values = {}
-    for node in ast.parse(_code(cell)).body:
+    for node in parse_code(_code(cell), f'{path}, the parameters').body:
         try: (target,), values[target.id] = node.targets, ast.literal_eval(node.value)
-        except (AttributeError, ValueError, TypeError) as e:
-            raise InputError(f"{path}, line {node.lineno} of the parameters: `{ast.unparse(node)}` is not one NAME = literal.") from e
+        except (AttributeError, ValueError, TypeError, RecursionError, MemoryError) as e:
+            line = _code(cell).splitlines()[node.lineno - 1]
+            raise InputError(f"{path}, line {node.lineno} of the parameters: `{line:.200}` is not one NAME = literal.") from e
         if not target.id.isupper(): raise InputError(f"{path}: the parameter {target.id} is not in upper case, so a reader cannot tell it from a variable.")
     return values
 
@@ -49,7 +50,7 @@ def dead_parameters(
     reads, writes = set(), set()
     for c in read_notebook(path)['cells']:
         if c['cell_type'] != 'code' or c['source'] == (cell or {}).get('source'): continue
-        for node in ast.walk(ast.parse(_code(c))):
+        for node in ast.walk(parse_code(_code(c), f'{path}, cell {c.get("id", "")}')):
             if isinstance(node, ast.Name): (reads if isinstance(node.ctx, ast.Load) else writes).add(node.id)
     return [f"{path.stem}: the parameter {n} is never read" for n in names if n not in reads] + \
            [f"{path.stem}: the parameter {n} is assigned again after the parameters cell" for n in names if n in writes]
@@ -62,23 +63,24 @@ def read_settings(
     book:Path|None=None,  # the folder that holds settings.ini; None takes `book_dir()`
 )->dict[tuple[str, str], dict]: # (profile, notebook or "") -> overrides
     "`settings.ini`, parsed. Raises `InputError` that names the section and the key that cannot be read."
-    path, ini = (book or book_dir())/'settings.ini', configparser.ConfigParser(interpolation=None)
+    path, ini = (book or book_dir())/'settings.ini', configparser.ConfigParser(interpolation=None, default_section='')
     ini.optionxform = str
-    try: ini.read_string(path.read_text(encoding='utf-8'))
+    try: ini.read_string(read_text(path))
     except configparser.Error as e: raise InputError(f"{path}: {' '.join(str(e).split())}") from e
     out = {}
     for section in ini.sections():
         profile, _, name = section.partition(' ')
         lookup(profile, PROFILES, f'profile (section [{section}] of settings.ini)')
-        try: out[profile, name.strip()] = {k: ast.literal_eval(v) for k, v in ini[section].items()}
-        except (ValueError, SyntaxError) as e:
-            bad = next(f'{k} = {v}' for k, v in ini[section].items() if not _literal(v))
-            raise InputError(f"settings.ini, [{section}]: `{bad}` is no Python literal; put quotes round a text.") from e
+        if bad := next((f'{k} = {v}' for k, v in ini[section].items() if not _literal(v)), None):
+            raise InputError(f"settings.ini, [{section}]: `{bad:.200}` is no Python literal; put quotes round a text.")
+        if (profile, name.strip()) in out: raise InputError(f"settings.ini: [{section}] stands there twice: join the two.")
+        out[profile, name.strip()] = {k: ast.literal_eval(v) for k, v in ini[section].items()}
     return out
 
 def _literal(text):
+    "Is it a Python literal? Nested too deeply it is none."
     try: ast.literal_eval(text); return True
-    except (ValueError, SyntaxError): return False
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError): return False
 
 # %% ../../nbs/course/01_profiles.ipynb #b1074117
 def _fit(name, value, default, where):

@@ -11,10 +11,12 @@ import json, math
 from numbers import Real
 from pathlib import Path
 
-from ..core import InputError, RECORD_MIME, atomic_write
+from ..core import InputError, RECORD_MIME, atomic_write, brief, read_json
 from .book import book_dir, notebooks
 
 # %% ../../nbs/course/02_records.ipynb #cf782179
+def _number(v): return isinstance(v, Real) and not isinstance(v, bool)
+
 def collect(
     nb:dict,    # a notebook, executed: as nbformat or json reads it
 )->dict:        # name -> value, in the order of the notebook
@@ -22,7 +24,10 @@ def collect(
     out = {}
     for cell in nb['cells']:
         for o in cell.get('outputs', []):
-            for k, v in o.get('data', {}).get(RECORD_MIME, {}).items():
+            kept = o.get('data', {}).get(RECORD_MIME, {})
+            if not isinstance(kept, dict) or not all(isinstance(v, (str, bool)) or _number(v) and math.isfinite(v) for v in kept.values()):
+                raise InputError(f"A record of the notebook holds {brief(kept)}: names with finite numbers, strings or booleans were expected; run the notebook again.")
+            for k, v in kept.items():
                 if k in out: raise InputError(f"The record {k!r} is made twice; give the second one another name.")
                 out[k] = v
     return out
@@ -32,7 +37,8 @@ def saved_profile(
     nb:dict, # a notebook
 )->str:      # "laptop" or "night"
     "The profile of the run whose outputs a notebook holds."
-    return nb['metadata'].get('visft', {}).get('profile', 'laptop')
+    kept = nb['metadata'].get('visft', {})
+    return kept.get('profile', 'laptop') if isinstance(kept, dict) else 'laptop'
 
 # %% ../../nbs/course/02_records.ipynb #cd02d9f4
 STATEMENTS = ('value', 'min', 'max', 'above', 'below', 'equals', 'finite')
@@ -44,15 +50,17 @@ def check_expectation(
 )->None:
     "Raise `InputError` for an expectation that has an unknown key or states nothing."
     if not isinstance(expected, dict):
-        raise InputError(f"The expectation of {name!r} is {expected!r}: an object such as {{\"min\": 0, \"why\": …}} was expected.")
-    if unknown := sorted(set(expected) - _KEYS):
+        raise InputError(f"The expectation of {name!r} is {brief(expected)}: an object such as {{\"min\": 0, \"why\": …}} was expected.")
+    if unknown := sorted(set(map(str, expected)) - _KEYS):
         raise InputError(f"The expectation of {name!r} has the key {unknown[0]!r}; there are {', '.join(sorted(_KEYS))}.")
     if not set(expected) & set(STATEMENTS):
         raise InputError(f"The expectation of {name!r} states nothing: one of {', '.join(STATEMENTS)} was expected.")
+    fits = dict.fromkeys(('value', 'abs', 'rel', 'min', 'max'), lambda v: _number(v) and math.isfinite(v)) | dict.fromkeys(('above', 'below', 'why'), lambda v: isinstance(v, str)) | \
+        dict(equals=lambda v: isinstance(v, (str, bool)) or _number(v))
+    if bad := next((k for k, fit in fits.items() if k in expected and not fit(expected[k])), None):
+        raise InputError(f"The expectation of {name!r} has {bad} {brief(expected[bad])}: {'a text' if bad in ('above', 'below', 'why') else 'a finite number'} was expected.")
 
 # %% ../../nbs/course/02_records.ipynb #55872ca5
-def _number(v): return isinstance(v, Real) and not isinstance(v, bool)
-
 def _margin(expected):
     "How far from its value a record may lie."
     return expected.get('abs', 0) + expected.get('rel', 0)*abs(expected['value'])
@@ -82,11 +90,11 @@ def load_expected(name:str, profile:str, book:Path|None=None)->dict:
     "Expectations by record name; empty where none are kept for this profile. Keys that begin with `_` tell of the runs they came from."
     path = expected_path(name, profile, book)
     if not path.is_file(): return {}
-    try: found = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as e: raise InputError(f"{path} is no JSON ({e}): restore it from git, or make it anew with visft calibrate.") from e
+    found = read_json(path, 'restore it from git, or make it anew with visft calibrate')
     if not isinstance(found, dict): raise InputError(f"{path} holds a {type(found).__name__}: an object with an expectation for each record was expected.")
     for k, e in found.items():
         if not k.startswith('_'): check_expectation(f'{k} in {path}', e)
+    if not isinstance(found.get('_run', {}), dict): raise InputError(f"{path} holds a _run that is {brief(found['_run'])}: an object was expected, what the run took.")
     return found
 
 def save_expected(name:str, profile:str, expected:dict, book:Path|None=None)->Path:

@@ -7,7 +7,7 @@ __all__ = ['LARGEST', 'MOST', 'DICOM_KINDS', 'IMAGE_KINDS', 'is_hidden', 'read_b
            'to_floats', 'to_bytes', 'apply_window', 'dicom_errors', 'open_dicom', 'dicom_frames', 'frame_value',
            'rescaled', 'padding', 'named_page', 'decode_pictures', 'decode_image', 'warn_of', 'read_pictures',
            'read_image', 'pictures_at', 'fit_channels', 'fit_image', 'prepare_image', 'open_mask', 'mask_numbers',
-           'idx_shape', 'read_idx', 'read_npz']
+           'idx_shape', 'read_idx']
 
 # %% ../../nbs/lib/data/files.ipynb #4d375176
 import io, math, re, struct, warnings, zipfile, zlib
@@ -855,54 +855,3 @@ def read_idx(
     shape = idx_shape(path)
     flat = np.fromfile(path, np.uint8, offset=4 + 4*len(shape))
     return torch.from_numpy(flat.reshape(shape))
-
-# %% ../../nbs/lib/data/files.ipynb #67a48a1a
-def _npy(archive, key, path):
-    "An array of an npz, after its header was held against the size of the member."
-    try: info = archive.getinfo(f'{key}.npy')
-    except KeyError:
-        there = ', '.join(n.removesuffix('.npy') for n in archive.namelist()[:12])
-        raise InputError(f"{path} holds no {key}; it holds "
-                         f"{there or 'nothing'}.") from None
-    with archive.open(info) as f:
-        major, _ = np.lib.format.read_magic(f)
-        form = np.lib.format
-        head = form.read_array_header_1_0 if major == 1 else form.read_array_header_2_0
-        shape, order, dtype = head(f)
-        size, there = math.prod(shape)*dtype.itemsize, info.file_size - f.tell()
-        if dtype.hasobject:
-            raise InputError(f"{path}: {key} holds Python objects, numbers were "
-                             "expected.")
-        if size != there:
-            raise InputError(f"{path}: {key} has {there:,} bytes, and its header says "
-                             f"{shape} of "
-                             f"{dtype}, which takes {size:,}: it was cut off or "
-                             "changed.")
-        data = bytearray(f.read())
-    return np.frombuffer(data, dtype).reshape(shape, order='F' if order else 'C')
-
-# %% ../../nbs/lib/data/files.ipynb #0acf8ab6
-def read_npz(
-    path,       # an npz
-    keys=None,  # names of arrays; None takes all
-)->dict:        # name: array
-    """Arrays of an npz, none of them larger than the file says. Raises `InputError`
-    for what is none, is cut off or lacks a key."""
-    try:
-        with zipfile.ZipFile(path) as z:
-            _check_arrays(path, z)
-            found = [n.removesuffix('.npy') for n in z.namelist()]
-            return {k: _npy(z, k, path) for k in (found if keys is None else keys)}
-    except InputError: raise
-    except Exception as e: # zipfile, zlib and NumPy raise all kinds
-        raise InputError(f"{path} cannot be read as npz "
-                         f"({' '.join(str(e).split())[:120] or type(e).__name__}):"
-                         " it was cut off, or is another kind of file.") from e
-
-def _check_arrays(path, z):
-    "Raise `InputError` for an npz that unfolds to far more than it is."
-    total, size = sum(i.file_size for i in z.infolist()), Path(path).stat().st_size
-    if total > MOST and total > 100*size:
-        raise InputError(f"{path} declares {total/2**30:.1f} GB in a file of "
-                         f"{size/2**20:.1f} MB: it was made "
-                         "to fill the memory.")

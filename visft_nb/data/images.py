@@ -22,9 +22,15 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 
-from ..core import InputError, atomic_write, cache_dir, describe, get_device, lookup
-from .files import (decode_image, file_entries, fit_channels, fit_image, idx_shape, is_hidden, mask_numbers,
-                                 named_page, open_mask, read_bytes, read_idx, read_npz, to_bytes, warn_of)
+from ..core import (
+    InputError, as_array, as_names, as_tensor, atomic_write, brief, cache_dir,
+    check_number, describe, get_device, given_path, lookup)
+from .arrays import read_arrays
+from visft_nb.data.files import (
+    decode_image, file_entries, fit_channels, fit_image, idx_shape, is_hidden,
+    mask_numbers, named_page, open_mask, read_bytes, read_idx, to_bytes,
+    warn_of)
+from .tables import read_table
 
 # %% ../../nbs/01_data.ipynb #8760c514
 _columns = 'images', 'labels', 'masks', 'boxes', 'groups', 'names', 'captions', 'pairs'
@@ -69,15 +75,18 @@ class Images:
         return f'Images({self.name or "unnamed"} {self.split}: {len(self):,} of {shape}{", " if what else ""}{what})'
 
 # %% ../../nbs/01_data.ipynb #6a26c197
+class _OutOfRange(InputError, IndexError): "So that Python's own loops over `Images` end."
+
 def _indices(idx, n):
     "Any index as an int64 tensor on the CPU."
     if isinstance(idx, slice): return torch.arange(n)[idx]
-    idx = torch.as_tensor(idx).cpu()
+    idx = torch.zeros(0, dtype=torch.int64) if isinstance(idx, (list, tuple)) and not idx else as_tensor(idx, 'An index of images').cpu()
     if idx.dtype == torch.bool:
         if idx.shape != (n,): raise InputError(f"A boolean mask of shape {tuple(idx.shape)} cannot select among {n} images: it needs one value an image.")
         return idx.nonzero()[:, 0]
+    if idx.is_floating_point() and (idx != idx.round()).any(): raise InputError(f"An index of images holds {idx.flatten()[0].item():g}: whole numbers were expected.")
     idx = idx.reshape(-1).long()
-    if len(idx) and (idx.max() >= n or idx.min() < -n): raise IndexError(f'index {int(idx.max())} of {n} images')
+    if len(idx) and (idx.max() >= n or idx.min() < -n): raise _OutOfRange(f'The index {int(idx.max() if idx.max() >= n else idx.min())} lies outside of {n} images, numbered from 0.')
     return idx % max(n, 1)
 
 # %% ../../nbs/01_data.ipynb #ca8de9ca
@@ -88,7 +97,13 @@ def _check_images(d):
         raise InputError(f"Images need a uint8 tensor (N, C, H, W), got {describe(x)}; gray images need a channel axis: x[:, None].")
     for k in (*_columns[1:], *d.extra):
         v = d.extra[k] if k in d.extra else getattr(d, k)
+        if v is not None and (isinstance(v, (str, bytes)) or not (torch.is_tensor(v) and v.ndim or isinstance(v, (list, tuple)))):
+            raise InputError(f"{k} is {describe(v)}: {'a list' if k in ('boxes', 'groups', 'names', 'captions') else 'a tensor'} was expected, one entry per image.")
         if v is not None and len(v) != len(x): raise InputError(f"{len(x)} images but {len(v)} {k}: there must be one per image.")
+    for k in ('labels', 'masks', 'pairs'):
+        if (v := getattr(d, k)) is not None: as_tensor(v, k)
+        if v is not None and not torch.is_tensor(v): raise InputError(f"{k} is a {type(v).__name__}: a tensor was expected, torch.tensor({k}).")
+    as_names(d.classes, 'classes')
     if d.masks is not None and d.masks.shape[-2:] != x.shape[-2:]:
         raise InputError(f"Masks of {tuple(d.masks.shape[-2:])} do not match images of {tuple(x.shape[-2:])} pixels.")
     y, k = d.labels, len(d.classes)
@@ -200,7 +215,7 @@ def load_dataset(
 )->Images:
     "Load a data set. Raises `InputError` for an unknown name or split, and where the files are missing and cannot be fetched."
     entry = lookup(name, DATASETS, 'data set')
-    split = {'val': 'valid', 'validation': 'valid'}.get(split, split)
+    split = {'val': 'valid', 'validation': 'valid'}.get(split, split) if isinstance(split, str) else brief(split)
     if split != 'all' and split not in entry.images:
         raise InputError(f"{name} has no split {split!r}; it has {', '.join(entry.images)} and all{_hint_split(entry, split)}.")
     read, sets = _readers[name], [split] if split != 'all' else list(entry.images)
@@ -251,8 +266,8 @@ def _fixed_split(data, name, split):
 def _folders(root=None):
     "Where to look, in this order."
     if root is not None:
-        if not Path(root).expanduser().is_dir(): raise InputError(f"root={str(root)!r} is not a folder.")
-        return [Path(root).expanduser()]
+        if not given_path(root, 'root').is_dir(): raise InputError(f"root={str(root)!r} is not a folder.")
+        return [given_path(root)]
     return [Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
 
 # %% ../../nbs/01_data.ipynb #bfdf3868
@@ -382,18 +397,30 @@ def _idx(name, split, root, size):
     x, y = (read_idx(file.with_name(f'{part}-{what}')) for what in _IDX)
     return Images(x[:, None], y.long(), DATASETS[name].classes or tuple(_torchvision_class(name).classes))
 
+# %% ../../nbs/01_data.ipynb #3d91f0c7
+def _npz(file, name, keys=None):
+    "Arrays of the file of a data set."
+    try: return read_arrays(file, keys)
+    except InputError as e: raise InputError(f"{file} is not the file of {name} ({e}): remove it and get {name} again.") from e
+
+def _other_file(file, name, key, a, expected):
+    "The error for a file with an array of another kind."
+    return InputError(f"{file} is not the file of {name} ({key} are {describe(a)}, {expected} was expected): remove it and get {name} again.")
+
 # %% ../../nbs/01_data.ipynb #78f35a19
 @_reader(*[n for n, d in DATASETS.items() if d.how == 'medmnist'])
 def _medmnist_file(name, split, root, size):
     "One `.npz`, read as it lies: train_images (N, 28, 28[, 3]), train_labels (N, 1), and so on."
     file, key = _need(name, root), {'valid': 'val'}.get(split, split)
-    try: x, y = read_npz(file, (f'{key}_images', f'{key}_labels')).values()
-    except InputError as e: raise InputError(f"{file} is not the file of {name} ({str(e).removeprefix(str(file)).strip(' :.')}): remove it and get {name} again.") from e
-    if x.dtype != np.uint8 or x.ndim not in (3, 4) or y.ndim != 2 or y.dtype.kind not in 'iub' or len(x) != len(y):
-        raise InputError(f"{file} holds {key}_images {describe(x)} and {key}_labels {describe(y)}; uint8 (N, H, W) or (N, H, W, 3) and whole numbers (N, 1) "
-                         f"or (N, K) were expected: remove it and get {name} again.")
-    x = torch.from_numpy(x)
-    y = torch.from_numpy(y.astype(np.float32)) if y.shape[1] > 1 else torch.from_numpy(y[:, 0].astype(np.int64))
+    x, y = _npz(file, name, (f'{key}_images', f'{key}_labels')).values()
+    y = y[:, None] if y.ndim == 1 else y
+    channels, *sides = map(int, DATASETS[name].size.split('×'))
+    if x.dtype != np.uint8 or not len(x) or x.shape[1:] != (*sides, *[3]*(channels == 3)):
+        raise _other_file(file, name, f'{key}_images', x, f'uint8 of {DATASETS[name].size}')
+    if y.dtype.kind not in 'biu' or y.ndim != 2 or len(y) != len(x): raise _other_file(file, name, f'{key}_labels', y, f'{len(x)} rows of whole numbers')
+    if y.shape[1] > 1 and y.max() > 1: raise _other_file(file, name, f'{key}_labels', y, '0 and 1 for each class')
+    if (y.shape[1] > 1) != (DATASETS[name].task == 'multi-label'): raise _other_file(file, name, f'{key}_labels', y, f'the labels of {DATASETS[name].task}')
+    x, y = torch.from_numpy(x), torch.from_numpy(y.astype(np.float32) if y.shape[1] > 1 else y[:, 0].astype(np.int64))
     return Images(x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), y, DATASETS[name].classes)
 
 # %% ../../nbs/01_data.ipynb #3d2fb3b5
@@ -416,7 +443,9 @@ def mask_boxes(
 )->list:       # per image float32 (n, 4): left, top, right, bottom; right and bottom are the first column and row outside
     "The boxes around the objects of each image, in the order of their numbers."
     out = []
-    for m in np.asarray(instances):
+    instances = as_array(instances, 'instances')
+    if instances.ndim != 3 or not (instances == np.round(instances)).all(): raise InputError(f"instances are {describe(instances)}, whole numbers (N, H, W) were expected.")
+    for m in instances:
         boxes = []
         for v in np.unique(m[m > 0]):
             rows, cols = np.flatnonzero((m == v).any(1)), np.flatnonzero((m == v).any(0))
@@ -425,12 +454,17 @@ def mask_boxes(
     return out
 
 # %% ../../nbs/01_data.ipynb #1297592e
+def _check_made(n, size, seed):
+    for name, v, low, high in (('n', n, 1, 10**7), ('size', size, 8, 4096), ('seed', seed, 0, None)): check_number(name, v, low, high, whole=True)
+    if isinstance(n, bool): raise InputError(f"n={n}: a number of images was expected.")
+
 def make_nodules(
     n:int,       # images
     size:int=64, # side in pixels
     seed:int=0,
 )->Images:       # labels 1 where there is a nodule; masks 0 and 1; boxes; extra: instances (N, H, W), box_labels (all 1)
     "Generated patches that look like CT with none to four nodules. They serve to learn the method; no figure on them says anything about patients."
+    _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 2016])
     y, x = np.mgrid[:size, :size].astype(np.float32) + .5
     centre, radius = (v.astype(np.float32) for v in _place(rng, n, rng.integers(0, 5, n), size, (size*.04, size*.11)))
@@ -482,6 +516,7 @@ def make_shapes(
     seed:int=0,
 )->Images:       # masks: class + 1; boxes; captions; extra: instances, box_labels (class + 1)
     "Generated images of one to three coloured circles, squares and triangles on noise, with a sentence that says what is there."
+    _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 1974])
     yx, classes = np.stack(np.mgrid[:size, :size], -1) + .5, DATASETS['synthetic_shapes'].classes
     count = rng.integers(1, 4, n)
@@ -521,8 +556,9 @@ def split_data(
     seed:int=0,  # which split; the same seed gives the same one on every machine
 )->list:         # of Images
     "Split at random, stratified by class, each part in random order; groups, where there are any, are never split up."
-    f = np.asarray(fractions, float)
-    if f.ndim != 1 or (f <= 0).any() or f.sum() > 1 + 1e-6: raise InputError(f"fractions={list(fractions)}: give positive fractions that sum to 1 at most.")
+    f = as_array(fractions, 'fractions').astype(float)
+    check_number('seed', seed, 0, whole=True)
+    if f.ndim != 1 or not (f > 0).all() or f.sum() > 1 + 1e-6: raise InputError(f"fractions={brief(fractions)}: give positive fractions that sum to 1 at most.")
     grouped = data.groups is not None and len(set(data.groups)) < len(data)
     place = (_split_groups if grouped else _split_classes)(data, f, seed)
     order = np.random.default_rng([seed, 1]).permutation(len(data)) # files often come class by class, and then data[:100] would be one class
@@ -577,6 +613,8 @@ def few_labels(
 )->Images:
     "Keep `per_class` images of each class. Raises `InputError` where a class has fewer."
     if data.labels is None or data.labels.is_floating_point(): raise InputError("few_labels needs class numbers in `labels`, and these images have none.")
+    check_number('per_class', per_class, 1, whole=True)
+    check_number('seed', seed, 0, whole=True)
     y, keep = data.labels.cpu().numpy(), []
     for c in range(len(data.classes) or y.max() + 1):
         idx = np.random.default_rng([seed, c]).permutation(np.flatnonzero(y == c))[:per_class]
@@ -619,13 +657,14 @@ class Batches:
         drop_last:bool=False, # leave out a last batch that is not full
         target:str|None=None, # labels, masks or pairs; None takes the first of these that is there
     ):
-        if batch_size < 1: raise InputError(f"batch_size={batch_size}: a batch holds at least one image.")
+        check_number('batch_size', batch_size, 1, whole=True)
+        check_number('seed', seed, whole=True)
         if not len(data): raise InputError("These Images are empty: there is nothing to make batches of.")
         if drop_last and batch_size > len(data): raise InputError(f"batch_size={batch_size} with drop_last leaves no batch of {len(data)} images.")
         self.device, self.batch_size, self.shuffle, self.seed = torch.device(device or get_device()), batch_size, shuffle, seed
         self.data, self.transform, self.drop_last, self.epoch, self.start = data.to(self.device), transform, drop_last, 0, 0
         there = [t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
-        self.target = lookup(target, there, 'target of these images') if target else next(iter(there), None)
+        self.target = lookup(target, there, 'target of these images') if target is not None else next(iter(there), None)
 
     def __len__(self): return len(self.data)//self.batch_size if self.drop_last else math.ceil(len(self.data)/self.batch_size)
 
@@ -952,16 +991,13 @@ def csv_images(
     page:int|None=None, # which page or frame of files that hold several, from 1
 )->Images:
     "Read a table of images. Raises `InputError` that names the column, the missing file or the row with a bad label."
-    import pandas as pd
-    try: frame = pd.read_csv(csv)
-    except (OSError, ValueError) as e: raise InputError(f"{csv} cannot be read as a table ({e}).") from e
-    for c in filter(None, (image, label, group)): lookup(c, list(frame.columns), f'column of {csv}')
+    frame = read_table(csv, [c for c in (image, label, group) if c], [c for c in (image, group or 'group', group or 'patient') if c != label])
     group = group or next((c for c in ('group', 'patient') if c in frame), None)
-    folder = Path(folder or Path(csv).parent).expanduser()
+    folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
     files, pages = zip(*(named_page(folder/str(f)) for f in frame[image])) if len(frame) else ((), ())
     if not files: raise InputError(f"{csv} has a header but no rows.")
-    if missing := [f for f in files if not f.is_file()]:
-        raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(str(frame[image][files.index(f)]) for f in missing[:5])}.")
+    if missing := [f for f in files if not os.path.isfile(f)]:
+        raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(brief(frame[image][files.index(f)]) for f in missing[:5])}.")
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
     entries = [(str(n), partial(read_bytes, f, n), p) for n, f, p in zip(frame[image], files, pages)]
     x, _ = _load(entries, size, channels, fit, None, f' of {csv}', window=window, in_range=in_range, page=page)
@@ -972,8 +1008,13 @@ def _csv_labels(frame, label, classes, csv):
     "Labels as a tensor, and the names of the classes."
     y = frame[label]
     if y.isna().any(): raise InputError(f"{csv} has no {label} in row {int(y.isna().argmax()) + 2}.")
+    classes = None if classes is None else as_names(classes, 'classes')
+    if y.dtype.kind == 'f' and not np.isfinite(y).all(): raise InputError(f"The {label} in row {int((~np.isfinite(y)).argmax()) + 2} of {csv} is infinite: a number was expected.")
     if y.dtype.kind == 'f': return torch.tensor(y.to_numpy(), dtype=torch.float32), tuple(classes or ())
     if y.dtype.kind in 'iu':
+        if classes is None and y.max() >= max(1000, 10*y.nunique()):
+            raise InputError(f"The column {label} of {csv} holds {y.nunique()} different whole numbers, up to {y.max():,}, which would make as many classes: "
+                             "if they are names, such as a date, give each a letter (d20240115); if they are class numbers, give classes=, the names of all.")
         names = tuple(classes or map(str, range(max(y.max(), 0) + 1)))
         wrong = (y < 0) | (y >= len(names))
     else:
@@ -1035,12 +1076,27 @@ def _pennfudan(name, split, root, size):
     extra = dict(instances=m, box_labels=[torch.ones(len(b), dtype=torch.int64) for b in boxes])
     return _fixed_split(Images(x, None, (), (m > 0).to(torch.uint8), boxes, names=stems, extra=extra), name, split)
 
+# %% ../../nbs/01_data.ipynb #4ea2b1d8
+def _check_lidc(d, file, name):
+    "Raise `InputError` for arrays that are not those of the nodules."
+    n, need = None, ('volumes', 'masks', 'names', 'patient', 'meta_malignancy')
+    if lacks := [k for k in need if k not in d]: raise InputError(f"{file} is not the file of {name}: it lacks {', '.join(lacks)}.")
+    n, shape = len(d['volumes']) if d['volumes'].ndim else 0, d['volumes'].shape
+    fits = dict(volumes=lambda a: a.dtype == np.uint8 and a.ndim == 4 and a.size, masks=lambda a: a.dtype.kind in 'biu' and a.shape == shape and a.min() >= 0 and a.max() <= 1,
+                names=lambda a: a.dtype.kind == 'U' and a.shape == (n,), patient=lambda a: a.dtype.kind in 'Uiu' and a.shape == (n,))
+    rating = lambda a: a.dtype.kind in 'iuf' and a.shape[:1] == (n,) and np.isfinite(a).all()
+    fits |= {k: rating for k in d if k.startswith('meta_') and d[k].dtype.kind != 'U'}
+    if bad := next((k for k, fit in fits.items() if not fit(d[k])), None):
+        raise _other_file(file, name, bad, d[bad], 'what the table of data sets describes')
+    y = d['meta_malignancy']
+    if y.ndim != 1 or y.min() < .5 or y.max() >= 5.5: raise _other_file(file, name, 'meta_malignancy', y, 'a rating from 1 to 5 of each nodule')
+
 # %% ../../nbs/01_data.ipynb #c7748ef3
 @_reader('lidc_nodules')
 def _lidc(name, split, root, size):
-    d = read_npz(_need(name, root))
-    if lacks := {'volumes', 'masks', 'names', 'patient', 'meta_malignancy'} - set(d):
-        raise InputError(f"{_need(name, root)} is not the file of {name}: it lacks {', '.join(sorted(lacks))}.")
+    file = _need(name, root)
+    d = _npz(file, name)
+    _check_lidc(d, file, name)
     v, m = torch.from_numpy(d['volumes']), torch.from_numpy(d['masks'].astype(np.uint8))
     extra = dict(volumes=v, volume_masks=m) | {k[5:]: torch.from_numpy(d[k]) for k in d if k.startswith('meta_')}
     y, mid = torch.from_numpy(d['meta_malignancy'].round().astype(np.int64)) - 1, v.shape[1]//2

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import InputError, atomic_write, cache_dir, lookup
+from ..core import (
+    InputError, as_tensor, atomic_write, brief, cache_dir, describe, lookup)
 from ..data import DATASETS
 from ..data.files import (
     Picture, apply_window, dicom_frames, fit_channels, frame_value, pictures_at,
@@ -303,7 +304,7 @@ def _written_here(path): return is_file(_mark(path))
 def _tensors(x):
     "Each image of a tensor or `Images`, float (C, H, W) in [0, 1], with its name."
     names = getattr(x, 'names', None) if hasattr(x, 'floats') else None
-    x = x.floats() if hasattr(x, 'floats') else torch.as_tensor(x)
+    x = x.floats() if hasattr(x, 'floats') else as_tensor(x, 'images')
     x = x[None] if x.ndim == 3 else x
     if x.ndim != 4 or 0 in x.shape[1:]: raise InputError(f"images have shape {tuple(x.shape)}; (N, C, H, W) was expected, or (C, H, W) for one image.")
     x = x.detach().cpu().float()/255 if x.dtype == torch.uint8 else x.detach().cpu().float()
@@ -316,8 +317,10 @@ def _pictures(images):
     "(name, reader, is it a file?) of everything `predict` takes; a place that cannot be looked into becomes a reader that raises."
     if hasattr(images, 'floats') or torch.is_tensor(images) or isinstance(images, np.ndarray): found = [(*pair, False) for pair in _tensors(images)]
     else:
+        if isinstance(images, (bytes, dict, set)) or not (isinstance(images, (str, Path)) or hasattr(images, '__iter__') and getattr(images, 'ndim', 1)):
+            raise InputError(f"images is {describe(images)}; names of files, a tensor or Images were expected.")
         paths = [images] if isinstance(images, (str, Path)) else list(images)
-        if other := next((p for p in paths if not isinstance(p, (str, Path))), None): raise InputError(f"images holds a {type(other).__name__}; names of files, a tensor or Images were expected.")
+        if other := [p for p in paths if not isinstance(p, (str, Path))]: raise InputError(f"images holds a {type(other[0]).__name__}; names of files, a tensor or Images were expected.")
         found = [(*pair, True) for p in paths for pair in pictures_at(p)]
     if not found: raise InputError("There is no image to predict: nothing was given.")
     return found
@@ -417,7 +420,8 @@ def uncertainty(
     p, # probabilities (K, …) that sum to one over K
 ):     # (…) float64, 0 to 1
     "The entropy as a share of its largest value, log K."
-    p = torch.as_tensor(p).double()
+    p = as_tensor(p, 'p').double()
+    if not p.ndim or len(p) < 2 or not ((p >= 0) & (p <= 1)).all(): raise InputError(f"p is {describe(p)}: probabilities (K, …) of two classes or more were expected.")
     return torch.special.entr(p).sum(0)/math.log(len(p))
 
 def mask_confidence(
@@ -535,8 +539,8 @@ def predict(
 ):               # pandas.DataFrame; classification: image, label, probability, second, second_probability, …; segmentation: image, height, width, pixels and share of each class (and mm2 and longest_mm where a DICOM file says how large a pixel is), confidence
     "Ask a model file about new images. Raises `InputError` that names every image that cannot be read."
     import pandas as pd
-    if not isinstance(top, Integral) or not 1 <= top <= len(_RANKS): raise InputError(f"top={top!r}: a whole number from 1 to {len(_RANKS)} was expected.")
-    if sure is not None and not 0 <= sure <= 1: raise InputError(f"sure={sure!r}: a probability from 0 to 1 was expected.")
+    if not isinstance(top, Integral) or isinstance(top, bool) or not 1 <= top <= len(_RANKS): raise InputError(f"top={brief(top)}: a whole number from 1 to {len(_RANKS)} was expected.")
+    if sure is not None and (not isinstance(sure, Real) or isinstance(sure, bool) or not 0 <= sure <= 1): raise InputError(f"sure={brief(sure)}: a probability from 0 to 1 was expected.")
     keep, opened = lookup(errors, ['raise', 'keep'], 'way with errors') == 'keep', model_path if isinstance(model_path, Opened) else open_model(model_path)
     rows, bad = [], []
     for a in answers(opened, images):

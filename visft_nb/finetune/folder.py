@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..core import InputError, atomic_folder, get_device, lookup
+from ..core import InputError, atomic_folder, get_device, given_path, lookup
 from ..data import Augment, find_leaks, image_folder, split_data
 from ..data.files import file_entries
 from ..deploy import find_builder, save_model
@@ -35,7 +35,7 @@ def find_splits(
     folder,  # of class folders, or of split folders above them; a zip of either is taken too
 )->dict:     # {split: folder}; the split is "" where there are none
     "Where the class folders are. Raises `InputError` for class folders that differ between splits, and for a folder without any."
-    top = Path(folder).expanduser()
+    top = given_path(folder, 'folder')
     if not top.exists(): raise InputError(f"There is no folder {folder}: it should hold one folder of images for each class.")
     names = [n.split('/') for n, _ in file_entries(top)]
     if not names: raise InputError(f"{folder} is empty: it should hold one folder of images for each class.")

@@ -10,6 +10,7 @@ __all__ = ['HU_WINDOWS', 'LUNA_RATES', 'window', 'read_hu', 'make_cubes', 'nodul
 # %% ../../nbs/3_finetune/14_lung.ipynb #2edec0d6
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from ..core import InputError
+from ..core import InputError, as_array, brief, check_number, describe
 from ..data import Augment, Images, draw
 from ..data.files import apply_window, dicom_errors, dicom_frames, frame_value, open_dicom, padding, read_bytes, rescaled
 from ..metrics import proportion_interval
@@ -33,8 +34,11 @@ def window(
     width:float,  # HU from black to white
 )->torch.Tensor:  # float32 of the same shape, in [0, 1]
     "What a screen shows of a CT through a window (LINEAR_EXACT of the DICOM standard, PS3.3 C.11.2.1.3). Raises `InputError` for a width that is not positive."
-    if not width > 0: raise InputError(f"width={width}: a window has a positive width in HU; the usual ones are in HU_WINDOWS.")
-    return torch.from_numpy(apply_window(np.asarray(hu), centre, width, 'LINEAR_EXACT'))
+    hu = as_array(hu, 'hu')
+    if not np.isfinite(hu).all(): raise InputError(f"hu holds NaN or infinity in {(~np.isfinite(hu)).sum()} of {hu.size} values.")
+    check_number('centre', centre)
+    if not isinstance(width, Real) or not 0 < width < math.inf: raise InputError(f"width={brief(width)}: a window has a positive width in HU; the usual ones are in HU_WINDOWS.")
+    return torch.as_tensor(apply_window(hu.astype(np.float64, copy=False), centre, width, 'LINEAR_EXACT'))
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #46a2dbb5
 def read_hu(
@@ -142,8 +146,9 @@ def threshold_for(
     sensitivity:float=.95,   # wanted on these images
 )->float:                    # score at or above it counts as found
     "The largest threshold with at least this sensitivity. Raises `InputError` without positives."
-    y, score = (np.asarray(torch.as_tensor(v).cpu(), float) for v in (y, score))
-    if not 0 < sensitivity <= 1: raise InputError(f"sensitivity={sensitivity}: expected a share above 0 and at most 1, such as 0.95.")
+    y, score = (as_array(v, name).astype(float) for v, name in ((y, 'y'), (score, 'score')))
+    if y.ndim != 1 or y.shape != score.shape or not np.isfinite(score).all(): raise InputError(f"There are labels {y.shape} and scores {score.shape}: (N,) of both was expected, of the same images, and finite.")
+    if not isinstance(sensitivity, Real) or not 0 < sensitivity <= 1: raise InputError(f"sensitivity={brief(sensitivity)}: expected a share above 0 and at most 1, such as 0.95.")
     positive = np.sort(score[y == 1])[::-1]
     if not len(positive): raise InputError("There is no positive among the labels, so no threshold can be chosen for a sensitivity: use a larger validation set.")
     return float(positive[math.ceil(sensitivity*len(positive) - 1e-9) - 1])
@@ -155,7 +160,8 @@ def operating_point(
     threshold:float, # at or above: called positive
 )->pd.DataFrame:     # rows sensitivity, specificity, PPV, NPV; per cent, low and high (95 % Wilson), right, of
     "The four shares of a decision, with intervals; one whose denominator is 0 has nan."
-    y, call = np.asarray(torch.as_tensor(y).cpu()) == 1, np.asarray(torch.as_tensor(score).cpu()) >= threshold
+    check_number('threshold', threshold)
+    y, call = as_array(y, 'y') == 1, as_array(score, 'score') >= threshold
     if y.shape != call.shape or not len(y): raise InputError(f"There are {y.shape} labels and {call.shape} scores: they must be of the same images, one or more.")
     parts = {'sensitivity': (call, y), 'specificity': (~call, ~y), 'PPV': (y, call), 'NPV': (~y, ~call)}
     rows = {k: (int((a & b).sum()), int(b.sum())) for k, (a, b) in parts.items()}
@@ -169,10 +175,11 @@ def fit_temperature(
 )->float:     # above 1: the model was too sure
     "The temperature with the least cross-entropy (Guo et al. 2017), between 0.05 and 20. Raises `InputError` for fewer than two images, or logits that are no numbers."
     from scipy.optimize import minimize_scalar
-    z, y = torch.as_tensor(logits).double().cpu(), torch.as_tensor(y).long().cpu()
-    if z.ndim != 2 or z.shape[0] != len(y) or len(y) < 2:
-        raise InputError(f"fit_temperature got logits of shape {tuple(z.shape)} and {len(y)} labels: expected (N, K) and N, two or more.")
+    z, y = torch.from_numpy(as_array(logits, 'logits').astype(np.float64)), torch.from_numpy(as_array(y, 'y').astype(np.int64))
+    if z.ndim != 2 or y.ndim != 1 or z.shape[0] != len(y) or len(y) < 2:
+        raise InputError(f"fit_temperature got logits of shape {tuple(z.shape)} and labels of shape {tuple(y.shape)}: expected (N, K) and N, two or more.")
     if not z.isfinite().all(): raise InputError("The logits hold NaN or infinity: the model diverged.")
+    if y.min() < 0 or y.max() >= z.shape[1]: raise InputError(f"Labels run from {y.min()} to {y.max()}, but there are {z.shape[1]} logits, for 0 to {z.shape[1] - 1}.")
     loss = lambda a: F.cross_entropy(z*math.exp(a), y).item()      # convex in 1/T
     return math.exp(-minimize_scalar(loss, bounds=(-math.log(20), math.log(20)), method='bounded', options=dict(xatol=1e-9)).x)
 
@@ -210,7 +217,7 @@ def coverage_curve(
     correct,    # (N,) booleans: was the answer right?
 )->Coverage:
     "Risk against coverage (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017). Raises `InputError` for lengths that differ, no cases, and NaN."
-    c, e = np.asarray(torch.as_tensor(confidence).cpu(), float).ravel(), 1 - np.asarray(torch.as_tensor(correct).cpu(), float).ravel()
+    c, e = as_array(confidence, 'confidence').astype(float).ravel(), 1 - as_array(correct, 'correct').astype(float).ravel()
     if len(c) != len(e) or not len(c): raise InputError(f"There are {len(c)} confidences and {len(e)} answers: one of each for a case, one case or more.")
     if not np.isfinite(c).all(): raise InputError(f"{(~np.isfinite(c)).sum()} confidences are NaN or infinite: did the model diverge?")
     if not np.isin(e, (0, 1)).all(): raise InputError("correct holds other values than true and false: pass pred == y.")
@@ -241,6 +248,8 @@ def froc(
     rates=LUNA_RATES, # false alarms per scan at which the score is taken
 )->Froc:
     "Free-response ROC by LUNA16's rules. Raises `InputError` for lists of different lengths, rows that are not three numbers, no nodule at all, NaN."
+    if not all(hasattr(v, '__len__') and not isinstance(v, (str, bytes, dict, set)) and getattr(v, 'ndim', 1) for v in (truth, found)):
+        raise InputError(f"truth is {describe(truth)} and found {describe(found)}: a list of both was expected, one entry a scan.")
     if len(truth) != len(found) or not len(truth):
         raise InputError(f"There are {len(truth)} scans with nodules and {len(found)} with marks: give one entry a scan in both, (0, 3) where there is nothing.")
     truth, found = ([_rows(v, i, name) for i, v in enumerate(part)] for name, part in (('truth', truth), ('found', found)))
@@ -258,7 +267,7 @@ def froc(
 
 def _rows(v, i, name):
     "(n, 3) finite numbers as float64."
-    v = np.asarray(torch.as_tensor(v).cpu(), float)
+    v = as_array(v, f'{name}[{i}]').astype(float)
     v = v.reshape(-1, 3) if not v.size else v
     if v.ndim != 2 or v.shape[1] != 3 or not np.isfinite(v).all():
         what = 'x, y, radius' if name == 'truth' else 'x, y, score'

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..cnn.models import Backbone, resnet18
-from ..core import InputError, cache_dir, lookup, set_seed
+from ..core import InputError, as_tensor, cache_dir, lookup, set_seed
+from ..data.arrays import read_arrays
 from ..data import DATASETS, Batches, Images, is_official, load_dataset, make_nodules
 from .lung import make_cubes
 from ..metrics import auc, bootstrap_interval
@@ -71,10 +72,13 @@ def load_medmnist(
         x = data.extra['volumes'] if info['volumes'] else data.images
         return Images(x, data.labels, GENERATED_SETS[name], name=name, split=split)
     file, key = _volume_file(name, root), 'val' if split == 'valid' else split
-    try:
-        with np.load(file) as z: x, y = torch.from_numpy(z[f'{key}_images']), torch.from_numpy(z[f'{key}_labels'].astype(np.int64)[:, 0])
-    except Exception as e: raise InputError(f"{file} is not the file of {name} ({type(e).__name__}: {str(e)[:80]}): remove it and get it again.") from e
-    if x.ndim != 4 or x.dtype != torch.uint8: raise InputError(f"{file} holds {x.dtype} of shape {tuple(x.shape)}, volumes uint8 (N, D, H, W) were expected: is it the file of {name}?")
+    try: x, y = read_arrays(file, (f'{key}_images', f'{key}_labels')).values()
+    except InputError as e: raise InputError(f"{file} is not the file of {name} ({e}): remove it and get it again.") from e
+    if x.ndim != 4 or x.dtype != np.uint8 or not x.size:
+        raise InputError(f"{file} holds {x.dtype} of shape {x.shape}, volumes uint8 (N, D, H, W) were expected: is it the file of {name}?")
+    if y.dtype.kind not in 'biu' or y.size != len(y) or len(y) != len(x):
+        raise InputError(f"{file} holds labels {y.dtype} of shape {y.shape}, ({len(x)}, 1) whole numbers were expected: is it the file of {name}?")
+    x, y = torch.from_numpy(x), torch.from_numpy(y.reshape(-1).astype(np.int64))
     return Images(x, y, tuple(info['label'].values()), name=name, split=split)
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #0427bd67
@@ -94,9 +98,10 @@ def medmnist_scores(
     task:str,   # as `medmnist_info` says
 )->tuple[float, float]: # (AUC, ACC), 0 to 1
     "The two figures of `medmnist.Evaluator`. Raises `InputError` for shapes that do not fit, and a class without an image, which has no AUC."
-    y, prob = torch.as_tensor(y).cpu().squeeze(-1), torch.as_tensor(prob).double().cpu()
+    y, prob = as_tensor(y, 'y').cpu(), as_tensor(prob, 'prob').double().cpu()
+    y = y.squeeze(-1) if y.ndim else y
     lookup(task, ('binary-class', 'multi-class', 'ordinal-regression', 'multi-label, binary-class'), 'MedMNIST task')
-    if prob.ndim != 2 or len(prob) != len(y): raise InputError(f"Labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: expected (N,) or (N, K), and (N, K), of the same images.")
+    if prob.ndim != 2 or not y.ndim or len(prob) != len(y): raise InputError(f"Labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: expected (N,) or (N, K), and (N, K), of the same images.")
     if task.startswith('multi-label'):
         if y.shape != prob.shape: raise InputError(f"Several labels hold at once in this task, but labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: they must agree.")
         each = [auc(y[:, k], prob[:, k]) for k in range(y.shape[1])]

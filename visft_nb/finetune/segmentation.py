@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..cnn.models import Normalise, _imagenet_state
-from ..core import InputError, autocast, describe, lookup
+from ..core import InputError, as_names, as_tensor, autocast, brief, check_number, describe, lookup
 from ..data import Batches, Images, draw, mask_pairs
 from ..data.files import fit_channels, pictures_at, to_bytes, to_floats, warn_of
 from .speed import Contestant, race
@@ -35,7 +35,7 @@ from ..train import eval_mode, fit, kept_rng, on_device
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #2d96a6ba
 def _names(data, classes):
     "The name of each mask value, 0 first."
-    if classes is not None: return tuple(map(str, classes))
+    if classes is not None: return as_names(classes, 'classes')
     top, named = int(data.masks.max()) if data.masks.numel() else 0, tuple(data.classes)
     if len(named) < 2 or top >= len(named): named = ('background', *(named or ['foreground']))
     return named if top < len(named) else tuple(map(str, range(top + 1)))
@@ -43,7 +43,7 @@ def _names(data, classes):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #7481d107
 def _array_masks(masks, images, names):
     "Masks as uint8 (N, H, W); else `InputError`."
-    m = torch.as_tensor(masks)
+    m = as_tensor(masks, 'masks')
     if m.ndim == 4 and m.shape[1] == 1: m = m[:, 0]
     if m.ndim != 3:
         raise InputError(f"Masks have shape {tuple(m.shape)}, expected (N, H, W): a class number for each pixel; turn colours or one-hot channels "
@@ -104,7 +104,7 @@ class MedicalImageDataset(Dataset):
     def _of_arrays(images, masks):
         data = images[:] if hasattr(images, 'floats') else None
         if data is None:
-            x = torch.as_tensor(images)
+            x = as_tensor(images, 'images')
             data = Images(x[:, None] if x.ndim == 3 else x)
         if masks is not None: data.masks = _array_masks(masks, data.images, data.names)
         return data
@@ -280,6 +280,7 @@ def receptive_field(
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #ca943b58
 def _class_masks(logits, y):
     "Probabilities and one-hot masks, both (N, K, pixels) float32; `InputError` for shapes and labels that do not fit."
+    logits, y = as_tensor(logits, 'logits'), None if y is None else as_tensor(y, 'masks')
     if logits.ndim != 4 or logits.shape[1] < 2:
         raise InputError(f"logits have shape {tuple(logits.shape)}, expected (N, K, H, W) with K of 2 or more: give the model an output for the "
                          "background, too.")
@@ -408,9 +409,9 @@ def hausdorff(
     missing:float=math.inf, # where one of the two masks is empty and the other is not
 )->torch.Tensor:          # float64 (N,), in the unit of `spacing`; 0 where both are empty
     "Hausdorff distance between the borders of masks (Huttenlocher et al. 1993). Raises `InputError` for shapes that differ."
-    p, t = (torch.as_tensor(v).cpu().numpy() for v in (pred, mask))
+    p, t = (as_tensor(v, name).detach().cpu().numpy() for v, name in ((pred, 'pred'), (mask, 'mask')))
     if p.shape != t.shape or p.ndim != 3: raise InputError(f"pred has shape {p.shape} and mask {t.shape}: both must be (N, H, W), of the same images.")
-    if not 0 < percent <= 100: raise InputError(f"percent={percent!r}: a number above 0 and up to 100 was expected, such as 95.")
+    if not isinstance(percent, (int, float)) or not 0 < percent <= 100: raise InputError(f"percent={brief(percent)}: a number above 0 and up to 100 was expected, such as 95.")
     p, t = (v if v.dtype == bool else v == label for v in (p, t))
     out = []
     for a, b in zip(p, t):
@@ -425,7 +426,8 @@ def pixel_report(
     classes,         # names of all classes
 )->pd.DataFrame:     # a row for each class: precision, recall, dice, iou (0 to 1), pixels
     "Scores of each class, all pixels counted together. Raises `InputError` for shapes that differ and class numbers out of range."
-    mask, pred = torch.as_tensor(mask), torch.as_tensor(pred)
+    mask, pred = as_tensor(mask, 'mask'), as_tensor(pred, 'pred')
+    classes = as_names(classes, 'classes')
     if mask.shape != pred.shape:
         raise InputError(f"mask has shape {tuple(mask.shape)} and pred {tuple(pred.shape)}: they must be of the same images at the same size.")
     frame = classification_report(mask.flatten(), pred.flatten(), classes, absent=math.nan).iloc[:len(classes)]
@@ -481,11 +483,16 @@ def _images_of(images, window=None, in_range=None):
     "Each image as float (C, H, W) in [0, 1], one at a time."
     if hasattr(images, 'floats'): images = images.images
     if isinstance(images, (str, Path)): images = [Path(images)]
+    if isinstance(images, (bytes, dict)) or not hasattr(images, '__iter__'): raise InputError(f"images is {describe(images)}: a tensor (N, C, H, W), Images, or names of files were expected.")
     if torch.is_tensor(images) and images.ndim != 4:
         raise InputError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W): put a single image in a batch, x[None].")
     noted = False
     for i in images:
-        if not isinstance(i, (str, Path)): yield i.float()/255 if i.dtype == torch.uint8 else i; continue
+        if not isinstance(i, (str, Path)):
+            if not torch.is_tensor(i) or i.ndim != 3 or i.is_complex() or not (i.dtype == torch.uint8 or i.is_floating_point() and i.isfinite().all()):
+                raise InputError(f"images hold {describe(i)}: each is (C, H, W), bytes or finite floats in [0, 1], or the name of a file.")
+            yield i.float()/255 if i.dtype == torch.uint8 else i
+            continue
         for p in (p for _, read in pictures_at(i) for p in read(window=window, in_range=in_range)):
             if p.note and not noted: warn_of([p.note])
             noted = noted or bool(p.note)
@@ -507,6 +514,7 @@ def segment(
     if overlap is None: overlap = min(64, tile//4) if isinstance(tile, int) else 0
     if not isinstance(tile, int) or not isinstance(overlap, int) or not 0 <= overlap < tile:
         raise InputError(f"tile={tile!r} and overlap={overlap!r}: whole numbers were expected, and the overlap smaller than the tile.")
+    if threshold is not None: check_number('threshold', threshold, 0, 1)
     device, channels = next((p.device for p in model.parameters()), torch.device('cpu')), getattr(model, 'channels', None)
     views, out = range(8) if symmetries else range(1), []
     with eval_mode(model), autocast(device, precision):

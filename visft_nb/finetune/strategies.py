@@ -39,7 +39,7 @@ def amount_of(
     among=CORRUPTIONS, # {kind: amounts}
 )->float:
     "How much of a corruption a severity is. Raises `InputError` for an unknown kind and a severity that is none."
-    if severity not in range(1, 6): raise InputError(f"severity={severity!r}: a whole number from 1 to 5 was expected.")
+    if isinstance(severity, (list, tuple, dict, set)) or getattr(severity, "ndim", 0) or severity not in range(1, 6): raise InputError(f"severity={severity!r}: a whole number from 1 to 5 was expected.")
     return lookup(kind, among, 'corruption')[severity - 1]
 
 def corrupt(

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..core import InputError, autocast, describe, lookup
+from ..core import InputError, autocast, brief, check_number, describe, lookup
 from ..data import draw
 from ..metrics import proportion_interval
 
@@ -163,13 +163,14 @@ def check_attack(
 )->None:
     "Raise `InputError` for images, labels and models that no attack here can work with. The model is run on at most eight images."
     check_images(x)
-    if not isinstance(eps, (int, float)) or not 0 <= eps < math.inf: raise InputError(f"eps={eps!r}: the radius is a number of at least 0, for images in [0, 1].")
+    if not isinstance(eps, (int, float)) or isinstance(eps, bool) or not 0 <= eps < 1e9: raise InputError(f"eps={brief(eps)}: the radius is a number of at least 0, for images in [0, 1].")
     _check_labels(x, y)
     if targeted and loss == 'dlr': raise InputError("loss='dlr' is for untargeted attacks; take loss='ce' or 'margin' with targeted=True.")
     _check_logits(model, x[:8], y)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #a5f2df03
 def _check_logits(model, x, y):
+    if not callable(model): raise InputError(f"model={brief(model)}: a network, or a function from images to logits, was expected.")
     with lent(model):
         try: z = model(x.clone().requires_grad_())
         except RuntimeError as e:
@@ -265,8 +266,9 @@ def pgd(
     """Projected gradient descent (Madry et al. 2018). Raises `InputError` for images outside [0, 1], labels out of range, models
     without gradients or with probabilities for logits. With `drop`, an image that is misclassified as it stands comes back unchanged."""
     ball, f = lookup(norm, NORMS, 'norm'), lookup(loss, LOSSES, 'loss')
-    if steps < 1 or restarts < 1: raise InputError(f"steps={steps}, restarts={restarts}: at least 1 of each is needed.")
-    if not 0 <= momentum < math.inf: raise InputError(f"momentum={momentum}: a number of at least 0 is needed, 0 for none, mostly 1.")
+    for name, v in (('steps', steps), ('restarts', restarts)): check_number(name, v, 1, whole=True)
+    if alpha is not None: check_number('alpha', alpha, 0, 1e9)
+    if not isinstance(momentum, (int, float)) or isinstance(momentum, bool) or not 0 <= momentum < 1e9: raise InputError(f"momentum={brief(momentum)}: a number of at least 0 is needed, 0 for none, mostly 1.")
     if check: check_attack(model, x, y, eps, loss, targeted)
     alpha = 2.5*eps/steps if alpha is None else alpha
     precision = lookup(precision, ['fp32', 'bf16', 'auto'], 'precision')
@@ -297,6 +299,8 @@ def random_signs(
     generator=None,    # torch.Generator; None takes the same coins each time
 )->torch.Tensor:       # (N, C, H, W) images in [0, 1]
     "The baseline of every attack: a change as large as FGSM's, its signs tossed by a coin."
+    check_images(x)
+    check_number('eps', eps, 0, 1e9)
     coin = draw(generator or torch.Generator().manual_seed(0), *x.shape, device=x.device)
     return (x + torch.where(coin < .5, -eps, eps)).clamp(0, 1)
 
@@ -377,6 +381,8 @@ def robust_accuracy(
     "Accuracy under each attack and under all, with 95 % intervals. Warns for a model in train mode. Raises `InputError` where an attack returns something that is no image."
     import pandas as pd
     if not isinstance(attacks, dict) or not attacks: raise InputError("attacks is a dict {name: attack(model, x, y)} with at least one entry, e.g. {'PGD-10': partial(pgd, eps=.1)}.")
+    if other := next((k for k, f in attacks.items() if not callable(f)), None): raise InputError(f"attacks[{brief(other)}] is {brief(attacks[other])}: a function attack(model, x, y) was expected.")
+    check_number('batch_size', batch_size, 1, 2**31, whole=True)
     check_attack(model, x, y, 0.)
     warn_if_training(model)
     stands = {'clean': _survivors(model, x, y, lambda m, x, y: x, torch.ones_like(y, dtype=torch.bool), batch_size)}
@@ -391,7 +397,7 @@ def _survivors(model, x, y, attack, among, batch_size):
     "Which of the samples `among` are still classified right after the attack: (N,) booleans."
     out = torch.zeros_like(among)
     if not among.any(): return out
-    for i in among.nonzero()[:, 0].split(batch_size):
+    for i in among.nonzero()[:, 0].split(int(batch_size)):
         adv = attack(model, x[i], y[i])
         if adv.shape != x[i].shape or (~((adv >= 0) & (adv <= 1))).any():
             raise InputError(f"An attack returned {describe(adv)} for images {tuple(x[i].shape)}, or left [0, 1]: what it returns must be images.")

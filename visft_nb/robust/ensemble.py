@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import torch
 
-from ..core import InputError, lookup
+from ..core import InputError, check_number, lookup
 from ..data import draw
 from ..metrics import proportion_interval
 from .attacks import L1, LOSSES, NORMS, check_attack, _length, _tall, lent, margin_loss
@@ -243,6 +243,7 @@ def apgd(
     An image that is misclassified as it stands comes back unchanged."""
     lookup(norm, _BALLS, 'norm')
     f = _objective(loss)
+    for name, v in (('steps', steps), ('restarts', restarts), ('targets', targets), ('average', average)): check_number(name, v, 1, whole=True)
     if min(steps, restarts, targets, average) < 1: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}, average={average}: at least 1 of each is needed.")
     if check: check_attack(model, x, y, eps)
     radii = (3*eps, 2*eps, eps) if shrink or shrink is None and norm == 'l1' else (eps,)
@@ -366,6 +367,8 @@ def fab(
     """Fast adaptive boundary attack (Croce and Hein 2020), by default towards each target in turn, as in AutoAttack. Raises what `pgd` raises.
     An image that is misclassified as it stands comes back unchanged."""
     lookup(norm, _BALLS, 'norm')
+    for name, v, low in (('steps', steps, 1), ('restarts', restarts, 1), ('targets', targets, 0)): check_number(name, v, low, whole=True)
+    if eps is not None: check_number('eps', eps, 0, 1e9)
     if min(steps, restarts) < 1 or targets < 0: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}: at least 1 step and 1 restart are needed, and no negative number of targets.")
     if eps is None and restarts > 1: raise InputError(f"restarts={restarts} with eps=None: a restart begins at half the radius, so give a radius or take one start.")
     if check: check_attack(model, x, y, eps or 0.)
@@ -539,6 +542,9 @@ def square(
     """Square, a black-box attack by random search (Andriushchenko et al. 2020). Windows are shared by the batch, so that a sample's result does not depend on which others stand.
     Raises `InputError` for images outside [0, 1], labels out of range, and probabilities for logits."""
     search = lookup(norm, SEARCHES, 'norm')
+    check_number('queries', queries, 1, whole=True)
+    check_number('p', p, 0, 1, above=True)
+    check_number('eps', eps, 0, 1e9)
     if queries < 1 or not 0 < p <= 1: raise InputError(f"queries={queries}, p={p}: at least 1 query is needed, and a share above 0, at most 1.")
     if check: _check_answers(model, x, y, eps)
     with lent(model), torch.no_grad():
@@ -591,7 +597,7 @@ def _flags_after(stands):
 # %% ../../nbs/4_robust/03_ensemble.ipynb #0092bd3a
 def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     "Adversarial images; {stage: which stand}; {stage: seconds}; flags."
-    if batch_size < 1: raise InputError(f"batch_size={batch_size}: at least one image is needed.")
+    check_number('batch_size', batch_size, 1, whole=True)
     if check: check_attack(model, x, y, eps)
     x, adv, seconds = x.detach(), x.detach().clone(), {}
     with lent(model):

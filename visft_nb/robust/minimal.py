@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from ..core import InputError, lookup
+from ..core import InputError, check_number, lookup
 from .attacks import check_attack, _standing, _tall, lent, margin_loss
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #075ee3c4
@@ -68,6 +68,8 @@ def deepfool(
     """DeepFool (Moosavi-Dezfooli et al. 2016). An image that is misread already, or that could not be fooled, comes back unchanged: `smallest_changes` tells the two apart.
     Raises `InputError` for images outside [0, 1], labels out of range, models without gradients or with probabilities for logits."""
     lookup(norm, {'l2': 2, 'linf': 1}, 'norm')
+    check_number('steps', steps, 1, whole=True)
+    check_number('overshoot', overshoot, 0, 1e9)
     if steps < 1 or not 0 <= overshoot < math.inf or (classes is not None and classes < 2):
         raise InputError(f"steps={steps}, overshoot={overshoot}, classes={classes}: steps must be at least 1, overshoot at least 0, classes at least 2 or None.")
     if check: check_attack(model, x, y, 0., 'margin', False)
@@ -165,6 +167,8 @@ def carlini_wagner(
 )->torch.Tensor:       # (N, C, H, W) in [0, 1]: misread images near to x, in l2
     """Carlini and Wagner's attack (2017) in l2. An image that is misread already (targeted: read as y), or that could not be fooled, comes back unchanged:
     `smallest_changes` tells the two apart. Raises `InputError` for images outside [0, 1], labels out of range, models without gradients or with probabilities for logits."""
+    for name, v in (('steps', steps), ('binary_steps', binary_steps)): check_number(name, v, 1, whole=True)
+    for name, v in (('lr', lr), ('c', c), ('confidence', confidence)): check_number(name, v, 0, 1e9)
     if steps < 1 or binary_steps < 1 or not lr > 0 or not c > 0 or not 0 <= confidence < math.inf:
         raise InputError(f"steps={steps}, binary_steps={binary_steps}, lr={lr}, c={c}, confidence={confidence}: steps must be at least 1, lr and c above 0, confidence at least 0.")
     if check: check_attack(model, x, y, 0., 'margin', targeted)

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from ..core import InputError, autocast
+from ..core import InputError, autocast, check_number
 from ..data import draw
 from .attacks import check_images, lent
 
@@ -44,10 +44,10 @@ def clopper_pearson(
 def _check_smoothing(x, sigma, alpha, **votes):
     "Refuse what no vote can be taken on. Probabilities, and models without gradients, are welcome: only the largest output counts."
     check_images(x, 'Smoothing', 'sigma is')
-    if not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf: raise InputError(f"sigma={sigma!r}: the noise has a standard deviation above 0, for images in [0, 1].")
+    if not isinstance(sigma, (int, float)) or not 0 < sigma < 1e9: raise InputError(f"sigma={sigma!r}: the noise has a standard deviation above 0, for images in [0, 1].")
     if not isinstance(alpha, (int, float)) or not 0 < alpha < .5: raise InputError(f"alpha={alpha!r}: the chance of a false statement lies above 0 and below 0.5; 0.001 is usual.")
     for name, n in votes.items():
-        if not isinstance(n, int) or n < 1: raise InputError(f"{name}={n!r}: the number of votes is a whole number of at least 1.")
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n < 10**9: raise InputError(f"{name}={n!r}: the number of votes is a whole number of at least 1.")
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #fef4ba1c
 def noisy_counts(
@@ -60,7 +60,8 @@ def noisy_counts(
     generator=None,       # torch.Generator of the noise, on any device
 )->torch.Tensor:          # (N, K) int64, rows add up to n
     "How often each class is the answer for noisy copies of each image. Raises `InputError` where an output is NaN, which would win every vote."
-    counts = None
+    check_number('batch_size', batch_size, 1, 2**31, whole=True)
+    counts, batch_size = None, int(batch_size)
     with lent(model), torch.no_grad(), autocast(x.device, precision):
         for rows in torch.arange(len(x)*n, device=x.device).div(n, rounding_mode='floor').split(batch_size):
             z = model(x[rows] + sigma*draw(generator, len(rows), *x.shape[1:], device=x.device, normal=True))
