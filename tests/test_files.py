@@ -597,7 +597,7 @@ def medmnist(folder, **changed):
 
 @pytest.mark.parametrize('changed, words', [
     (dict(train_labels=np.array([['a']]*4)), ['train_labels']), (dict(train_images=np.zeros((4, 28, 28))), ['float64', 'uint8']),
-    (dict(train_images=np.zeros((3, 28, 28), np.uint8)), ['(3, 28, 28)']), (dict(train_labels=None), ['train_labels missing', 'train_images']), (dict(train_labels=np.array([None]*4)), ['Python objects'])])
+    (dict(train_images=np.zeros((3, 28, 28), np.uint8)), ['3 rows of whole numbers']), (dict(train_labels=None), ['train_labels missing', 'train_images']), (dict(train_labels=np.array([None]*4)), ['Python objects'])])
 def test_an_npz_of_another_shape_is_named(tmp_path, changed, words):
     medmnist(tmp_path/'pneumoniamnist', **changed)
     with refused(['pneumoniamnist.npz', 'get pneumoniamnist again', *words]): load_dataset('pneumoniamnist', root=tmp_path)
