@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECORD_MIME', 'InputError', 'lookup', 'describe', 'get_device', 'fast_bf16', 'autocast', 'set_seed', 'cache_dir',
-           'NoRoom', 'no_room', 'owner_mark', 'owner_lives', 'sweep', 'atomic_write', 'Taken', 'atomic_folder',
-           'record']
+           'NoRoom', 'no_room', 'owner_mark', 'owner_lives', 'sweep', 'atomic_write', 'check_room', 'Taken',
+           'atomic_folder', 'record']
 
 # %% ../nbs/00_core.ipynb #1bb81b77
 import os, random, shutil, tempfile
@@ -94,14 +94,14 @@ def cache_dir()->Path: # may not exist yet
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'visft_nb'
 
 # %% ../nbs/00_core.ipynb #a1c05e01
-import errno, json, re, secrets, socket, time
+import errno, re, secrets, socket, time
 from zlib import crc32
 
 class NoRoom(InputError):
     "A disk, a quota or a limit that leaves no room; the command line ends with 1, where other input errors end it with 2."
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
-_NO_ROOM_SAID = re.compile('|'.join([r'\(os error (?:%s)\)' % '|'.join(map(str, _NO_ROOM)),
+_NO_ROOM_SAID = re.compile('|'.join([r'\(os error (?:{})\)'.format('|'.join(map(str, _NO_ROOM))),
                                      *(re.escape(os.strerror(n)) for n in _NO_ROOM)]))
 
 def no_room(
@@ -237,6 +237,21 @@ def atomic_write(
         raise
     finally:
         if tmp: Path(tmp).unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #a1c05e0b
+def check_room(
+    folder,         # that shall be written in; made where it is not there
+    size:int=2**16, # bytes that shall fit
+)->None:
+    "Raises `NoRoom` where so much cannot be written, `InputError` where nothing may be."
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(bytes(size))
+            f.flush()
+    except OSError as e:
+        if said := _cannot_write(Path(folder), e): raise said from e
+        raise
 
 # %% ../nbs/00_core.ipynb #a1c05e07
 class Taken(InputError):

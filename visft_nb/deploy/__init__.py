@@ -7,4 +7,5 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
                    "free_name", "image_probabilities", "load_model", "load_onnx", "load_program", "longest_diameter",
                    "mask_confidence", "model_card", "model_spec", "open_model", "predict", "prepare_image", "quantize_onnx",
                    "read_image", "read_pictures", "rescaled", "save_mask", "save_model", "uncertainty"],
+    "spreadsheets": ["original_cell", "plain_cell", "read_table", "write_table"],
 })

@@ -433,7 +433,9 @@ def export_program(
         raise InputError(f"{type(model).__name__} cannot be exported ({_first_line(e.__cause__ or e)}): look for branches that depend on pixel values.") from e
     for node in program.graph.nodes: node.meta.pop('stack_trace', None) # the author's folders
     with atomic_write(path) as tmp:
-        with _quiet(): torch.export.save(program, tmp, extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
+        whole = io.BytesIO()   # torch's own writer ends the process where the disk is full
+        with _quiet(): torch.export.save(program, whole, extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
+        tmp.write_bytes(whole.getbuffer())
         return _compare(load_program(tmp)[0], model, example, values=values, atol=atol)
 
 # %% ../../nbs/05_deploy.ipynb #0df6d0b4

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['write_dicom', 'occlusion', 'explain', 'overlay', 'predict_files', 'latency_table', 'format_runs', 'peak_memory',
-           'Look', 'look', 'make_app', 'launch_app', 'export_onnx', 'export_program', 'model_card', 'predict',
-           'quantize_onnx']
+           'Look', 'look', 'make_app', 'host_names', 'OwnPagesOnly', 'launch_app', 'export_onnx', 'export_program',
+           'model_card', 'predict', 'quantize_onnx']
 
 # %% ../../nbs/3_finetune/19_work.ipynb #bd43f3e9
 import os, subprocess, sys, tempfile, time
@@ -26,6 +26,13 @@ from .speed import Contestant, race
 from ..train import eval_mode
 
 _all_ = ['export_onnx', 'export_program', 'model_card', 'predict', 'quantize_onnx'] # from `visft_nb.deploy`, offered here too
+
+# %% ../../nbs/3_finetune/19_work.ipynb #e19a0001
+import socket
+from urllib.parse import urlsplit
+
+from ..core import owner_mark, sweep
+from ..deploy.spreadsheets import write_table
 
 # %% ../../nbs/3_finetune/19_work.ipynb #36e5eb27
 def write_dicom(
@@ -137,7 +144,7 @@ def _masked(x, mask):
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
-    out=None,       # table to write, `.csv`
+    out=None,       # table to write, `.csv`; text that a spreadsheet would take for a formula gets an apostrophe, `read_table` takes it off
     overlays=None,  # folder for pictures, and for masks where the model makes such
     sure:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name
@@ -151,8 +158,7 @@ def predict_files(
         with atomic_write(Path(overlays)/free_name(a.name, '_overlay.png', taken)) as tmp: Image.fromarray(overlay(opened, a)).save(tmp, 'PNG')
         if opened.spec['task'] == 'segmentation': save_mask(answer_mask(a, opened.spec), Path(overlays)/free_name(a.name, '_mask.png', taken))
     frame = predict(opened, images, top, 'keep', sure, each=None if overlays is None else draw)
-    if out is not None:
-        with atomic_write(out) as tmp: frame.convert_dtypes().to_csv(tmp, index=False) # whole numbers stay whole beside rows that have none
+    if out is not None: write_table(frame.convert_dtypes(), out)   # whole numbers stay whole beside rows that have none
     return frame
 
 # %% ../../nbs/3_finetune/19_work.ipynb #930a4465
@@ -284,6 +290,49 @@ def make_app(
         file.change(answer, file, [text, scores, picture], api_name='predict')
     return app
 
+# %% ../../nbs/3_finetune/19_work.ipynb #e19a0003
+def host_names(
+    host:str,     # as given to `launch_app`
+)->list[str]:     # names under which a browser may ask for it
+    "This machine's own names for itself, the given one, and where everybody is let in (0.0.0.0 or ::) all that it has."
+    names = {'localhost', '127.0.0.1', '[::1]', host.strip('[]').lower()}
+    if host.strip('[]') in ('', '0.0.0.0', '::'):
+        import psutil
+        names |= {a.address.split('%')[0].lower() for found in psutil.net_if_addrs().values() for a in found
+                  if a.family in (socket.AF_INET, socket.AF_INET6)}
+        names |= {socket.gethostname().lower(), socket.getfqdn().lower(), f'{socket.gethostname().lower()}.local'}
+    return sorted({f'[{n}]' if ':' in n and n[0] != '[' else n for n in names - {''}})
+
+# %% ../../nbs/3_finetune/19_work.ipynb #e19a0004
+class OwnPagesOnly:
+    "ASGI middleware: a request that another page sends, or that has another `Host`, gets 403."
+    def __init__(self, app, names): self.app, self.names = app, names
+
+    def allowed(self,
+        headers, # pairs of bytes
+    )->bool:
+        "Do `Host` and, where there is one, `Origin` name this app?"
+        found = [(k.lower(), v.decode('latin-1')) for k, v in headers]
+        hosts = [v for k, v in found if k == b'host']
+        origins = [v for k, v in found if k == b'origin']
+        if len(hosts) != 1 or self._name('//' + hosts[0]) not in self.names: return False
+        return all(urlsplit(o).netloc.lower() == hosts[0].lower() for o in origins)
+
+    @staticmethod
+    def _name(address):
+        "The name in an address, an IPv6 number in brackets; None where it is none."
+        try: name = urlsplit(address).hostname or ''
+        except ValueError: return None
+        return f'[{name}]' if ':' in name else name.rstrip('.')
+
+    async def __call__(self, scope, receive, send):
+        if scope['type'] not in ('http', 'websocket') or self.allowed(scope['headers']): return await self.app(scope, receive, send)
+        if scope['type'] == 'websocket': return await send({'type': 'websocket.close', 'code': 1008})
+        text = b'This app answers its own pages only, under the address that it printed.'
+        head = [(b'content-type', b'text/plain; charset=utf-8'), (b'content-length', str(len(text)).encode())]
+        await send({'type': 'http.response.start', 'status': 403, 'headers': head})
+        await send({'type': 'http.response.body', 'body': text})
+
 # %% ../../nbs/3_finetune/19_work.ipynb #4194a385
 def launch_app(
     model,              # a model file, or `Opened`
@@ -294,16 +343,19 @@ def launch_app(
     wait:bool=True,     # until it is interrupted; False returns at once
     say=print,          # called with a line once it listens
 ):                      # gradio.Blocks, with `close()` and `local_url`
-    "Start the app. Uploads lie in a folder of their own that is removed at the end. Raises `InputError` for a port that is taken."
+    "Start the app. It answers its own pages only. Uploads lie in a folder of their own that is removed at the end, or at the next start where the end was violent. Raises `InputError` for a port that is taken."
     if not 0 < largest < 2**11: raise InputError(f"largest={largest} MB: a positive number of megabytes was expected.")
     gr, opened = _gradio(), model if isinstance(model, Opened) else open_model(model)
-    uploads = tempfile.TemporaryDirectory(prefix='visft_app_', ignore_cleanup_errors=True)
+    sweep(tempfile.gettempdir(), 'visft_app_')   # what a killed app left
+    uploads = tempfile.TemporaryDirectory(prefix='visft_app_' + owner_mark(), ignore_cleanup_errors=True)
     os.environ['GRADIO_TEMP_DIR'] = uploads.name   # before the app is made, for its parts remember it
+    from starlette.middleware import Middleware
     app = make_app(opened, sure)
     app.uploads, theme = uploads, gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     try:
         app.launch(server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True, max_file_size=int(largest*2**20),
-                   theme=theme, footer_links=[], ssr_mode=False, enable_monitoring=False, run_history=False)
+                   theme=theme, footer_links=[], ssr_mode=False, enable_monitoring=False, run_history=False,
+                   app_kwargs=dict(middleware=[Middleware(OwnPagesOnly, names=host_names(host))]))
     except OSError as e: raise InputError(f"The app cannot listen at {host}:{port} ({str(e)[:80]}): another program does; choose another port with --port.") from e
     say(f'{opened.path.stem}: http://{host}:{port} (Ctrl-C ends it)')
     if wait:
