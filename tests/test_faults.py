@@ -1,6 +1,7 @@
 "What must hold when the machine fails or a name is hostile: killed processes, full disks, closed terminals, markup and formulas."
-import errno, os, select, shutil, signal, subprocess, sys, textwrap, threading, time, warnings
+import errno, http.client, os, select, shutil, signal, socket, subprocess, sys, textwrap, threading, time, warnings
 from contextlib import suppress
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -484,3 +485,253 @@ def test_a_hang_up_keeps_what_is_finished(book, tmp_path):
 def test_nohup_means_that_it_goes_on():
     code = 'import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom visft_nb.course.processes import end_on_hang_up; end_on_hang_up(); signal.raise_signal(signal.SIGHUP); print("goes on")'
     assert python(code).stdout == 'goes on\n'
+
+
+# ---------------------------------------------------------------- hostile names: markup, HTML, Markdown, formulas
+
+HOSTILE = ['[/red]', 'x[/red].png', '<img src=x onerror=alert(1)>', '"><script>alert(1)</script>', "'><b>", '&lt;b&gt;', '</pre><b>', '[here](javascript:alert(1))',
+           '![x](https://example.org/x.png)', '`a`|**b**', '<https://example.org>', '\n\n<img src=x onerror=alert(1)>', '# title', '$\\frac$ $', ':smile: {a} %s', '~~x~~']
+
+
+class Seen(HTMLParser):
+    "The elements of a page with their attributes, and its text."
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.text, self.raw = [], '', 0
+        self.feed(page); self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.raw += tag in ('style', 'script')
+
+    def handle_endtag(self, tag): self.raw -= tag in ('style', 'script')
+
+    def handle_data(self, data):
+        if not self.raw: self.text += data
+
+
+def flat(text): return ' '.join(text.split())
+
+
+def harmless(make, plain='abc', hostile=HOSTILE):
+    "A page made of hostile text has the elements that it has with plain text, and shows the text."
+    want = [(t, sorted(a)) for t, a in Seen(make(plain)).elements]
+    for text in hostile:
+        seen = Seen(make(text))
+        assert [(t, sorted(a)) for t, a in seen.elements] == want, text
+        shown = seen.text + ' '.join(v for _, a in seen.elements for v in a.values() if v)
+        assert flat(text) in flat(shown), (text, shown)
+
+
+def test_html_of_records_and_tables_is_text(monkeypatch):
+    from visft_nb.core import record
+    from visft_nb.plot import html_image, html_page, html_table
+    said = []
+    monkeypatch.setattr('IPython.display.display', lambda data, raw: said.append(data['text/html']))
+    harmless(lambda s: (record(figure=s), said[-1])[1])
+    harmless(lambda s: (record(**{s: 1.}), said[-1])[1])
+    harmless(lambda s: html_table([(s, 1.5)], ('name', 'value')))
+    harmless(lambda s: html_table([(1, 2)], ('a', s)))
+    harmless(lambda s: html_image(torch.zeros(3, 4, 4, dtype=torch.uint8), s))
+    harmless(lambda s: html_page(s, ['<p>x</p>']))
+
+
+@pytest.mark.parametrize('where', ['records', 'names', 'rows', 'why', 'error', 'machine', 'name'])
+def test_report_of_a_run_is_text(tmp_path, monkeypatch, where):
+    "From its Markdown cell to the page, as nbconvert makes it."
+    import nbformat
+    from visft_nb.course import runs
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# T'), nbformat.v4.new_code_cell('1')])
+    nbformat.write(nb, tmp_path/'a.ipynb')
+    monkeypatch.setattr(runs, 'notebooks', lambda: {'a': tmp_path/'a.ipynb'})
+    monkeypatch.setattr('visft_nb.course.runs.Path', Path)
+    def make(s):
+        run = runs.Run('a', folder=str(tmp_path), status='ok', records={'x': 1.}, machine={'python': '3'}, error='bad' if where == 'error' else '')
+        row = dict(name='x', value=1., expected='1', verdict='ok', why='so')
+        if where == 'records': run.records = {'x': s}
+        if where == 'names': run.records = {s: 1.}
+        if where == 'rows': run.rows = [row | dict(value=s)]
+        if where == 'why': run.rows = [row | dict(why=s)]
+        if where == 'error': run.error = s
+        if where == 'machine': run.machine = {'python': s}
+        if where == 'name': run.profile = s
+        page = runs.write_report(run).read_text(encoding='utf-8')
+        return page[page.index('<body'):]
+    harmless(make)
+
+
+def test_report_of_finetune_is_text(tmp_path):
+    from PIL import Image
+    from visft_nb.cnn.models import small_cnn
+    from visft_nb.deploy import save_model
+    from visft_nb.finetune.folder import finetune_folder
+    save_model(small_cnn(width=8, channels=3, classes=2), tmp_path/'net.safetensors', 'visft_nb.cnn.models:small_cnn', dict(width=8, channels=3, classes=2), ('a', 'b'), 32, 3)
+    def make(s):
+        top = tmp_path/f'data{len(os.listdir(tmp_path))}'
+        for k, c in enumerate((f'a {s}', 'b')):
+            (top/c).mkdir(parents=True)
+            for i in range(8): Image.fromarray(np.random.default_rng(8*k + i).integers(0, 255, (32, 32, 3), np.uint8)).save(top/c/f'{i} {s}.png')
+        run = finetune_folder(top, tmp_path/f'out{top.name}', tmp_path/'net.safetensors', size=32, say=lambda line: None)
+        page = (run.folder/'report.html').read_text(encoding='utf-8')
+        return page
+    for text in ('<img src=x onerror=alert(1)>', '"><script>alert(1)<b>', '$\\frac$ $', '=1+1 [red]'):
+        seen = Seen(make(text))
+        assert not any(k.startswith('on') or t == 'script' for t, a in seen.elements for k in a) and not any(t == 'script' for t, _ in seen.elements)
+        assert text in seen.text
+
+
+def test_report_of_robustness_is_text(tmp_path):
+    from visft_nb.robust.evaluate import robustness_report
+    torch.manual_seed(0)
+    model, x, y = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)), torch.rand(8, 1, 4, 4), torch.arange(8) % 2
+    text = '<img src=x onerror=alert(1)>'
+    attack = lambda m, x, y: (x + .3*torch.sign(torch.randn(x.shape))).clamp(0, 1)
+    report = robustness_report(model, x, y, .3, attacks={f'attack {text}': attack}, out=tmp_path/'out', name=text, classes=[f'a {text}', 'b'], steps=4, restarts=2, queries=4)
+    seen = Seen((tmp_path/'out'/'report.html').read_text(encoding='utf-8'))
+    assert not any(k.startswith('on') for _, a in seen.elements for k in a) and seen.text.count(text) >= 3
+    assert not any(k.startswith('on') for page in (report._repr_html_(), report.masking._repr_html_()) for _, a in Seen(page).elements for k in a)
+
+
+def markdown(text):
+    "As GitHub's flavour of Markdown is rendered, tables and strikethrough included, HTML let through."
+    import mistune
+    return mistune.create_markdown(escape=False, plugins=['table', 'strikethrough', 'url'])(text)
+
+
+def test_cards_are_text_in_markdown(tmp_path):
+    from visft_nb.core import plain_markdown
+    from visft_nb.deploy import model_card
+    hostile = [s for s in HOSTILE if '://' not in s]   # a bare address may become a link, to what it names
+    harmless(lambda s: markdown(f'**{plain_markdown(s)}**, probability'), hostile=hostile)
+    def card(s): return markdown(model_card(dict(name='x', right=9, of=10, classes={s: {}, 'b': {}}, confusion=[[4, 1], [0, 5]], settings={'group': s}), name=s, data=dict(name='d', licence=s)).split('---', 2)[2])
+    harmless(card, hostile=hostile)
+
+
+@pytest.fixture(scope='module')
+def named(tmp_path_factory):
+    "A classifier whose classes have hostile names, and images that have."
+    from PIL import Image
+    from visft_nb.deploy import export_onnx
+    top = tmp_path_factory.mktemp('named')
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.AvgPool2d(10), torch.nn.Flatten(), torch.nn.Linear(4, 4))
+    export_onnx(net, top/'net.onnx', torch.rand(2, 1, 20, 20), ['[/red]', '=1+1', '<img src=x onerror=alert(1)>', '@[bold]'], dynamo=False)
+    (top/'images'/'x[').mkdir(parents=True)
+    for i, n in enumerate(('x[/red].png', '=1+1.png', '-2+3.png', '@a.png', "'=b.png", ':smile:[red].png', '\x1b[2J.png', 'ä<b>.png')):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (20, 20), np.uint8)).save(top/'images'/n)
+    (top/'images'/'[/bold].png').parent.mkdir(); (top/'images'/'[/bold].png').write_text('no image')
+    return top
+
+
+def test_predict_prints_names_as_they_are(named, tmp_path):
+    done = cli('predict', named/'net.onnx', '.', '--out', tmp_path/'answers.csv', '--overlay', tmp_path/'shown', cwd=named/'images', env=dict(COLUMNS='250'))
+    assert done.returncode == 1 and 'Traceback' not in done.stderr and done.stderr.count('\n') == 1 and '[/bold].png cannot be decoded' in done.stderr, done.stderr
+    for name in ('x[/red].png', '=1+1.png', ':smile:[red].png', 'ä<b>.png'): assert name in done.stdout, done.stdout
+    assert '\x1b' not in done.stdout and r'\x1b[2J.png' in done.stdout
+
+
+def test_a_spreadsheet_finds_no_formula_and_reading_back_is_exact(named, tmp_path, monkeypatch):
+    import csv
+    from visft_nb.deploy import read_table
+    from visft_nb.finetune.work import predict_files
+    monkeypatch.chdir(named/'images')
+    names = ["=1+1.png", "-2+3.png", "@a.png", "'=b.png"]
+    frame = predict_files(named/'net.onnx', names, tmp_path/'answers.csv')
+    with open(tmp_path/'answers.csv', newline='', encoding='utf-8') as f: cells = [c for row in csv.reader(f) for c in row]
+    assert not [c for c in cells if c[:1] in tuple('=+-@\t\r') and c[:1] and not _number(c)]
+    assert {"'=1+1.png", "'-2+3.png", "'@a.png", "''=b.png"} <= set(cells)
+    back = read_table(tmp_path/'answers.csv', keep_default_na=False)
+    assert list(back.image) == list(frame.image) == names and list(back.label) == list(frame.label)
+    assert np.allclose(back.probability.astype(float), frame.probability.astype(float))
+
+
+def _number(text):
+    try: return float(text) is not None
+    except ValueError: return False
+
+
+@pytest.mark.parametrize('text', [*HOSTILE, '=1', '+1', '-1', '@x', '\t=1', '\r=1', "'=1", "''=1", "'", '', '-', "it's", '＝1', '0'])
+def test_a_table_keeps_every_text(tmp_path, text):
+    import pandas as pd
+    from visft_nb.deploy import read_table, write_table
+    table = pd.DataFrame({'a': [text, 'b'], f'c{text}': [-1.5, 2], 'd': [-1, 3]})
+    write_table(table, tmp_path/'t.csv')
+    back = read_table(tmp_path/'t.csv', keep_default_na=False, dtype={0: str})
+    assert list(back.a) == [text, 'b'] and list(back.d) == [-1, 3] and list(back.iloc[:, 1]) == [-1.5, 2]
+    assert ''.join(back.columns[1].split()) == ''.join(f'c{text}'.split())
+
+
+@pytest.mark.parametrize('args', [['run', '[/red]'], ['run', 'core', '--workers', '[/red]'], ['[/red]'], ['predict', '[/red].onnx', 'x'], ['list', '[/red]'], ['data', 'get', '[/red]'],
+                                  ['run', 'core', '-p', '[/red]=1'], ['finetune', '[/red]'], ['finetune', '.', '--strategy', '[/red]'], ['run', 'core', '--out', '/proc/[/red]']])
+def test_arguments_with_markup_are_named_as_they_are(args, tmp_path):
+    done = cli(*args, cwd=tmp_path)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr and 'MarkupError' not in done.stderr and ('[/red]' in done.stderr or '--workers' in args), done.stderr
+
+
+# ---------------------------------------------------------------- the app
+
+@pytest.fixture(scope='module')
+def app(named):
+    pytest.importorskip('gradio', reason="the app is built with gradio: pip install 'visft_nb[app]'")
+    from visft_nb.finetune.work import launch_app
+    app = launch_app(named/'net.onnx', free_port(), wait=False, say=lambda line: None)
+    yield app
+    app.close(verbose=False); app.uploads.cleanup()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def ask(port, method='GET', path='/config', **headers):
+    "The status of a request with the given headers, Host among them."
+    c = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+    c.putrequest(method, path, skip_host=True)
+    for k, v in headers.items():
+        if v is not None: c.putheader(k, v)
+    if method == 'POST': c.putheader('content-length', '2'); c.putheader('content-type', 'application/json')
+    c.endheaders(b'{}' if method == 'POST' else None)
+    try: return c.getresponse().status
+    finally: c.close()
+
+
+def test_app_answers_its_own_pages_only(app):
+    port = app.server_port
+    for host in (f'127.0.0.1:{port}', f'localhost:{port}', f'LOCALHOST:{port}', f'[::1]:{port}', 'localhost'):
+        assert ask(port, Host=host) == 200, host
+    for host in (f'evil.example:{port}', 'evil.example', f'127.0.0.1.evil.example:{port}', f'localhost.evil.example:{port}', '', None, '[::1', f'evil.example@127.0.0.1:{port}/',
+                 '192.0.2.7', 'user@evil.example'):
+        assert ask(port, Host=host) in (400, 403), host
+    here = f'127.0.0.1:{port}'
+    for path in ('/gradio_api/upload', '/gradio_api/queue/join', '/gradio_api/call/predict'):
+        for origin in ('http://evil.example', 'null', f'http://127.0.0.1:{port + 1}', f'http://localhost:{port}', 'http://127.0.0.1'):
+            assert ask(port, 'POST', path, Host=here, Origin=origin) == 403, (path, origin)
+        assert ask(port, 'POST', path, Host=here, Origin=f'http://{here}') != 403
+
+
+def test_app_knows_its_names():
+    from visft_nb.finetune.work import host_names
+    assert host_names('127.0.0.1') == ['127.0.0.1', '[::1]', 'localhost'] and 'pc.lan' in host_names('PC.lan') and '[fe80::1]' in host_names('fe80::1')
+    assert socket.gethostname().lower() in host_names('0.0.0.0') and not {'*', ''} & set(host_names('0.0.0.0'))
+
+
+def test_app_deletes_what_a_killed_one_left(named, tmp_path):
+    pytest.importorskip('gradio')
+    code = '''
+    import os, sys
+    from pathlib import Path
+    from visft_nb.finetune.work import launch_app
+    app = launch_app(sys.argv[1], int(sys.argv[2]), wait=False, say=lambda line: None)
+    Path(app.uploads.name, 'scan.dcm').write_bytes(b'a patient')
+    print(sorted(p.name for p in Path(app.uploads.name).parent.glob('visft_app_*')), flush=True)
+    if sys.argv[3] == 'kill': os.kill(os.getpid(), 9)
+    app.close(verbose=False)
+    '''
+    env = dict(TMPDIR=str(tmp_path))
+    first = python(code, named/'net.onnx', free_port(), 'kill', env=env)
+    left = [p.name for p in tmp_path.glob('visft_app_*')]
+    assert first.returncode == -9 and len(left) == 1 and (tmp_path/left[0]/'scan.dcm').is_file(), first.stderr
+    second = python(code, named/'net.onnx', free_port(), 'close', env=env)
+    assert left[0] not in second.stdout and second.returncode == 0 and not list(tmp_path.glob('visft_app_*')), second.stdout + second.stderr

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECORD_MIME', 'InputError', 'lookup', 'describe', 'get_device', 'fast_bf16', 'autocast', 'set_seed', 'cache_dir',
            'NoRoom', 'no_room', 'owner_mark', 'owner_lives', 'sweep', 'atomic_write', 'check_room', 'Taken',
-           'atomic_folder', 'record']
+           'atomic_folder', 'record', 'plain_markdown']
 
 # %% ../nbs/00_core.ipynb #1bb81b77
 import os, random, shutil, tempfile
@@ -372,3 +372,12 @@ def _plain(name, v):
     if isinstance(v, (str, bool, int)): return v
     if isinstance(v, Real) and np.isfinite(v): return float(v)
     raise InputError(f"record({name}={v!r}): a record is a finite number, a string or a boolean; if this is a loss or an accuracy, look for a division by zero or a diverged run.")
+
+# %% ../nbs/00_core.ipynb #a1c05e0d
+_MARKDOWN = str.maketrans({c: f'&#{ord(c)};' for c in '&<>[]`*|!~$\\'})
+
+def plain_markdown(
+    text,  # anything; its `str` is taken
+)->str:
+    "Text that Markdown shows as it is, on one line: no link, no HTML, no column."
+    return ' '.join(str(text).split()).translate(_MARKDOWN)

@@ -1057,6 +1057,9 @@ def _card_head(name, licence, spec, data, figures):
         for k, (v, *_) in figures.items(): lines += [f'    - type: {q(k)}', f'      value: {v:.6g}', f'      name: {q(k)}']
     return '\n'.join(['---', *lines, '---'])
 
+# %% ../../nbs/05_deploy.ipynb #d3910001
+from ..core import plain_markdown
+
 # %% ../../nbs/05_deploy.ipynb #51cc08b6
 def _listed(v, missing):
     "Text, or a list as bullets, or what is said where nothing was."
@@ -1064,8 +1067,7 @@ def _listed(v, missing):
 
 def _rows(head, rows):
     "A table in Markdown."
-    clean = lambda v: str(v).replace('|', '\\|').replace('\n', ' ')
-    return '\n'.join('| ' + ' | '.join(map(clean, r)) + ' |' for r in (head, ['---']*len(head), *rows))
+    return '\n'.join('| ' + ' | '.join(map(plain_markdown, r)) + ' |' for r in (head, ['---']*len(head), *rows))
 
 # %% ../../nbs/05_deploy.ipynb #b049bc1d
 def _found_limits(r, data, figures):
@@ -1075,7 +1077,7 @@ def _found_limits(r, data, figures):
     elif r.get('leaks_searched'): found.append(r['leaks_searched'])
     else: found.append(f'Whether images lie on both sides of the split is {_UNKNOWN}.')
     if data.get('note'): found.append(f"Data: {data['note']}.")
-    wide = [f'{k} ({low:.3g} to {high:.3g})' for k, (v, low, high, how) in figures.items() if low is not None and 'per cent' in how and high - low > 10]
+    wide = [f'{plain_markdown(k)} ({low:.3g} to {high:.3g})' for k, (v, low, high, how) in figures.items() if low is not None and 'per cent' in how and high - low > 10]
     if wide: found.append(f"Measured on few images, so only roughly known: {', '.join(wide)}.")
     return found + ['Measured on images from one source; how well it does on those of another camera, scanner, place or time is unknown until it is measured there.']
 
@@ -1103,7 +1105,7 @@ def model_card(
     own = {k: spec[k] for k in ('task', 'classes', 'size', 'channels', 'fit', 'values', 'window') if k in spec}
     say = lambda v: _UNKNOWN if v in (None, '', [], {}) else ', '.join(map(str, v)) if isinstance(v, list) else str(v)
     interval = lambda low, high: _UNKNOWN if low is None else f'{low:.4g} to {high:.4g}'
-    parts = [_card_head(name, licence, spec, data, shown), f'# {name}',
+    parts = [_card_head(name, licence, spec, data, shown), f'# {plain_markdown(name)}',
         '## Use', _listed(intended, f'What it is meant for is {_UNKNOWN}: nobody has stated it.'),
         '## Must not be used for', _listed(not_for, f'{_UNKNOWN.capitalize()}: nobody has stated it. Until somebody has, and has tested it, no decision about a person should rest on this model.'),
         '## Data', _rows(('what', 'value'), [(k, say(data.get(k))) for k in ('name', 'licence', 'home')] + [(f'images: {k}', f'{n:,}') for k, n in data['images'].items()] + [('images', _UNKNOWN)]*(not data['images'])),

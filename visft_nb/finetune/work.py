@@ -28,10 +28,10 @@ from ..train import eval_mode
 _all_ = ['export_onnx', 'export_program', 'model_card', 'predict', 'quantize_onnx'] # from `visft_nb.deploy`, offered here too
 
 # %% ../../nbs/3_finetune/19_work.ipynb #e19a0001
-import socket
+import re, socket
 from urllib.parse import urlsplit
 
-from ..core import owner_mark, sweep
+from ..core import owner_mark, plain_markdown, sweep
 from ..deploy.spreadsheets import write_table
 
 # %% ../../nbs/3_finetune/19_work.ipynb #36e5eb27
@@ -238,12 +238,12 @@ def look(
     "An answer for people. It raises nothing about the file: that is a sentence, too."
     a, *more = islice(answers(opened, [path]), 2)
     if more: a.error = f"{Path(path).name} holds several images, and this page answers about one: take one file or frame of it, or ask visft predict"
-    if a.error: return Look(f"**No answer.** {a.error.replace(str(Path(path).parent) + os.sep, '')}.", {})
+    if a.error: return Look(f"**No answer.** {plain_markdown(a.error.replace(str(Path(path).parent) + os.sep, ''))}.", {})
     kind, p = opened.spec['task'], a.probabilities()
     names = opened.spec['classes'] or [str(i) for i in range(len(p))]
     if kind == 'segmentation': return _look_mask(opened, a, names, sure)
     best, u = int(p.argmax()), uncertainty(p).item()
-    text = f"**{names[best]}**, probability {p[best]:.2f}, uncertainty {u:.2f} (0 sure, 1 knows nothing)." + _second(p[best] < sure, sure)
+    text = f"**{plain_markdown(names[best])}**, probability {p[best]:.2f}, uncertainty {u:.2f} (0 sure, 1 knows nothing)." + _second(p[best] < sure, sure)
     heat, method = explain(opened, a)
     return Look(text, dict(zip(names, p.tolist())), overlay(opened, a, heat), f'Orange: where the evidence for {names[best]} is ({method})')
 
@@ -255,7 +255,7 @@ def _look_mask(opened, a, names, sure):
     row = _mask_row(a, opened.spec, sure)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
     size = lambda n: f", {row[f'{n}_mm2']:,.1f} mm², longest diameter {row[f'{n}_longest_mm']:.1f} mm" if a.spacing else ''
-    text = '; '.join(f"**{n}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f} %{size(n)}" for n, s in shares.items())
+    text = '; '.join(f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f} %{size(n)}" for n, s in shares.items())
     return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty {1 - row['confidence']:.2f}." + _second(row['second_reader'], sure),
                 {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a), 'Coloured: ' + ', '.join(names[1:]))
 
@@ -280,7 +280,7 @@ def make_app(
         seen = look(opened, path, sure)
         return seen.text, seen.scores or None, gr.update(value=seen.picture, label=seen.caption or 'Overlay')
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 600)) as app:
-        gr.Markdown(f"# {name}\n\nAn answer of a network, not of a person. It knows {', '.join(opened.spec['classes'] or ['numbered classes'])} and nothing else.")
+        gr.Markdown(f"# {plain_markdown(name)}\n\nAn answer of a network, not of a person. It knows {plain_markdown(', '.join(opened.spec['classes'] or ['numbered classes']))} and nothing else.")
         with gr.Row():
             file = gr.File(label='Image: PNG, JPEG, TIFF or DICOM', type='filepath')
             with gr.Column():
@@ -315,15 +315,14 @@ class OwnPagesOnly:
         found = [(k.lower(), v.decode('latin-1')) for k, v in headers]
         hosts = [v for k, v in found if k == b'host']
         origins = [v for k, v in found if k == b'origin']
-        if len(hosts) != 1 or self._name('//' + hosts[0]) not in self.names: return False
+        if len(hosts) != 1 or self._name(hosts[0]) not in self.names: return False
         return all(urlsplit(o).netloc.lower() == hosts[0].lower() for o in origins)
 
     @staticmethod
     def _name(address):
         "The name in an address, an IPv6 number in brackets; None where it is none."
-        try: name = urlsplit(address).hostname or ''
-        except ValueError: return None
-        return f'[{name}]' if ':' in name else name.rstrip('.')
+        found = re.fullmatch(r'(\[[0-9a-f:.%]+\]|[^\s:/?#@\[\]]+)(?::[0-9]+)?', address.lower())
+        return found and found[1].rstrip('.')
 
     async def __call__(self, scope, receive, send):
         if scope['type'] not in ('http', 'websocket') or self.allowed(scope['headers']): return await self.app(scope, receive, send)
