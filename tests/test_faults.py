@@ -434,6 +434,16 @@ def test_a_killed_command_takes_runner_and_kernel_with_it(book, tmp_path):
 
 
 @pytest.mark.notebook
+def test_a_second_ctrl_c_ends_a_cell_that_is_deaf_to_the_first(book, tmp_path):
+    child = visft('run', 'a', book=book(a=['STEPS = 5', BUSY]), cwd=tmp_path, wait=False)
+    family = started(tmp_path, child)
+    for patience in (5, 120):
+        child.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired): child.wait(patience)
+    assert ended(family) and child.returncode in (1, 130) and 'Traceback' not in child.stderr.read()
+
+
+@pytest.mark.notebook
 def test_a_killed_runner_takes_its_kernel_with_it(book, tmp_path):
     child = visft('run', 'a', book=book(a=['STEPS = 5', BUSY]), cwd=tmp_path, wait=False)
     family = started(tmp_path, child)

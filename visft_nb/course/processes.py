@@ -13,7 +13,7 @@ from ..core import owner_lives, owner_mark
 # %% ../../nbs/lib/course/processes.ipynb #938ac005
 def end_family(
     pid:int|None=None, # whose children; None: of this process
-    rounds:int=3,      # times to look again for what was started meanwhile
+    rounds:int=5,      # times to look for what was started meanwhile
 )->int:                # how many were ended
     "Kill all that a process has started, and what they have started; not the process itself."
     import psutil
@@ -21,12 +21,15 @@ def end_family(
     for _ in range(rounds):
         try: family = psutil.Process(pid).children(recursive=True)
         except psutil.NoSuchProcess: break
+        before = ended
         for p in family:
-            try: p.kill()
+            try:
+                if p.status() == psutil.STATUS_ZOMBIE: continue   # dead, and not yet asked about
+                p.kill()
             except psutil.Error: continue
             ended += 1
-        if not family: break
-        psutil.wait_procs(family, timeout=1)
+        if ended == before: break
+        time.sleep(.05)
     return ended
 
 # %% ../../nbs/lib/course/processes.ipynb #938ac008

@@ -55,7 +55,7 @@ def run_folder(
         folder = top/(datetime.now().strftime('%Y%m%d-%H%M%S') + (f'-{k}' if k else ''))
         try: folder.mkdir(parents=True); return folder.resolve()
         except FileExistsError: continue
-        except OSError as e: raise InputError(f"No run can be written to {out} ({e.strerror}): choose another folder with --out.") from e
+        except OSError as e: raise (NoRoom if no_room(e) else InputError)(f"No run can be written to {out} ({e.strerror}): choose another folder with --out.") from e
     raise InputError(f"{top} already holds a thousand runs of this second.")
 
 # %% ../../nbs/course/04_runs.ipynb #cddc5137
