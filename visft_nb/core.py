@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RECORD_MIME', 'one_line', 'InputError', 'lookup', 'brief', 'describe', 'as_array', 'as_tensor', 'check_number',
            'as_names', 'get_device', 'fast_bf16', 'uses_bf16', 'autocast', 'set_seed', 'set_threads', 'cache_dir',
-           'atomic_write', 'atomic_folder', 'given_path', 'read_text', 'parse_json', 'read_json', 'record']
+           'NoRoom', 'no_room', 'owner_mark', 'owner_lives', 'sweep', 'atomic_write', 'check_room', 'Taken',
+           'atomic_folder', 'given_path', 'read_text', 'parse_json', 'read_json', 'record', 'plain_markdown']
 
 # %% ../nbs/00_core.ipynb #1bb81b77
 import errno, json, os, random, re, shutil, sys, tempfile, warnings
@@ -210,47 +211,259 @@ def cache_dir()->Path: # may not exist yet
     if here := os.environ.get('VISFT_CACHE'): return Path(here).expanduser()
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'visft_nb'
 
+# %% ../nbs/00_core.ipynb #a1c05e01
+import errno, re, secrets, socket, time
+from zlib import crc32
+
+class NoRoom(InputError):
+    "A disk, a quota or a limit that leaves no room; the command line ends with 1, where other input errors end it with 2."
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
+_NO_ROOM_SAID = re.compile('|'.join([r'\(os error (?:{})\)'.format('|'.join(map(str, _NO_ROOM))),
+                                     *(re.escape(os.strerror(n)) for n in _NO_ROOM)]))
+
+def no_room(
+    e,      # an exception, or what a program printed
+)->bool:
+    "Was there no room for what was to be written? Looks at the error, at what caused it, and at its text."
+    if not isinstance(e, BaseException): return bool(_NO_ROOM_SAID.search(str(e)))
+    chain, seen = e, set()
+    while chain is not None and id(chain) not in seen:
+        seen.add(id(chain))
+        if isinstance(chain, NoRoom) or getattr(chain, 'errno', None) in _NO_ROOM: return True
+        if _NO_ROOM_SAID.search(str(chain)): return True
+        chain = chain.__cause__ or chain.__context__
+    return False
+
+# %% ../nbs/00_core.ipynb #a1c05e04
+def _machine_mark():
+    "This machine and, in a container, its own numbering of processes."
+    try: numbering = os.readlink('/proc/self/ns/pid')
+    except OSError: numbering = ''
+    return crc32(f'{socket.gethostname()} {numbering}'.encode())
+
+def owner_mark()->str:
+    "This process as a part of a name: number, second of its start, machine."
+    import psutil
+    return f'visft-{os.getpid()}-{int(psutil.Process().create_time()):x}-{_machine_mark():08x}-'
+
+_MARK = re.compile(r'visft-(\d+)-([0-9a-f]+)-([0-9a-f]{8})-')
+
+def owner_lives(
+    name:str,   # that holds an `owner_mark`
+)->bool|None:   # None: it is of another machine, or holds none
+    "Does the process still run that made what is called so?"
+    import psutil
+    mark = _MARK.search(name)
+    if not mark or int(mark[3], 16) != _machine_mark(): return None
+    try:
+        process = psutil.Process(int(mark[1]))
+        return abs(int(process.create_time()) - int(mark[2], 16)) <= 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess: return False
+    except psutil.AccessDenied: return None
+
+# %% ../nbs/00_core.ipynb #a1c05e05
+def sweep(
+    folder,        # where temporary files and folders lie
+    within='.',    # what their names begin with
+)->list[str]:      # names of what was removed
+    "Remove what killed processes left: names with an `owner_mark` whose process has ended. Others stay."
+    gone = []
+    try: entries = [e for e in os.scandir(folder) if e.name.startswith(within)]
+    except OSError: return gone
+    for e in entries:
+        if not _MARK.search(e.name) or owner_lives(e.name) is not False: continue
+        if e.is_dir(follow_symlinks=False): shutil.rmtree(e.path, ignore_errors=True)
+        else: Path(e.path).unlink(missing_ok=True)
+        gone.append(e.name)
+    return gone
+
+def _beside(path):
+    "What the names of temporary files and folders for `path` begin with."
+    return f'.{path.name[:16]}.{crc32(os.fsencode(path.name)):08x}.'
+
+_swept = set()   # folders that this process has looked through
+
+def _first_sweep(folder):
+    if folder not in _swept: sweep(folder)
+    _swept.add(folder)
+
+# %% ../nbs/00_core.ipynb #a1c05e06
+def _sync(path):
+    "Have the disk keep a file, or the names in a folder, through a loss of power."
+    folder, windows = Path(path).is_dir(), os.name == 'nt'
+    if folder and windows: return   # it cannot sync a folder, nor can some network drives
+    fd = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try: os.fsync(fd)
+    except OSError as e:
+        if not folder or e.errno not in (errno.EINVAL, errno.ENOTSUP): raise
+    finally: os.close(fd)
+
+def _takes_no_more(path):
+    "Is there no room for one block more at the end of a file? Some libraries do not say why they failed."
+    try:
+        with open(path, 'ab') as f:
+            f.write(bytes(2**16))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e: return no_room(e)
+    return False
+
+def _cannot_write(path, e):
+    "What is said of an error that kept `path` from being written, or None where it was none of that kind."
+    code = getattr(e, 'errno', None)
+    if no_room(e):
+        folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
+        why = next((e.strerror for e in (e, e.__cause__) if getattr(e, 'strerror', None)), os.strerror(errno.ENOSPC))
+        free = shutil.disk_usage(folder).free/2**20
+        return NoRoom(f"{path} cannot be written ({why}; {free:,.0f} MB are free there): "
+                      "make room or choose another folder; what stood there before is whole.")
+    if code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        return InputError(f"{path} cannot be written ({e.strerror}): "
+                          "choose another folder, or have its owner let you write there.")
+
 # %% ../nbs/00_core.ipynb #55eecdfe
 @contextmanager
 def atomic_write(
     path,  # where the file shall stand
 ):         # yields a temporary path in the same folder; write there
-    "Write a file whole or not at all. Raises `InputError` where the disk is full or the folder cannot be written."
-    path = Path(path)
-    tmp = None
+    """Write a file whole or not at all; it is on the disk when it has its name.
+    Raises `NoRoom` where the disk is full, `InputError` where the folder cannot be written."""
+    path, tmp, length = Path(path), None, len(os.fsencode(Path(path).name))
+    if length > 255:
+        raise InputError(f"{path.name[:40]}… has {length} bytes, and a file's name may have 255: "
+                         "choose a shorter one.")
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 20 else ''
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
+        _first_sweep(path.parent)
+        begins = _beside(path) + owner_mark()
+        fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=begins, suffix=suffix)
         os.close(fd)
         yield Path(tmp)
         umask = os.umask(0); os.umask(umask)
         os.chmod(tmp, 0o666 & ~umask)
+        _sync(tmp)
         os.replace(tmp, path)
-    except OSError as e:
-        if e.errno not in (13, 28, 30): raise
-        free = shutil.disk_usage(path.parent if path.parent.exists() else '.').free/2**20
-        raise InputError(f"{path} cannot be written ({e.strerror}; {free:,.0f} MB are free there): make room or choose another folder.") from e
+        _sync(path.parent)
+    except InputError: raise
+    except Exception as e:
+        unsaid = tmp and not isinstance(e, OSError) and not no_room(e)
+        if unsaid and _takes_no_more(tmp):
+            raise _cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from e
+        if said := _cannot_write(path, e): raise said from e
+        raise
     finally:
         if tmp: Path(tmp).unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #a1c05e0b
+def check_room(
+    folder,         # that shall be written in; made where it is not there
+    size:int=2**16, # bytes that shall fit
+)->None:
+    "Raises `NoRoom` where so much cannot be written, `InputError` where nothing may be."
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(bytes(size))
+            f.flush()
+    except OSError as e:
+        if said := _cannot_write(Path(folder), e): raise said from e
+        raise
+
+# %% ../nbs/00_core.ipynb #a1c05e07
+class Taken(InputError):
+    "A place for results that is there already, or is being written by somebody else."
+
+def _others(place, own):
+    "Temporary folders for the same place beside one's own."
+    begins = _beside(place)
+    return [p.name for p in place.parent.iterdir()
+            if p.name.startswith(begins) and _MARK.search(p.name) and p != own]
+
+def _claim(place):
+    "A temporary folder for a place, and those that others have: its own is gone where there are any."
+    sweep(place.parent, _beside(place))
+    tmp = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place) + owner_mark()))
+    others = [tmp.name]
+    try:
+        others = _others(place, tmp)
+        if not others and place.exists() and (not place.is_dir() or any(place.iterdir())):
+            others = [tmp.name]
+            raise Taken(f"{place} exists and is not empty: choose another folder with --out "
+                        "or out=, nothing is overwritten.")
+    finally:
+        if others: tmp.rmdir()
+    return tmp, others
+
+# %% ../nbs/00_core.ipynb #a1c05e0a
+def _reserve(place):
+    "A temporary folder, of which nobody else has one for the same place. Raises `Taken`."
+    for patience in (.05, .2, .5, 0):
+        tmp, others = _claim(place)
+        if not others: return tmp
+        time.sleep(patience*(.5 + secrets.randbelow(1000)/1000))   # of two, one comes first
+    who = f'process {_MARK.search(others[0])[1]}'
+    if not owner_lives(others[0]): who += ' of another machine'
+    raise Taken(f"{place} is being written by {who}: wait for it, or choose another folder with "
+                f"--out or out= (if it has ended, delete {place.parent/others[0]}).")
+
+def _reserve_one(places):
+    "The first of several places that is free, reserved."
+    for i, place in enumerate(places):
+        try: return _reserve(place), place
+        except Taken:
+            if i == len(places) - 1: raise
+
+# %% ../nbs/00_core.ipynb #a1c05e08
+def _settle(tmp, place):
+    "Give a finished folder its name; where somebody has filled it, the next free name, and say so."
+    try:
+        if place.exists(): place.rmdir()
+        os.replace(tmp, place)
+    except OSError as e:
+        if not place.exists() or place.is_dir() and not any(place.iterdir()): raise
+        names = (place.with_name(f'{place.name}-{k}') for k in range(1, 1000))
+        os.replace(tmp, other := next(p for p in names if not p.exists()))
+        raise InputError(f"{place} was filled by somebody else meanwhile: the results stand in {other}.") from e
+
+def _make_place(path, fresh):
+    "The temporary folder, and the place that it reserves."
+    path = Path(path).expanduser().resolve()
+    if len(os.fsencode(path.name)) > 250:
+        raise InputError(f"{path.name[:40]}… is too long for the name of a folder: "
+                         "choose a shorter one with --out or out=.")
+    more = [path.with_name(f'{path.name}-{k}') for k in range(1, 1000)]*fresh
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _reserve_one([path, *more])
+    except OSError as e:
+        other = InputError(f"{path} cannot be written ({e.strerror}): choose another folder with --out or out=.")
+        raise (_cannot_write(path, e) or other) from e
 
 # %% ../nbs/00_core.ipynb #f7e502e0
 @contextmanager
 def atomic_folder(
-    path,  # where the folder shall stand: new, or empty
-):         # yields a temporary folder to write in, and the whole path
-    "Write a folder whole or not at all. Raises `InputError` where there is something already, or nothing can be written."
-    path = Path(path).expanduser().resolve()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists and is not empty: choose another folder with --out or out=, nothing is overwritten.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
-    except OSError as e: raise InputError(f"{path} cannot be written ({e.strerror}): choose another folder with --out or out=.") from e
+    path,        # where the folder shall stand: new, or empty
+    fresh=False, # take `path-1`, `path-2`, … where it is there or being written
+):               # yields a temporary folder to write in, and the whole path
+    """Write a folder whole or not at all; the place is reserved at once. Raises `Taken` where there
+    is something already, `NoRoom` where the disk is full, `InputError` where nothing can be written."""
+    tmp, path = _make_place(path, fresh)
+    state = 'was not written'
     try:
         yield tmp, path
         os.chmod(tmp, 0o755)
-        if path.exists(): path.rmdir()
-        os.replace(tmp, path)
+        for p in (*tmp.rglob('*'), tmp): _sync(p)
+        _settle(tmp, path)
+        state = 'is whole'
+        _sync(path.parent)
+    except KeyboardInterrupt as e:
+        raise KeyboardInterrupt('; '.join(filter(None, [str(e), f'{path} {state}']))) from e
+    except InputError: raise
+    except Exception as e:
+        if said := _cannot_write(path, e): raise said from e
+        raise
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #d2f4c6a1
@@ -319,11 +532,12 @@ def record(
     **values:float,  # name=value: finite numbers, strings or booleans; tensors and arrays of one element are taken as numbers
 )->None:
     "Print figures as a table and leave them in the output as `RECORD_MIME`, for the tests to compare."
+    from html import escape
     from IPython.display import display
     plain = {k: _plain(k, v) for k, v in values.items()}
     width = max(map(len, plain), default=0)
     text = '\n'.join(f'{k:<{width}}  {_show(v)}' for k, v in plain.items())
-    rows = ''.join(f'<tr><th style="text-align:left">{k}</th><td style="text-align:right">{_show(v)}</td></tr>' for k, v in plain.items())
+    rows = ''.join(f'<tr><th style="text-align:left">{escape(k)}</th><td style="text-align:right">{escape(_show(v))}</td></tr>' for k, v in plain.items())
     display({RECORD_MIME: plain, 'text/plain': text, 'text/html': f'<table class="record">{rows}</table>'}, raw=True)
 
 def _show(v): return f'{v:.4g}' if isinstance(v, float) else str(v)
@@ -335,3 +549,12 @@ def _plain(name, v):
     if isinstance(v, (str, bool)) or (isinstance(v, int) and abs(v) < 2**63): return v
     if isinstance(v, Real) and not isinstance(v, int) and abs(v) <= sys.float_info.max: return float(v)
     raise InputError(f"record({name}={brief(v)}): a record is a finite number, a string or a boolean; if this is a loss or an accuracy, look for a division by zero or a diverged run.")
+
+# %% ../nbs/00_core.ipynb #a1c05e0d
+_MARKDOWN = str.maketrans({c: f'&#{ord(c)};' for c in '&<>[]`*|!~$\\'})
+
+def plain_markdown(
+    text,  # anything; its `str` is taken
+)->str:
+    "Text that Markdown shows as it is, on one line: no link, no HTML, no column."
+    return ' '.join(str(text).split()).translate(_MARKDOWN)

@@ -6,11 +6,11 @@
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TRACKERS', 'cross_entropy_step', 'Objective', 'train_step', 'make_optimizer', 'constant',
            'cosine', 'onecycle', 'set_rate', 'on_device', 'move_model', 'make_accelerator', 'eval_mode',
            'predict_logits', 'evaluate', 'History', 'unpack_state', 'save_checkpoint', 'load_checkpoint',
-           'load_weights', 'rng_state', 'set_rng_state', 'kept_rng', 'batches_from', 'Interrupt', 'check_trackers',
-           'tracking', 'Run', 'loop', 'train_mode', 'start_run', 'fit']
+           'load_weights', 'rng_state', 'set_rng_state', 'kept_rng', 'batches_from', 'unresumable', 'Interrupt',
+           'check_trackers', 'tracking', 'Run', 'loop', 'train_mode', 'start_run', 'fit']
 
 # %% ../nbs/02_train.ipynb #414cc068
-import json, math, os, random, signal, sys, threading
+import json, math, os, random, signal, sys, threading, warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -463,10 +463,51 @@ def batches_from(
         if hasattr(part, 'generator'): part.generator = g
     with kept_rng(): return iter(skip_first_batches(train, skip) if skip else train)
 
+# %% ../nbs/02_train.ipynb #b7d0f001
+def unresumable(
+    data,        # what `fit` trains or validates on
+    within=True, # within an epoch; False: from the end of one on
+)->str|None:     # the reason, or None where it is exact
+    "Why a training on `data` cannot be continued exactly."
+    if not isinstance(data, DataLoader) or not data.num_workers: return None
+    if data.persistent_workers: return "its workers live from epoch to epoch (persistent_workers=True), and what they have drawn is in no checkpoint"
+    if not getattr(data, 'in_order', True): return "its batches come as its workers finish them (in_order=False)"
+    if within: return f"its {data.num_workers} worker processes may draw random numbers of their own, which no checkpoint holds"
+
+def _check_resumable(train, valid, checkpoint, every):
+    "Refuse a checkpoint that could not be gone on from exactly."
+    for name, data in (('train', train), ('valid', valid)):
+        if why := unresumable(data, within=bool(every) and name == 'train'):
+            raise InputError(f"{checkpoint} could not be continued exactly: {name} is a DataLoader, and {why}. Take num_workers=0 (`Batches` augments on the device), "
+                             "or a checkpoint at the end of each epoch only (no every=, no persistent_workers), or resume=False for a file that is not gone on from.")
+
+# %% ../nbs/02_train.ipynb #b7d0f003
+_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+
+def _own_generators(value, at, depth=4):
+    "Where in a data set random number generators are kept that are not the global ones."
+    if isinstance(value, _GENERATORS): return [at]
+    if not depth or torch.is_tensor(value): return []
+    if isinstance(value, Mapping): items = [(f'{at}[{k!r}]', v) for k, v in value.items()]
+    elif isinstance(value, (list, tuple)) and len(value) <= 32: items = [(f'{at}[{i}]', v) for i, v in enumerate(value)]
+    else: items = [(f'{at}.{k}', v) for k, v in getattr(value, '__dict__', {}).items()]
+    return [found for where, v in items[:256] for found in _own_generators(v, where, depth - 1)]
+
+def _warn_of_generators(train, checkpoint):
+    "A word where a data set draws from a generator that no checkpoint knows."
+    if not isinstance(train, DataLoader) or train.num_workers: return
+    if found := _own_generators(train.dataset, 'train.dataset') + _own_generators(train.collate_fn, 'train.collate_fn'):
+        warnings.warn(f"{found[0]} is a random number generator of its own, and its state is not in {checkpoint}: if the data set draws from it, this is no exact "
+                      "continuation. Draw from the global generators (random, numpy.random, torch), which are kept.", stacklevel=4)
+
 # %% ../nbs/02_train.ipynb #51655a4c
 class Interrupt:
     "Inside, a first Ctrl-C only asks (the object becomes true); a second one interrupts at once."
     asked = False
+    def __init__(self,
+        then='', # what is done before the end, for the sentence
+    ): self.then = then
+
     def __bool__(self): return self.asked
     def __enter__(self):
         self.old = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
@@ -477,7 +518,7 @@ class Interrupt:
         "Take note, and let the next Ctrl-C do what it does otherwise."
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print('\nInterrupted: this step is finished and the checkpoint written. Once more stops at once.', file=sys.stderr)
+        print(f'\nInterrupted: this step is finished{self.then}. Once more stops at once.', file=sys.stderr)
 
     def __exit__(self, *_):
         if self.old not in (None, signal.SIG_IGN): signal.signal(signal.SIGINT, self.old)
@@ -531,6 +572,7 @@ class Run:
     patience:int|None=None
     checkpoint:str|None=None
     every:int|None=None     # steps between two checkpoints within an epoch
+    within:bool=True        # can it be continued exactly within an epoch?
     callbacks:tuple=()
     epoch:int=0             # epochs finished
     step:int=0              # steps taken in this epoch
@@ -542,6 +584,8 @@ class Run:
     def done(self): return len(self.history.steps)                   # steps taken
     @property
     def over(self): return self.epoch >= self.plan['epochs'] or self.history.stale(self.patience) # finished, or stopped early
+    @property
+    def between(self): return self.step in (0, self.plan['batches']) # between two epochs?
     @property
     def inner(self): return getattr(self.objective, 'module', self.objective) # the `Objective`, without what is around it for several processes
 
@@ -605,6 +649,9 @@ def load(self:Run):
     longer = self.plan['schedule'] == 'constant' and self.plan['epochs'] >= state['epoch']
     other = [f"{k} was {v!r} and is {self.plan.get(k)!r} now" for k, v in state['plan'].items() if v != self.plan.get(k) and not (k == 'epochs' and longer)]
     if other: raise InputError(f"{self.checkpoint} belongs to another run ({'; '.join(other)}): it can be continued exactly or not at all. Take another file name, or resume=False to overwrite it.")
+    if state['step'] not in (0, self.plan['batches']) and not self.within:
+        raise InputError(f"{self.checkpoint} was written after step {state['step']} of an epoch, and a DataLoader with worker processes goes on exactly from the end of one "
+                         "only: take another file name, or resume=False to overwrite it.")
     for name in self.inner.states(): load_weights(getattr(self.inner, name), state.get(name, {}), f'{self.checkpoint} ({name})')
     try:
         self.optimizer.load_state_dict(state['optimizer'])
@@ -616,11 +663,21 @@ def load(self:Run):
 # %% ../nbs/02_train.ipynb #be8df57e
 @patch
 def keep(self:Run, asked, due):
-    "Write a checkpoint where one is due, or where Ctrl-C was pressed; then stop."
+    "Write a checkpoint where one is due, or where Ctrl-C was pressed and it can be gone on from there; then stop."
     acc = self.accelerator
     if acc.num_processes > 1: asked = acc.reduce(torch.tensor(float(bool(asked)), device=acc.device), 'sum') > 0
-    if self.checkpoint and (asked or due): self.save()
-    if asked: raise KeyboardInterrupt(f'stopped after step {self.done}; ' + (f'{self.checkpoint} goes on from there' if self.checkpoint else 'no checkpoint was asked for'))
+    here = due or self.within or self.between
+    if self.checkpoint and (asked or due) and here: self.save()
+    if asked: raise KeyboardInterrupt(f'stopped after step {self.done}; {self._left(here)}')
+
+@patch
+def _left(self:Run, here):
+    "What an interruption leaves."
+    if not self.checkpoint: return 'no checkpoint was asked for'
+    if here: return f'{self.checkpoint} goes on from there' if self.within or self.between else f'{self.checkpoint} holds that state'
+    if self.every: return f'{self.checkpoint} holds an earlier state' if self.done >= self.every else 'no checkpoint was written yet'
+    if self.epoch: return f'{self.checkpoint} goes on from the end of epoch {self.epoch}'
+    return 'no checkpoint was written: with worker processes it goes on from the end of an epoch only, and none was finished'
 
 # %% ../nbs/02_train.ipynb #c646631d
 def _watched():
@@ -643,7 +700,8 @@ def loop(
 )->None:
     "Gradient descent from where `run` is to its end."
     acc = run.accelerator
-    with Interrupt() as asked, run.bar(bar) as shown:
+    then = ' and the checkpoint written' if run.checkpoint and run.within else ''
+    with Interrupt(then) as asked, run.bar(bar) as shown:
         while not run.over:
             for batch in batches_from(train, run.epoch, run.step, run.plan['seed']):
                 lr = set_rate(run.optimizer, run.schedule(run.done, run.total))
@@ -744,12 +802,16 @@ def fit(
     _check_fit(train, valid, epochs, patience, every, goal)
     check_number('seed', seed, 0, 2**63 - 1, whole=True)
     if clip is not None: check_number('clip', clip, 0, above=True)
+    if checkpoint and resume: _check_resumable(train, valid, checkpoint, every)
     accelerator = make_accelerator(precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder)
     objective = Objective(model, loss)
     plan = dict(epochs=epochs, batches=len(train), lr=lr, weight_decay=weight_decay, clip=clip, seed=seed, goal=goal)
+    if isinstance(train, DataLoader): plan['workers'] = f"{train.num_workers}{' persistent' if train.persistent_workers else ''}"
     run = start_run(objective, make_optimizer(objective, optimizer, lr, weight_decay), schedule, accelerator, plan,
-                    patience=patience, checkpoint=checkpoint, every=every, callbacks=callbacks)
+                    patience=patience, checkpoint=checkpoint, every=every, within=not unresumable(train), callbacks=callbacks)
     with kept_rng(seed + accelerator.process_index), train_mode(model), tracking(accelerator, folder, run.plan):
-        if checkpoint and resume and Path(checkpoint).exists(): run.load()
+        if checkpoint and resume and Path(checkpoint).exists():
+            run.load()
+            _warn_of_generators(train, checkpoint)
         loop(run, train, _measure(valid, metric, loss, precision), clip, bar)
     return run.finish()

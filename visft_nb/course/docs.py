@@ -22,6 +22,9 @@ import yaml
 from ..core import InputError, atomic_write, brief, read_text
 from .book import about, book_dir, notebooks, parse_code, read_notebook, repository
 
+# %% ../../nbs/course/03_docs.ipynb #d0c50001
+from ..core import NoRoom, no_room, owner_mark, sweep
+
 # %% ../../nbs/course/03_docs.ipynb #713325d3
 def _config(book):
     "`_quarto.yml`; the sidebar's contents are patterns of notebooks, or dicts of a section and its pattern."
@@ -297,7 +300,8 @@ def build_docs(
         raise InputError(f"The site cannot be built into {out}, for the notebooks lie in {book}: name another folder, such as _docs.")
     if out.exists() and not (out/'site_libs').is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} holds something that is no site built by visft docs: empty it yourself, or name another folder.")
-    with tempfile.TemporaryDirectory(prefix='visft_docs_') as tmp:
+    sweep(tempfile.gettempdir(), 'visft_docs_')
+    with tempfile.TemporaryDirectory(prefix='visft_docs_' + owner_mark()) as tmp:
         tree = Path(tmp).resolve()
         _stage(book, tree)
         _process(tree, book)
@@ -315,6 +319,7 @@ def _process(tree, book):
     run = subprocess.run([sys.executable, '-c', _NBDEV], cwd=tree, env=env, capture_output=True, text=True)
     if run.returncode or not (tree/'_proc').is_dir():
         says = [s for s in run.stderr.splitlines() if re.match(r'\w*(Error|Exception)\b.*:', s)] or run.stderr.splitlines()[-1:] or ['no message']
+        if no_room(run.stderr): raise NoRoom(f"The site cannot be built, for there is no room in {tree.parent} ({says[-1]}): make room there, or set TMPDIR to another folder.")
         raise InputError(f"nbdev cannot process the notebooks ({says[-1]}): run `nbdev-export` if a name is missing from its module, "
                          "and mend the cell that it names.")
 
@@ -335,7 +340,8 @@ def _render(tree):
 def _swap(new, out):
     "Put `new` in the place of `out` by two renames."
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.visft_docs_') as near:
+    sweep(out.parent, '.visft_docs_')
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.visft_docs_' + owner_mark()) as near:
         shutil.move(new, f'{near}/new')
         if out.exists(): os.replace(out, f'{near}/old')
         os.replace(f'{near}/new', out)

@@ -22,6 +22,12 @@ from .nursery import CannotFork, Nursery, can_fork
 from .profiles import overrides
 from .records import collect, compare, load_expected, save_expected
 
+# %% ../../nbs/course/04_runs.ipynb #d0aa0001
+from html import escape
+
+from ..core import NoRoom, check_room, no_room
+from .processes import end_with_parent, owned
+
 # %% ../../nbs/course/04_runs.ipynb #82770d5d
 @dataclass
 class Run:
@@ -50,7 +56,7 @@ def run_folder(
         folder = top/(datetime.now().strftime('%Y%m%d-%H%M%S') + (f'-{k}' if k else ''))
         try: folder.mkdir(parents=True); return folder.resolve()
         except FileExistsError: continue
-        except OSError as e: raise InputError(f"No run can be written to {out} ({e.strerror}): choose another folder with --out.") from e
+        except OSError as e: raise (NoRoom if no_room(e) else InputError)(f"No run can be written to {out} ({e.strerror}): choose another folder with --out.") from e
     raise InputError(f"{top} already holds a thousand runs of this second.")
 
 # %% ../../nbs/course/04_runs.ipynb #cddc5137
@@ -97,6 +103,14 @@ def _failure(e):
     source = '\n'.join(f'    {s}' for s in e.source.splitlines())
     return f"cell {e.exec_count}:\n{source}\n{e.ename}: {e.evalue}"
 
+# %% ../../nbs/course/04_runs.ipynb #d0aa0002
+def _why_died(run, said):
+    "What is said of a kernel that died: the folder without room, where there is one."
+    for folder in (cache_dir(), Path(run.folder)):
+        try: check_room(folder)
+        except NoRoom as e: return f'{said} {e}'
+    return said
+
 # %% ../../nbs/course/04_runs.ipynb #739a1d23
 def _write(run):
     with atomic_write(Path(run.folder)/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
@@ -117,8 +131,11 @@ def execute(
         pm.execute_notebook(path, out, parameters=run.parameters, engine_name='visft', kernel_name='python3', cwd=folder, progress_bar=False)
         run.status = 'ok'
     except pm.PapermillExecutionError as e: run.status, run.error = 'interrupted' if e.ename == 'KeyboardInterrupt' else 'failed', _failure(e)
-    except DeadKernelError: run.status, run.error = 'failed', 'its kernel died.'
+    except DeadKernelError: run.status, run.error = 'failed', _why_died(run, 'its kernel died.')
     except KeyboardInterrupt: run.status, run.error = 'interrupted', 'interrupted'
+    except (OSError, RuntimeError) as e:
+        if not no_room(e) and 'ernel died' not in str(e): raise
+        run.status, run.error = 'failed', _why_died(run, f'the notebook could not be run: {e}')
     run.seconds, run.memory, run.machine = time.perf_counter() - start, _peak_memory(), _machine()
     if out.is_file():
         try: run.records = collect(read_notebook(out))
@@ -128,7 +145,11 @@ def execute(
         run.rows = compare(run.records, expected)
         if any(r['verdict'] != 'ok' for r in run.rows): run.status = 'differs'
     _write(run)
-    if report and out.is_file(): write_report(run)
+    if report and out.is_file():
+        try: write_report(run)
+        except InputError as e:
+            run.status, run.error = 'failed', f'{run.error}\nIt has no report: {e}'.strip()
+            _write(run)
     return run
 
 # %% ../../nbs/course/04_runs.ipynb #8f264b75
@@ -138,15 +159,16 @@ _FOLDED = """{% extends 'lab/index.html.j2' %}
 .visft-report td, .visft-report th {text-align: left !important} img {max-width: 100%}</style>{% endblock html_head_css %}"""
 
 def _summary(run):
-    row = lambda *cells, t='td': '<tr>' + ''.join(f'<{t}>{c}</{t}>' for c in cells) + '</tr>'
-    show = lambda v: f'{v:.4g}' if isinstance(v, float) else v
+    # the page is made from Markdown, in which an empty line would end the HTML
+    show = lambda v: escape(f'{v:.4g}' if isinstance(v, float) else str(v)).replace('\n', '&#10;')
+    row = lambda *cells, t='td': '<tr>' + ''.join(f'<{t}>{show(c)}</{t}>' for c in cells) + '</tr>'
     memory = f', {run.memory:,.0f} MB at the peak' if run.memory else ''
-    facts = ', '.join(f'{k} {v}' for k, v in run.machine.items() if v)
-    rows = ''.join(row(r['name'], show(r['value']), r['expected'], r['verdict'], r['why']) for r in run.rows) or \
-           ''.join(row(k, show(v), '', 'not compared', '') for k, v in run.records.items())
+    facts = show(', '.join(f'{k} {v}' for k, v in run.machine.items() if v))
+    rows = ''.join(row(r['name'], r['value'], r['expected'], r['verdict'], r['why']) for r in run.rows) or \
+           ''.join(row(k, v, '', 'not compared', '') for k, v in run.records.items())
     table = f'<table class="visft-report">{row("figure", "here", "expected", "verdict", "why this tolerance", t="th")}{rows}</table>' if rows else ''
-    error = f'<pre>{run.error.replace("<", "&lt;")}</pre>' if run.error else ''
-    return f'<p><b>{run.name}</b>, profile {run.profile}: <b>{run.status}</b> in {run.seconds:.0f} s{memory}.<br><small>{facts}</small></p>{error}{table}'
+    error = f'<pre>{show(run.error)}</pre>' if run.error else ''
+    return f'<p><b>{show(run.name)}</b>, profile {show(run.profile)}: <b>{show(run.status)}</b> in {run.seconds:.0f} s{memory}.<br><small>{facts}</small></p>{error}{table}'
 
 def write_report(
     run:Run,    # finished; its executed notebook lies in its folder
@@ -181,7 +203,8 @@ def _environment(workers):
     places = {k: str(cache_dir()/v) for k, v in dict(IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime', JUPYTER_DATA_DIR='jupyter',
               MPLCONFIGDIR='matplotlib').items() if not os.environ.get(k)}
     for p in places.values(): Path(p).mkdir(parents=True, exist_ok=True)
-    return {**os.environ, **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1', 'PYTHONFAULTHANDLER': '1'}
+    check_room(cache_dir())   # a kernel that cannot write there dies without a word
+    return {**owned(os.environ), **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1', 'PYTHONFAULTHANDLER': '1'}
 
 # %% ../../nbs/course/04_runs.ipynb #7d468feb
 class Runner:
@@ -207,7 +230,11 @@ class Runner:
             try: return [f.result() for f in futures]
             except KeyboardInterrupt:
                 self.stop()
-                return [f.result() for f in futures]
+                try: return [f.result() for f in futures]
+                except KeyboardInterrupt:   # once more: no patience with a cell that is deaf to the first
+                    for c in self.children:
+                        if c.poll() is None: _abort(c, 2)
+                    return [f.result() for f in futures]
 
     def stop(self):
         "Interrupt the runs that are under way and start no more."
@@ -267,6 +294,8 @@ def _one(self:Runner, run, env, nursery=None):
     except (OSError, ValueError):
         run.status = 'interrupted' if self.stopped else 'failed'
         run.error = f'the run ended without a result (exit code {child.returncode}):\n' + '\n'.join(said[-8:])
+        try: _write(run)
+        except InputError as e: run.error = f'the run has no result: {e}'
     if late: _cut_short(run, self.limit, said)
     self.on_event(run, 1, 1)
     if run.status == 'ok': log.unlink(missing_ok=True)
@@ -303,9 +332,11 @@ def run_notebooks(
 
 # %% ../../nbs/course/04_runs.ipynb #384fea8a
 def _main():
+    end_with_parent()
     run = Run(**json.loads(sys.argv[1]))
     say = lambda *event: print('\x1e' + json.dumps(event), flush=True)
-    sys.exit(0 if execute(run, say, sys.argv[2] == '1').status == 'ok' else 1)
+    try: sys.exit(0 if execute(run, say, sys.argv[2] == '1').status == 'ok' else 1)
+    except InputError as e: sys.exit(str(e))
 
 # %% ../../nbs/course/04_runs.ipynb #96e371db
 if __name__ == '__main__' and '__file__' in globals(): _main()

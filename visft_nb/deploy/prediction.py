@@ -258,7 +258,9 @@ def export_program(
         raise InputError(f"{type(model).__name__} cannot be exported ({_first_line(e.__cause__ or e)}): look for branches that depend on pixel values.") from e
     for node in program.graph.nodes: node.meta.pop('stack_trace', None) # the author's folders
     with atomic_write(path) as tmp:
-        with _quiet(): torch.export.save(program, tmp, extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
+        whole = io.BytesIO()   # torch's own writer ends the process where the disk is full
+        with _quiet(): torch.export.save(program, whole, extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
+        tmp.write_bytes(whole.getbuffer())
         off = _compare(_open_program(tmp)[0], model, example, values=values, atol=atol)
         _remember(tmp)
     return off
@@ -679,6 +681,9 @@ def _card_head(name, licence, spec, data, figures):
         for k, (v, *_) in figures.items(): lines += [f'    - type: {q(k)}', f'      value: {v:.6g}', f'      name: {q(k)}']
     return '\n'.join(['---', *lines, '---'])
 
+# %% ../../nbs/05_deploy.ipynb #d3910001
+from ..core import plain_markdown
+
 # %% ../../nbs/05_deploy.ipynb #51cc08b6
 def _listed(v, missing):
     "Text, or a list as bullets, or what is said where nothing was."
@@ -686,8 +691,7 @@ def _listed(v, missing):
 
 def _rows(head, rows):
     "A table in Markdown."
-    clean = lambda v: str(v).replace('|', '\\|').replace('\n', ' ')
-    return '\n'.join('| ' + ' | '.join(map(clean, r)) + ' |' for r in (head, ['---']*len(head), *rows))
+    return '\n'.join('| ' + ' | '.join(map(plain_markdown, r)) + ' |' for r in (head, ['---']*len(head), *rows))
 
 # %% ../../nbs/05_deploy.ipynb #b049bc1d
 def _found_limits(r, data, figures):
@@ -697,7 +701,7 @@ def _found_limits(r, data, figures):
     elif r.get('leaks_searched'): found.append(r['leaks_searched'])
     else: found.append(f'Whether images lie on both sides of the split is {_UNKNOWN}.')
     if data.get('note'): found.append(f"Data: {data['note']}.")
-    wide = [f'{k} ({low:.3g} to {high:.3g})' for k, (v, low, high, how) in figures.items() if low is not None and 'per cent' in how and high - low > 10]
+    wide = [f'{plain_markdown(k)} ({low:.3g} to {high:.3g})' for k, (v, low, high, how) in figures.items() if low is not None and 'per cent' in how and high - low > 10]
     if wide: found.append(f"Measured on few images, so only roughly known: {', '.join(wide)}.")
     return found + ['Measured on images from one source; how well it does on those of another camera, scanner, place or time is unknown until it is measured there.']
 
@@ -725,7 +729,7 @@ def model_card(
     own = {k: spec[k] for k in ('task', 'classes', 'size', 'channels', 'fit', 'values', 'window') if k in spec}
     say = lambda v: _UNKNOWN if v in (None, '', [], {}) else ', '.join(map(str, v)) if isinstance(v, list) else str(v)
     interval = lambda low, high: _UNKNOWN if low is None else f'{low:.4g} to {high:.4g}'
-    parts = [_card_head(name, licence, spec, data, shown), f'# {name}',
+    parts = [_card_head(name, licence, spec, data, shown), f'# {plain_markdown(name)}',
         '## Use', _listed(intended, f'What it is meant for is {_UNKNOWN}: nobody has stated it.'),
         '## Must not be used for', _listed(not_for, f'{_UNKNOWN.capitalize()}: nobody has stated it. Until somebody has, and has tested it, no decision about a person should rest on this model.'),
         '## Data', _rows(('what', 'value'), [(k, say(data.get(k))) for k in ('name', 'licence', 'home')] + [(f'images: {k}', f'{n:,}') for k, n in data['images'].items()] + [('images', _UNKNOWN)]*(not data['images'])),

@@ -312,8 +312,8 @@ def finetune_folder(
     "From a folder of images to a model, a report and figures. Raises `InputError` before anything is written; nothing half-written is left."
     start = time.perf_counter()
     first, name, classes = _request(folder, strategy, size, epochs, held)
-    out = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
-    with atomic_folder(out) as (tmp, place):
+    place = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
+    with atomic_folder(place, fresh=out is None) as (tmp, place):
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
         sides = divide(parts, strategy != 'linear', held, seed)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['write_dicom', 'occlusion', 'explain', 'overlay', 'predict_files', 'latency_table', 'format_runs', 'peak_memory',
-           'Look', 'look', 'make_app', 'launch_app', 'export_onnx', 'export_program', 'model_card', 'predict',
-           'quantize_onnx']
+           'Look', 'look', 'make_app', 'host_names', 'OwnPagesOnly', 'launch_app', 'export_onnx', 'export_program',
+           'model_card', 'predict', 'quantize_onnx']
 
 # %% ../../nbs/3_finetune/19_work.ipynb #bd43f3e9
 import os, subprocess, sys, tempfile, time
@@ -26,6 +26,13 @@ from .speed import Contestant, race
 from ..train import eval_mode
 
 _all_ = ['export_onnx', 'export_program', 'model_card', 'predict', 'quantize_onnx'] # from `visft_nb.deploy`, offered here too
+
+# %% ../../nbs/3_finetune/19_work.ipynb #e19a0001
+import re, socket
+from urllib.parse import urlsplit
+
+from ..core import owner_mark, plain_markdown, sweep
+from ..deploy.spreadsheets import write_table
 
 # %% ../../nbs/3_finetune/19_work.ipynb #36e5eb27
 def write_dicom(
@@ -137,7 +144,7 @@ def _masked(x, mask):
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
-    out=None,       # table to write, `.csv`
+    out=None,       # table to write, `.csv`; text that a spreadsheet would take for a formula gets an apostrophe, `read_table` takes it off
     overlays=None,  # folder for pictures, and for masks where the model makes such
     sure:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name
@@ -151,8 +158,7 @@ def predict_files(
         with atomic_write(Path(overlays)/free_name(a.name, '_overlay.png', taken)) as tmp: Image.fromarray(overlay(opened, a)).save(tmp, 'PNG')
         if opened.spec['task'] == 'segmentation': save_mask(answer_mask(a, opened.spec), Path(overlays)/free_name(a.name, '_mask.png', taken))
     frame = predict(opened, images, top, 'keep', sure, each=None if overlays is None else draw)
-    if out is not None:
-        with atomic_write(out) as tmp: frame.convert_dtypes().to_csv(tmp, index=False) # whole numbers stay whole beside rows that have none
+    if out is not None: write_table(frame.convert_dtypes(), out)   # whole numbers stay whole beside rows that have none
     return frame
 
 # %% ../../nbs/3_finetune/19_work.ipynb #930a4465
@@ -235,12 +241,12 @@ def look(
     try: a, *more = islice(answers(opened, [path]), 2)
     except InputError as e: return Look(f"**No answer.** {str(e).replace(str(opened.path), opened.path.name)}", {})
     if more: a.error = f"{Path(path).name} holds several images, and this page answers about one: take one file or frame of it, or ask visft predict"
-    if a.error: return Look(f"**No answer.** {a.error.replace(str(Path(path).parent) + os.sep, '')}.", {})
+    if a.error: return Look(f"**No answer.** {plain_markdown(a.error.replace(str(Path(path).parent) + os.sep, ''))}.", {})
     kind, p = opened.spec['task'], a.probabilities()
     names = opened.spec['classes'] or [str(i) for i in range(len(p))]
     if kind == 'segmentation': return _look_mask(opened, a, names, sure)
     best, u = int(p.argmax()), uncertainty(p).item()
-    text = f"**{names[best]}**, probability {p[best]:.2f}, uncertainty {u:.2f} (0 sure, 1 knows nothing)." + _second(p[best] < sure, sure)
+    text = f"**{plain_markdown(names[best])}**, probability {p[best]:.2f}, uncertainty {u:.2f} (0 sure, 1 knows nothing)." + _second(p[best] < sure, sure)
     heat, method = explain(opened, a)
     return Look(text, dict(zip(names, p.tolist())), overlay(opened, a, heat), f'Orange: where the evidence for {names[best]} is ({method})')
 
@@ -252,7 +258,7 @@ def _look_mask(opened, a, names, sure):
     row = _mask_row(a, opened.spec, sure)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
     size = lambda n: f", {row[f'{n}_mm2']:,.1f} mm², longest diameter {row[f'{n}_longest_mm']:.1f} mm" if a.spacing else ''
-    text = '; '.join(f"**{n}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f} %{size(n)}" for n, s in shares.items())
+    text = '; '.join(f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f} %{size(n)}" for n, s in shares.items())
     return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty {1 - row['confidence']:.2f}." + _second(row['second_reader'], sure),
                 {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a), 'Coloured: ' + ', '.join(names[1:]))
 
@@ -277,7 +283,7 @@ def make_app(
         seen = look(opened, path, sure)
         return seen.text, seen.scores or None, gr.update(value=seen.picture, label=seen.caption or 'Overlay')
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 600)) as app:
-        gr.Markdown(f"# {name}\n\nAn answer of a network, not of a person. It knows {', '.join(opened.spec['classes'] or ['numbered classes'])} and nothing else.")
+        gr.Markdown(f"# {plain_markdown(name)}\n\nAn answer of a network, not of a person. It knows {plain_markdown(', '.join(opened.spec['classes'] or ['numbered classes']))} and nothing else.")
         with gr.Row():
             file = gr.File(label='Image: PNG, JPEG, TIFF or DICOM', type='filepath')
             with gr.Column():
@@ -286,6 +292,48 @@ def make_app(
                 picture = gr.Image(label='Overlay', interactive=False, format='png', elem_id='overlay', buttons=[])
         file.change(answer, file, [text, scores, picture], api_name='predict')
     return app
+
+# %% ../../nbs/3_finetune/19_work.ipynb #e19a0003
+def host_names(
+    host:str,     # as given to `launch_app`
+)->list[str]:     # names under which a browser may ask for it
+    "This machine's own names for itself, the given one, and where everybody is let in (0.0.0.0 or ::) all that it has."
+    names = {'localhost', '127.0.0.1', '[::1]', host.strip('[]').lower()}
+    if host.strip('[]') in ('', '0.0.0.0', '::'):
+        import psutil
+        names |= {a.address.split('%')[0].lower() for found in psutil.net_if_addrs().values() for a in found
+                  if a.family in (socket.AF_INET, socket.AF_INET6)}
+        names |= {socket.gethostname().lower(), socket.getfqdn().lower(), f'{socket.gethostname().lower()}.local'}
+    return sorted({f'[{n}]' if ':' in n and n[0] != '[' else n for n in names - {''}})
+
+# %% ../../nbs/3_finetune/19_work.ipynb #e19a0004
+class OwnPagesOnly:
+    "ASGI middleware: a request that another page sends, or that has another `Host`, gets 403."
+    def __init__(self, app, names): self.app, self.names = app, names
+
+    def allowed(self,
+        headers, # pairs of bytes
+    )->bool:
+        "Do `Host` and, where there is one, `Origin` name this app?"
+        found = [(k.lower(), v.decode('latin-1')) for k, v in headers]
+        hosts = [v for k, v in found if k == b'host']
+        origins = [v for k, v in found if k == b'origin']
+        if len(hosts) != 1 or self._name(hosts[0]) not in self.names: return False
+        return all(urlsplit(o).netloc.lower() == hosts[0].lower() for o in origins)
+
+    @staticmethod
+    def _name(address):
+        "The name in an address, an IPv6 number in brackets; None where it is none."
+        found = re.fullmatch(r'(\[[0-9a-f:.%]+\]|[^\s:/?#@\[\]]+)(?::[0-9]+)?', address.lower())
+        return found and found[1].rstrip('.')
+
+    async def __call__(self, scope, receive, send):
+        if scope['type'] not in ('http', 'websocket') or self.allowed(scope['headers']): return await self.app(scope, receive, send)
+        if scope['type'] == 'websocket': return await send({'type': 'websocket.close', 'code': 1008})
+        text = b'This app answers its own pages only, under the address that it printed.'
+        head = [(b'content-type', b'text/plain; charset=utf-8'), (b'content-length', str(len(text)).encode())]
+        await send({'type': 'http.response.start', 'status': 403, 'headers': head})
+        await send({'type': 'http.response.body', 'body': text})
 
 # %% ../../nbs/3_finetune/19_work.ipynb #4194a385
 def launch_app(
@@ -297,16 +345,19 @@ def launch_app(
     wait:bool=True,     # until it is interrupted; False returns at once
     say=print,          # called with a line once it listens
 ):                      # gradio.Blocks, with `close()` and `local_url`
-    "Start the app. Uploads lie in a folder of their own that is removed at the end. Raises `InputError` for a port that is taken."
+    "Start the app. It answers its own pages only. Uploads lie in a folder of their own that is removed at the end, or at the next start where the end was violent. Raises `InputError` for a port that is taken."
     if not 0 < largest < 2**11: raise InputError(f"largest={largest} MB: a positive number of megabytes was expected.")
     gr, opened = _gradio(), model if isinstance(model, Opened) else open_model(model)
-    uploads = tempfile.TemporaryDirectory(prefix='visft_app_', ignore_cleanup_errors=True)
+    sweep(tempfile.gettempdir(), 'visft_app_')   # what a killed app left
+    uploads = tempfile.TemporaryDirectory(prefix='visft_app_' + owner_mark(), ignore_cleanup_errors=True)
     os.environ['GRADIO_TEMP_DIR'] = uploads.name   # before the app is made, for its parts remember it
+    from starlette.middleware import Middleware
     app = make_app(opened, sure)
     app.uploads, theme = uploads, gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     try:
         app.launch(server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True, max_file_size=int(largest*2**20),
-                   theme=theme, footer_links=[], ssr_mode=False, enable_monitoring=False, run_history=False)
+                   theme=theme, footer_links=[], ssr_mode=False, enable_monitoring=False, run_history=False,
+                   app_kwargs=dict(middleware=[Middleware(OwnPagesOnly, names=host_names(host))]))
     except OSError as e: raise InputError(f"The app cannot listen at {host}:{port} ({str(e)[:80]}): another program does; choose another port with --port.") from e
     say(f'{opened.path.stem}: http://{host}:{port} (Ctrl-C ends it)')
     if wait:

@@ -455,23 +455,21 @@ def robustness_report(
 )->RobustnessReport:
     """Attack a network, check whether the result can be believed, and write it up in one HTML file and records.json.
     A random network is attacked and judged as the mean over `samples` draws. Raises `InputError` before anything is attacked; nothing half-written is left."""
-    start, place = time.perf_counter(), Path(out or Path('_runs')/'robust'/datetime.now().strftime('%Y%m%d-%H%M%S'))
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise InputError(f"{place} exists and is not empty: choose another folder with out=, nothing is overwritten.")
+    start, place = time.perf_counter(), out or Path('_runs')/'robust'/datetime.now().strftime('%Y%m%d-%H%M%S')
     if attacks is not None and (not isinstance(attacks, dict) or not attacks):
         raise InputError("attacks is a dict {name: attack(model, x, y)} with at least one entry, or None for the usual ones.")
     how = dict(steps=steps, restarts=restarts, queries=queries, substitute=substitute, samples=samples, tolerance=tolerance, level=level,
                batch_size=batch_size, seed=seed)
-    masking, b = _report(model, x, y, eps, norm, pictures=pictures, **how)
-    classes = tuple(map(str, range(b.classes) if classes is None else classes))
-    if len(classes) != b.classes:
-        raise InputError(f"{len(classes)} names of classes were given, and the model has {b.classes} outputs: one name for each, in their order.")
-    attacks = attacks or _defaults(b)
-    with kept_rng(seed): stands, examples = _all_attacked(b, attacks, classes)
-    stands['all of these'] = torch.stack(list(stands.values())).all(0)
-    stands['with the attacks of the checks'] = stands['all of these'] & b.strongest()
-    r = _records(b, masking, stands, classes, name, attacks, how, start)
-    with atomic_folder(place) as (tmp, place):
+    with atomic_folder(place, fresh=out is None) as (tmp, place):   # reserved before anything is attacked
+        masking, b = _report(model, x, y, eps, norm, pictures=pictures, **how)
+        classes = tuple(map(str, range(b.classes) if classes is None else classes))
+        if len(classes) != b.classes:
+            raise InputError(f"{len(classes)} names of classes were given, and the model has {b.classes} outputs: one name for each, in their order.")
+        attacks = attacks or _defaults(b)
+        with kept_rng(seed): stands, examples = _all_attacked(b, attacks, classes)
+        stands['all of these'] = torch.stack(list(stands.values())).all(0)
+        stands['with the attacks of the checks'] = stands['all of these'] & b.strongest()
+        r = _records(b, masking, stands, classes, name, attacks, how, start)
         (tmp/'report.html').write_text(_page(r, examples), encoding='utf-8')
         (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
     return RobustnessReport(place, r, masking, {k: s.cpu() for k, s in stands.items()}, examples)
