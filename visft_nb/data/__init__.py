@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "arrays": ["read_arrays"],
     "tables": ["read_table"],
     "images": ["Augment", "Batches", "COLOURS", "DATASETS", "DataSet", "Images", "affine", "corrupt_files", "crop", "csv_images", "data_file",
-               "dataset_table", "draw", "few_labels", "find_leaks", "get_dataset", "image_folder", "is_official", "load_dataset", "make_nodules",
+               "dataset_table", "draw", "few_labels", "get_dataset", "image_folder", "is_official", "load_dataset", "make_nodules",
                "make_shapes", "mask_boxes", "mask_pairs", "random_affine", "random_flip", "random_resized_crop", "seeded", "split_data", "warp"],
+    "leaks": ["Leaks", "find_leaks"],
 })

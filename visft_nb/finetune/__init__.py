@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "prompts": ["PixelPrompt", "Prompted", "VisualPrompt", "frequency_mapping", "load_prompt_state", "prompt_attention", "prompt_state"],
     "detection": ["DetectionBatches", "Jitter", "LitePyramid", "average_precision", "box_area", "box_iou", "check_objects", "coco_map", "coco_mask_rcnn", "decode_boxes", "detect", "detection_loss",
                "encode_boxes", "finetune_detector", "fpn_level", "make_anchors", "mask_loss", "mask_rcnn", "match_boxes", "match_found", "nms", "precision_recall", "roi_align", "roi_loss", "rpn_loss", "show_found"],
-    "folder": ["FolderRun", "divide", "estimate_seconds", "find_splits", "finetune_folder", "read_splits"],
+    "folder": ["FolderRun", "Sides", "divide", "estimate_seconds", "find_splits", "finetune_folder", "read_splits"],
     "heads": ["HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind", "kappa", "mean_precision", "set_head"],
     "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
     "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights"],
