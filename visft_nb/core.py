@@ -212,7 +212,7 @@ def cache_dir()->Path: # may not exist yet
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'visft_nb'
 
 # %% ../nbs/00_core.ipynb #a1c05e01
-import errno, re, secrets, socket, time
+import secrets, socket, time
 from zlib import crc32
 
 class NoRoom(InputError):

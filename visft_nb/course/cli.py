@@ -267,6 +267,7 @@ def finetune(
     done = finetune_folder(folder, folder_out, backbone, weights, strategy, size, epochs, held=held, skip=skip_corrupt, group=group, seed=seed, say=say, window=window, in_range=in_range)
     r = done.records
     for line in r['left_out']: say(line)
+    if r.get('copies'): say(r['copies'])
     table = _table('', 'class', '>images', '>precision', '>recall')
     for name, v in r['classes'].items(): table.add_row(name, str(v['images']), f"{v['precision']:.3f}", f"{v['recall']:.3f}")
     out.print(table)

@@ -7,7 +7,7 @@ __all__ = ['Leaks', 'find_leaks']
 
 # %% ../../nbs/lib/data/leaks.ipynb #dd929247
 import hashlib, math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 

@@ -15,7 +15,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import date
-from difflib import get_close_matches
 from itertools import count, groupby
 from importlib.metadata import version
 from numbers import Integral, Real
@@ -367,18 +366,18 @@ def _read_all(images, spec):
     """An `Answer` with its image and input, or with an error, for each of the images; the frames of a file are called file#1, file#2, …
     What comes from a file goes to the model as bytes, as it does in training. Warns once where ranges were taken from the files' own values."""
     noted = False
-    for name, read, is_file in _pictures(images):
+    for name, read, from_file in _pictures(images):
         try:
             for p in read(window=spec.get('window'), in_range=spec.get('in_range')):
                 if p.note and not noted: warn_of([p.note + ', in the specification of the model (save_model)'])
                 noted = noted or bool(p.note)
-                yield _prepared(name if p.of == 1 or str(name).endswith(f'#{p.frame}') else f'{name}#{p.frame}', p, spec, is_file)
+                yield _prepared(name if p.of == 1 or str(name).endswith(f'#{p.frame}') else f'{name}#{p.frame}', p, spec, from_file)
         except InputError as e: yield Answer(name, error=str(e) if str(name) in str(e) else f'{name} {e}')
 
-def _prepared(name, p, spec, is_file):
+def _prepared(name, p, spec, from_file):
     "An `Answer` with what the model will be asked."
     a = Answer(name, p.pixels, spacing=p.spacing)
-    try: a.input = prepare_image(to_bytes(p.stored) if is_file else p.stored, spec)
+    try: a.input = prepare_image(to_bytes(p.stored) if from_file else p.stored, spec)
     except InputError as e: a.error = f'{name} {e}'
     return a
 
