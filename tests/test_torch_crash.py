@@ -170,7 +170,7 @@ def test_torch_that_cannot_be_guarded_says_so(bare, monkeypatch):
 TRAIN = '''
 import copy, json, sys, torch
 from torch.nn import functional as F
-from visft_nb.cnn.models import resnet18
+from visft_nb.cnn.models import BasicBlock, ResNet
 from visft_nb.train import fit
 torch.manual_seed(0)
 x, y = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
@@ -181,17 +181,16 @@ def grads(model, dtype, onednn):
     return torch.cat([p.grad.double().flatten() for p in model.parameters()])
 worst = {}
 for width in (1, 2, 4, 8):
-    model = resnet18(4, width=width, stem='cifar').eval()
+    model = ResNet(BasicBlock, (1, 1, 1, 1), 4, width=width, stem='cifar').eval()
     truth = grads(model, torch.float64, False)
-    worst[width] = max(((grads(model, torch.float32, True) - truth).norm()/truth.norm()).item() for _ in range(3))
+    worst[width] = max(((grads(model, torch.float32, True) - truth).norm()/truth.norm()).item() for _ in range(2))
     for precision in ('fp32', 'bf16'):
         history = fit(model, [(last(x), y)]*3, epochs=1, precision=precision, bar=False)
         assert len(history.steps) == 3
 print(json.dumps(worst))
 '''
 
-@pytest.mark.parametrize('isa', ['DEFAULT', 'AVX512_CORE_BF16', 'AVX2'])
-@pytest.mark.parametrize('threads', [1, 2, 4])
+@pytest.mark.parametrize('threads, isa', [(1, 'DEFAULT'), (2, 'DEFAULT'), (4, 'DEFAULT'), (2, 'AVX512_CORE_BF16'), (1, 'AVX2')])
 def test_narrow_networks_train_to_the_end_with_right_gradients(threads, isa):
     "In a process of its own, with each of the paths through oneDNN that had the fault (a processor takes those it has)."
     env = os.environ | {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads), 'ONEDNN_MAX_CPU_ISA': isa, 'OMP_WAIT_POLICY': 'PASSIVE', 'VISFT_DEVICE': 'cpu'}
