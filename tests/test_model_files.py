@@ -1,6 +1,5 @@
 "Files of models from anybody: old ones load, and what asks for more than a network of known parts gets one sentence, at once, with nothing read, written or fetched."
 import json, os, random, shutil, struct, subprocess, sys, zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -356,7 +355,7 @@ def overflowing(tmp_path_factory):
 @pytest.mark.parametrize('name', ['a.safetensors', 'a.onnx'])
 def test_outputs_that_are_no_numbers_are_no_answer(overflowing, name):
     x = torch.rand(2, 1, 32, 32)
-    for errors in ('raise', 'keep'): sentence(lambda: predict(overflowing/name, x, errors=errors), name, '6 of 6', 'NaN or infinity')
+    for errors in ('raise', 'keep'): sentence(lambda errors=errors: predict(overflowing/name, x, errors=errors), name, '6 of 6', 'NaN or infinity')
     from PIL import Image
     from visft_nb.finetune.work import look
     Image.new('L', (32, 32), 99).save(overflowing/'x.png')
@@ -375,7 +374,7 @@ def test_a_diverged_model_is_not_exported(tmp_path):
     model = net()
     with torch.no_grad(): model.head.bias[0] = float('nan')
     for write, end in ((export_onnx, 'onnx'), (export_program, 'pt2')):
-        sentence(lambda: write(model, tmp_path/f'a.{end}', torch.rand(2, 1, 32, 32)), 'NaN or infinity', '2 of 6')
+        sentence(lambda write=write, end=end: write(model, tmp_path/f'a.{end}', torch.rand(2, 1, 32, 32)), 'NaN or infinity', '2 of 6')
     assert not list(tmp_path.iterdir())
 
 
@@ -481,9 +480,9 @@ def test_names_that_no_file_can_have():
     x = torch.rand(1, 1, 32, 32)
     for name in (LONG, 'a\0b'):
         for end in ('safetensors', 'onnx'):
-            for call in (load_model if end == 'safetensors' else load_onnx, lambda p: predict(p, x), model_card): sentence(lambda call=call: call(f'{name}.{end}'), 'There is no model')
+            for call in (load_model if end == 'safetensors' else load_onnx, lambda p: predict(p, x), model_card): sentence(lambda call=call, name=f'{name}.{end}': call(name), 'There is no model')
         for call in (load_checkpoint, read_delta, read_weights, read_tensors, tensor_shapes, load_program, lambda p: load_backbone('small_cnn', p)):
-            sentence(lambda call=call: call(f'{name}.safetensors'), 'There is no')
+            sentence(lambda call=call, name=f'{name}.safetensors': call(name), 'There is no')
 
 
 # ---------------------------------------------------------------- deltas
