@@ -480,9 +480,9 @@ def test_names_that_no_file_can_have():
     x = torch.rand(1, 1, 32, 32)
     for name in (LONG, 'a\0b'):
         for end in ('safetensors', 'onnx'):
-            for call in (load_model if end == 'safetensors' else load_onnx, lambda p: predict(p, x), model_card): sentence(lambda call=call, name=name, end=end: call(f'{name}.{end}'), 'There is no model')
+            for call in (load_model if end == 'safetensors' else load_onnx, lambda p: predict(p, x), model_card): sentence(lambda call=call, name=f'{name}.{end}': call(name), 'There is no model')
         for call in (load_checkpoint, read_delta, read_weights, read_tensors, tensor_shapes, load_program, lambda p: load_backbone('small_cnn', p)):
-            sentence(lambda call=call, name=name: call(f'{name}.safetensors'), 'There is no')
+            sentence(lambda call=call, name=f'{name}.safetensors': call(name), 'There is no')
 
 
 # ---------------------------------------------------------------- deltas

@@ -92,7 +92,8 @@ def options(
     "A dict whose every key has a rule that holds."
     fits = lambda k, v: isinstance(k, str) and k in rules and rules[k].holds(v)
     says = f"a dict of {', '.join(rules)}, each in its bounds"
-    return Rule(says, lambda v: isinstance(v, dict) and all(fits(*i) for i in v.items()))
+    there = lambda v: isinstance(v, dict)
+    return Rule(says, lambda v: there(v) and all(fits(*i) for i in v.items()))
 
 # %% ../../nbs/lib/deploy/builders.ipynb #abf0d9f7
 _SHORT = Repr()
@@ -106,12 +107,14 @@ def shown(
 
 @dataclass(frozen=True)
 class Builder:
-    "A pure constructor that a model file may name. Called, it checks its arguments; `InputError` says which of them is refused."
+    """A pure constructor that a model file may name.
+
+    Called, it checks its arguments; `InputError` says which of them is refused."""
     name:str         # by which a file calls it: "visft_nb.MODULE:NAME"
     rules:dict|Callable # argument -> `Rule`; or a function from the arguments to that
     outputs:str|None='classes' # the argument that says how many outputs there are
-    make:str=''      # "visft_nb.MODULE:NAME" of what is called, where it is another function
-    fixed:dict=field(default_factory=dict) # what it is always given, whatever the file says
+    make:str=''      # "visft_nb.MODULE:NAME" of what is called, where it differs
+    fixed:dict=field(default_factory=dict) # what it is given, whatever the file says
 
     def __call__(self, **kwargs)->nn.Module:
         if fault := self.fault(kwargs): raise InputError(f'{fault}.')
@@ -127,8 +130,10 @@ class Builder:
         rules = self.rules(kwargs) if callable(self.rules) else self.rules
         for k, v in kwargs.items():
             given = f'{self.name} with {shown(k)[1:-1]}={shown(v)}'
-            if k not in rules: return f"{given}, which it may not be given ({', '.join(rules)} it may)"
-            if not rules[k].holds(v): return f'{given}, where {rules[k].says} was expected'
+            if k not in rules:
+                return f"{given}, which it may not be given ({', '.join(rules)} it may)"
+            if not rules[k].holds(v):
+                return f'{given}, where {rules[k].says} was expected'
         return ''
 
 # %% ../../nbs/lib/deploy/builders.ipynb #b6a63f17
@@ -136,33 +141,47 @@ CLASSES, CHANNELS, WIDTH = whole(1, 2**20), whole(1, 1024), whole(1, 2**13)
 SIDE, DEPTH, HEADS, SHARE = whole(1, 2**12), whole(1, 128), whole(1, 256), number(0, 1)
 _PIXEL = either(number(-1e4, 1e4), several(number(-1e4, 1e4), 1024))
 _NORM = dict(mean=_PIXEL, std=_PIXEL)
-_VGG = dict(classes=CLASSES, channels=CHANNELS, batch_norm=FLAG, hidden=whole(1, 2**16), pool=whole(1, 64), **_NORM)
-_RESNET = dict(classes=CLASSES, channels=CHANNELS, stem=one_of('imagenet', 'cifar'), width=WIDTH, residual=FLAG, **_NORM)
-_VIT = dict(classes=CLASSES, channels=CHANNELS, size=SIDE, patch=whole(1, 1024), dim=WIDTH, depth=DEPTH, heads=HEADS, **_NORM)
-_SMALL = dict(classes=CLASSES, channels=CHANNELS, width=WIDTH)
-_PLAN = text(r'(\d{1,4}|M)( (\d{1,4}|M)){0,63}', 'up to 64 widths and M, such as "64 M 128 M"')
+_ENDS = dict(classes=CLASSES, channels=CHANNELS)
+_VGG = _ENDS | _NORM | dict(batch_norm=FLAG, hidden=whole(1, 2**16), pool=whole(1, 64))
+_RESNET = _ENDS | _NORM | dict(
+    stem=one_of('imagenet', 'cifar'), width=WIDTH, residual=FLAG)
+_VIT = _ENDS | _NORM | dict(
+    size=SIDE, patch=whole(1, 1024), dim=WIDTH, depth=DEPTH, heads=HEADS)
+_SMALL = _ENDS | dict(width=WIDTH)
+_PLAN = text(
+    r'(\d{1,4}|M)( (\d{1,4}|M)){0,63}', 'up to 64 widths and M, such as "64 M 128 M"')
 _SIDES = either(SIDE, several(SIDE, 2))
 
-# %% ../../nbs/lib/deploy/builders.ipynb #2c63033f
-_KIT = dict(small_cnn=_SMALL, vgg11=_VGG, vgg16=_VGG, resnet18=_RESNET, resnet50=_RESNET, vit_tiny=_VIT, efficientnet_lite0={})
+# %% ../../nbs/lib/deploy/builders.ipynb #ee8810d1
+_KIT = dict(
+    small_cnn=_SMALL, vgg11=_VGG, vgg16=_VGG, resnet18=_RESNET, resnet50=_RESNET,
+    vit_tiny=_VIT, efficientnet_lite0={})
 _OTHERS = dict(
-    timm=dict(num_classes=CLASSES, in_chans=CHANNELS, img_size=_SIDES, drop_rate=SHARE, drop_path_rate=SHARE,
-              global_pool=one_of('', 'avg', 'max', 'avgmax', 'catavgmax', 'token', 'map'), dynamic_img_size=FLAG),
-    torchvision=dict(num_classes=CLASSES, image_size=SIDE, dropout=SHARE, stochastic_depth_prob=SHARE,
-                     width_mult=number(.1, 4), aux_logits=FLAG, transform_input=FLAG, init_weights=FLAG))
+    timm=dict(
+        num_classes=CLASSES, in_chans=CHANNELS, img_size=_SIDES, dynamic_img_size=FLAG,
+        drop_rate=SHARE, drop_path_rate=SHARE,
+        global_pool=one_of('', 'avg', 'max', 'avgmax', 'catavgmax', 'token', 'map')),
+    torchvision=dict(
+        num_classes=CLASSES, image_size=SIDE, dropout=SHARE, stochastic_depth_prob=SHARE,
+        width_mult=number(.1, 4), aux_logits=FLAG, transform_input=FLAG,
+        init_weights=FLAG))
 _TIMM_NAME = r'[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?'
-_HEADED = {'name': text(rf'({"|".join(_KIT)}|(timm|torchvision)/{_TIMM_NAME})',
-                        f'{", ".join(_KIT)}, torchvision/NAME or timm/NAME'), 'outputs': CLASSES}
+_NETWORK = text(
+    rf'({"|".join(_KIT)}|(timm|torchvision)/{_TIMM_NAME})',
+    f'{", ".join(_KIT)}, torchvision/NAME or timm/NAME')
+_HEADED = dict(name=_NETWORK, outputs=CLASSES)
 
 def _backbone_rules(kwargs):
     "Rules for `make_backbone`: they depend on the name."
     name = kwargs.get('name')
-    if not _HEADED['name'].holds(name): return _HEADED
+    if not _NETWORK.holds(name): return _HEADED
     own = _OTHERS[name.partition('/')[0]] if '/' in name else _KIT[name]
     return _HEADED | {k: v for k, v in own.items() if k != 'classes'}
 
-# %% ../../nbs/lib/deploy/builders.ipynb #328aee39
-def _loaded_rules(kwargs): return _backbone_rules(kwargs) | {'weights': one_of(None, 'default', 'DEFAULT')}
+# %% ../../nbs/lib/deploy/builders.ipynb #6f2020fb
+def _loaded_rules(kwargs):
+    "Rules for `load_backbone`."
+    return _backbone_rules(kwargs) | dict(weights=one_of(None, 'default', 'DEFAULT'))
 
 def unloaded_backbone(
     weights=None,  # not looked at
@@ -182,49 +201,74 @@ def unloaded_imagenet(
     if classes is None: model.names = imagenet_names()
     return model
 
-# %% ../../nbs/lib/deploy/builders.ipynb #1819aa21
-HUB_KINDS = ('beit', 'convnext', 'convnextv2', 'deit', 'dinov2', 'mobilenet_v2', 'regnet', 'resnet', 'swin', 'swinv2', 'vit', 'vit_msn')
-_ACTS = one_of('gelu', 'gelu_new', 'quick_gelu', 'gelu_pytorch_tanh', 'relu', 'relu6', 'silu', 'swish', 'tanh', 'selu', 'linear')
-HUB_RULES = (
-    dict.fromkeys(('hidden_size', 'embedding_size', 'embed_dim', 'groups_width', 'pooler_output_size'), WIDTH)
-    | dict.fromkeys(('intermediate_size', 'num_labels'), whole(1, 2**16))
-    | dict.fromkeys(('num_hidden_layers', 'num_stages'), DEPTH)
-    | dict.fromkeys(('image_size', 'patch_size'), either(SIDE, several(SIDE, 2)))
-    | dict.fromkeys(('depths', 'hidden_sizes', 'num_heads'), several(WIDTH, 8))
-    | dict(pretrained_window_sizes=several(whole(0, 64), 8))
-    | dict.fromkeys(('hidden_act', 'pooler_act'), _ACTS)
-    | dict.fromkeys(('qkv_bias', 'use_mask_token', 'use_absolute_position_embeddings', 'use_relative_position_bias', 'use_mean_pooling',
-                     'use_shared_relative_position_bias', 'use_swiglu_ffn', 'use_absolute_embeddings', 'downsample_in_first_stage',
-                     'downsample_in_bottleneck', 'apply_layernorm', 'reshape_hidden_states', 'tf_padding', 'finegrained_output',
-                     'first_layer_is_expansion'), FLAG)
-    | dict.fromkeys(('hidden_dropout_prob', 'attention_probs_dropout_prob', 'drop_path_rate', 'initializer_range', 'layer_norm_eps',
-                     'layer_scale_init_value', 'layerscale_value', 'classifier_dropout_prob'), SHARE)
-    | dict(num_attention_heads=HEADS, num_channels=CHANNELS, window_size=whole(1, 64), mlp_ratio=number(.1, 16),
-           layer_type=one_of('basic', 'bottleneck', 'x', 'y'), encoder_stride=whole(1, 64), depth_multiplier=number(.1, 4),
-           depth_divisible_by=whole(1, 64), min_depth=whole(1, 64), expand_ratio=number(.1, 16), output_stride=whole(1, 64)))
+# %% ../../nbs/lib/deploy/builders.ipynb #f902b14c
+HUB_KINDS = (
+    'beit', 'convnext', 'convnextv2', 'deit', 'dinov2', 'mobilenet_v2', 'regnet',
+    'resnet', 'swin', 'swinv2', 'vit', 'vit_msn')
+_ACTS = one_of(
+    'gelu', 'gelu_new', 'quick_gelu', 'gelu_pytorch_tanh', 'relu', 'relu6', 'silu',
+    'swish', 'tanh', 'selu', 'linear')
+HUB_RULES = {k: rule for rule, names in (
+    (WIDTH, 'hidden_size embedding_size embed_dim groups_width pooler_output_size'),
+    (whole(1, 2**16), 'intermediate_size num_labels'),
+    (DEPTH, 'num_hidden_layers num_stages'),
+    (_SIDES, 'image_size patch_size'),
+    (several(WIDTH, 8), 'depths hidden_sizes num_heads'),
+    (several(whole(0, 64), 8), 'pretrained_window_sizes'),
+    (_ACTS, 'hidden_act pooler_act'),
+    (FLAG, 'qkv_bias use_mask_token use_absolute_position_embeddings use_mean_pooling '
+           'use_relative_position_bias use_shared_relative_position_bias '
+           'use_swiglu_ffn use_absolute_embeddings downsample_in_first_stage '
+           'downsample_in_bottleneck apply_layernorm reshape_hidden_states tf_padding '
+           'finegrained_output first_layer_is_expansion'),
+    (SHARE, 'hidden_dropout_prob attention_probs_dropout_prob drop_path_rate '
+            'initializer_range layer_norm_eps layer_scale_init_value layerscale_value '
+            'classifier_dropout_prob'),
+    (HEADS, 'num_attention_heads'), (CHANNELS, 'num_channels'),
+    (whole(1, 64), 'window_size encoder_stride depth_divisible_by min_depth '
+                   'output_stride'),
+    (number(.1, 16), 'mlp_ratio expand_ratio depth_multiplier'),
+    (one_of('basic', 'bottleneck', 'x', 'y'), 'layer_type')) for k in names.split()}
 
-def _hub_depth(v): return not isinstance(v, dict) or sum(v.get('depths') or [0]) <= 256
+_SETTINGS = options(HUB_RULES)
+_HUB_CONFIG = Rule(
+    f'{_SETTINGS.says}, and at most 256 blocks',
+    lambda v: _SETTINGS.holds(v) and sum(v.get('depths', [0])) <= 256)
 
-_HUB_CONFIG = Rule(options(HUB_RULES).says, lambda v: options(HUB_RULES).holds(v) and _hub_depth(v))
-
-# %% ../../nbs/lib/deploy/builders.ipynb #a85cae11
-_DECODER = several(whole(1, 2**12), 8)
+# %% ../../nbs/lib/deploy/builders.ipynb #42b5c896
 _MODELS, _TRANSFER = 'visft_nb.cnn.models:', 'visft_nb.finetune.transfer:'
+_HERE, _SEGMENT = 'visft_nb.deploy.builders:', 'visft_nb.finetune.segmentation:'
+_UNET = dict(in_channels=CHANNELS, classes=CLASSES, width=whole(1, 2**11),
+             depth=whole(1, 8), fold=whole(1, 8))
+_ENCODER = dict(encoder=text(_TIMM_NAME, 'a name of timm'), classes=CLASSES,
+                weights=one_of(None, 'None', 'packaged', 'imagenet'),
+                decoder=several(whole(1, 2**12), 8))
+_HUB = dict(kind=one_of(*HUB_KINDS), config=_HUB_CONFIG,
+            size=either(SIDE, one_of(None)), **_NORM)
+_MAYBE = either(CLASSES, one_of(None))
+_SET = text(r'\w+', 'a set of MedMNIST')
+_OWN = ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')
+
+# %% ../../nbs/lib/deploy/builders.ipynb #b60b646f
 _LIST = [
-    *(Builder(_MODELS + n, _KIT[n]) for n in ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')),
+    *(Builder(_MODELS + n, _KIT[n]) for n in _OWN),
     Builder(_MODELS + 'SmallCNN', _SMALL | _NORM),
     Builder(_MODELS + 'VGG', _VGG | dict(plan=_PLAN)),
     Builder(_MODELS + 'VisionTransformer', _VIT),
-    Builder(_MODELS + 'imagenet_classifier', dict(classes=either(CLASSES, one_of(None))), make='visft_nb.deploy.builders:unloaded_imagenet'),
+    Builder(_MODELS + 'imagenet_classifier', dict(classes=_MAYBE),
+            make=_HERE + 'unloaded_imagenet'),
     Builder(_TRANSFER + 'make_backbone', _backbone_rules, 'outputs'),
-    Builder(_TRANSFER + 'load_backbone', _loaded_rules, 'outputs', make='visft_nb.deploy.builders:unloaded_backbone'),
-    Builder('visft_nb.finetune.segmentation:UNet', dict(in_channels=CHANNELS, classes=CLASSES, width=whole(1, 2**11), depth=whole(1, 8), fold=whole(1, 8))),
-    Builder('visft_nb.finetune.segmentation:encoder_unet', dict(
-        encoder=text(_TIMM_NAME, 'a name of timm'), classes=CLASSES, weights=one_of(None, 'None', 'packaged', 'imagenet'), decoder=_DECODER), fixed=dict(weights=None)),
-    Builder('visft_nb.finetune.medmnist:medmnist_net', dict(name=text(r'\w+', 'a set of MedMNIST'), width=WIDTH), None),
-    Builder('visft_nb.finetune.hub:config_classifier', dict(kind=one_of(*HUB_KINDS), config=_HUB_CONFIG, size=either(SIDE, one_of(None)), **_NORM), None),
-    Builder('visft_nb.finetune.anomaly:WindowEncoder', dict(channels=CHANNELS, side=SIDE, width=WIDTH), None),
-    Builder('visft_nb.finetune.video:CentreNet', dict(width=WIDTH, most=whole(1, 10**4)), None),
+    Builder(_TRANSFER + 'load_backbone', _loaded_rules, 'outputs',
+            make=_HERE + 'unloaded_backbone'),
+    Builder(_SEGMENT + 'UNet', _UNET),
+    Builder(_SEGMENT + 'encoder_unet', _ENCODER, fixed=dict(weights=None)),
+    Builder('visft_nb.finetune.medmnist:medmnist_net', dict(name=_SET, width=WIDTH),
+            None),
+    Builder('visft_nb.finetune.hub:config_classifier', _HUB, None),
+    Builder('visft_nb.finetune.anomaly:WindowEncoder',
+            dict(channels=CHANNELS, side=SIDE, width=WIDTH), None),
+    Builder('visft_nb.finetune.video:CentreNet',
+            dict(width=WIDTH, most=whole(1, 10**4)), None),
     Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH))]
 BUILDERS = {b.name: b for b in _LIST}
 
@@ -232,18 +276,24 @@ BUILDERS = {b.name: b for b in _LIST}
 def find_builder(
     name:str,  # "visft_nb.MODULE:NAME"
 )->Builder:    # call it with keyword arguments: it makes an nn.Module
-    "The constructor of that name in `BUILDERS`. Raises `InputError` for any other one; it is neither imported nor called."
+    """The constructor of that name in `BUILDERS`.
+
+    Raises `InputError` for any other one; it is neither imported nor called."""
     if isinstance(name, str) and name in BUILDERS: return BUILDERS[name]
     short = {n.split(':')[1]: n for n in BUILDERS}
     near = get_close_matches(str(name)[:200].split(':')[-1], short, n=2, cutoff=.6)
     hint = f" (did you mean {' or '.join(short[n] for n in near)}?)" if near else ''
     raise InputError(
-        f"builder={shown(name)} is none of the {len(BUILDERS)} constructors that a model file may name, such as "
-        f"'visft_nb.cnn.models:small_cnn'{hint}: a model file may come from anybody, so it may call nothing else. For a "
-        "class of your own, keep the weights (save_checkpoint, load_weights) or export it (export_onnx).")
+        f"builder={shown(name)} is none of the {len(BUILDERS)} constructors that a "
+        f"model file may name, such as 'visft_nb.cnn.models:small_cnn'{hint}: a model "
+        "file may come from anybody, so it may call nothing else. For a class of your "
+        "own, keep the weights (save_checkpoint, load_weights) or export it "
+        "(export_onnx).")
 
 def builder_table(): # pandas.DataFrame: builder, argument, what it may be
-    "What a model file may ask for. Where the arguments depend on a name, those of every name are listed without it."
+    """What a model file may ask for.
+
+    Where the arguments depend on a name, those of every name are listed without it."""
     import pandas as pd
     rules = lambda b: _HEADED if callable(b.rules) else b.rules
     rows = [(b.name, k, r.says) for b in _LIST for k, r in rules(b).items()]
@@ -254,15 +304,19 @@ def _checked(builder, kwargs):
     "The constructor, once all it is given is allowed."
     make = find_builder(builder)
     if not isinstance(kwargs, dict) or not all(isinstance(k, str) for k in kwargs):
-        raise InputError(f"kwargs={shown(kwargs)}: a dict of the builder's arguments was expected.")
+        raise InputError(
+            f"kwargs={shown(kwargs)}: a dict of the builder's arguments was expected.")
     if fault := make.fault(kwargs): raise InputError(f'{fault}.')
     return make
 
 def build_model(
     builder:str, # as for `find_builder`
     kwargs:dict, # what it is called with
-)->nn.Module:    # with fresh weights; the random numbers outside go on as if nothing had been drawn
-    "Build a network by name. Raises `InputError` for a name or an argument that is not allowed, and where the constructor refuses."
+)->nn.Module:    # with fresh weights; no generator outside moves
+    """Build a network by name.
+
+    Raises `InputError` for a name or an argument that is not allowed, and where the
+    constructor refuses."""
     make = _checked(builder, kwargs)
     with kept_rng(), _named(builder, kwargs): return make.call(kwargs)
 
@@ -273,20 +327,21 @@ def _named(builder, kwargs):
     except InputError: raise
     except Exception as e: # constructors of other libraries raise all kinds
         said = ' '.join(str(e).split())[:200] or type(e).__name__
-        raise InputError(f"{builder} cannot be called with {shown(kwargs)}: {said}") from e
+        raise InputError(
+            f"{builder} cannot be called with {shown(kwargs)}: {said}") from e
 
 # %% ../../nbs/lib/deploy/builders.ipynb #348f3199
 class _EmptyOnMeta(TorchFunctionMode):
     "`torch.empty` on the device meta, all else as it is."
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        return func(*args, **(kwargs | {'device': 'meta'} if func is torch.empty else kwargs))
+        where = {'device': 'meta'} if func is torch.empty else {}
+        return func(*args, **((kwargs or {}) | where))
 
 def outline_model(
     builder:str, # as for `find_builder`
     kwargs:dict, # what it is called with
 )->nn.Module:    # in eval mode, on the device meta: no weight is allocated
-    "Build a network by name without its weights. Raises `InputError` as `build_model` does."
+    "Build a network without its weights. Raises `InputError` as `build_model` does."
     make = _checked(builder, kwargs)
     with kept_rng(), _named(builder, kwargs):
         try:
@@ -308,7 +363,8 @@ class _Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in tree_leaves(out):
-            if torch.is_tensor(t): self.most = max(self.most, t.untyped_storage().nbytes())
+            if torch.is_tensor(t):
+                self.most = max(self.most, t.untyped_storage().nbytes())
         return out
 
 def largest_map(
@@ -318,5 +374,5 @@ def largest_map(
     "The largest tensor that a network makes of one image."
     with torch.no_grad(), _Largest() as seen:
         try: outline(torch.empty(1, *shape, device='meta'))
-        except Exception: return seen.most # what it does not take is said when it is run
+        except Exception: return seen.most # what it refuses is said when it is run
     return seen.most

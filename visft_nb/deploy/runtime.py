@@ -13,8 +13,10 @@ import numpy as np
 
 from ..core import InputError
 
-# %% ../../nbs/lib/deploy/runtime.ipynb #b09f3826
-DOMAINS = ('', 'ai.onnx', 'ai.onnx.ml', 'ai.onnx.preview', 'com.microsoft', 'com.microsoft.nchwc', 'pkg.onnxscript.torch_lib', 'pkg.onnxscript.torch_lib.common')
+# %% ../../nbs/lib/deploy/runtime.ipynb #804bfe6f
+DOMAINS = (
+    '', 'ai.onnx', 'ai.onnx.ml', 'ai.onnx.preview', 'com.microsoft',
+    'com.microsoft.nchwc', 'pkg.onnxscript.torch_lib', 'pkg.onnxscript.torch_lib.common')
 
 def _parts(graph):
     "(tensors, nodes) of a graph and of the graphs inside its nodes."
@@ -37,7 +39,8 @@ def graph_fault(
 )->str:     # what it asks for and may not; '' where all is well
     "Is a graph whole, and made of known operators?"
     known = {*DOMAINS, *(f.domain for f in model.functions)}
-    graphs = [model.graph, *(g for i in model.training_info for g in (i.initialization, i.algorithm))]
+    training = [g for i in model.training_info for g in (i.initialization, i.algorithm)]
+    graphs = [model.graph, *training]
     nodes = [n for f in model.functions for n in f.node]
     while graphs or nodes:
         tensors = []
@@ -46,13 +49,16 @@ def graph_fault(
             nodes += more
         else:
             node = nodes.pop()
-            if node.domain not in known: return f'the operator {node.op_type[:60]!r} of {node.domain[:60]!r}, which ONNX Runtime does not have'
+            if node.domain not in known:
+                return (f'the operator {node.op_type[:60]!r} of {node.domain[:60]!r}, '
+                        'which ONNX Runtime does not have')
             tensors, inner = _inside(node)
             graphs += inner
         for t in tensors:
             if t.data_location == t.EXTERNAL or t.external_data:
-                where = next((e.value for e in t.external_data if e.key == 'location'), '')
-                return f'weights in another file ({where[:80]!r}), where all of them were expected in one'
+                places = [e.value for e in t.external_data if e.key == 'location'] or ['']
+                return (f'weights in another file ({places[0][:80]!r}), where all of '
+                        'them were expected in one')
     return ''
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #ac3b7f31
@@ -63,20 +69,27 @@ def interface_fault(
     "Does a graph take a batch of images, and answer with a tensor of floats?"
     if len(inputs) != 1:
         names = f" ({', '.join(n[:40] for n, *_ in inputs[:4])})" if inputs else ''
-        return f'it has {len(inputs) or "no"} input{"s" if len(inputs) > 1 else ""}{names}, and one was expected: images (N, C, H, W)'
+        many = f'{len(inputs)} inputs' if inputs else 'no input'
+        return f'it has {many}{names}, and one was expected: images (N, C, H, W)'
     _, kind, shape = inputs[0]
-    if kind != 'tensor(float)' or (shape and len(shape) != 4): return f'its input is {kind} of shape {shape}, and images (N, C, H, W) of float were expected'
-    if not outputs or outputs[0][1] not in ('tensor(float)', 'tensor(double)', 'tensor(float16)'):
-        return f"its output is {outputs[0][1] if outputs else 'missing'}, and logits, a tensor of float, were expected"
+    if kind != 'tensor(float)' or (shape and len(shape) != 4):
+        return (f'its input is {kind} of shape {shape}, and images (N, C, H, W) of float '
+                'were expected')
+    given = outputs[0][1] if outputs else 'missing'
+    if given not in ('tensor(float)', 'tensor(double)', 'tensor(float16)'):
+        return f'its output is {given}, and logits, a tensor of float, were expected'
     return ''
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #ca651101
 def _send(pipe, head, array=None):
-    "Write a message: the length of its head, the head in JSON, and the bytes of an array."
-    if array is not None: head |= dict(shape=array.shape, dtype=str(array.dtype), bytes=array.nbytes)
+    "Write a message: the length of its head, the head in JSON, the bytes of an array."
+    if array is not None:
+        about = dict(shape=array.shape, dtype=str(array.dtype), bytes=array.nbytes)
+        head = head | about
     text = json.dumps(head).encode()
     pipe.write(len(text).to_bytes(8, 'little') + text)
-    if array is not None: pipe.write(memoryview(array.reshape(-1)).cast('B') if array.size else b'')
+    if array is not None and array.size:
+        pipe.write(memoryview(array.reshape(-1)).cast('B'))
     pipe.flush()
 
 def _receive(pipe, most=2**32):
@@ -88,7 +101,8 @@ def _receive(pipe, most=2**32):
         return data
     head = json.loads(exactly(int.from_bytes(exactly(8), 'little')))
     if 'shape' not in head: return head, None
-    return head, np.frombuffer(bytearray(exactly(head['bytes'])), head['dtype']).reshape(head['shape'])
+    data = bytearray(exactly(head['bytes']))
+    return head, np.frombuffer(data, head['dtype']).reshape(head['shape'])
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #4c3e18d0
 _MOST = 2**31 # bytes of an answer
@@ -96,12 +110,14 @@ _MOST = 2**31 # bytes of an answer
 def serve(): # the process ends with the stream that it reads
     "What the process does: open a file, then answer, until nobody asks."
     asked, said = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)     # whatever else is printed does not mix with the answers
+    nowhere = open(os.devnull, 'w')
+    os.dup2(nowhere.fileno(), 1)    # what else is printed does not mix with the answers
     session = name = None
     while True:
         try: head, x = _receive(asked)
         except EOFError: return
-        faulthandler.dump_traceback_later(head['seconds'] + 30, exit=True, file=open(os.devnull, 'w')) # should nobody be there to end it
+        late = head['seconds'] + 30 # should nobody be there to end it
+        faulthandler.dump_traceback_later(late, exit=True, file=nowhere)
         try:
             if session is None:
                 _limit(head['memory'])
@@ -109,7 +125,8 @@ def serve(): # the process ends with the stream that it reads
                 name = session.get_inputs()[0].name if session else None
                 _send(said, answer)
             else: _send(said, {}, _ask(session, name, x))
-        except Exception as e: _send(said, dict(error=_said(e))) # ONNX Runtime's own classes derive from Exception
+        except Exception as e: # ONNX Runtime's own classes derive from Exception
+            _send(said, dict(error=_said(e)))
         faulthandler.cancel_dump_traceback_later()
 
 def _said(e): return f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
@@ -117,7 +134,9 @@ def _said(e): return f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
 def _ask(session, name, x):
     "The first output, as floats."
     y = session.run(None, {name: x})[0]
-    if y.nbytes > _MOST: raise ValueError(f'an answer of {y.nbytes/2**30:.1f} GB, where at most {_MOST/2**30:.0f} were expected')
+    if y.nbytes > _MOST:
+        raise ValueError(f'an answer of {y.nbytes/2**30:.1f} GB, where at most '
+                         f'{_MOST/2**30:.0f} were expected')
     return np.ascontiguousarray(y, dtype=np.float32)
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #a2498905
@@ -125,9 +144,10 @@ def _limit(memory):
     "No more memory than this, no files, no dumps; where the system knows such limits."
     try: import resource
     except ImportError: return
-    for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        try: resource.setrlimit(what, (most, most))
-        except (ValueError, OSError): pass
+    limits = dict(RLIMIT_AS=memory, RLIMIT_FSIZE=0, RLIMIT_CORE=0)
+    for what, most in limits.items():
+        try: resource.setrlimit(getattr(resource, what), (most, most))
+        except (AttributeError, ValueError, OSError): pass
 
 def _open(head):
     "(session, what it is like), or (None, what is wrong)."
@@ -137,10 +157,12 @@ def _open(head):
     except Exception as e: return None, dict(broken=_said(e))   # no protobuf
     if fault: return None, dict(refused=fault)
     options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, head['threads'], 1
-    try: session = ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
+    options.log_severity_level, options.intra_op_num_threads = 4, head['threads']
+    providers = ['CPUExecutionProvider']
+    try: session = ort.InferenceSession(data, options, providers=providers)
     except Exception as e: return None, dict(broken=_said(e))
-    about = [[(v.name, v.type, list(map(str, v.shape))) for v in vs] for vs in (session.get_inputs(), session.get_outputs())]
+    ends = session.get_inputs(), session.get_outputs()
+    about = [[(v.name, v.type, list(map(str, v.shape))) for v in vs] for vs in ends]
     if fault := interface_fault(*about): return None, dict(refused=fault)
     return session, dict(metadata=session.get_modelmeta().custom_metadata_map)
 
@@ -148,21 +170,27 @@ def _open(head):
 SECONDS = 120 # for opening a file, and for each batch
 
 class GuardedGraph:
-    "An ONNX file, opened in a process of its own that starts again where it was ended; called with images (N, C, H, W) float32 it gives floats."
+    """An ONNX file in a process of its own, which starts again where it was ended.
+
+    Called with images (N, C, H, W) float32 it gives floats. Raises `InputError` for a
+    file that cannot be opened or may not be, and where there is no answer in time."""
     def __init__(self,
         path,                 # a file
         threads:int=1,        # that it may use
         seconds:float=SECONDS,# that opening, and each batch, may take
-        memory:int|None=None, # bytes that it may take; None: three quarters of the machine's
+        memory:int|None=None, # bytes that it may take; None: three quarters of all
     ):
-        self.path, self.threads, self.seconds, self.memory = Path(path).resolve(), threads, seconds, memory or _memory()
+        self.path, self.threads = Path(path).resolve(), threads
+        self.seconds, self.memory = seconds, memory or _memory()
         self.lock, self.process = threading.Lock(), None
         self._start()
 
     def __call__(self, x:np.ndarray)->np.ndarray:
         with self.lock:
             if self.process.poll() is not None: self._start()
-            head, y = self._exchange(dict(seconds=self.seconds), np.ascontiguousarray(x, dtype=np.float32), f'a batch of shape {tuple(x.shape)}')
+            x = np.ascontiguousarray(x, dtype=np.float32)
+            ask = dict(seconds=self.seconds)
+            head, y = self._exchange(ask, x, f'a batch of shape {x.shape}')
         if 'error' in head: raise RuntimeError(head['error'])
         return y
 
@@ -170,25 +198,38 @@ class GuardedGraph:
         "End the process."
         _end(self.process)
 
-# %% ../../nbs/lib/deploy/runtime.ipynb #19be3805
+# %% ../../nbs/lib/deploy/runtime.ipynb #7a633471
 from fastcore.basics import patch
 
-_RUN = 'import sys, json; sys.path[:] = json.loads(sys.argv[1]); from visft_nb.deploy.runtime import serve; serve()'
+_RUN = '''
+import sys, json
+sys.path[:] = json.loads(sys.argv[1])
+from visft_nb.deploy.runtime import serve
+serve()'''
 
 @patch
 def _start(self:GuardedGraph):
     "A new process with the file open; `metadata` is what the file says of itself."
-    quiet = dict(os.environ, ORT_DISABLE_TELEMETRY='1')
-    self.process = subprocess.Popen([sys.executable, '-I', '-c', _RUN, json.dumps([p or os.getcwd() for p in sys.path])], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                    stderr=subprocess.DEVNULL, env=quiet, cwd=tempfile.gettempdir())
+    path = json.dumps([p or os.getcwd() for p in sys.path])
+    self.process = subprocess.Popen(
+        [sys.executable, '-I', '-c', _RUN, path], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tempfile.gettempdir())
     weakref.finalize(self, _end, self.process)
-    request = dict(path=str(self.path), threads=self.threads, memory=self.memory, seconds=self.seconds)
+    request = dict(path=str(self.path), threads=self.threads, memory=self.memory,
+                   seconds=self.seconds)
     head, _ = self._exchange(request, None, 'opening it')
-    if why := head.get('refused'): _end(self.process); raise InputError(f'{self.path} asks for what no model file may, and is refused: {why}.')
-    if why := head.get('broken') or head.get('error'):
+    if 'metadata' not in head:
         _end(self.process)
-        raise InputError(f"{self.path} cannot be opened by ONNX Runtime ({self.path.stat().st_size:,} bytes; {why}): it was cut short by a copy or a full disk, or is another kind of file.")
+        raise InputError(_why(self.path, head))
     self.metadata = head['metadata']
+
+def _why(path, head):
+    "Why a file was not opened."
+    if why := head.get('refused'):
+        return f'{path} asks for what no model file may, and is refused: {why}.'
+    return (f"{path} cannot be opened by ONNX Runtime ({path.stat().st_size:,} bytes; "
+            f"{head.get('broken') or head.get('error')}): it was cut short by a copy or "
+            "a full disk, or is another kind of file.")
 
 def _end(process):
     "Kill a process, and wait until it is gone."
@@ -213,8 +254,14 @@ def _exchange(self:GuardedGraph, head, array, what):
     except (EOFError, OSError, ValueError, TypeError, KeyError) as e:
         _end(self.process)
         if over.is_set():
-            raise InputError(f"{self.path} gave no answer within {self.seconds:g} s ({what}), and was stopped: a loop in it does not end, or it is too large for this machine.") from None
-        raise InputError(f"{self.path} ended the process that it ran in ({what}; exit code {self.process.returncode}): it takes more than {self.memory/2**30:.1f} GB of memory, or is damaged.") from e
+            raise InputError(
+                f"{self.path} gave no answer within {self.seconds:g} s ({what}), and was "
+                "stopped: a loop in it does not end, or it is too large for this "
+                "machine.") from None
+        raise InputError(
+            f"{self.path} ended the process that it ran in ({what}; exit code "
+            f"{self.process.returncode}): it takes more than {self.memory/2**30:.1f} GB "
+            "of memory, or is damaged.") from e
     finally: timer.cancel()
 
 def _memory():
