@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import refused, sentence
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from visft_nb.core import InputError
 from visft_nb.data import csv_images, image_folder, load_dataset, mask_pairs
@@ -145,6 +145,7 @@ GOOD = {
     'no_ending': dicom, 'deflated.dcm': lambda: dicom(make=deflated), 'rle.dcm': lambda: dicom(make=run_length),
     **{n: lambda n=n: sample(n) for n in ('CT_small.dcm', 'MR_small_RLE.dcm', 'SC_rgb_rle.dcm', 'examples_palette.dcm', 'SC_rgb_jpeg_dcmtk.dcm', 'MR_small_bigendian.dcm')},
 }
+if features.check('avif'): GOOD['still.avif'] = lambda: pil(COLOUR, 'AVIF')
 BAD = {
     'pages.tif': (lambda: animated('TIFF'), ['3 pages', 'pages.tif#1', 'page=']), 'moves.gif': (lambda: animated('GIF'), ['3 frames', 'moves.gif#1']), 'moves.webp': (lambda: animated('WEBP'), ['3 frames']),
     'moves.png': (lambda: animated('PNG'), ['3 frames']), 'film.dcm': (lambda: dicom(make=film), ['2 frames', 'film.dcm#1']),
@@ -255,6 +256,22 @@ def test_twelve_bits_look_like_eight(tmp_path):
     assert torch.equal(a.input, to_bytes(stated).float()/255)
     with pytest.warns(UserWarning, match='in_range'): b, = answers(opened(1), tmp_path/'s12.png')
     assert torch.equal(to_bytes(b.image), to_bytes(own))
+
+
+def test_visft_finetune_says_how_ranges_were_taken_and_reads_dicom(tmp_path):
+    from visft_nb.finetune.folder import read_splits
+    for n in ('a/1.png', 'a/2.png', 'b/1.png', 'b/2.png'):
+        (tmp_path/'deep'/n).parent.mkdir(parents=True, exist_ok=True); (tmp_path/'ct'/n).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/'deep'/n).write_bytes(pil(TWELVE, 'PNG')); (tmp_path/'ct'/n).with_suffix('.dcm').write_bytes(dicom())
+    _, notes = read_splits(tmp_path/'deep', 12, 1)
+    assert len(notes) == 1 and 'in_range' in notes[0]
+    parts, notes = read_splits(tmp_path/'deep', 12, 1, in_range=(0, 4095))
+    assert not notes
+    a = list(answers(opened(1, 12, in_range=(0, 4095)), tmp_path/'deep'))[0]
+    assert torch.equal(parts[''].images[0].float()/255, a.input)
+    parts, notes = read_splits(tmp_path/'ct', 12, 1, window=(2000, 1500))
+    a = list(answers(opened(1, 12, window=(2000, 1500)), tmp_path/'ct'))[0]
+    assert not notes and torch.equal(parts[''].images[0].float()/255, a.input)
 
 
 def test_many_deep_files_give_one_warning(tmp_path):
