@@ -7,7 +7,7 @@ __all__ = ['app', 'out', 'data_app', 'list_', 'run', 'data', 'get', 'docs', 'syn
            'doctor', 'main']
 
 # %% ../../nbs/course/05_cli.ipynb #a826346e
-import signal, sys
+import errno, signal, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..core import InputError, set_threads
+from ..core import InputError, brief, set_threads
 from .book import about, book_dir, find_notebooks, notebooks
 from .profiles import PROFILES, parse_given
 
@@ -242,13 +242,24 @@ def doctor():
     for what, found, todo in checks(): table.add_row(what, found, todo or '[green]ok')
     out.print(table)
 
+# %% ../../nbs/course/05_cli.ipynb #71f0ce3b
+def _called():
+    "Run the command; a name that the system does not take is an input error wherever it was first used."
+    try: app()
+    except OSError as e:
+        if e.filename is None or e.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM): raise
+        raise InputError(f"{brief(str(e.filename), 200)} cannot be used ({e.strerror}): give another name, of at most 255 bytes between two slashes.") from e
+    except RuntimeError as e: # pathlib's own
+        if not str(e).startswith(('Could not determine home', 'Symlink loop')): raise
+        raise InputError(f"A name cannot be used ({e}): give the whole path of a file or a folder.") from e
+
 # %% ../../nbs/course/05_cli.ipynb #b4e2504b
 def main():
     "The entry point of `visft`; being told to end counts as an interruption, so that no run is left behind."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         set_threads()
-        app()
+        _called()
     except InputError as e: Console(stderr=True, soft_wrap=True).print(f'visft: {e}', markup=False, highlight=False); sys.exit(2)
     except KeyboardInterrupt: Console(stderr=True).print('visft: interrupted; what had finished is kept'); sys.exit(130)
     except OSError as e:

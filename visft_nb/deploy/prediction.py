@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import InputError, as_tensor, atomic_write, brief, describe, get_device, lookup
+from ..core import InputError, as_tensor, atomic_write, brief, describe, get_device, given_path, lookup, one_line, read_json
 from ..data import DATASETS
 from ..data.images import _LARGEST, _zip_entries
 from ..metrics import bootstrap_interval, proportion_interval
@@ -703,14 +703,16 @@ def _pictures(images):
             raise InputError(f"images is {describe(images)}; names of files, a tensor or Images were expected.")
         paths = [images] if isinstance(images, (str, Path)) else list(images)
         if other := [p for p in paths if not isinstance(p, (str, Path))]: raise InputError(f"images holds a {type(other[0]).__name__}; names of files, a tensor or Images were expected.")
-        found = [pair for p in paths for pair in _at(Path(p).expanduser())]
+        found = [pair for p in paths for pair in _at(p)]
     if not found: raise InputError("There is no image to predict: nothing was given.")
     return found
 
 def _at(path):
     "(name, reader) of what a path stands for."
-    look = _in_folder if path.is_dir() else _in_zip if path.suffix.lower() == '.zip' and path.is_file() else None
-    try: return look(path) if look else [(str(path), lambda window: read_pictures(path, window))]
+    try:
+        path = given_path(path, 'the image')
+        look = _in_folder if path.is_dir() else _in_zip if path.suffix.lower() == '.zip' and path.is_file() else None
+        return look(path) if look else [(str(path), lambda window: read_pictures(path, window))]
     except InputError as e: return [(str(path), lambda window, e=e: _raise(e))]
 
 def _raise(e): raise e
@@ -756,7 +758,7 @@ def _read_all(images, spec):
     for name, read in _pictures(images):
         try:
             for p in read(spec.get('window')): yield Answer(name if p.of == 1 else f'{name}#{p.frame}', p.pixels, spacing=p.spacing)
-        except InputError as e: yield Answer(name, error=str(e) if str(name) in str(e) else f'{name} {e}')
+        except InputError as e: yield Answer(name, error=str(e) if one_line(str(name)) in str(e) or brief(str(name)) in str(e) else f'{one_line(str(name))} {e}')
 
 # %% ../../nbs/05_deploy.ipynb #cf6ea78a
 _ROOM = 2**22 # values of the images that are in memory at a time, as they were read and as the model takes them; one image may have more
@@ -1006,27 +1008,45 @@ def _figure(name, v):
         raise InputError(f"figures[{name!r}] is a {type(v).__name__}: (right, of) counts, the values of each case, dict(value=, low=, high=, how=) or a number was expected.")
     return cases.mean(), *bootstrap_interval(lambda a: a.mean(), cases), f'mean of {len(cases)} cases; bootstrap interval'
 
+# %% ../../nbs/05_deploy.ipynb #2f61c8da
+def _is_count(v): return isinstance(v, Integral) and not isinstance(v, bool) and v >= 0
+def _is_real(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+def _is_confusion(v): return isinstance(v, list) and all(isinstance(r, list) and len(r) == len(v) and all(map(_is_count, r)) for r in v)
+def _is_counts(v): return isinstance(v, dict) and all(_is_count(n) or isinstance(n, dict) and all(map(_is_count, n.values())) for n in v.values())
+
+_RECORDS = dict(name=lambda v: isinstance(v, str), images=_is_counts, right=_is_count, of=_is_count, confusion=_is_confusion, leaks=lambda v: isinstance(v, list),
+                leaks_searched=lambda v: isinstance(v, str)) | dict.fromkeys(('accuracy', 'low', 'high', 'majority', 'accuracy_without_leaks'), _is_real) \
+    | dict.fromkeys(('classes', 'settings', 'machine', 'spec'), lambda v: isinstance(v, dict))
+
+def _check_records(r, where):
+    "The records of a run. Raises `InputError` for what no run has written."
+    if not isinstance(r, dict): raise InputError(f"{where} holds {brief(r)}: the records of a run, an object, were expected.")
+    if bad := next((k for k, fits in _RECORDS.items() if r.get(k) is not None and not fits(r[k])), None):
+        raise InputError(f"{where} holds {bad} {brief(r[bad])}, which no run has written: it was changed afterwards, or belongs to something else.")
+    if 'right' in r and 'of' in r and not (r['right'] or 0) <= (r['of'] or 0): raise InputError(f"{where} says {r['right']} of {r['of']} are right, which cannot be.")
+    if len(r.get('confusion') or ()) > len(r.get('classes') or ()): raise InputError(f"{where} holds a confusion of {len(r['confusion'])} classes and {len(r.get('classes') or ())} names.")
+    return r
+
 # %% ../../nbs/05_deploy.ipynb #2006811b
 def _run_facts(run):
     "(records, specification) of what was trained, as far as they are there."
     if run is None: return {}, {}
-    if hasattr(run, 'records'): return run.records, _run_facts(Path(run.folder))[1]
-    if isinstance(run, dict): return run, run.get('spec') or {}
-    path = Path(run).expanduser()
+    if hasattr(run, 'records'): return _check_records(run.records, 'The run'), _run_facts(Path(run.folder))[1]
+    if isinstance(run, dict): return _check_records(run, 'The run'), run.get('spec') or {}
+    path = given_path(run, 'run')
     if path.suffix.lower() in ('.onnx', '.safetensors'):
         path = _model_file(path, ('.onnx', '.safetensors'))
         return {}, load_onnx(path)[1] if path.suffix.lower() == '.onnx' else _model_state(path)[0]
     path = path.parent if path.name == 'records.json' else path
     if not (path/'records.json').is_file(): raise InputError(f"{path} holds no records.json: the folder of a run, its records or a model file was expected.")
-    try: records = json.loads((path/'records.json').read_text(encoding='utf-8'))
-    except ValueError as e: raise InputError(f"{path/'records.json'} is no JSON ({e}): it was cut short or changed by hand.") from e
-    return records, _model_state(path/'model.safetensors')[0] if (path/'model.safetensors').is_file() else {}
+    records = read_json(path/'records.json', 'it was cut short or changed by hand; make the run again')
+    return _check_records(records, path/'records.json'), _model_state(path/'model.safetensors')[0] if (path/'model.safetensors').is_file() else {}
 
 # %% ../../nbs/05_deploy.ipynb #2a1afbe3
 def _run_figures(r):
     "The figures of a run of `finetune_folder`, from its counts."
-    if 'right' not in r or 'of' not in r: return {}
-    if 'accuracy' in r and abs(r['accuracy'] - 100*r['right']/r['of']) > .06: raise InputError(f"The records say accuracy {r['accuracy']:.1f} %, but {r['right']} of {r['of']} right are {100*r['right']/r['of']:.1f} %: they were changed after the run.")
+    if not r.get('of') or r.get('right') is None: return {}
+    if r.get('accuracy') is not None and abs(r['accuracy'] - 100*r['right']/r['of']) > .06: raise InputError(f"The records say accuracy {r['accuracy']:.1f} %, but {r['right']} of {r['of']} right are {100*r['right']/r['of']:.1f} %: they were changed after the run.")
     out = {'accuracy': (int(r['right']), int(r['of']))}
     for name, row in zip(r.get('classes') or {}, r.get('confusion') or []):
         if sum(row): out[f'recall of {name}'] = (int(row[list(r['classes']).index(name)]), int(sum(row)))
