@@ -95,7 +95,7 @@ def test_every_mutator_changes_something(tmp_path):
 
 NOTEBOOKS = {
     'cells are null': ({'cells': None}, ['no cells']), 'no cells': ({}, ['no cells']), 'a list': ([], ['list']), 'no source': ({'cells': [{'cell_type': 'code', 'metadata': {}}]}, ['cell 1', 'source']),
-    'no metadata': ({'cells': [{'cell_type': 'code', 'source': ''}]}, ['cell 1', 'metadata']), 'a cell that is a text': ({'cells': ['x']}, ['cell 1', 'str']), 'source of numbers': ({'cells': [{'cell_type': 'code', 'metadata': {}, 'source': [1]}]}, ['cell 1', 'source']),
+    'metadata of a list': ({'cells': [{'cell_type': 'code', 'metadata': [], 'source': ''}]}, ['cell 1', 'metadata']), 'a cell that is a text': ({'cells': ['x']}, ['cell 1', 'str']), 'source of numbers': ({'cells': [{'cell_type': 'code', 'metadata': {}, 'source': [1]}]}, ['cell 1', 'source']),
     'tags': ({'cells': [{'cell_type': 'code', 'metadata': {'tags': 3}, 'source': ''}]}, ['tags']), 'an output': ({'cells': [{'cell_type': 'code', 'metadata': {}, 'source': '', 'outputs': [3]}]}, ['output']),
 }
 
@@ -255,6 +255,12 @@ def test_a_path_that_is_none_is_refused(v): sentence(lambda: given_path(v, 'the 
 
 def test_library_functions_take_long_names_too(tmp_path):
     for f in (image_folder, csv_images, partial(load_dataset, 'pneumoniamnist', 'train'), read_arrays, read_table, book.read_notebook): sentence(lambda f=f: f(tmp_path/('x'*300)), 'xxx')
+
+
+def test_a_cell_without_metadata_has_none(tmp_path):
+    (tmp_path/'a.ipynb').write_text(json.dumps({'cells': [{'cell_type': 'code', 'source': ['A = ', '1']}]}))
+    assert book.read_notebook(tmp_path/'a.ipynb') == {'metadata': {}, 'cells': [{'cell_type': 'code', 'source': 'A = 1', 'metadata': {}}]}
+    assert profiles.parameters(tmp_path/'a.ipynb') == {}
 
 
 # --- the command line on a book of its own ---
