@@ -69,6 +69,13 @@ def in_box(a): assert torch.is_tensor(a) and a.is_floating_point() and a.ndim ==
 def any_answer(a): pass
 
 
+NAMES = ('Images', 'Images[]', 'Batches', 'split_data', 'few_labels', 'load_dataset', 'make_nodules', 'mask_boxes', 'find_leaks', 'accuracy',
+         'confusion_matrix', 'classification_report', 'auc', 'dice', 'iou', 'reliability', 'calibration_error', 'proportion_interval',
+         'bootstrap_interval', 'mean_interval', 'fit', 'fit batch', 'predict_logits', 'evaluate', 'load_weights', 'predict', 'model_spec',
+         'uncertainty', 'pgd', 'fgsm', 'random_signs', 'robust_accuracy', 'deepfool', 'carlini_wagner', 'apgd', 'fab', 'square', 'certify',
+         'corrupt', 'record', 'parse_given', 'find_notebooks', 'set_seed', 'get_device', 'medmnist_scores', 'coverage_curve', 'threshold_for',
+         'operating_point', 'fit_temperature', 'froc', 'window', 'segment', 'dice_loss', 'hausdorff', 'pixel_report', 'MedicalImageDataset')
+
 # name -> (function, valid arguments, those that are arrays, those that are numbers or names, judge)
 def calls():
     from visft_nb import core, data as d, metrics, train

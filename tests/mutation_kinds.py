@@ -105,7 +105,7 @@ def notebook_kind():
     from visft_nb.course.profiles import dead_parameters, parameters
     calls = dict(read=read_notebook, about=about, parameters=parameters, dead=dead_parameters, exported=exported, collect=notebook_collect)
     judge = dict(read=lambda nb, path: [c['source'].encode('utf-8', 'replace') for c in nb['cells']], about=about_judge, parameters=parameters_judge, collect=collect_judge)
-    return Kind('notebook', lambda folder: _written(folder/'a.ipynb', notebook_bytes()), [*m.TEXT, *m.JSON*2, *[parameters_cell]*6], calls, judge, {'cut', 'empty'}, same_json)
+    return Kind('notebook', lambda folder: _written(folder/'a.ipynb', notebook_bytes()), [*m.TEXT, *m.JSON*2, *[parameters_cell]*6], calls, judge, {'cut', 'empty'}, same_json, {'collect'})
 
 def _written(path, b):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +126,8 @@ def settings_kind():
     def valid(folder): _book(folder); return folder/'settings.ini'
     def judge(s, path): assert all(p and isinstance(n, str) and isinstance(v, dict) and all(map(literal, v.values())) for (p, n), v in s.items()), s
     def faults(a, path): assert isinstance(a, list) and all(isinstance(v, str) and '\n' not in v for v in a), a
-    return Kind('settings.ini', valid, [*m.TEXT, m.separator, m.blank_lines, settings_value, settings_value],
-                dict(read=lambda p: read_settings(p.parent), check=lambda p: check_settings(p.parent), overrides=lambda p: overrides('a', 'smoke', None, p.parent)), dict(read=judge, check=faults))
+    return Kind('settings.ini', valid, [*m.TEXT, m.blank_lines, settings_value, settings_value],
+                dict(read=lambda p: read_settings(p.parent), check=lambda p: check_settings(p.parent), overrides=lambda p: overrides('a', 'smoke', None, p.parent)), dict(read=judge, check=faults), unnamed={'overrides'})
 
 def settings_value(b, rng):
     new = [b'EPOCHS = ' + b'('*3000 + b')'*3000, b'EPOCHS = {[]: 1}', b'EPOCHS = ' + b'-'*100_000 + b'1', b'EPOCHS', b'= 3', b'EPOCHS = ', b'[smoke', b'[smoke]\n', b'[]', b'[ ]', b'EPOCHS = 1\n two', b'EPOCHS = 1\nEPOCHS = 2',
@@ -150,6 +150,19 @@ def expected_kind():
             e = left.get(r['name'])
             if r['verdict'] == 'ok': assert any(k in e for k in ('value', 'min', 'max', 'equals')) and all(isinstance(e[k], (int, float)) and not isinstance(e[k], bool) and math.isfinite(e[k]) for k in ('value', 'abs', 'rel', 'min', 'max') if k in e), r
     return Kind('expected', valid, [*m.TEXT, *m.JSON*4], dict(load=load, compare=rows), dict(compare=judge), {'cut', 'empty', 'double_key'}, same_json)
+
+def project_kind():
+    from visft_nb.course.book import repository
+    from visft_nb.course.docs import _package
+    def valid(folder): return _written(folder/'pyproject.toml', b'[project]\nname = "a-b"\n[tool.x]\nn = 3\n[project.urls]\nRepository = "https://github.com/a/b"\n')
+    def judge(a, path): assert isinstance(a, str) and a, a
+    return Kind('pyproject.toml', valid, m.TEXT, dict(repository=lambda p: repository.__wrapped__(p.parent), package=lambda p: _package(p.parent)), dict(repository=judge, package=judge), unnamed={'repository'})
+
+def site_kind():
+    from visft_nb.course.docs import chapters
+    def valid(folder): return _written(_book(folder)/'_quarto.yml', b'website:\n  title: T\n  sidebar:\n    contents:\n      - "*.ipynb"\n      - section: One\n        contents: "1_cnn/*.ipynb"\n')
+    def judge(a, path): assert sum((names for _, names in a), []) == ['a'], a
+    return Kind('_quarto.yml', valid, m.TEXT, dict(chapters=lambda p: chapters(p.parent)), dict(chapters=judge))
 
 RUN = dict(name='ants', images=dict(train={'ant': 6, 'bee': 6}, report={'ant': 2, 'bee': 2}), left_out=[], accuracy=75., low=30.1, high=95.4, right=3, of=4, majority=50., how='linear', confusion=[[2, 0], [1, 1]],
            classes=dict(ant=dict(precision=.67, recall=1., f1=.8, images=2), bee=dict(precision=1., recall=.5, f1=.67, images=2)), wrong=[], leaks=[], leaks_searched='none', accuracy_without_leaks=75.,
@@ -310,8 +323,10 @@ def onnx_kind():
     return Kind('model onnx', valid, m.ONNX, dict(load=load_onnx, predict=lambda p: predict(p, p.parent/'x.png', sure=.8)), dict(predict=frame_judge), {'empty', 'onnx_weights'}, lambda a, b: hasattr(a, 'equals') and a.equals(b))
 
 
-KINDS = [notebook_kind, settings_kind, expected_kind, records_kind, *(partial(table_kind, k) for k in ('text', 'whole', 'decimal')), medmnist_kind, volumes_kind, lidc_kind, zip_kind, pairs_kind,
-         *(partial(picture_kind, e) for e in FORMATS), dicom_kind, model_kind, checkpoint_kind, onnx_kind]
+KINDS = {'notebook': notebook_kind, 'settings.ini': settings_kind, 'expected': expected_kind, 'pyproject.toml': project_kind, '_quarto.yml': site_kind, 'records.json': records_kind,
+         **{f'csv {n}': partial(table_kind, n) for n in ('text', 'whole', 'decimal')}, 'npz medmnist': medmnist_kind, 'npz volumes': volumes_kind, 'npz lidc': lidc_kind,
+         'zip of classes': zip_kind, 'zip of pairs': pairs_kind, **{f'picture {e}': partial(picture_kind, e) for e in FORMATS}, 'picture dicom': dicom_kind,
+         'model safetensors': model_kind, 'checkpoint': checkpoint_kind, 'model onnx': onnx_kind}
 
 
 def main():
@@ -321,9 +336,9 @@ def main():
     parse.add_argument('--seed', type=int, default=0, help='of the first')
     asked = parse.parse_args()
     total = collections.Counter()
-    for make in KINDS:
+    for name, make in KINDS.items():
+        if asked.kinds and not any(k in name for k in asked.kinds): continue
         kind = make()
-        if asked.kinds and not any(k in kind.name for k in asked.kinds): continue
         count, seen, start = collections.Counter(), {}, time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             for seed, how, call, o in m.try_mutants(kind, folder, range(asked.seed, asked.seed + asked.each)):

@@ -1,7 +1,7 @@
 """Valid inputs of every kind the kit reads, ways to break them, and what a reader may do with what comes out.
 
 A reader answers rightly or raises `InputError` in one sentence; it raises nothing else, does not hang, takes no memory that a file only claims to
-need, and gives no answer that cannot be right. `python tests/mutations.py --each 500` runs a campaign and prints what it found, kind by kind."""
+need, and gives no answer that cannot be right."""
 import contextlib, io, json, re, signal, sys, threading, traceback, warnings, zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ def _memory():
 
 @dataclass
 class Outcome:
-    kind: str        # answered, refused, traceback, hang, silent; network: the network itself does not take the images
+    kind: str        # answered, refused, traceback, hang, silent; network: the network itself does not take the images; unnamed: a sentence without the file
     what: str = ''   # the sentence, or where it went wrong
     answer: object = None
 
@@ -420,6 +420,7 @@ class Kind:
     judge: dict = field(default_factory=dict)     # name of a call -> function(answer, path), raises AssertionError
     same: set = field(default_factory=set)        # mutators after which an answer must equal that for the valid input
     equal: object = None                          # function(answer, answer for the valid input) -> bool, for `same`
+    unnamed: set = field(default_factory=set)     # calls that are given no file, so that their sentences cannot name it
 
 
 def mutant(kind, source, seed):
@@ -444,7 +445,9 @@ def try_mutants(kind, folder, seeds):
             def judge(a, name=name, how=how, b=b):
                 if how in kind.same and b != source and not kind.equal(a, clean[name]): raise Silent(f'another answer than for the whole file: {a!r:.100}')
                 _judge(kind, name, a, path)
-            yield seed, how, name, outcome(call, path, judge=judge)
+            o = outcome(call, path, judge=judge)
+            if o.kind == 'refused' and path.name not in o.what and name not in kind.unnamed: o = Outcome('unnamed', o.what)
+            yield seed, how, name, o
     path.write_bytes(source)
 
 

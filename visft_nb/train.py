@@ -32,7 +32,7 @@ from .core import (
     InputError, as_tensor, atomic_write, autocast, brief, check_number, describe,
     get_device, lookup, set_seed, uses_bf16)
 from .narrow import protect
-from .tensors import check_finite, is_file, read_json, read_tensors
+from .tensors import check_finite, header_json, is_file, read_tensors
 
 # %% ../nbs/02_train.ipynb #abcebea6
 def cross_entropy_step(
@@ -361,7 +361,7 @@ def unpack_state(
     "The structure in the header of a file of `save_checkpoint`, filled. Raises `InputError` for a header of another form."
     if 'visft' not in metadata:
         raise InputError(f"{path} is a safetensors file, but none of `save_checkpoint`: bare weights are loaded with safetensors.torch.load_file and model.load_state_dict.")
-    try: state = _unpack(read_json(metadata['visft'], path), tensors)
+    try: state = _unpack(header_json(metadata['visft'], path), tensors)
     except InputError: raise
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as e:
         raise InputError(f"The header of {path} cannot be understood ({type(e).__name__}: {str(e)[:80]}): it was changed after it was written.") from e

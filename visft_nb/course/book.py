@@ -58,8 +58,8 @@ def _cell_fault(cell):
     if not isinstance(cell, dict): return f'is a {type(cell).__name__}'
     if cell.get('cell_type') not in ('code', 'markdown', 'raw'): return f"is of type {cell.get('cell_type')!r:.40}"
     if not _strings(cell.get('source')): return 'has no source'
-    meta, outputs = cell.get('metadata'), cell.get('outputs', [])
-    if not isinstance(meta, dict): return 'has no metadata'
+    meta, outputs = cell.get('metadata', {}), cell.get('outputs', [])
+    if not isinstance(meta, dict): return 'has metadata that are no object'
     if not (isinstance(tags := meta.get('tags', []), list) and _strings(tags)): return 'has tags that are no list of names'
     if not isinstance(outputs, list): return 'has outputs that are no list'
     for o in outputs:
@@ -79,7 +79,7 @@ def read_notebook(path:Path)->dict:
     remedy = 'restore it from git or save it again from JupyterLab'
     nb = read_json(path, remedy)
     if fault := _notebook_fault(nb): raise InputError(f"{path} is no notebook of format 4 ({fault}): {remedy}.")
-    for cell in nb['cells']: cell['source'] = ''.join(cell['source'])
+    for cell in nb['cells']: cell |= {'source': ''.join(cell['source']), 'metadata': cell.get('metadata', {})}
     return {'metadata': {}} | nb
 
 # %% ../../nbs/course/00_book.ipynb #5fa1d3e8

@@ -7,7 +7,7 @@ __all__ = ['app', 'out', 'data_app', 'visible', 'PlainConsole', 'complain', 'Com
            'get', 'docs', 'sync', 'predict', 'app_', 'finetune', 'checks', 'doctor', 'main']
 
 # %% ../../nbs/course/05_cli.ipynb #a826346e
-import signal, sys
+import errno, signal, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..core import InputError, lookup, set_threads
+from ..core import InputError, brief, lookup, set_threads
 from .book import about, book_dir, find_notebooks, notebooks
 from .profiles import PROFILES, parse_given
 
@@ -308,6 +308,17 @@ def doctor():
     for what, found, todo in checks(): table.add_row(what, found, todo or Text('ok', 'green'))
     out.print(table)
 
+# %% ../../nbs/course/05_cli.ipynb #71f0ce3b
+def _called():
+    "Run the command; a name that the system does not take is an input error wherever it was first used."
+    try: app()
+    except OSError as e:
+        if e.filename is None or e.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM): raise
+        raise InputError(f"{brief(str(e.filename), 200)} cannot be used ({e.strerror}): give another name, of at most 255 bytes between two slashes.") from e
+    except RuntimeError as e: # pathlib's own
+        if not str(e).startswith(('Could not determine home', 'Symlink loop')): raise
+        raise InputError(f"A name cannot be used ({e}): give the whole path of a file or a folder.") from e
+
 # %% ../../nbs/course/05_cli.ipynb #b4e2504b
 def main():
     "The entry point of `visft`; being told to end, or losing the terminal, counts as an interruption, so that no run is left behind."
@@ -316,7 +327,7 @@ def main():
     end_on_hang_up()
     try:
         set_threads()
-        app()
+        _called()
     except InputError as e: complain(e); sys.exit(1 if isinstance(e, NoRoom) else 2)
     except KeyboardInterrupt: complain('interrupted'); sys.exit(130)
     except Exception as e:

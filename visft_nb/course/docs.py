@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 import yaml
 
-from ..core import InputError, atomic_write, brief, read_text
+from ..core import InputError, atomic_write, brief, given_path, read_text
 from .book import about, book_dir, notebooks, parse_code, read_notebook, repository
 
 # %% ../../nbs/course/03_docs.ipynb #d0c50001
@@ -29,7 +29,9 @@ from ..core import NoRoom, no_room, owner_mark, sweep
 def _config(book):
     "`_quarto.yml`; the sidebar's contents are patterns of notebooks, or dicts of a section and its pattern."
     path, where = book/'_quarto.yml', "the site's title and chapters stand there"
-    try: config = yaml.safe_load(read_text(path))
+    text = read_text(path)
+    if len(text) > 50_000: raise InputError(f"{path} has {len(text):,} characters, far more than a site's description: restore it from git.")
+    try: config = yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as e:
         raise InputError(f"{path} cannot be read as YAML ({str(e)[:200]}): {where}.") from e
     try: contents = config['website']['sidebar']['contents']
@@ -295,7 +297,7 @@ def build_docs(
     book:str|Path|None=None, # the folder that holds `nbs/` and `_quarto.yml`; None takes `book_dir()`
 )->Path:                     # the site's folder
     "Build the site of the course into `out`; nothing in `nbs/` changes. Raises `InputError` for what cannot be built or must not be overwritten."
-    book, out = Path(book or book_dir()).resolve(), Path(out).resolve()
+    book, out = Path(book or book_dir()).resolve(), given_path(out, '--out').resolve()
     if out == book or out in book.parents or (book/'nbs') in (out, *out.parents):
         raise InputError(f"The site cannot be built into {out}, for the notebooks lie in {book}: name another folder, such as _docs.")
     if out.exists() and not (out/'site_libs').is_dir() and (not out.is_dir() or any(out.iterdir())):

@@ -291,7 +291,7 @@ def _one(self:Runner, run, env, nursery=None):
         listener.join(5)
     said = log.read_text(errors='replace').splitlines()
     try: run = Run(**json.loads((Path(run.folder)/'records.json').read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         run.status = 'interrupted' if self.stopped else 'failed'
         run.error = f'the run ended without a result (exit code {child.returncode}):\n' + '\n'.join(said[-8:])
         try: _write(run)

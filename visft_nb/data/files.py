@@ -43,7 +43,8 @@ def _near(path):
     "Names like this one in the folder."
     there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, there, n=2)
-    return f" (did you mean {' or '.join(near)}?)" if near else ''
+    if not near: return ' (check the path)'
+    return f" (did you mean {' or '.join(near)}?)"
 
 def read_bytes(
     path,      # of a file

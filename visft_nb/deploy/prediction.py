@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import (
-    InputError, as_tensor, atomic_write, brief, cache_dir, describe, lookup)
+    InputError, as_tensor, atomic_write, brief, cache_dir, describe, given_path,
+    lookup, one_line, read_json)
 from ..data import DATASETS
 from ..data.files import (
     Picture, apply_window, dicom_frames, fit_channels, frame_value, pictures_at,
@@ -36,7 +37,7 @@ from .spec import (
     check_outputs, load_model, model_header, model_path, model_spec, noise, read_spec,
     target_path as _target)
 from ..metrics import bootstrap_interval, proportion_interval
-from ..tensors import is_file, read_json
+from ..tensors import header_json, is_file
 from ..train import kept_rng, predict_logits
 
 # %% ../../nbs/05_deploy.ipynb #e4a90c37
@@ -106,7 +107,7 @@ def load_onnx(
     "Open an ONNX file with ONNX Runtime. Raises `InputError` for a file that is missing, broken, has no specification, asks for what it may not, or gives no answer in time."
     path = model_path(path, ('.onnx',))
     run, meta = _session(path, threads, seconds)
-    spec = {k: read_json(v, path, 'metadata') for k, v in meta.items()}
+    spec = {k: header_json(v, path, 'metadata') for k, v in meta.items()}
     if lacks := {'size', 'channels', 'values'} - set(spec):
         raise InputError(f"{path} does not say what its images are like ({', '.join(sorted(lacks))} missing): it was not written by export_onnx, and a guess would lower the accuracy unseen.")
     return _finite_run(run, path), read_spec(spec, path)
@@ -282,7 +283,7 @@ def _open_program(path):
         with _quiet(): module = torch.export.load(path, extra_files=found).module()
     except Exception as e: raise InputError(f"{path} cannot be opened by torch.export ({_first_line(e)}): it was cut short, or is another kind of file.") from e
     if not found['spec.json']: raise InputError(f"{path} has no specification: it was not written by export_program.")
-    return _finite_run(lambda x: _reference(module, x), path), read_spec(read_json(found['spec.json'], path, 'specification'), path)
+    return _finite_run(lambda x: _reference(module, x), path), read_spec(header_json(found['spec.json'], path, 'specification'), path)
 
 
 # %% ../../nbs/05_deploy.ipynb #5c07ab1e
@@ -372,13 +373,15 @@ def _read_all(images, spec):
                 if p.note and not noted: warn_of([p.note + ', in the specification of the model (save_model)'])
                 noted = noted or bool(p.note)
                 yield _prepared(name if p.of == 1 or str(name).endswith(f'#{p.frame}') else f'{name}#{p.frame}', p, spec, from_file)
-        except InputError as e: yield Answer(name, error=str(e) if str(name) in str(e) else f'{name} {e}')
+        except InputError as e:
+            shown = one_line(str(name))
+            yield Answer(name, error=str(e) if shown in str(e) or brief(str(name)) in str(e) else f'{shown} {e}')
 
 def _prepared(name, p, spec, from_file):
     "An `Answer` with what the model will be asked."
     a = Answer(name, p.pixels, spacing=p.spacing)
     try: a.input = prepare_image(to_bytes(p.stored) if from_file else p.stored, spec)
-    except InputError as e: a.error = f'{name} {e}'
+    except InputError as e: a.error = f'{one_line(str(name))} {e}'
     return a
 
 # %% ../../nbs/05_deploy.ipynb #cf6ea78a
@@ -628,27 +631,45 @@ def _figure(name, v):
         raise InputError(f"figures[{name!r}] is a {type(v).__name__}: (right, of) counts, the values of each case, dict(value=, low=, high=, how=) or a number was expected.")
     return cases.mean(), *bootstrap_interval(lambda a: a.mean(), cases), f'mean of {len(cases)} cases; bootstrap interval'
 
+# %% ../../nbs/05_deploy.ipynb #2f61c8da
+def _is_count(v): return isinstance(v, Integral) and not isinstance(v, bool) and v >= 0
+def _is_real(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+def _is_confusion(v): return isinstance(v, list) and all(isinstance(r, list) and len(r) == len(v) and all(map(_is_count, r)) for r in v)
+def _is_counts(v): return isinstance(v, dict) and all(_is_count(n) or isinstance(n, dict) and all(map(_is_count, n.values())) for n in v.values())
+
+_RECORDS = dict(name=lambda v: isinstance(v, str), images=_is_counts, right=_is_count, of=_is_count, confusion=_is_confusion, leaks=lambda v: isinstance(v, list),
+                leaks_searched=lambda v: isinstance(v, str)) | dict.fromkeys(('accuracy', 'low', 'high', 'majority', 'accuracy_without_leaks'), _is_real) \
+    | dict.fromkeys(('classes', 'settings', 'machine', 'spec'), lambda v: isinstance(v, dict))
+
+def _check_records(r, where):
+    "The records of a run. Raises `InputError` for what no run has written."
+    if not isinstance(r, dict): raise InputError(f"{where} holds {brief(r)}: the records of a run, an object, were expected.")
+    if bad := next((k for k, fits in _RECORDS.items() if r.get(k) is not None and not fits(r[k])), None):
+        raise InputError(f"{where} holds {bad} {brief(r[bad])}, which no run has written: it was changed afterwards, or belongs to something else.")
+    if 'right' in r and 'of' in r and not (r['right'] or 0) <= (r['of'] or 0): raise InputError(f"{where} says {r['right']} of {r['of']} are right, which cannot be.")
+    if len(r.get('confusion') or ()) > len(r.get('classes') or ()): raise InputError(f"{where} holds a confusion of {len(r['confusion'])} classes and {len(r.get('classes') or ())} names.")
+    return r
+
 # %% ../../nbs/05_deploy.ipynb #2006811b
 def _run_facts(run):
     "(records, specification) of what was trained, as far as they are there."
     if run is None: return {}, {}
-    if hasattr(run, 'records'): return run.records, _run_facts(Path(run.folder))[1]
-    if isinstance(run, dict): return run, run.get('spec') or {}
-    path = Path(run).expanduser()
+    if hasattr(run, 'records'): return _check_records(run.records, 'The run'), _run_facts(Path(run.folder))[1]
+    if isinstance(run, dict): return _check_records(run, 'The run'), run.get('spec') or {}
+    path = given_path(run, 'run')
     if path.suffix.lower() in ('.onnx', '.safetensors'):
         path = model_path(path, ('.onnx', '.safetensors'))
         return {}, load_onnx(path)[1] if path.suffix.lower() == '.onnx' else model_header(path)[0]
     path = path.parent if path.name == 'records.json' else path
     if not (path/'records.json').is_file(): raise InputError(f"{path} holds no records.json: the folder of a run, its records or a model file was expected.")
-    try: records = json.loads((path/'records.json').read_text(encoding='utf-8'))
-    except ValueError as e: raise InputError(f"{path/'records.json'} is no JSON ({e}): it was cut short or changed by hand.") from e
-    return records, model_header(path/'model.safetensors')[0] if (path/'model.safetensors').is_file() else {}
+    records = read_json(path/'records.json', 'it was cut short or changed by hand; make the run again')
+    return _check_records(records, path/'records.json'), model_header(path/'model.safetensors')[0] if (path/'model.safetensors').is_file() else {}
 
 # %% ../../nbs/05_deploy.ipynb #2a1afbe3
 def _run_figures(r):
     "The figures of a run of `finetune_folder`, from its counts."
-    if 'right' not in r or 'of' not in r: return {}
-    if 'accuracy' in r and abs(r['accuracy'] - 100*r['right']/r['of']) > .06: raise InputError(f"The records say accuracy {r['accuracy']:.1f} %, but {r['right']} of {r['of']} right are {100*r['right']/r['of']:.1f} %: they were changed after the run.")
+    if not r.get('of') or r.get('right') is None: return {}
+    if r.get('accuracy') is not None and abs(r['accuracy'] - 100*r['right']/r['of']) > .06: raise InputError(f"The records say accuracy {r['accuracy']:.1f} %, but {r['right']} of {r['of']} right are {100*r['right']/r['of']:.1f} %: they were changed after the run.")
     out = {'accuracy': (int(r['right']), int(r['of']))}
     for name, row in zip(r.get('classes') or {}, r.get('confusion') or []):
         if sum(row): out[f'recall of {name}'] = (int(row[list(r['classes']).index(name)]), int(sum(row)))

@@ -9,7 +9,6 @@ __all__ = ['PERIOD', 'DEFECTS', 'LAYERS', 'synthetic_fabric', 'AnomalyDetector',
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #1675cbfc
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from fastcore.basics import patch
 from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
-from ..core import InputError, describe, lookup
+from ..core import InputError, describe, given_path, lookup
 from ..data import Images, image_folder, mask_pairs, seeded
 from ..metrics import auc, bootstrap_interval
 from ..train import eval_mode, on_device
@@ -474,7 +473,7 @@ def read_parts(
     channels:int=3,         # of the pictures
 )->dict:                    # {'train': Images, 'test': Images}, 'test' where there is one: labels 0 good, 1, … the folders by name; masks where there are any
     "Read parts in the layout of MVTec AD. Raises `InputError` for a folder without train/good, and whatever `image_folder` and `mask_pairs` raise."
-    path = Path(path).expanduser()
+    path = given_path(path, 'folder')
     folders = lambda p: sorted(f.name for f in p.iterdir() if f.is_dir() and not f.name.startswith('.')) if p.is_dir() else []
     if 'good' not in folders(path/'train'): raise InputError(f"{path} has no folder train/good: put the pictures of good parts there, and those of bad ones into test/NAME_OF_THE_DEFECT.")
     if bad := [f for f in folders(path/'train') if f != 'good']: raise InputError(f"{path/'train'} has {', '.join(bad)} beside good, and only good parts are learned: move them to test.")

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ..cnn.models import BasicBlock, Bottleneck, Normalise, ResNet, VisionTransformer
 from ..core import InputError
 from ..deploy.builders import HUB_KINDS, HUB_RULES, SIDE, shown
-from ..tensors import is_file, read_json
+from ..tensors import header_json, is_file
 from ..train import kept_rng
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #78a56b8e
@@ -234,7 +234,7 @@ def _check_config(folder):
     "Raise `InputError` for a config that names code to fetch, or arguments for another library."
     path = Path(folder)/'config.json'
     if not is_file(path): return # Transformers says so
-    try: config = read_json(path.read_text(encoding='utf-8'), path, 'content')
+    try: config = header_json(path.read_text(encoding='utf-8'), path, 'content')
     except UnicodeDecodeError as e: raise InputError(f"{path} is no text in UTF-8: it was damaged, or is another kind of file.") from e
     if not isinstance(config, dict): raise InputError(f"{path} holds {shown(config)}, a dict was expected.")
     for k in _ASKED:

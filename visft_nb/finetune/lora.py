@@ -23,7 +23,7 @@ from torch import nn
 
 from ..core import InputError, atomic_write, lookup
 from ..deploy.builders import FLAG, SHARE, Rule, either, number, one_of, options, several, shown, text, whole
-from ..tensors import check_finite, is_file, read_json, read_tensors
+from ..tensors import check_finite, header_json, is_file, read_tensors
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #3f05e854
 class Wrapper(nn.Module):
@@ -435,7 +435,7 @@ def read_delta(
     if not is_file(path): raise InputError(f"There is no file {path}: check the name; save_delta(model, path) writes one.")
     metadata, state = read_tensors(path)
     if 'visft_delta' not in metadata: raise InputError(f"{path} is a safetensors file, but none of save_delta: weights of a whole network are loaded with load_checkpoint.")
-    header = read_json(metadata['visft_delta'], path)
+    header = header_json(metadata['visft_delta'], path)
     _check_header(header, path)
     check_finite(state, path)
     return header, state

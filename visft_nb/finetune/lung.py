@@ -177,7 +177,7 @@ def fit_temperature(
     from scipy.optimize import minimize_scalar
     z, y = torch.from_numpy(as_array(logits, 'logits').astype(np.float64)), torch.from_numpy(as_array(y, 'y').astype(np.int64))
     if z.ndim != 2 or y.ndim != 1 or z.shape[0] != len(y) or len(y) < 2:
-        raise InputError(f"fit_temperature got logits of shape {tuple(z.shape)} and labels of shape {tuple(y.shape)}: expected (N, K) and N, two or more.")
+        raise InputError(f"fit_temperature got logits of shape {tuple(z.shape)} and {len(y) if y.ndim else 'no'} labels: expected (N, K) and N, two or more.")
     if not z.isfinite().all(): raise InputError("The logits hold NaN or infinity: the model diverged.")
     if y.min() < 0 or y.max() >= z.shape[1]: raise InputError(f"Labels run from {y.min()} to {y.max()}, but there are {z.shape[1]} logits, for 0 to {z.shape[1] - 1}.")
     loss = lambda a: F.cross_entropy(z*math.exp(a), y).item()      # convex in 1/T

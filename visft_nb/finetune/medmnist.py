@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..cnn.models import Backbone, resnet18
-from ..core import InputError, as_tensor, cache_dir, lookup, set_seed
+from ..core import InputError, as_tensor, cache_dir, given_path, lookup, set_seed
 from ..data.arrays import read_arrays
 from ..data import DATASETS, Batches, Images, is_official, load_dataset, make_nodules
 from .lung import make_cubes
@@ -41,7 +41,7 @@ def medmnist_info(
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #ef6e6c3a
 def _places(name, root):
     "The file of a set: in `root`, else in VISFT_DATA or the cache; None where nothing lies."
-    tops = [Path(root).expanduser()] if root else [Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
+    tops = [given_path(root, 'root')] if root else [Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
     return next((hit for top in tops for pattern in (f'{name}.npz', f'*/{name}.npz') for hit in sorted(top.glob(pattern))), None)
 
 def _volume_file(name, root):

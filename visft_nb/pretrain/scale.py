@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..core import InputError, autocast, get_device, lookup
+from ..core import InputError, autocast, get_device, given_path, lookup
 from ..data import Batches, Images, seeded
 from ..cnn.models import resnet18
 from ..train import Objective, cosine, fit, load_checkpoint, predict_logits, save_checkpoint, train_step
@@ -198,7 +198,7 @@ def _stack(items):
 
 def _class_files(path):
     "(files, labels, names of the classes) of class folders."
-    path = Path(path).expanduser()
+    path = given_path(path, 'folder')
     if not path.is_dir(): raise InputError(f"There is no folder {path}; it should hold one folder of images for each class, such as ImageNet's train.")
     names = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
     if not names: raise InputError(f"{path} has no class folders; the layout is {path.name}/CLASS/IMAGE, one folder per class.")
