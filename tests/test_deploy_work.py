@@ -559,7 +559,8 @@ def test_deploy_programs_that_are_none(tmp_path, model, files):
     (tmp_path/'b.pt2').write_text('no')
     sentence(lambda: load_program(tmp_path/'b.pt2'), 'b.pt2')
     torch.export.save(torch.export.export(nn.Flatten(), (torch.zeros(2, 1, 4, 4),)), tmp_path/'c.pt2')
-    sentence(lambda: load_program(tmp_path/'c.pt2'), 'no specification')
+    sentence(lambda: load_program(tmp_path/'c.pt2'), 'trust=True')
+    for name, words in (('b', 'cannot be opened'), ('c', 'no specification')): sentence(lambda name=name: load_program(tmp_path/f'{name}.pt2', trust=True), words)
     sentence(lambda: predict(tmp_path/'c.pt2', torch.zeros(1, 1, 4, 4)), 'c.pt2')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['b.pt2', 'c.pt2']
 

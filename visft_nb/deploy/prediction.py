@@ -107,7 +107,8 @@ def load_onnx(
     "Open an ONNX file with ONNX Runtime. Raises `InputError` for a file that is missing, broken, has no specification, asks for what it may not, or gives no answer in time."
     path = model_path(path, ('.onnx',))
     run, meta = _session(path, threads, seconds)
-    spec = {k: header_json(v, path, 'metadata') for k, v in meta.items()}
+    try: spec = {k: header_json(v, path, 'metadata') for k, v in meta.items()}
+    except InputError as e: raise InputError(f"{path} has metadata that export_onnx did not write: export the model with export_onnx.") from e
     if lacks := {'size', 'channels', 'values'} - set(spec):
         raise InputError(f"{path} does not say what its images are like ({', '.join(sorted(lacks))} missing): it was not written by export_onnx, and a guess would lower the accuracy unseen.")
     return _finite_run(run, path), read_spec(spec, path)
@@ -122,7 +123,6 @@ def check_logits(
     return logits
 
 def _finite_run(run, path): return lambda x: check_logits(run(x), path)
-
 
 # %% ../../nbs/05_deploy.ipynb #ea127c72
 def _session(path, threads=None, seconds=None):
