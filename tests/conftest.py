@@ -48,6 +48,33 @@ def pytest_collection_modifyitems(items):
     items.sort(key=rank)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "As `--dist loadgroup`, but a crash is reported once: pytest-xdist 3.8 runs the test again in the next process, or waits for ever."
+    if config.getvalue('dist') != 'loadgroup': return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Groups(LoadGroupScheduling):
+        def remove_node(self, node):
+            work = self.assigned_work.pop(node)
+            if not self._pending_of(work): return None
+            crashed = next(t for unit in work.values() for t, done in unit.items() if not done)
+            for unit in work.values():
+                if crashed in unit: unit[crashed] = True
+            for scope, unit in work.items():
+                if not all(unit.values()): self.workqueue[scope] = unit
+            for other in self.assigned_work: self._reschedule(other)
+            return crashed
+
+        def _reschedule(self, node):
+            # a process begins a test when it knows the next one, or that there is none
+            while self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work.get(node, {})) < 2:
+                self._assign_work_unit(node)
+            if not self.workqueue and not node.shutting_down: node.shutdown()
+
+    return Groups(config, log)
+
+
 @pytest.fixture(scope='session')
 def root(): return ROOT
 
