@@ -11,10 +11,6 @@ for _threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(_t
 
 ROOT = Path(__file__).resolve().parents[1]
 
-ALONE = 'test_course.py', 'test_nursery.py', 'test_calibrate.py'   # their notebooks need nothing from each other
-SITE = 'test_docs.py', 'test_browser.py'                           # they look at one site
-
-
 def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
@@ -23,7 +19,7 @@ def pytest_cmdline_main(config):
     "The whole suite runs side by side, one process a core and four at most; files or words that are named, in this one; `-n` has the last word."
     named = config.args_source != pytest.Config.ArgsSource.TESTPATHS or config.option.keyword or config.option.usepdb
     if named or hasattr(config, 'workerinput') or getattr(config.option, 'numprocesses', 0) is not None: return
-    config.option.numprocesses, config.option.dist = min(cores(), 4), 'loadgroup'
+    config.option.numprocesses, config.option.dist = min(cores(), 4), 'worksteal'   # loadgroup hangs after a crash (pytest-xdist 3.8)
 
 
 def _cost(item):
@@ -34,18 +30,10 @@ def _cost(item):
     return known['smoke'] or (known['laptop'] or 0)/10
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A file stays in one process, so its fixtures are made once; notebooks go alone. The files come first, since nobody knows how long they
-    take; then the notebooks, longest first, so that at the end no process waits for another for longer than the shortest notebooks take."""
-    def alone(item): return item.path.name in ALONE and item.get_closest_marker('notebook')
-
-    def rank(item):
-        if item.originalname == 'test_runs_from_the_wheel': return 2, -_cost(item)
-        return (1 if alone(item) else 0), 0
-    for item in items:
-        if rank(item)[0] == 0: item.add_marker(pytest.mark.xdist_group('site' if item.path.name in SITE else item.path.stem))
-    items.sort(key=rank)
+    """The notebooks' runs come last, longest first: each process begins with a run of whole files, whose fixtures it makes once, and who has
+    done its share takes from the end of another's, where the short ones are."""
+    items.sort(key=lambda item: (1, -_cost(item)) if item.originalname == 'test_runs_from_the_wheel' else (0, 0))
 
 
 @pytest.fixture(scope='session')
