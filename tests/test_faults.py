@@ -358,6 +358,15 @@ def test_no_room_is_told_by_its_number_its_cause_or_its_text():
     assert not no_room(OSError(errno.EACCES, 'Permission denied')) and not no_room(ValueError('28')) and not no_room(KeyboardInterrupt())
 
 
+def test_an_error_about_another_file_is_not_laid_to_the_target(tmp_path):
+    other = OSError(errno.EACCES, 'Permission denied', '/elsewhere/image.png')
+    with pytest.raises(PermissionError, match='image.png'), atomic_folder(tmp_path/'out'): raise other
+    with pytest.raises(PermissionError, match='image.png'), atomic_write(tmp_path/'a'): raise other
+    with refused(['/elsewhere/cache', 'make room']), atomic_write(tmp_path/'a'): raise OSError(errno.ENOSPC, 'full', '/elsewhere/cache')
+    with refused([str(tmp_path/'a'), 'make room']), atomic_write(tmp_path/'a') as tmp: raise OSError(errno.ENOSPC, 'full', str(tmp))
+    with refused([str(tmp_path/'a'), 'owner']), atomic_write(tmp_path/'a') as tmp: raise OSError(errno.EACCES, 'Permission denied', str(tmp))
+
+
 @pytest.mark.parametrize('kind', ['limit', 'disk'])
 def test_finetune_without_room_is_one_sentence(colours, tmp_path, kind, request):
     args = ['finetune', colours/'data', '--backbone', colours/'net.safetensors', '--size', '32', '--out']

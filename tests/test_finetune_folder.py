@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from helpers import refused
 from visft_nb.cnn.models import small_cnn
-from visft_nb.core import InputError
+from visft_nb.core import InputError, NoRoom
 from visft_nb.data import find_leaks
 from visft_nb.deploy import load_model, predict
 from visft_nb.finetune import divide, find_splits, finetune_folder, read_splits
@@ -216,7 +216,7 @@ def test_what_stands_is_not_overwritten(splits, tmp_path, small):
 def test_a_failure_at_the_end_leaves_nothing(splits, tmp_path, small, monkeypatch):
     def full(*a, **k): raise OSError(28, 'No space left on device')
     monkeypatch.setattr('visft_nb.finetune.folder._page', full)
-    with pytest.raises(OSError): finetune_folder(splits, tmp_path/'out', **small)
+    with pytest.raises(NoRoom, match='make room'): finetune_folder(splits, tmp_path/'out', **small)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -34,7 +34,7 @@ def write_table(
     plain = frame.rename(columns=plain_cell)
     for i, (_, column) in enumerate(frame.items()):
         if column.map(lambda v: isinstance(v, str)).any(): plain.isetitem(i, column.map(plain_cell))
-    texts = [*plain.columns, *(v for _, c in plain.items() for v in c if isinstance(v, str))]
+    texts = [*map(str, plain.columns), *(v for _, c in plain.items() for v in c if isinstance(v, str))]
     end = '\r\n' if any('\r' in v for v in texts) else '\n'   # pandas quotes what is part of it
     with atomic_write(path) as tmp: plain.to_csv(tmp, index=False, lineterminator=end)
 
