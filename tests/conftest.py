@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-# One thread, before torch is loaded: with two, torch 2.14.1 frees memory twice in the backward pass of float32 convolutions with fewer
-# than 16 channels (seen on a CPU with avx512: ResNet-18 of width 4 and 8, batch 3), and the tests are full of such small networks.
+# One thread a process, before torch is loaded: the suite runs one process a core. VISFT_THREADS forces another number.
 for _threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(_threads, '1')
 
 ROOT = Path(__file__).resolve().parents[1]
+
 
 def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
@@ -19,7 +19,7 @@ def pytest_cmdline_main(config):
     "The whole suite runs side by side, one process a core and four at most; files or words that are named, in this one; `-n` has the last word."
     named = config.args_source != pytest.Config.ArgsSource.TESTPATHS or config.option.keyword or config.option.usepdb
     if named or hasattr(config, 'workerinput') or getattr(config.option, 'numprocesses', 0) is not None: return
-    config.option.numprocesses, config.option.dist = min(cores(), 4), 'worksteal'   # loadgroup hangs after a crash (pytest-xdist 3.8)
+    config.option.numprocesses, config.option.dist = min(cores(), 4), 'worksteal'
 
 
 def _cost(item):

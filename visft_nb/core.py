@@ -309,16 +309,24 @@ def _takes_no_more(path):
     except OSError as e: return no_room(e)
     return False
 
+def _concerns(path, name):
+    "May an error about the file `name` be one of writing `path`?"
+    if not isinstance(name, (str, os.PathLike)): return True
+    name, folder = Path(name).absolute(), path.absolute().parent
+    return name == folder or folder in name.parents or name in folder.parents
+
+# %% ../nbs/00_core.ipynb #a1c05e0f
 def _cannot_write(path, e):
     "What is said of an error that kept `path` from being written, or None where it was none of that kind."
-    code = getattr(e, 'errno', None)
+    name, code = getattr(e, 'filename', None), getattr(e, 'errno', None)
     if no_room(e):
+        path = path if _concerns(path, name) else Path(name)
         folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
-        why = next((e.strerror for e in (e, e.__cause__) if getattr(e, 'strerror', None)), os.strerror(errno.ENOSPC))
+        said = (e.strerror for e in (e, e.__cause__) if getattr(e, 'strerror', None))
         free = shutil.disk_usage(folder).free/2**20
-        return NoRoom(f"{path} cannot be written ({why}; {free:,.0f} MB are free there): "
+        return NoRoom(f"{path} cannot be written ({next(said, os.strerror(errno.ENOSPC))}; {free:,.0f} MB are free there): "
                       "make room or choose another folder; what stood there before is whole.")
-    if code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+    if code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR) and _concerns(path, name):
         return InputError(f"{path} cannot be written ({e.strerror}): "
                           "choose another folder, or have its owner let you write there.")
 

@@ -75,8 +75,8 @@ def _describe(x):
         out.append((d/d.norm(dim=-1, keepdim=True).clamp(min=1e-3)).half())
     return torch.cat(out)
 
-# %% ../../nbs/lib/data/leaks.ipynb #93a79b0b
-_NEAREST, _PROBES, _ALL = 8, 8, 4096
+# %% ../../nbs/lib/data/leaks.ipynb #dddb88cf
+_NEAREST, _PROBES, _ALL = 6, 8, 4096
 
 def _cells(whole):
     "Centres (L, 128), or None, and the members of each cell."
@@ -107,21 +107,27 @@ def _look(queries, whole, centres, members):
             s[r, :top.values.shape[1]], idx[r, :top.values.shape[1]] = top.values, inside[top.indices]
     return s, idx
 
-# %% ../../nbs/lib/data/leaks.ipynb #faebae05
+# %% ../../nbs/lib/data/leaks.ipynb #e25f2616
+def _each_once(s, idx, k):
+    "The best `k` of each row, each index once; the others of a row are -2."
+    s, order = s.topk(min(8*k, s.shape[1]), 1)
+    idx = idx.gather(1, order)
+    again = (idx[:, :, None] == idx[:, None, :]).tril(-1).any(2)
+    s, order = torch.where(again, -2., s).topk(min(k, s.shape[1]), 1)
+    return s, idx.gather(1, order)
+
 def _nearest(views, whole, cells, own):
-    "The best few of `whole` for each image over all its views, each once; `own` (N,) is never named. Pairs (row, index)."
+    "The nearest of `whole` to each whole image, and those nearest to its crops; `own` (N,) is never named. Pairs (row, index)."
     pairs = []
     for start in range(0, len(views), 2048):
         q = views[start:start + 2048]
-        s, idx = (t.view(len(q), -1) for t in _look(q.flatten(0, 1).float(), whole, *cells))
-        s = torch.where(idx == own[start:start + 2048, None], -2., s)
-        s, order = s.topk(min(8*_NEAREST, s.shape[1]), 1)
-        idx = idx.gather(1, order)
-        again = (idx[:, :, None] == idx[:, None, :]).tril(-1).any(2)
-        s, order = torch.where(again, -2., s).topk(min(_NEAREST, s.shape[1]), 1)
-        row, column = (s > _WORTH).nonzero(as_tuple=True)
-        pairs.append(torch.stack([row + start, idx.gather(1, order)[row, column]], 1))
-    return torch.cat(pairs)
+        s, idx = (t.view(len(q), len(_VIEWS), -1) for t in _look(q.flatten(0, 1).float(), whole, *cells))
+        s = torch.where(idx == own[start:start + 2048, None, None], -2., s)
+        for some in (slice(0, 1), slice(1, None)):
+            best, there = _each_once(s[:, some].flatten(1), idx[:, some].flatten(1), _NEAREST)
+            row, column = (best > _WORTH).nonzero(as_tuple=True)
+            pairs.append(torch.stack([row + start, there[row, column]], 1))
+    return torch.unique(torch.cat(pairs), dim=0)
 
 _WORTH = .5   # similarity of two views below which a pair is not looked at
 
@@ -408,7 +414,7 @@ def find_leaks(
     """Images of `a` that also lie in `b`: the same bytes (exact), or copies changed by JPEG, size, brightness, contrast, a little blur or noise,
     or a crop down to about 85 % of the side (near).
 
-    A pair is judged by itself, whatever else is in the sets. Slices of one scan and photographs of one thing are no copies. Raises `InputError`
+    A pair is judged by itself, whatever else is in the sets. A large watermark hides a copy. Slices of one scan and photographs of one thing are no copies. Raises `InputError`
     for what are no `Images` and for kinds that do not exist."""
     also, same = _check(a, b, also, similarity), b is None
     sets = [a] if same else [a, b]
