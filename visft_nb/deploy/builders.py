@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['FLAG', 'CLASSES', 'CHANNELS', 'WIDTH', 'SIDE', 'DEPTH', 'HEADS', 'SHARE', 'HUB_KINDS', 'HUB_RULES', 'BUILDERS',
            'Rule', 'whole', 'number', 'one_of', 'text', 'several', 'either', 'options', 'shown', 'Builder',
-           'unloaded_backbone', 'unloaded_imagenet', 'find_builder', 'builder_table', 'build_model', 'outline_model',
-           'model_bytes', 'largest_map']
+           'find_builder', 'builder_table', 'build_model', 'outline_model', 'model_bytes', 'largest_map']
 
 # %% ../../nbs/lib/deploy/builders.ipynb #5dd2d925
 import importlib, re
@@ -183,24 +182,6 @@ def _loaded_rules(kwargs):
     "Rules for `load_backbone`."
     return _backbone_rules(kwargs) | dict(weights=one_of(None, 'default', 'DEFAULT'))
 
-def unloaded_backbone(
-    weights=None,  # not looked at
-    **kwargs,      # for `make_backbone`
-)->nn.Module:
-    "What `load_backbone` makes, without its weights."
-    from visft_nb.finetune.transfer import make_backbone
-    return make_backbone(**kwargs)
-
-def unloaded_imagenet(
-    classes:int|None=None,  # outputs; None: the thousand of ImageNet
-)->nn.Module:
-    "What `imagenet_classifier` makes, without its weights."
-    from visft_nb.cnn.models import imagenet_names
-    from visft_nb.finetune.transfer import make_backbone
-    model = make_backbone('efficientnet_lite0', classes or 1000)
-    if classes is None: model.names = imagenet_names()
-    return model
-
 # %% ../../nbs/lib/deploy/builders.ipynb #f902b14c
 HUB_KINDS = (
     'beit', 'convnext', 'convnextv2', 'deit', 'dinov2', 'mobilenet_v2', 'regnet',
@@ -237,7 +218,7 @@ _HUB_CONFIG = Rule(
 
 # %% ../../nbs/lib/deploy/builders.ipynb #42b5c896
 _MODELS, _TRANSFER = 'visft_nb.cnn.models:', 'visft_nb.finetune.transfer:'
-_HERE, _SEGMENT = 'visft_nb.deploy.builders:', 'visft_nb.finetune.segmentation:'
+_SEGMENT = 'visft_nb.finetune.segmentation:'
 _UNET = dict(in_channels=CHANNELS, classes=CLASSES, width=whole(1, 2**11),
              depth=whole(1, 8), fold=whole(1, 8))
 _ENCODER = dict(encoder=text(_TIMM_NAME, 'a name of timm'), classes=CLASSES,
@@ -256,10 +237,10 @@ _LIST = [
     Builder(_MODELS + 'VGG', _VGG | dict(plan=_PLAN)),
     Builder(_MODELS + 'VisionTransformer', _VIT),
     Builder(_MODELS + 'imagenet_classifier', dict(classes=_MAYBE),
-            make=_HERE + 'unloaded_imagenet'),
+            make=_TRANSFER + 'unloaded_imagenet'),
     Builder(_TRANSFER + 'make_backbone', _backbone_rules, 'outputs'),
     Builder(_TRANSFER + 'load_backbone', _loaded_rules, 'outputs',
-            make=_HERE + 'unloaded_backbone'),
+            make=_TRANSFER + 'unloaded_backbone'),
     Builder(_SEGMENT + 'UNet', _UNET),
     Builder(_SEGMENT + 'encoder_unet', _ENCODER, fixed=dict(weights=None)),
     Builder('visft_nb.finetune.medmnist:medmnist_net', dict(name=_SET, width=WIDTH),

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "folder": ["FolderRun", "Sides", "divide", "estimate_seconds", "find_splits", "finetune_folder", "read_splits"],
     "heads": ["HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind", "kappa", "mean_precision", "set_head"],
     "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
-    "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights"],
+    "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights", "unloaded_backbone", "unloaded_imagenet"],
     "lung": ["Coverage", "Froc", "HU_WINDOWS", "LUNA_RATES", "PatchViews", "centre", "coverage_curve", "fit_temperature", "froc", "make_cubes", "nodule_slices", "operating_point", "ppv", "predict_turned", "read_hu", "threshold_for", "window"],
     "medmnist": ["GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable", "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores", "medmnist_step", "run_medmnist", "steps_down"],
     "search": ["Pruning", "folds", "tune"],
