@@ -105,22 +105,17 @@ def _same(value, old):
 
 def _sides(values, old):
     "What the limits say: a band, one side of it, or nothing."
-    s, room = spread(values), _outwards
-    only = {k for k in ('min', 'max') if k in old}
+    s, only = spread(values), {k for k in ('min', 'max') if k in old}
+    if only == {'max'} and max(map(abs, values)) < 1e-3 and s.high <= old['max']:
+        return {'max': old['max']}   # a rounding error and its tolerance
     if s.narrow and len(only) != 1:
-        return {
-            'value': _plain(s.mean),
-            'abs': room(max(s.high - s.mean, s.mean - s.low), True),
-        }
-    if only == {'max'} and s.log and old['max'] >= s.high:
-        return {'max': old['max']}  # a rounding error and its tolerance
-    if (s.narrow or s.low > 0 and not s.log) and only != {'max'} and s.mean > 0:
-        return {'min': room(s.low, False)}
-    if (s.narrow or s.high < 0) and s.mean < 0:
-        return {'max': room(s.high, True)}
-    if only == {'max'} and (s.narrow or (s.log and s.high <= 30 * s.mean)):
-        return {'max': room(s.high, True)}
-    return {}
+        half = max(s.high - s.mean, s.mean - s.low)
+        return {'value': _plain(s.mean), 'abs': _outwards(half, True)}
+    low, high = {'min': _outwards(s.low, False)}, {'max': _outwards(s.high, True)}
+    if only == {'max'}: return high if s.high <= 4*max(map(abs, values)) else {}
+    if s.log: return {}              # lopsided: the limit below means little
+    if only == {'min'}: return low if s.low >= -abs(s.mean)/2 else {}
+    return low if s.low > 0 else high if s.high < 0 else {}
 
 
 def _outwards(v, up):
@@ -142,16 +137,21 @@ def _apart(a, b):
     return s.mean / half if abs(s.mean) > half else 0.0
 
 
+_MEASURES = set('ap ap50 ap75 auc acc iou miou dice knn probe rank std slant gap gain cut moved '
+                'half minus delay false switches kl error to by behind price lost'.split())
+
+def _like(a, b):
+    "Do two names differ in one word, and is that no measure?"
+    a, b = a.split('_'), b.split('_')
+    odd = {w for x, y in zip(a, b) if x != y for w in (x, y)}
+    return len(a) == len(b) > 1 and len(odd) == 2 and not odd & _MEASURES
+
 def _order(name, columns):
-    "`above` or `below` another record with which it shares a word, or nothing."
-    words = set(name.split('_'))
-    others = [k for k in columns if k != name and words & set(k.split('_'))]
-    best = max(
-        ((_apart(columns[name], columns[k]), k) for k in others),
-        key=lambda p: abs(p[0]),
-        default=(0, ''),
-    )
-    return {'above' if best[0] > 0 else 'below': best[1]} if best[0] else {}
+    "`above` or `below` another record of the same measure, or nothing."
+    apart = {k: _apart(columns[name], columns[k]) for k in columns if _like(k, name)}
+    best = max(apart, key=lambda k: abs(apart[k]), default=None)
+    if best is None or not apart[best]: return {}
+    return {'above' if apart[best] > 0 else 'below': best}
 
 
 def _stated(name, old, columns):
