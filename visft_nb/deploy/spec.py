@@ -147,7 +147,7 @@ def save_model(
     known = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1)) | (getattr(model, 'spec', None) or {})
     if builder is None and kwargs is None: kwargs = known.get('kwargs')
     given = dict(builder=builder, classes=classes, size=size, channels=channels, fit=fit, values=values) | extra
-    told = {k: known.get(k) if v is None else v for k, v in ({k: None for k in ('task', 'window') if k in known} | given).items()}
+    told = {k: known.get(k) if v is None else v for k, v in ({k: None for k in ('task', 'window', 'in_range') if k in known} | given).items()}
     if told['channels'] is None: told['channels'] = _channels(model)
     spec = model_spec(**told, kwargs=dict(kwargs or {}))
     _check_twin(model, spec)
