@@ -18,7 +18,8 @@ from visft_nb.data import csv_images, image_folder, load_dataset, mask_pairs
 from visft_nb.data import files as F
 from visft_nb.data.arrays import read_arrays
 from visft_nb.data.files import decode_image, fit_image, named_page, read_idx, read_image, to_bytes
-from visft_nb.deploy import Opened, answers, model_spec, predict
+from visft_nb.cnn.models import small_cnn
+from visft_nb.deploy import Opened, answers, load_model, model_spec, predict, save_model
 from visft_nb.finetune import MedicalImageDataset, segment, write_dicom
 
 H, W = 12, 17
@@ -639,3 +640,10 @@ def test_npz_arrays_are_numpys(tmp_path):
         save(tmp_path/'a.npz', **want)
         found = read_arrays(tmp_path/'a.npz')
         assert list(found) == list(want) and all(np.array_equal(found[k], v) and found[k].dtype == v.dtype for k, v in want.items())
+
+
+def test_a_model_saved_again_keeps_the_range_of_its_images(tmp_path):
+    model = small_cnn()
+    save_model(model, tmp_path/'a.safetensors', size=28, in_range=(0, 4095))
+    save_model(load_model(tmp_path/'a.safetensors', 'cpu'), tmp_path/'b.safetensors')
+    assert load_model(tmp_path/'b.safetensors', 'cpu').spec['in_range'] == [0, 4095]
