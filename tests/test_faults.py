@@ -305,7 +305,7 @@ import numpy as np, torch
 from visft_nb.core import NoRoom, atomic_write
 from visft_nb.cnn.models import small_cnn
 from visft_nb.deploy import export_onnx, export_program, save_model
-from visft_nb.finetune.work import write_table
+from visft_nb.finetune.work import write_answers
 from visft_nb.train import fit, save_checkpoint
 import pandas as pd
 from PIL import Image
@@ -322,7 +322,7 @@ ways = dict(
     save_model=lambda: save_model(net, top/'a.safetensors', kwargs=kw),
     fit=lambda: fit(net, [(x, torch.tensor([0, 1]))], epochs=1, checkpoint=top/'a.fit'),
     export_onnx=lambda: export_onnx(net, top/'a.onnx', x, dynamo=False), program=program,
-    table=lambda: write_table(pd.DataFrame(np.random.default_rng(0).random((20000, 3))), top/'a.csv'), picture=picture, arrays=arrays)
+    table=lambda: write_answers(pd.DataFrame(np.random.default_rng(0).random((20000, 3))), top/'a.csv'), picture=picture, arrays=arrays)
 for name, way in ways.items():
     try: way(); print(name, 'wrote')
     except NoRoom as e: print(name, 'no room' if 'make room' in str(e) and 'cannot be written' in str(e) and 'Traceback' not in str(e) else e)
@@ -651,7 +651,7 @@ def test_predict_prints_names_as_they_are(named, tmp_path):
 
 def test_a_spreadsheet_finds_no_formula_and_reading_back_is_exact(named, tmp_path, monkeypatch):
     import csv
-    from visft_nb.deploy import read_table
+    from visft_nb.deploy import read_answers
     from visft_nb.finetune.work import predict_files
     monkeypatch.chdir(named/'images')
     names = ["=1+1.png", "-2+3.png", "@a.png", "'=b.png"]
@@ -659,7 +659,7 @@ def test_a_spreadsheet_finds_no_formula_and_reading_back_is_exact(named, tmp_pat
     with open(tmp_path/'answers.csv', newline='', encoding='utf-8') as f: cells = [c for row in csv.reader(f) for c in row]
     assert not [c for c in cells if c[:1] in tuple('=+-@\t\r') and c[:1] and not _number(c)]
     assert {"'=1+1.png", "'-2+3.png", "'@a.png", "''=b.png"} <= set(cells)
-    back = read_table(tmp_path/'answers.csv', keep_default_na=False)
+    back = read_answers(tmp_path/'answers.csv', keep_default_na=False)
     assert list(back.image) == list(frame.image) == names and list(back.label) == list(frame.label)
     assert np.allclose(back.probability.astype(float), frame.probability.astype(float))
 
@@ -672,10 +672,10 @@ def _number(text):
 @pytest.mark.parametrize('text', [*HOSTILE, '=1', '+1', '-1', '@x', '\t=1', '\r=1', "'=1", "''=1", "'", '', '-', "it's", '＝1', '0'])
 def test_a_table_keeps_every_text(tmp_path, text):
     import pandas as pd
-    from visft_nb.deploy import read_table, write_table
+    from visft_nb.deploy import read_answers, write_answers
     table = pd.DataFrame({'a': [text, 'b'], f'c{text}': [-1.5, 2], 'd': [-1, 3]})
-    write_table(table, tmp_path/'t.csv')
-    back = read_table(tmp_path/'t.csv', keep_default_na=False, dtype={0: str})
+    write_answers(table, tmp_path/'t.csv')
+    back = read_answers(tmp_path/'t.csv', keep_default_na=False, dtype={0: str})
     assert list(back.a) == [text, 'b'] and list(back.d) == [-1, 3] and list(back.iloc[:, 1]) == [-1.5, 2]
     assert ''.join(back.columns[1].split()) == ''.join(f'c{text}'.split())
 

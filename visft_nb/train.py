@@ -398,6 +398,7 @@ def load_weights(
     what='the checkpoint', # where the state came from, for the sentence
 )->None:
     "`load_state_dict` that copies nothing unless all fits. Raises `InputError` with the keys and shapes that do not, and for values that are NaN or infinite."
+    if not isinstance(state, Mapping): raise InputError(f"{what} is a {type(state).__name__} where a state dict was expected, as model.state_dict() or load_checkpoint(path)['model'] give it.")
     if odd := [k for k, v in state.items() if not torch.is_tensor(v)]:
         raise InputError(f"{what} holds a {type(state[odd[0]]).__name__} at {odd[0]!r} where a tensor was expected: it was changed after it was written.")
     own = model.state_dict()

@@ -11,6 +11,7 @@ __all__ = ['LARGEST', 'MOST', 'DICOM_KINDS', 'IMAGE_KINDS', 'is_hidden', 'read_b
 
 # %% ../../nbs/lib/data/files.ipynb #4d375176
 import io, math, re, struct, warnings, zipfile, zlib
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core import InputError, lookup
+from ..core import InputError, given_path, lookup
 
 # %% ../../nbs/lib/data/files.ipynb #87bc38aa
 _JUNK = {'thumbs.db', 'desktop.ini', '__macosx',
@@ -52,7 +53,7 @@ def read_bytes(
 )->bytes:
     """A file that is not too large to be an image. Raises `InputError` where there
     is none."""
-    path, name = Path(path), path if name is None else name
+    name, path = path if name is None else name, given_path(path, 'the image')
     if not path.exists(): raise InputError(f"{name} does not exist{_near(path)}")
     if not path.is_file(): raise InputError(f"{name} is a folder")
     if (size := path.stat().st_size) > LARGEST: raise _too_large(name, size)
@@ -66,7 +67,7 @@ def file_entries(
 )->list:      # (name relative to `path`, function that reads its bytes) of each file
     """Every file that is not hidden. Raises `InputError` for no folder, or a zip
     that is not safe."""
-    path = Path(path).expanduser()
+    path = given_path(path, 'the folder of images')
     archive = next((p for p in (path, *path.parents) if p.is_file()), None)
     if archive is not None:
         return zip_entries(archive, path.relative_to(archive).as_posix())
@@ -79,7 +80,11 @@ def file_entries(
 
 # %% ../../nbs/lib/data/files.ipynb #80db0b47
 def _check_members(archive, infos):
-    "Raise `InputError` for a zip that was made to do harm."
+    "Raise `InputError` for a zip that was made to do harm, or has two files of a name."
+    names = [i.filename for i in infos]
+    if twice := next((n for n, k in Counter(names).items() if k > 1), None):
+        raise InputError(f"{archive} holds two files of one name, {twice!r}: unpack it "
+                         "and pack it again.")
     for i in infos:
         parts = i.filename.replace('\\', '/').split('/')
         if parts[0] == '' or '..' in parts or ':' in i.filename[:2]:
@@ -111,10 +116,10 @@ def zip_entries(
 )->list:            # as of `file_entries`
     "As `file_entries`, of the folder `inside` of a zip."
     try: z = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+    except Exception as e: # zipfile raises all kinds
         raise InputError(f"{archive} is not a zip that can be read ({e}); "
                          "was the download cut off?") from e
-    infos = [i for i in z.infolist() if not i.is_dir()]
+    infos = [i for i in z.infolist() if not i.filename.endswith('/')]
     _check_members(archive, infos)
     top = '' if inside in ('', '.') else inside.rstrip('/') + '/'
     infos = sorted((i for i in infos if i.filename.startswith(top)),
@@ -400,7 +405,9 @@ def dicom_errors(
             warnings.simplefilter('ignore')
             warnings.simplefilter('error', Image.DecompressionBombWarning)
             yield
-    except InputError: raise
+    except InputError as e:
+        if str(name) in str(e): raise
+        raise InputError(f"{name} is a DICOM file that cannot be shown: {e}") from e
     except Exception as e: # decoders raise all kinds
         said = ' '.join(str(e).split())[:200] or type(e).__name__
         raise InputError(f"{name} is a DICOM file whose pixels cannot be decoded "
@@ -622,7 +629,7 @@ def named_page(
 )->tuple:     # (Path, page or None)
     """The file and the page that a name means; a file that has a # in its name is
     itself."""
-    path = Path(path).expanduser()
+    path = given_path(path, 'the image')
     found = re.fullmatch(r'(.+)#(\d{1,9})', path.name)
     if found is None or page is not None or path.exists(): return path, page
     return path.with_name(found[1]), int(found[2])
@@ -735,10 +742,11 @@ def pictures_at(
 )->list:   # (name, reader); reader(window=, in_range=) iterates `Picture`
     """What a path stands for; a place that cannot be looked into becomes a reader
     that raises."""
-    path = Path(path).expanduser()
-    look = _in_folder if path.is_dir() else None
-    if path.suffix.lower() == '.zip' and path.is_file(): look = _in_zip
-    try: return look(path) if look else [(str(path), partial(read_pictures, path))]
+    try:
+        path = given_path(path, 'the image')
+        look = _in_folder if path.is_dir() else None
+        if path.suffix.lower() == '.zip' and path.is_file(): look = _in_zip
+        return look(path) if look else [(str(path), partial(read_pictures, path))]
     except InputError as e: return [(str(path), partial(_raise, e))]
 
 # %% ../../nbs/lib/data/files.ipynb #024b8322

@@ -10,5 +10,5 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
                    "read_image", "read_pictures", "rescaled", "save_mask", "uncertainty"],
     "runtime": ["GuardedGraph", "graph_fault", "interface_fault"],
     "spec": ["TASKS", "load_model", "model_header", "model_spec", "save_model"],
-    "spreadsheets": ["original_cell", "plain_cell", "read_table", "write_table"],
+    "spreadsheets": ["original_cell", "plain_cell", "read_answers", "write_answers"],
 })

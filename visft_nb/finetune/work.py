@@ -32,7 +32,7 @@ import re, socket
 from urllib.parse import urlsplit
 
 from ..core import owner_mark, plain_markdown, sweep
-from ..deploy.spreadsheets import write_table
+from ..deploy.spreadsheets import write_answers
 
 # %% ../../nbs/3_finetune/19_work.ipynb #36e5eb27
 def write_dicom(
@@ -144,7 +144,7 @@ def _masked(x, mask):
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
-    out=None,       # table to write, `.csv`; text that a spreadsheet would take for a formula gets an apostrophe, `read_table` takes it off
+    out=None,       # table to write, `.csv`; text that a spreadsheet would take for a formula gets an apostrophe, `read_answers` takes it off
     overlays=None,  # folder for pictures, and for masks where the model makes such
     sure:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name
@@ -158,7 +158,7 @@ def predict_files(
         with atomic_write(Path(overlays)/free_name(a.name, '_overlay.png', taken)) as tmp: Image.fromarray(overlay(opened, a)).save(tmp, 'PNG')
         if opened.spec['task'] == 'segmentation': save_mask(answer_mask(a, opened.spec), Path(overlays)/free_name(a.name, '_mask.png', taken))
     frame = predict(opened, images, top, 'keep', sure, each=None if overlays is None else draw)
-    if out is not None: write_table(frame.convert_dtypes(), out)   # whole numbers stay whole beside rows that have none
+    if out is not None: write_answers(frame.convert_dtypes(), out)   # whole numbers stay whole beside rows that have none
     return frame
 
 # %% ../../nbs/3_finetune/19_work.ipynb #930a4465
