@@ -264,7 +264,7 @@ def test_a_rebuilt_site_replaces_the_old_one_and_survives_a_failure(toy, tmp_pat
 
 @pytest.mark.parametrize('name,text,words', [
     ('_quarto.yml', 'a: [', ['_quarto.yml', 'YAML']),
-    ('nbs/index.ipynb', '{', ['index.ipynb', 'no notebook']),
+    ('nbs/index.ipynb', '{', ['index.ipynb', 'no JSON']),
     ('nbs/1_a/01_b.ipynb', '{"cells": []}', ['1_a/01_b', '1_a/02_b', 'rename'])])
 def test_bad_books(toy, tmp_path, name, text, words):
     (toy/name).write_text(text)

@@ -275,6 +275,7 @@ def _warm(self:Runner, runs, env):
     own = self.nursery is None and len(runs) > self.workers and can_fork()
     return Nursery(env) if own else nullcontext(self.nursery)
 
+# %% ../../nbs/course/04_runs.ipynb #5d1f90ab
 @patch
 def _one(self:Runner, run, env, nursery=None):
     if self.stopped: run.status = 'interrupted'; return run
