@@ -102,7 +102,7 @@ def test_cells_find_what_looking_at_all_finds(monkeypatch):
     "Above 4,096 images only some cells are looked into."
     module = inspect.getmodule(find_leaks)
     x = photos(400, 2, 32)
-    data = Images(torch.cat([x, window(x[:100], .9, .3, .6), (x[100:200]*.8).byte()]))
+    data = Images(torch.cat([x, window(x[:100], .9, .3, .6), torch.stack([jpeg(i, 60) for i in x[100:200]])]))
     everything = find_leaks(data)
     monkeypatch.setattr(module, '_ALL', 64)
     cells = find_leaks(data)
