@@ -102,7 +102,7 @@ def test_cells_find_what_looking_at_all_finds(monkeypatch):
     "Above 4,096 images only some cells are looked into."
     module = inspect.getmodule(find_leaks)
     x = photos(400, 2, 32)
-    data = Images(torch.cat([x, window(x[:100], .9, .3, .6), (x[100:200]*.8).byte()]))
+    data = Images(torch.cat([x, window(x[:100], .9, .3, .6), torch.stack([jpeg(i, 60) for i in x[100:200]])]))
     everything = find_leaks(data)
     monkeypatch.setattr(module, '_ALL', 64)
     cells = find_leaks(data)
@@ -176,11 +176,16 @@ def test_empty_tiny_flat_and_differently_sized_sets():
 
 def test_bad_input_is_refused_in_a_sentence():
     d = Images(photos(2))
-    with refused(['a is Tensor', 'Images']): find_leaks(d.images)
+    for bad in (d.images, d.images.numpy(), [d], None, 'train', 3, {'images': d.images}):
+        with refused(['a is', 'compares Images']): find_leaks(bad)
+    with refused(['no pixels']): find_leaks(Images(torch.zeros(3, 3, 0, 8, dtype=torch.uint8)))
+    for also in (3, None, b'flip', torch.ones(2)):
+        with refused(['also is', 'negative']): find_leaks(d, also=also)
+    with refused(['kind in also']): find_leaks(d, also=[np.ones(2)])
     with refused(['b is str', 'Images']): find_leaks(d, 'test')
     with refused(['rotate']): find_leaks(d, also='rotate')
-    for s in (0, 1.5, -1):
-        with refused([f'similarity={s}', 'at most 1']): find_leaks(d, similarity=s)
+    for s in (0, 1.5, -1, 'high', True, float('nan')):
+        with refused([f'similarity={s!r}', 'at most 1']): find_leaks(d, similarity=s)
 
 
 @needs_data

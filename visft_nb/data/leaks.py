@@ -10,6 +10,7 @@ import hashlib, math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -19,17 +20,23 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.auto import tqdm
 
-from ..core import InputError, lookup
+from ..core import InputError, brief, describe, lookup
 from .images import Images
 
 # %% ../../nbs/lib/data/leaks.ipynb #4872b118
 _SIDE, _FINE = 24, 96   # pixels: of the images compared, and of the one that is moved
 
+def _luma(x):
+    "Gray (N, 1, H, W) in [0, 1] of bytes: the luma of colours (ITU-R BT.601), and the mean of what has not three channels."
+    c = x.shape[1]
+    weights = torch.tensor([.299, .587, .114] if c == 3 else [1/c]*c, device=x.device)
+    return torch.einsum('nchw,c->nhw', x.to(torch.float32), weights)[:, None]/255
+
 def _gray(images, side):
     "Gray in [0, 1] at side×side: (N, 1, side, side) on the CPU."
     size = dict(size=(side, side), mode='bilinear', antialias=True)
-    some = max(1, 2**25//max(1, images[:1].numel()))
-    return torch.cat([F.interpolate(x.to(torch.float32).mean(1, keepdim=True)/255, **size).cpu() for x in images.split(some)])
+    some = max(1, 2**22//max(1, images[:1].numel()))
+    return torch.cat([F.interpolate(_luma(x), **size).cpu() for x in images.split(some)])
 
 # %% ../../nbs/lib/data/leaks.ipynb #8bb5f25a
 def _blur(x, r):
@@ -69,11 +76,11 @@ def _view_maps():
 # %% ../../nbs/lib/data/leaks.ipynb #f2ea77d6
 def _describe(x):
     "Small gray images (N, 1, 24, 24) as their views: (N, 19, 128) of length 1, in half precision; the first is the whole image."
-    out = []
-    for part in x.flatten(1).split(4096):
-        d = (part @ _view_maps()).view(len(part), len(_VIEWS), _COSINES)
-        out.append((d/d.norm(dim=-1, keepdim=True).clamp(min=1e-3)).half())
-    return torch.cat(out)
+    out = torch.empty(len(x), len(_VIEWS), _COSINES, dtype=torch.float16)
+    for part, into in zip(x.flatten(1).split(2048), out.split(2048)):
+        d = (part @ _view_maps()).view(into.shape)
+        into.copy_(d/d.norm(dim=-1, keepdim=True).clamp(min=1e-3))
+    return out
 
 # %% ../../nbs/lib/data/leaks.ipynb #dddb88cf
 _NEAREST, _PROBES, _ALL = 6, 8, 4096
@@ -92,7 +99,7 @@ def _cells(whole):
 
 # %% ../../nbs/lib/data/leaks.ipynb #7b7a9c42
 def _look(queries, whole, centres, members):
-    "The nearest of `whole` to each query, from the cells that it looks into: similarities and indices (M, ·), -1 where there is none."
+    "The nearest of `whole` to each query, from the cells that it looks into: similarities and indices (M, ·), -1 where none is worth a comparison."
     probes = min(_PROBES, len(members)) if centres is not None else 1
     k = min(4 if centres is not None else _NEAREST + 1, len(whole))
     cell = ((queries @ centres.T).topk(probes, 1).indices if centres is not None
@@ -103,7 +110,9 @@ def _look(queries, whole, centres, members):
         if not len(inside): continue
         there = whole[inside]
         for r in rows.split(max(1, 2**22//len(inside))):
-            top = (queries[r//probes] @ there.T).topk(min(k, len(inside)), 1)
+            near = queries[r//probes] @ there.T
+            hit = near.amax(1) > _WORTH
+            r, top = r[hit], near[hit].topk(min(k, len(inside)), 1)
             s[r, :top.values.shape[1]], idx[r, :top.values.shape[1]] = top.values, inside[top.indices]
     return s, idx
 
@@ -127,9 +136,16 @@ def _nearest(views, whole, cells, own):
             best, there = _each_once(s[:, some].flatten(1), idx[:, some].flatten(1), _NEAREST)
             row, column = (best > _WORTH).nonzero(as_tuple=True)
             pairs.append(torch.stack([row + start, there[row, column]], 1))
-    return torch.unique(torch.cat(pairs), dim=0)
+    return _unique(torch.cat(pairs))
 
-_WORTH = .5   # similarity of two views below which a pair is not looked at
+def _unique(pairs):
+    "Each of the pairs (M, 2) of numbers from 0 once, in order."
+    if not len(pairs): return pairs
+    n = int(pairs.max()) + 1
+    each = torch.unique(pairs[:, 0]*n + pairs[:, 1])
+    return torch.stack([each//n, each % n], 1)
+
+_WORTH = .6   # similarity of two views below which a pair is not looked at
 
 # %% ../../nbs/lib/data/leaks.ipynb #090b86e0
 def _design(image):
@@ -203,8 +219,11 @@ class _Small:
         self.sets, self.change = sets, change
         all_of = lambda: [(k, i) for k, x in enumerate(sets) for i in range(len(x))]
         self.places = torch.as_tensor(all_of() if places is None else places, dtype=torch.int64).view(-1, 2)
-        self.small = F.avg_pool2d(self.gray(torch.arange(len(self.places)), 2*_SIDE), 2)
-        self.views, self.detail = _describe(self.small), _detail(self.small)
+        self.small = torch.zeros(len(self.places), 1, _SIDE, _SIDE)
+        for part in torch.arange(len(self.places)).split(2048):
+            self.small[part] = F.avg_pool2d(self.gray(part, 2*_SIDE), 2)
+        self.views = _describe(self.small)
+        self.detail = torch.cat([_detail(x) for x in self.small.split(2048)])
 
     def gray(self, idx, side):
         "(N, 1, side, side) of the images that are asked for."
@@ -241,7 +260,40 @@ def _compare(a, b, i, j, similarity=None):
         out[near] = torch.stack([s[near], fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
     return out, least
 
+# %% ../../nbs/lib/data/leaks.ipynb #5c0a91d7
+_FLOORS = .65, .8   # similarity after no step and after one, below which a pair is given up
+
+def _approach(moving, target, p, least):
+    "The pairs that come near after three steps on 24×24 pixels: which, similarity, and scale and shift. Most are given up before."
+    slack = 2*(.976 - least).clamp(min=0)
+    last = (1 - 8*(1 - least)).clamp(.85, .945)
+    rows, s = torch.arange(len(p)), torch.full((len(p),), -1.)
+    for steps, floor in zip((0, 1, 2), (*_FLOORS, last)):
+        if not len(rows): break
+        s, p = _fit(moving[rows], target[rows], p, steps)
+        near = s > (floor if torch.is_tensor(floor) else torch.full_like(least, floor))[rows] - slack[rows]
+        rows, s, p = rows[near], s[near], p[near]
+    return rows, s, p
+
 # %% ../../nbs/lib/data/leaks.ipynb #dd1a0f38
+def _compare(a, b, i, j, similarity=None):
+    "Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those that are far from it."
+    xa, xb = a.small[i], b.small[j]
+    view = _best_view(a.views[i], b.views[j])
+    sharper = _edges(xb).flatten(1).norm(dim=1) > _edges(xa).flatten(1).norm(dim=1)
+    moves_b = torch.where(view < 2, sharper, view % 2 == 1)[:, None, None, None]
+    least = _least(torch.minimum(a.detail[i], b.detail[j])) if similarity is None else torch.full((len(i),), float(similarity))
+    near, s, p = _approach(torch.where(moves_b, xb, xa), torch.where(moves_b, xa, xb), _VIEWS[view//2], least)
+    out = torch.full((len(i),), -1.)
+    if len(near):
+        m = moves_b[near]
+        fa, fb = a.gray(i[near], _FINE), b.gray(j[near], _FINE)
+        moving, target = torch.where(m, fb, fa), torch.where(m, fa, fb)
+        fine, q = _fit(moving, _pool(target), p, 5)
+        moved = _warp(moving, q)
+        out[near] = torch.stack([s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
+    return out, least
+
 def _copies(a, b, pairs, similarity, bar):
     "Those of the pairs (M, 2) that are copies: {(i, j): similarity}."
     found = {}
@@ -337,7 +389,7 @@ def _complete(n, found, allowed):
 def _near(small, ways, similarity, quiet):
     "{(class, class): similarity} of near copies, and how many groups were too large to compare all their pairs."
     pairs = torch.cat([_propose(small, small, *w) for w in ways]).sort(1).values
-    pairs = torch.unique(pairs, dim=0)
+    pairs = _unique(pairs)
     inside = torch.zeros(2, len(small.views), dtype=torch.bool)
     inside[0, ways[0][0]], inside[1, ways[0][1]] = True, True
     across = lambda i, j: bool(inside[0, i] & inside[1, j] | inside[0, j] & inside[1, i])
@@ -366,15 +418,19 @@ def _check(a, b, also, similarity):
     "The kinds that are asked for; `InputError` where something is none."
     for name, d in (('a', a), ('b', b)):
         if name == 'b' and d is None: continue
-        x = getattr(d, 'images', None)
-        if not torch.is_tensor(x) or x.ndim != 4 or x.dtype != torch.uint8:
-            raise InputError(f"{name} is {type(d).__name__}: find_leaks compares Images with bytes (N, C, H, W), as image_folder and "
+        if not isinstance(d, Images):
+            raise InputError(f"{name} is {describe(d)}: find_leaks compares Images with bytes (N, C, H, W), as image_folder and "
                              "load_dataset give them; make them of a tensor by Images(tensor).")
-    also = [also] if isinstance(also, str) else list(also)
-    for kind in also: lookup(kind, list(_CHANGES), 'kind in also')
-    if similarity is not None and not 0 < similarity <= 1:
-        raise InputError(f"similarity={similarity}: a number above 0, at most 1, was expected; None chooses it by the detail of the two images.")
-    return also
+        if d.images.is_meta or 0 in d.images.shape[1:]:
+            raise InputError(f"{name} holds images of {'×'.join(map(str, d.images.shape[1:]))} on {d.images.device}: there are no pixels to compare.")
+    if isinstance(also, str): also = [also]
+    if not isinstance(also, (list, tuple, set)):
+        raise InputError(f"also is {describe(also)}: a list of kinds was expected, of {', '.join(_CHANGES)}.")
+    for kind in also: lookup(str(kind), list(_CHANGES), 'kind in also')
+    number = isinstance(similarity, Real) and not isinstance(similarity, bool)
+    if similarity is not None and not (number and 0 < similarity <= 1):
+        raise InputError(f"similarity={brief(similarity)}: a number above 0, at most 1, was expected; None chooses it by the detail of the two images.")
+    return list(also)
 
 # %% ../../nbs/lib/data/leaks.ipynb #6c178ce9
 def _table(a, b, rows, found, members):
