@@ -736,7 +736,7 @@ def train_mode(
         for m, training in modes: m.training = training
 
 # %% ../nbs/02_train.ipynb #81334b67
-def _check_fit(train, valid, epochs, patience, every, goal):
+def _check_fit(train, valid, epochs, patience, every, goal, clip, seed):
     "Refuse what cannot be trained, with a sentence."
     if hasattr(train, 'floats') or torch.is_tensor(train): raise InputError(f"train is {type(train).__name__}, images that are in no batches yet: wrap them, Batches(data, batch_size=128).")
     if isinstance(train, (str, bytes, Mapping, set)): raise InputError(f"train is a {type(train).__name__}: give Batches(data, batch_size), a DataLoader, or a list of batches.")
@@ -748,6 +748,8 @@ def _check_fit(train, valid, epochs, patience, every, goal):
         if isinstance(n, bool): raise InputError(f"{name}={n}: a whole number from 1 up was expected.")
     if patience is not None and valid is None: raise InputError("patience needs valid: without validation nothing says when to stop.")
     lookup(goal, ['max', 'min'], 'goal')
+    check_number('seed', seed, 0, 2**63 - 1, whole=True)
+    if clip is not None: check_number('clip', clip, 0, above=True)
 
 # %% ../nbs/02_train.ipynb #8dfdf09f
 def start_run(
@@ -800,9 +802,7 @@ def fit(
     bar=True, seed:int=0,    # show progress; decides every random number inside, and changes none outside
 )->History:
     "Train a model. Raises `InputError` for what cannot be trained, and as soon as the loss is no number any more."
-    _check_fit(train, valid, epochs, patience, every, goal)
-    check_number('seed', seed, 0, 2**63 - 1, whole=True)
-    if clip is not None: check_number('clip', clip, 0, above=True)
+    _check_fit(train, valid, epochs, patience, every, goal, clip, seed)
     if checkpoint and resume: _check_resumable(train, valid, checkpoint, every)
     accelerator = make_accelerator(precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder)
     objective = Objective(model, loss)

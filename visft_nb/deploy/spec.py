@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core import InputError, get_device, lookup
+from ..core import InputError, as_names, brief, get_device, given_path, lookup
 from .builders import build_model, largest_map, model_bytes, outline_model, shown
 from ..tensors import check_finite, is_file, tensor_shapes
 from ..train import load_checkpoint, load_weights, predict_logits, save_checkpoint, unpack_state
@@ -38,8 +38,8 @@ def model_spec(
     if spec['size'] and channels*math.prod(spec['size']) > _LARGEST_IMAGE:
         raise InputError(f"size={spec['size']} with {channels} channels: images of at most {_LARGEST_IMAGE:,} numbers were expected; look at parts of larger ones.")
     try: low, high = map(float, values)
-    except (TypeError, ValueError, OverflowError): low = high = math.nan
-    if not math.isfinite(low + high) or low == high: raise InputError(f"values={values!r}: two different numbers were expected, what black and white are to the model, such as (0, 1).")
+    except (TypeError, ValueError, OverflowError, RuntimeError): low = high = math.nan
+    if not math.isfinite(low + high) or low == high: raise InputError(f"values={brief(values)}: two different numbers were expected, what black and white are to the model, such as (0, 1).")
     try: return json.loads(json.dumps(spec, default=_plain))
     except (TypeError, ValueError, RecursionError) as e: raise InputError(f"The specification cannot be written as JSON ({e}): numbers, strings, None, lists and dicts were expected.") from e
 
@@ -51,25 +51,26 @@ def _window(window):
     "[centre, width] as floats, or None."
     if window is None: return None
     try: centre, width = map(float, window)
-    except (TypeError, ValueError, OverflowError): centre = width = math.nan
-    if not (math.isfinite(centre) and width >= 1): raise InputError(f"window={window!r}: (centre, width) was expected, such as (40, 400); the width is 1 or more.")
+    except (TypeError, ValueError, OverflowError, RuntimeError): centre = width = math.nan
+    if not (math.isfinite(centre) and width >= 1): raise InputError(f"window={brief(window)}: (centre, width) was expected, such as (40, 400); the width is 1 or more.")
     return [centre, width]
 
 # %% ../../nbs/lib/deploy/spec.ipynb #3759873b
 def _class_names(classes):
     "A list of different strings, or None."
-    names = None if isinstance(classes, str) or (classes is not None and not hasattr(classes, '__len__')) else [str(c) for c in classes or ()]
-    if names is None or len(set(names)) < len(names):
-        raise InputError(f"classes={classes!r}: a list of different names was expected, one for each output in its order, such as load_dataset(…).classes.")
+    names = [] if classes is None else list(as_names(classes, 'classes'))
+    if len(set(names)) < len(names):
+        raise InputError(f"classes={brief(classes)}: a list of different names was expected, one for each output in its order, such as load_dataset(…).classes.")
     return names or None
 
 # %% ../../nbs/lib/deploy/spec.ipynb #87c7a185
 def _sides(size):
     "[height, width], or None."
     if size is None: return None
-    sides = [size, size] if isinstance(size, Integral) else list(size) if hasattr(size, '__len__') else []
+    try: sides = [size, size] if isinstance(size, Integral) else list(size)
+    except TypeError: sides = []
     if (len(sides) != 2 or not all(isinstance(s, Integral) and s > 0 for s in sides)):
-        raise InputError(f"size={size!r}: a side in pixels or (height, width) was expected.")
+        raise InputError(f"size={brief(size)}: a side in pixels or (height, width) was expected.")
     return sides
 
 # %% ../../nbs/lib/deploy/spec.ipynb #472660ad
@@ -81,7 +82,7 @@ def _plain(v):
 # %% ../../nbs/lib/deploy/spec.ipynb #324e4f5c
 def target_path(path, suffix):
     "The path to write, checked before anything is computed."
-    path = Path(path)
+    path = given_path(path, 'the file to write')
     if path.suffix.lower() != suffix: raise InputError(f"{path} should end in {suffix}: the kind of a file is told by it.")
     if path.is_dir(): raise InputError(f"{path} is a folder; give the name of a file.")
     if above := next((p for p in path.parents if p.exists() and not p.is_dir()), None): raise InputError(f"{path} cannot be written: {above} is a file, not a folder.")
@@ -156,19 +157,16 @@ def save_model(
 # %% ../../nbs/lib/deploy/spec.ipynb #f06eb790
 def model_path(path, suffixes):
     "The path of a model file that is there and of a kind that is read."
-    path = Path(path).expanduser()
+    path = given_path(path, 'the model')
     if path.suffix.lower() not in suffixes:
         why = " A pickle runs code when it is opened, so it is not." if path.suffix.lower() in ('.pt', '.pth', '.pkl', '.bin', '.ckpt') else ''
         raise InputError(f"{path} is no {' or '.join(suffixes)} file.{why} Write one with save_model or export_onnx.")
     if not is_file(path):
         there = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in suffixes) if path.parent.is_dir() else None
         near = there and (get_close_matches(path.name, there, n=3, cutoff=.3) or there[:5])
-        raise InputError(f"There is no model {path if len(str(path)) < 300 else str(path)[:300] + '…'}; " + (f"did you mean {' or '.join(near)}?" if near else "there is no such folder." if there is None else f"the folder {path.parent} holds no model."))
+        raise InputError(f"There is no model {path}; " + (f"did you mean {' or '.join(near)}?" if near else "there is no such folder." if there is None else f"the folder {path.parent} holds no model."))
     return path
 
-def _is_folder(path):
-    try: return path.is_dir()
-    except (OSError, ValueError): return False
 
 # %% ../../nbs/lib/deploy/spec.ipynb #a4faeb8a
 def model_header(path):
