@@ -11,7 +11,7 @@ import psutil
 
 from visft_nb.core import InputError
 
-SECONDS = 20        # a call may take, even on a busy machine
+SECONDS = 60        # a call may take, even on a busy machine
 ROOM = 3*2**30      # bytes a call may ask for beyond what the process has
 
 
