@@ -122,7 +122,7 @@ def _sides(values, old):
         return {'max': room(s.high, True)}
     return {}
 
-
+# %% ../../nbs/course/08_calibrate.ipynb #6f0d2b81
 def _outwards(v, up):
     "Three significant digits, never inwards."
     if not v:
