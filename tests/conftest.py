@@ -1,5 +1,5 @@
 "How the suite is spread over processes, and what several files share: a data folder, the kit installed from its wheel."
-import os, shutil, subprocess, sys
+import os, shutil, signal, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +7,9 @@ from filelock import FileLock
 
 # One thread a process, before torch is loaded: the suite runs one process a core. VISFT_THREADS forces another number.
 for _threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(_threads, '1')
+
+# A job in the background is born deaf to Ctrl-C, and so would be the commands that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

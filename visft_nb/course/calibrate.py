@@ -117,7 +117,7 @@ def _sides(values, old):
     if only == {'min'}: return low if s.low >= -abs(s.mean)/2 else {}
     return low if s.low > 0 else high if s.high < 0 else {}
 
-
+# %% ../../nbs/course/08_calibrate.ipynb #6f0d2b81
 def _outwards(v, up):
     "Three significant digits, never inwards."
     if not v:
