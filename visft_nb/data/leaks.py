@@ -212,6 +212,13 @@ def _least(detail):
     "The least similarity of a copy."
     return 1 - (.001*(detail/115)**3.67).clamp(max=.024)
 
+def _one_way(x):
+    "How far the edges of each image (N, 1, 24, 24) run one way: 0 for all ways alike, 1 for stripes."
+    v = _band(x)
+    dx, dy = v[..., 1:, 1:] - v[..., 1:, :-1], v[..., 1:, 1:] - v[..., :-1, 1:]
+    xx, yy, xy = (t.sum((1, 2, 3)) for t in (dx*dx, dy*dy, dx*dy))
+    return ((xx - yy)**2 + 4*xy**2).sqrt()/(xx + yy).clamp(min=1e-9)
+
 # %% ../../nbs/lib/data/leaks.ipynb #69a90990
 class _Small:
     "The images (set, index) of some tensors, small: gray, views, detail; the fine ones when they are asked for."
@@ -224,6 +231,7 @@ class _Small:
             self.small[part] = F.avg_pool2d(self.gray(part, 2*_SIDE), 2)
         self.views = _describe(self.small)
         self.detail = torch.cat([_detail(x) for x in self.small.split(2048)])
+        self.one_way = torch.cat([_one_way(x) for x in self.small.split(2048)])
 
     def gray(self, idx, side):
         "(N, 1, side, side) of the images that are asked for."
@@ -241,25 +249,6 @@ def _best_view(va, vb):
     s = torch.stack([torch.einsum('nvc,nc->nv', va, vb[:, 0]), torch.einsum('nvc,nc->nv', vb, va[:, 0])], 2)
     return s.flatten(1).argmax(1)
 
-def _compare(a, b, i, j, similarity=None):
-    "Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those that are far from it."
-    xa, xb = a.small[i], b.small[j]
-    view = _best_view(a.views[i], b.views[j])
-    sharper = _edges(xb).flatten(1).norm(dim=1) > _edges(xa).flatten(1).norm(dim=1)
-    moves_b = torch.where(view < 2, sharper, view % 2 == 1)[:, None, None, None]
-    least = _least(torch.minimum(a.detail[i], b.detail[j])) if similarity is None else torch.full((len(i),), float(similarity))
-    s, p = _fit(torch.where(moves_b, xb, xa), torch.where(moves_b, xa, xb), _VIEWS[view//2], 3)
-    near = (s > torch.minimum(torch.tensor(.9), 1 - 8*(1 - least))).nonzero()[:, 0]
-    out = torch.full((len(i),), -1.)
-    if len(near):
-        m = moves_b[near]
-        fa, fb = a.gray(i[near], _FINE), b.gray(j[near], _FINE)
-        moving, target = torch.where(m, fb, fa), torch.where(m, fa, fb)
-        fine, q = _fit(moving, _pool(target), p[near], 5)
-        moved = _warp(moving, q)
-        out[near] = torch.stack([s[near], fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
-    return out, least
-
 # %% ../../nbs/lib/data/leaks.ipynb #5c0a91d7
 _FLOORS = .65, .8   # similarity after no step and after one, below which a pair is given up
 
@@ -276,6 +265,8 @@ def _approach(moving, target, p, least):
     return rows, s, p
 
 # %% ../../nbs/lib/data/leaks.ipynb #dd1a0f38
+_STRIPES = .95   # `_one_way` above which a shift proves nothing
+
 def _compare(a, b, i, j, similarity=None):
     "Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those that are far from it."
     xa, xb = a.small[i], b.small[j]
@@ -292,6 +283,11 @@ def _compare(a, b, i, j, similarity=None):
         fine, q = _fit(moving, _pool(target), p, 5)
         moved = _warp(moving, q)
         out[near] = torch.stack([s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
+    striped = (torch.maximum(a.one_way[i], b.one_way[j]) > _STRIPES).nonzero()[:, 0]
+    if len(striped):   # any stripes can be shifted and scaled onto any others: they are held against each other as they lie
+        still = _fit(xa[striped], xb[striped], _VIEWS[:1].expand(len(striped), 3), 0)[0]
+        out[striped] = torch.minimum(out[striped], still)
+        least[striped] = least[striped].clamp(min=.995)
     return out, least
 
 def _copies(a, b, pairs, similarity, bar):
@@ -418,7 +414,7 @@ def _check(a, b, also, similarity):
     "The kinds that are asked for; `InputError` where something is none."
     for name, d in (('a', a), ('b', b)):
         if name == 'b' and d is None: continue
-        if not isinstance(d, Images):
+        if not torch.is_tensor(x := getattr(d, 'images', None)) or x.ndim != 4:
             raise InputError(f"{name} is {describe(d)}: find_leaks compares Images with bytes (N, C, H, W), as image_folder and "
                              "load_dataset give them; make them of a tensor by Images(tensor).")
         if d.images.is_meta or 0 in d.images.shape[1:]:

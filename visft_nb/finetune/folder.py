@@ -257,7 +257,9 @@ def _page(r, sides, logits):
     confusion = picture(fig, f"Confusion matrix of {len(report)} images: {r['accuracy']:.1f} % on the diagonal.")
     shown = [f'<figure>{html_image(report.images[w["index"]], w["file"])}<figcaption>{said(w["file"])}<br><b>{said(w["label"])}</b>, said {said(w["said"])} ({w["probability"]:.2f})</figcaption></figure>' for w in r['wrong'][:60]]
     leaks = html_table([(k['train'], k['report'], k['kind'], k['similarity']) for k in r['leaks'][:50]], ('in train', 'reported on', 'kind', 'similarity'))
-    warn = f'<div class="warn"><p><b>{len(r["leaks"])} images lie on both sides of the split</b>, or copies of them: without them the accuracy is {r["accuracy_without_leaks"]:.1f} %.</p>{leaks}</div>' if r['leaks'] else f'<p>{said(r["leaks_searched"])}</p>'
+    rest = r['accuracy_without_leaks']
+    without = '; nothing is left without them' if rest is None else f': without them the accuracy is {rest:.1f} %'
+    warn = f'<div class="warn"><p><b>{len(r["leaks"])} images lie on both sides of the split</b>, or copies of them{without}.</p>{leaks}</div>' if r['leaks'] else f'<p>{said(r["leaks_searched"])}</p>'
     warn += f'<p>{said(r["copies"])}</p>' if r.get("copies") else ''
     left = ''.join(f'<p class="warn">{said(n)}</p>' for n in r['left_out'])
     data = html_table([(c, *(n[c] for n in r['images'].values())) for c in report.classes], ('class', *r['images']))
