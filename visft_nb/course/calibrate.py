@@ -92,15 +92,18 @@ def _plain(v):
 
 def _same(value, old):
     "The expectation of what never changed."
-    if not isinstance(value, float) or 'equals' in old:
-        return {'equals': value}
+    side = {k: old[k] for k in ('min', 'max') if k in old}
+    tiny = isinstance(value, float) and abs(value) < 1e-3
+    if len(side) == 1 and (tiny or isinstance(value, int)) and meets(value, side):
+        return side   # a rounding error and its tolerance, or a count and its bound
+    if not isinstance(value, float) or 'equals' in old: return {'equals': value}
     if 'value' in old and meets(value, old):
         return {k: old[k] for k in ('value', 'abs', 'rel') if k in old}
-    return (
-        {'value': value, 'abs': _plain(abs(value) / 20)}
-        if value
-        else {'value': 0.0, 'abs': 1e-9}
-    )
+    if not value: return {'max': old['max']} if 'max' in old else {'value': 0., 'abs': 1e-9}
+    room = abs(value)/20
+    if set(side) == {'min'}: return {'min': _outwards(value - room, False)}
+    if set(side) == {'max'}: return {'max': _outwards(value + room, True)}
+    return {'value': value, 'abs': _plain(room)}
 
 
 def _sides(values, old):
