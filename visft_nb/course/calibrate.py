@@ -73,7 +73,7 @@ class Spread:
 def spread(
     values: list[float],  # of the runs
 ) -> Spread:
-    "The tolerance limits of a figure."
+    "The tolerance limits of a figure, never nearer to its mean than one in a hundred."
     log = min(values) > 0 and max(values) > 3 * min(values)
     v = [math.log(x) for x in values] if log else list(values)
     m = math.fsum(v) / len(v)
@@ -83,6 +83,7 @@ def spread(
     mean = math.fsum(values) / len(values)
     if log:
         return Spread(math.exp(m - half), math.exp(min(m + half, 700)), mean, True)
+    half = max(half, abs(m)/100)   # another processor rounds in its own way
     return Spread(m - half, m + half, mean, False)
 
 # %% ../../nbs/course/08_calibrate.ipynb #08fc9bc8
