@@ -7,6 +7,7 @@ import pytest
 
 from visft_nb.course.book import notebooks, read_notebook, sync_headers, wrong_imports
 from visft_nb.course.nursery import Nursery, can_fork
+from visft_nb.course.processes import owned
 from visft_nb.course.profiles import check_settings, parameters
 from visft_nb.course.records import collect, compare, load_expected, saved_profile
 from visft_nb.course.runs import Run, Runner, run_folder
@@ -21,7 +22,7 @@ def run_wheel(wheel_env, tmp_path_factory):
     empty = tmp_path_factory.mktemp('empty')
     code = 'import json, visft_nb.course.runs as r; print(json.dumps(r._environment(1)))'
     done = subprocess.run([sys.executable, '-c', code], env=wheel_env, cwd=empty, capture_output=True, text=True, check=True)
-    env = json.loads(done.stdout)
+    env = owned(json.loads(done.stdout))   # by this process, not by the one that wrote it
     with Nursery(env) if can_fork() else nullcontext() as nursery:
         runner = Runner(report=False, limit=400, nursery=nursery, env=env)
         yield lambda name: runner([Run(name, 'smoke', folder=str(run_folder(name, Path('_runs'))))])[0]
