@@ -36,7 +36,10 @@ def _cost(item):
 def pytest_collection_modifyitems(items):
     """The notebooks' runs come last, longest first: each process begins with a run of whole files, whose fixtures it makes once, and who has
     done its share takes from the end of another's, where the short ones are."""
-    items.sort(key=lambda item: (1, -_cost(item)) if item.originalname == 'test_runs_from_the_wheel' else (0, 0))
+    def rank(item):
+        if item.originalname == 'test_runs_from_the_wheel': return 1, -_cost(item)
+        return (-1 if 'two_processes' in item.name else 0), 0   # these fork, which torch allows before autograd has threads of its own
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope='session')

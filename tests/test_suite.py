@@ -1,4 +1,5 @@
 "How the suite is spread over processes (tests/conftest.py): a crash has a name, the rest goes on, what is named runs here."
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,8 @@ def suite(root, tmp_path):
     def run(*args, **files):
         for name, source in files.items(): (tmp_path/f'tests/test_{name}.py').write_text(source)
         command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', *args]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True), {p.name for p in tmp_path.glob('worker-*')}
+        env = {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}   # we may be a worker ourselves
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True), {p.name for p in tmp_path.glob('worker-*')}
     return run
 
 

@@ -994,7 +994,8 @@ def csv_images(
     frame = read_table(csv, [c for c in (image, label, group) if c], [c for c in (image, group or 'group', group or 'patient') if c != label])
     group = group or next((c for c in ('group', 'patient') if c in frame), None)
     folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
-    files, pages = zip(*(named_page(folder/str(f)) for f in frame[image])) if len(frame) else ((), ())
+    try: files, pages = zip(*(named_page(folder/str(f)) for f in frame[image])) if len(frame) else ((), ())
+    except InputError as e: raise InputError(f"{csv}: {e}") from e
     if not files: raise InputError(f"{csv} has a header but no rows.")
     if missing := [f for f in files if not os.path.isfile(f)]:
         raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(brief(frame[image][files.index(f)]) for f in missing[:5])}.")

@@ -108,7 +108,7 @@ def load_onnx(
     path = model_path(path, ('.onnx',))
     run, meta = _session(path, threads, seconds)
     try: spec = {k: header_json(v, path, 'metadata') for k, v in meta.items()}
-    except InputError as e: raise InputError(f"{path} has metadata that export_onnx did not write: export the model with export_onnx.") from e
+    except InputError as e: raise InputError(f"{path} has metadata that export_onnx did not write ({e}): export the model with export_onnx.") from e
     if lacks := {'size', 'channels', 'values'} - set(spec):
         raise InputError(f"{path} does not say what its images are like ({', '.join(sorted(lacks))} missing): it was not written by export_onnx, and a guess would lower the accuracy unseen.")
     return _finite_run(run, path), read_spec(spec, path)

@@ -489,7 +489,7 @@ def _images_of(images, window=None, in_range=None):
     noted = False
     for i in images:
         if not isinstance(i, (str, Path)):
-            if not torch.is_tensor(i) or i.ndim != 3 or i.is_complex() or not (i.dtype == torch.uint8 or i.is_floating_point() and i.isfinite().all()):
+            if not torch.is_tensor(i) or i.ndim != 3 or i.is_complex() or not (i.dtype == torch.uint8 or i.is_floating_point() and (i.device.type != 'cpu' or i.isfinite().all())):
                 raise InputError(f"images hold {describe(i)}: each is (C, H, W), bytes or finite floats in [0, 1], or the name of a file.")
             yield i.float()/255 if i.dtype == torch.uint8 else i
             continue
