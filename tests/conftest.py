@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def cores(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+# These fork and train in the children, which torch allows only before the simulated GPU of other tests has given autograd threads of its own.
+FORKING = 'two_processes', 'rows_are_gathered', 'wrong_in_a_process'
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     "The whole suite runs side by side, one process a core and four at most; files or words that are named, in this one; `-n` has the last word."
@@ -38,7 +42,7 @@ def pytest_collection_modifyitems(items):
     done its share takes from the end of another's, where the short ones are."""
     def rank(item):
         if item.originalname == 'test_runs_from_the_wheel': return 1, -_cost(item)
-        return (-1 if 'two_processes' in item.name else 0), 0   # these fork, which torch allows before autograd has threads of its own
+        return (-1 if any(w in item.name for w in FORKING) else 0), 0
     items.sort(key=rank)
 
 

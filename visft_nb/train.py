@@ -114,7 +114,7 @@ def make_optimizer(
         if any(p is q for g in name.param_groups for p in g['params'] for q in params): return name
         raise InputError("The optimizer holds none of the model's trainable parameters: make it from this model, after its last layer was replaced.")
     check_number('weight_decay', weight_decay, 0)
-    if not isinstance(lr, Real) or not 0 < lr < math.inf: raise InputError(f"lr={brief(lr)} is no rate to learn at: it must be a positive number, mostly between 1e-5 and 1.")
+    if not isinstance(lr, Real) or not 0 < lr < 1e35: raise InputError(f"lr={brief(lr)} is no rate to learn at: it must be a positive number, mostly between 1e-5 and 1.")
     return lookup(name, OPTIMIZERS, 'optimizer')(params, lr=lr, weight_decay=weight_decay)
 
 # %% ../nbs/02_train.ipynb #58d78333
