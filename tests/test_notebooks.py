@@ -1,5 +1,5 @@
 "Every notebook runs from the wheel in an empty folder, and what stands saved in `nbs/` is what is expected."
-import json, re, shutil, subprocess, sys
+import ast, builtins, json, re, shutil, subprocess, sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -158,3 +158,34 @@ def test_readme_and_ci_say_the_same(root):
     assert re.search(r'```bash\n.*pip install -q -e \. && \.venv/bin/visft run\n```', readme), 'the command that does everything'
     missing = [f for f in re.findall(r'\]\(([^):#]+)\)', readme) if not (root/f).exists()]
     assert missing == [], 'the README links to files that are not there'
+
+
+def bound_names(path):
+    "Names that exported cells import, names that the lesson's own cells assign, and names that are used and bound nowhere."
+    imported, assigned, bound, used = set(), set(), set(dir(builtins)) | {'get_ipython', 'display', '__file__'}, set()
+    for c in read_notebook(path)['cells']:
+        if c['cell_type'] != 'code' or c['id'] == 'colab': continue
+        tree = ast.parse('\n'.join('pass' if s.lstrip().startswith(('%', '!')) else s for s in c['source'].splitlines()))
+        exported = '#| export' in c['source']
+        for n in ast.walk(tree):
+            if isinstance(n, (ast.Import, ast.ImportFrom)):
+                names = {(a.asname or a.name).split('.')[0] for a in n.names}
+                bound |= names
+                if exported: imported |= names
+            elif isinstance(n, ast.Name): (used if isinstance(n.ctx, ast.Load) else bound).add(n.id)
+            elif isinstance(n, (ast.FunctionDef, ast.ClassDef)): bound.add(n.name)
+            elif isinstance(n, ast.arg): bound.add(n.arg)
+            elif isinstance(n, ast.ExceptHandler) and n.name: bound.add(n.name)
+        if exported: continue
+        for statement in tree.body:
+            if isinstance(statement, (ast.FunctionDef, ast.ClassDef)): continue
+            assigned |= {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return imported, assigned, used - bound
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_lesson_hides_no_name_of_its_module_and_uses_none_that_is_not_there(name):
+    "Exported code runs in the lesson too: a variable that has the name of an import breaks it there and nowhere else."
+    imported, assigned, missing = bound_names(notebooks()[name])
+    known = {'03_metrics': {'t'}, '3_finetune/08_hub': {'shown'}}   # not called after that
+    assert (imported & assigned) - known.get(name, set()) == set() and missing == set()
