@@ -212,3 +212,22 @@ def test_one_install_cell_whoever_wrote_it(tmp_path):
     sync_headers(tmp_path)
     cells = [''.join(c['source']) for c in json.loads(path.read_text())['cells']]
     assert cells.count(install_cell(tmp_path)) == 1
+
+
+@pytest.mark.parametrize('given,word', [('EPOCHS=-1', 'more than 0'), ('RATES=[1e999]', 'more than 0'), ('SEED=-1', '0 or more'),
+                                        ('EPOCHS=many', 'of type str'), ('RATES=[]', 'empty'), ('RATES=["a"]', 'expected numbers'),
+                                        ('HIDDEN=1.5', 'at most 1'), ('DATA=mnist4k', 'mnist5k'), ('EPOCH=1', 'EPOCHS')])
+def test_a_value_that_the_notebook_cannot_mean_is_refused_before_anything_runs(book, tmp_path, given, word):
+    parameters = 'SEED = 0\nEPOCHS = 3\nRATES = [.1, .2]\nHIDDEN = .5   # share of the pixels\nDATA = "mnist5k"'
+    top = book(a=[parameters, 'print(SEED, EPOCHS, RATES, HIDDEN, DATA)\nopen("ran", "w")'])
+    (top/'settings.ini').write_text('[smoke]\n')
+    done = visft('run', 'a', '-p', given, book=top, cwd=tmp_path)
+    assert done.returncode == 2 and word in done.stdout + done.stderr
+    assert 'Traceback' not in done.stderr and not list(tmp_path.rglob('ran')) and not (tmp_path/'_runs').exists()
+
+
+def test_zero_and_negative_numbers_pass_where_the_notebook_says_so(book):
+    top = book(a=['SEED = 0\nTURN = 3   # degrees (any sign)\nEXTRA = 2   # epochs (from 0)\nPEERS = ["a"]   # (may be empty)', 'print(SEED, TURN, EXTRA, PEERS)'])
+    (top/'settings.ini').write_text('[smoke]\n')
+    given = {'SEED': 0, 'TURN': -7, 'EXTRA': 0, 'PEERS': []}
+    assert overrides('a', 'laptop', given, book=top) == given

@@ -146,8 +146,10 @@ def fast_bf16(
 )->bool:          # whether bf16 is computed by instructions made for it
     "Does `device` compute bf16 faster than float32? Asked of the device, never assumed."
     import torch
-    kind = torch.device(device or get_device()).type
-    if kind == 'cuda': return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+    device = torch.device(device or get_device())
+    kind = device.type
+    if kind == 'cuda':
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
     if kind == 'mps': return False
     if hasattr(torch.cpu, 'get_capabilities'):
         can = torch.cpu.get_capabilities()

@@ -288,7 +288,7 @@ def checks()->list[tuple[str, str, str]]: # what, what was found, what to do (""
     device, free = get_device(), shutil.disk_usage(Path.cwd()).free/2**30
     memory, there = psutil.virtual_memory().available/2**30, os.environ.get('VISFT_DATA')
     rows = [('python', sys.version.split()[0], ''), ('book', str(book_dir()), '; '.join(check_settings())),
-            ('device', torch.cuda.get_device_name() if device.type == 'cuda' else f'{device.type}, {os.cpu_count()} cores',
+            ('device', torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{device.type}, {os.cpu_count()} cores',
              '' if device.type != 'cpu' else 'the profiles laptop and smoke run here; gpu and paper want a GPU (in Colab: Runtime, Change runtime type)'),
             ('precision', 'bf16' if fast_bf16(device) else 'float32', '' if fast_bf16(device) else 'bf16 would be emulated here, so it is not used'),
             ('memory', f'{memory:.1f} GB free', '' if memory > 3 else 'close other programs: the tour needs about 2 GB'),

@@ -6,7 +6,7 @@
 __all__ = ['TESTED', 'Run', 'run_folder', 'execute', 'write_report', 'Runner', 'run_notebooks', 'save_run']
 
 # %% ../../nbs/course/04_runs.ipynb #c44021da
-import base64, io, json, os, platform, re, signal, subprocess, sys, threading, time
+import asyncio, base64, io, json, os, platform, re, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
@@ -26,7 +26,8 @@ from .records import collect, compare, load_expected, save_expected
 from html import escape
 
 from ..core import NoRoom, check_room, no_room
-from .processes import end_with_parent, owned
+from .processes import (
+    abort, end_with_parent, interrupt, interrupt_kernel, on_interrupt, own_group, owned)
 
 # %% ../../nbs/course/04_runs.ipynb #82770d5d
 @dataclass
@@ -77,10 +78,10 @@ def _engine(say):
             nb_man.cell_complete = cell_complete
             client = PapermillNotebookClient(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None,
                                              shutdown_kernel='immediate')
-            def interrupt(*_):
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                os.kill(client.km.provisioner.pid, signal.SIGINT)
-            if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGINT, interrupt)
+            def pass_on(*_):
+                on_interrupt(signal.default_int_handler)
+                interrupt_kernel(client.km, asyncio.get_event_loop())
+            on_interrupt(pass_on)
             return client.execute()
     return CourseEngine
 
@@ -240,7 +241,7 @@ class Runner:
         "Interrupt the runs that are under way and start no more."
         self.stopped = True
         for c in self.children:
-            if c.poll() is None: c.send_signal(signal.SIGINT)
+            if c.poll() is None: interrupt(c)
 
 # %% ../../nbs/course/04_runs.ipynb #b43a3aa0
 def _abort(child, grace=20):
@@ -249,7 +250,7 @@ def _abort(child, grace=20):
     try: tree = psutil.Process(child.pid).children(recursive=True)
     except psutil.NoSuchProcess: tree = []
     for p in tree:
-        with suppress(psutil.NoSuchProcess): p.send_signal(signal.SIGABRT)
+        with suppress(psutil.NoSuchProcess): abort(p)
     try: child.wait(grace)
     except subprocess.TimeoutExpired: child.kill()
     for p in tree:
@@ -267,7 +268,7 @@ def _child(args, env, err, nursery):
     if nursery:
         with suppress(CannotFork): return nursery.start('visft_nb.course.runs', args, err)
     return subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', *args], env=env, stdout=subprocess.PIPE,
-                            stderr=err, text=True, start_new_session=True)
+                            stderr=err, text=True, **own_group())
 
 @patch
 def _warm(self:Runner, runs, env):
@@ -283,7 +284,7 @@ def _one(self:Runner, run, env, nursery=None):
     with open(log, 'w') as err:
         child = _child([json.dumps(asdict(run)), str(int(self.report))], env, err, nursery)
         self.children.append(child)
-        if self.stopped: child.send_signal(signal.SIGINT)
+        if self.stopped: interrupt(child)
         # a process that a notebook left behind may hold the pipe open, so the end of the child counts and not the end of its output
         listener = threading.Thread(target=self._listen, args=(run, child.stdout), daemon=True)
         listener.start()
@@ -334,6 +335,7 @@ def run_notebooks(
 # %% ../../nbs/course/04_runs.ipynb #384fea8a
 def _main():
     end_with_parent()
+    on_interrupt(signal.default_int_handler)
     run = Run(**json.loads(sys.argv[1]))
     say = lambda *event: print('\x1e' + json.dumps(event), flush=True)
     try: sys.exit(0 if execute(run, say, sys.argv[2] == '1').status == 'ok' else 1)
