@@ -1,6 +1,5 @@
 "Windows and macOS, as far as they can be played here: no signal that Windows lacks is sent, and the GPU that is meant is asked."
 import ast, asyncio, re, signal, subprocess
-from pathlib import Path
 
 import psutil
 import pytest

@@ -6,7 +6,7 @@
 __all__ = ['PROFILES', 'parameters', 'dead_parameters', 'read_settings', 'bounds', 'overrides', 'parse_given', 'check_settings']
 
 # %% ../../nbs/course/01_profiles.ipynb #a5ce8b95
-import ast, configparser, io, math, re, tokenize
+import ast, configparser, math, re, tokenize
 from functools import lru_cache
 from pathlib import Path
 
