@@ -691,15 +691,16 @@ def _data_facts(data, r):
 
 # %% ../../nbs/05_deploy.ipynb #63c06e68
 def _card_head(name, licence, spec, data, figures):
-    "The YAML head in the form of Hugging Face."
-    kind = {'classification': 'image-classification', 'segmentation': 'image-segmentation'}.get(spec.get('task', 'classification'))
-    q = lambda v: json.dumps(v, ensure_ascii=False)
-    lines = [f'license: {q(licence or _UNKNOWN)}', 'library_name: visft_nb', f'pipeline_tag: {kind}', 'tags:', '- visft_nb', f'- {kind}']
-    if figures:
-        lines += ['model-index:', f'- name: {q(name)}', '  results:', '  - task:', f'      type: {kind}', '    dataset:',
-                  f"      name: {q(data['name'] or _UNKNOWN)}", f"      type: {q(data['name'] or _UNKNOWN)}", '    metrics:']
-        for k, (v, *_) in figures.items(): lines += [f'    - type: {q(k)}', f'      value: {v:.6g}', f'      name: {q(k)}']
-    return '\n'.join(['---', *lines, '---'])
+    "The YAML head of a card (`huggingface_hub.ModelCardData`), with the figures as a model-index."
+    from huggingface_hub import EvalResult, ModelCardData
+    kinds = {'classification': 'image-classification', 'segmentation': 'image-segmentation'}
+    kind = kinds.get(spec.get('task', 'classification'))
+    there = dict(task_type=kind, dataset_type=data['name'] or _UNKNOWN, dataset_name=data['name'] or _UNKNOWN)
+    results = [EvalResult(metric_type=k, metric_name=k, metric_value=float(f'{v:.6g}'), **there)
+               for k, (v, *_) in figures.items()]
+    head = ModelCardData(license=licence or _UNKNOWN, library_name='visft_nb', pipeline_tag=kind, tags=['visft_nb', kind],
+                         model_name=name, eval_results=results or None)
+    return f'---\n{head.to_yaml()}\n---'
 
 # %% ../../nbs/05_deploy.ipynb #d3910001
 from ..core import plain_markdown
