@@ -6,7 +6,7 @@
 __all__ = ['READ_NOT_CALLED', 'METHODS', 'Wrapper', 'LoRALayer', 'LoRALinear', 'LoRAConv2d', 'ungroup', 'LoRAFilters',
            'find_layers', 'Delta', 'head_name', 'delta_of', 'start_delta', 'replace_modules', 'apply_lora', 'Trainable',
            'trainable_parameters', 'merge_lora', 'unmerge_lora', 'base_state', 'fingerprint', 'delta_state',
-           'save_delta', 'read_delta', 'load_delta', 'remove_delta']
+           'save_delta', 'read_delta', 'put_delta', 'load_delta', 'remove_delta']
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #8420c892
 import hashlib, json, math, re
@@ -510,6 +510,30 @@ def _method(name):
     return getattr(import_module(f'visft_nb.finetune.{module}'), function)
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #1cbedac6
+def put_delta(
+    model,       # the base network that the delta was learned on, changed in place; a dense head of another size is replaced
+    header:dict, # method, config, head, as `read_delta` gives them
+    state:dict,  # name -> tensor
+    where,       # they came from, for the sentence
+):               # the model, with what was learned
+    "Put a delta on its base. Raises `InputError`, and leaves the model as it was, where it does not fit."
+    apply, old = _method(header['method']), _fit_head(model, header['head'], state)
+    try: apply(model, **header['config'])
+    except (TypeError, re.error) as e:
+        raise InputError(f"{where} asks for {header['method']} with {shown(header['config'])}, and is refused: {e}.") from e
+    if old is not None: model._delta.swapped[header['head']] = old
+    now, ours = dict(_base_items(model)), delta_state(model)
+    now |= {f'{n}.{k}': v for n, m in model.named_modules() if isinstance(m, Wrapper) for k, v in m.added().items()}
+    wrong = [k for k in state if k not in now or now[k].shape != state[k].shape] + [k for k in ours if k not in state]
+    if wrong:
+        remove_delta(model)
+        why = 'missing in the file' if wrong[0] not in state else 'of another shape, or unknown'
+        raise InputError(f"{where} does not fit: {wrong[0]} is {why} ({header['method']}, {header['config']}); was the file changed?")
+    with torch.no_grad():
+        for k, v in state.items(): now[k].copy_(v)
+    return model
+
+# %% ../../nbs/3_finetune/04_lora.ipynb #1cbedac7
 def load_delta(
     model,  # the base network that the delta was learned on, changed in place; a dense head of another size is replaced
     path,   # a file of `save_delta`
@@ -519,20 +543,7 @@ def load_delta(
     if hasattr(model, '_delta'):
         raise InputError(f"This {type(model).__name__} carries a delta already ({model._delta.method}): take it off with remove_delta(model) first.")
     _check_base(model, header, path)
-    apply, old = _method(header['method']), _fit_head(model, header['head'], state)
-    try: apply(model, **header['config'])
-    except (TypeError, re.error) as e: raise InputError(f"{path} asks for {header['method']} with {shown(header['config'])}, and is refused: {e}.") from e
-    if old is not None: model._delta.swapped[header['head']] = old
-    now, ours = dict(_base_items(model)), delta_state(model)
-    now |= {f'{n}.{k}': v for n, m in model.named_modules() if isinstance(m, Wrapper) for k, v in m.added().items()}
-    wrong = [k for k in state if k not in now or now[k].shape != state[k].shape] + [k for k in ours if k not in state]
-    if wrong:
-        remove_delta(model)
-        why = 'missing in the file' if wrong[0] not in state else 'of another shape, or unknown'
-        raise InputError(f"{path} does not fit: {wrong[0]} is {why} ({header['method']}, {header['config']}); was the file changed?")
-    with torch.no_grad():
-        for k, v in state.items(): now[k].copy_(v)
-    return model
+    return put_delta(model, header, state, path)
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #f0f4769c
 def remove_delta(
