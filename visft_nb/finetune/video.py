@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.path import Path
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
@@ -290,11 +291,8 @@ def inside(
     polygon = torch.as_tensor(polygon, dtype=torch.float64)
     if polygon.ndim != 2 or polygon.shape[1] != 2 or len(polygon) < 3:
         raise InputError(f"A zone has at least three corners (x, y), got shape {tuple(polygon.shape)}.")
-    p, q = polygon, polygon.roll(-1, 0)
-    x, y = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)[:, :, None].unbind(1)
-    spans = (p[:, 1] > y) != (q[:, 1] > y)
-    cut = p[:, 0] + (y - p[:, 1])/torch.where(q[:, 1] == p[:, 1], torch.inf, q[:, 1] - p[:, 1])*(q[:, 0] - p[:, 0])
-    return (spans & (x < cut)).sum(1) % 2 == 1
+    points = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)
+    return torch.from_numpy(Path(polygon.numpy()).contains_points(points.numpy()))
 
 # %% ../../nbs/3_finetune/17_video.ipynb #bd33f3f1
 def feet(
