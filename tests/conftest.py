@@ -23,10 +23,10 @@ FORKING = 'two_processes', 'rows_are_gathered', 'wrong_in_a_process'
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    "The whole suite runs side by side, one process a core and four at most; files or words that are named, in this one; `-n` has the last word."
+    "The whole suite runs side by side, one process a core and one more, for the waits, and four at most; files or words that are named, in this one; `-n` has the last word."
     named = config.args_source != pytest.Config.ArgsSource.TESTPATHS or config.option.keyword or config.option.usepdb
     if named or hasattr(config, 'workerinput') or getattr(config.option, 'numprocesses', 0) is not None: return
-    config.option.numprocesses, config.option.dist = min(cores(), 4), 'worksteal'
+    config.option.numprocesses, config.option.dist = min(cores() + 1, 4), 'worksteal'
 
 
 def _cost(item):

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from test_course import book, results, visft  # noqa: F401
+from test_course import DEAF, book, results, visft, within_a_limit  # noqa: F401
 
 from visft_nb.course.nursery import CannotFork, Nursery, can_fork
 from visft_nb.course.runs import Run, Runner, run_folder
@@ -182,12 +182,8 @@ def test_a_forked_kernel_is_as_a_new_one(book, tmp_path):  # noqa: F811
 
 @pytest.mark.notebook
 def test_limit_and_death_are_named_and_the_rest_goes_on(book, tmp_path):  # noqa: F811
-    deaf = 'import time\ndef deaf():\n    while True:\n        try: time.sleep(60)\n        except KeyboardInterrupt: pass\ndeaf()'
-    top = book(a=['STEPS = 5', deaf], b=['STEPS = 5', 'import os; os.abort()'], c=['STEPS = 5', 'import sys; assert "papermill" in sys.modules'])
-    done = visft('run', 'all', '--workers', '2', '--limit', '60', book=top, cwd=tmp_path)
-    runs = results(tmp_path)
-    assert done.returncode == 1 and {k: r['status'] for k, r in runs.items()} == dict(a='failed', b='failed', c='ok'), done.stdout + done.stderr
-    assert 'not finished after 60 s' in runs['a']['error'] and 'in deaf' in runs['a']['error']
+    top = book(a=['STEPS = 5', DEAF], b=['STEPS = 5', 'import os; os.abort()'], c=['STEPS = 5', 'import sys; assert "papermill" in sys.modules'])
+    runs = within_a_limit(top, tmp_path, dict(a='failed', b='failed', c='ok'))
     assert 'its kernel died' in runs['b']['error']
 
 
