@@ -50,7 +50,7 @@ def test_what_peft_writes_is_read_here(nets, tmp_path, rslora):
         config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=targets, modules_to_save=['head'], use_rslora=rslora)
         theirs = peft.get_peft_model(deepcopy(base), config).eval()
         g = torch.Generator().manual_seed(1)
-        for n, p in theirs.named_parameters():
+        for _, p in theirs.named_parameters():
             if p.requires_grad: p.data = .1*torch.randn(p.shape, generator=g)
         theirs.save_pretrained(str(tmp_path/str(i)))
         ours = load_peft(deepcopy(base), tmp_path/str(i)).eval()

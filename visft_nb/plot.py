@@ -8,7 +8,7 @@ __all__ = ['COLORS', 'MARKERS', 'STYLE', 'figure', 'Picture', 'picture', 'show',
            'plot_reliability', 'html_table', 'html_image', 'html_page']
 
 # %% ../nbs/04_plot.ipynb #ef525183
-import base64, html, io, math, os, sys, time
+import base64, io, math, os, sys, time
 from collections.abc import Mapping
 
 import matplotlib as mpl
@@ -18,8 +18,10 @@ from cycler import cycler
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from markupsafe import Markup
 from matplotlib.ticker import NullLocator
 
+from . import report
 from .core import InputError, lookup
 
 # %% ../nbs/04_plot.ipynb #60703366
@@ -520,9 +522,8 @@ def html_table(
     rows,  # of cells; floats are shown with three digits
     head,  # of names
 )->str:
-    "A table in HTML; whatever stands in the cells is shown as text."
-    cell = lambda v, t: f'<{t}>{html.escape(f"{v:.3g}" if isinstance(v, float) else str(v))}</{t}>'
-    return '<table><tr>' + ''.join(cell(h, 'th') for h in head) + '</tr>' + ''.join('<tr>' + ''.join(cell(v, 'td') for v in r) + '</tr>' for r in rows) + '</table>'
+    "A table in HTML; whatever stands in the cells is shown as text (`visft_nb.report.table`)."
+    return str(report.table(rows, head))
 
 # %% ../nbs/04_plot.ipynb #2cfad54a
 def html_image(
@@ -530,24 +531,13 @@ def html_image(
     alt:str,          # alternative text
     form:str='JPEG',  # or PNG
 )->str:
-    "An image inside the page."
-    from PIL import Image
-    if torch.is_tensor(image):
-        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(buffer := io.BytesIO(), form, quality=85)
-        image = buffer.getvalue()
-    kind = 'jpeg' if image[:2] == b'\xff\xd8' else 'png'
-    return f'<img alt="{html.escape(alt, True)}" src="data:image/{kind};base64,{base64.b64encode(image).decode()}">'
+    "An image inside the page (`visft_nb.report.image`)."
+    return str(report.image(image, alt, form))
 
 # %% ../nbs/04_plot.ipynb #8ab4146a
-_PAGE = """body {font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222}
-table {border-collapse: collapse; margin: .5em 0} td, th {text-align: left; padding: .15em .9em .15em 0; border-bottom: 1px solid #ddd; vertical-align: top}
-.sheet {display: flex; flex-wrap: wrap; gap: 1em} figure {margin: 0; width: 11em} figure img {width: 100%} figcaption {font-size: 85%; overflow-wrap: anywhere}
-.warn {border-left: 4px solid #D55E00; padding-left: .8em} .big {font-size: 150%}"""
-
 def html_page(
     title:str, # of the browser's tab
     parts,     # of HTML, in their order; classes sheet, warn and big are styled
 )->str:
-    "A page that needs no other file."
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title><style>{_PAGE}</style>'
-    return f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
+    "A page that needs no other file. The parts are taken as markup: `visft_nb.report` escapes what is none."
+    return report.page(title, map(Markup, parts))

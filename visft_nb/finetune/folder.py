@@ -6,7 +6,7 @@
 __all__ = ['SPLITS', 'find_splits', 'read_splits', 'Sides', 'divide', 'estimate_seconds', 'FolderRun', 'finetune_folder']
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #92ce47bd
-import html, json, platform, re, time, warnings
+import json, platform, re, time, warnings
 from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,7 +25,8 @@ from .heads import set_head
 from .strategies import RATES, finetune
 from .transfer import KIT, fit_head, load_backbone
 from ..metrics import classification_report, confusion_matrix, proportion_interval
-from ..plot import figure, html_image, html_page, html_table, picture, plot_confusion
+from ..plot import figure, picture, plot_confusion
+from ..report import render
 from ..train import predict_logits
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #4887767b
@@ -248,30 +249,43 @@ class FolderRun:
     model: torch.nn.Module = field(repr=False, default=None)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #328632c6
+_REPORT = """{% extends "page.html" %}{% block body %}
+<h1>{{ r.name }}: {{ classes|length }} classes</h1>
+<p class="big"><b>{{ '%.1f'|format(r.accuracy) }} %</b> of {{ n }} held-out images are right
+(95 % interval {{ '%.1f'|format(r.low) }} to {{ '%.1f'|format(r.high) }})</p>
+<p>Always saying the most frequent class would give {{ '%.1f'|format(r.majority) }} %. {{ r.how }}</p>
+{% for said in r.left_out %}<p class="warn">{{ said }}</p>{% endfor %}
+<h2>Leaks between the splits</h2>
+{% if r.leaks %}<div class="warn"><p><b>{{ r.leaks|length }} images lie on both sides of the split</b>, or copies of them
+{%- if r.accuracy_without_leaks is none %}; nothing is left without them
+{%- else %}: without them the accuracy is {{ '%.1f'|format(r.accuracy_without_leaks) }} %{% endif %}.</p>
+{{ table(leaks, ('in train', 'reported on', 'kind', 'similarity')) }}</div>
+{% else %}<p>{{ r.leaks_searched }}</p>{% endif %}
+{% if r.get('copies') %}<p>{{ r.copies }}</p>{% endif %}
+<h2>Classes</h2>{{ table(scores, ('class', 'precision', 'recall', 'F1', 'images')) }}{{ image(confusion.png, confusion.alt) }}
+<h2>Wrong images</h2>
+<p>{{ r.wrong|length }} of {{ n }}, the surest mistakes first{% if r.wrong|length > shown|length %}; the first {{ shown|length }}{% endif %}.
+Look at them: some may be labelled wrong.</p>
+<div class="sheet">{% for w, pixels in shown %}<figure>{{ image(pixels, w.file) }}<figcaption>{{ w.file }}<br>
+<b>{{ w.label }}</b>, said {{ w.said }} ({{ '%.2f'|format(w.probability) }})</figcaption></figure>{% endfor %}</div>
+<h2>Data</h2>{{ table(data, ['class'] + r.images|list) }}
+<h2>Settings</h2>{{ table((r.settings|items|list) + (r.machine|items|list), ('what', 'value')) }}
+<p><code>visft predict model.safetensors IMAGE…</code> asks the model.</p>
+{% endblock %}"""
+
+# %% ../../nbs/3_finetune/12_folder.ipynb #328632c7
 def _page(r, sides, logits):
     "The report as HTML."
-    report, said = sides['report'], html.escape
+    report = sides['report']
     fig, ax = figure(width=1.4 + .4*len(report.classes), height=1.1 + .4*len(report.classes))
-    frame = confusion_matrix(report.labels, logits, report.classes)
-    plot_confusion(frame, ax=ax)
+    plot_confusion(confusion_matrix(report.labels, logits, report.classes), ax=ax)
     confusion = picture(fig, f"Confusion matrix of {len(report)} images: {r['accuracy']:.1f} % on the diagonal.")
-    shown = [f'<figure>{html_image(report.images[w["index"]], w["file"])}<figcaption>{said(w["file"])}<br><b>{said(w["label"])}</b>, said {said(w["said"])} ({w["probability"]:.2f})</figcaption></figure>' for w in r['wrong'][:60]]
-    leaks = html_table([(k['train'], k['report'], k['kind'], k['similarity']) for k in r['leaks'][:50]], ('in train', 'reported on', 'kind', 'similarity'))
-    rest = r['accuracy_without_leaks']
-    without = '; nothing is left without them' if rest is None else f': without them the accuracy is {rest:.1f} %'
-    warn = f'<div class="warn"><p><b>{len(r["leaks"])} images lie on both sides of the split</b>, or copies of them{without}.</p>{leaks}</div>' if r['leaks'] else f'<p>{said(r["leaks_searched"])}</p>'
-    warn += f'<p>{said(r["copies"])}</p>' if r.get("copies") else ''
-    left = ''.join(f'<p class="warn">{said(n)}</p>' for n in r['left_out'])
-    data = html_table([(c, *(n[c] for n in r['images'].values())) for c in report.classes], ('class', *r['images']))
-    classes = html_table([(k, *v.values()) for k, v in r['classes'].items()], ('class', 'precision', 'recall', 'F1', 'images'))
-    facts = html_table([(k, json.dumps(v) if isinstance(v, (dict, list)) else v) for k, v in (r['settings'] | r['machine']).items()], ('what', 'value'))
-    parts = [f'<h1>{said(r["name"])}: {len(report.classes)} classes</h1>',
-             f'<p class="big"><b>{r["accuracy"]:.1f} %</b> of {len(report)} held-out images are right (95 % interval {r["low"]:.1f} to {r["high"]:.1f})</p>',
-             f'<p>Always saying the most frequent class would give {r["majority"]:.1f} %. {said(r["how"])}</p>', left,
-             '<h2>Leaks between the splits</h2>', warn, '<h2>Classes</h2>', classes, html_image(confusion.png, repr(confusion)),
-             f'<h2>Wrong images</h2><p>{len(r["wrong"])} of {len(report)}, the surest mistakes first{"; the first 60" if len(r["wrong"]) > 60 else ""}. Look at them: some may be labelled wrong.</p><div class="sheet">{"".join(shown)}</div>',
-             '<h2>Data</h2>', data, '<h2>Settings</h2>', facts, '<p><code>visft predict model.safetensors IMAGE…</code> asks the model.</p>']
-    return html_page(r['name'], parts)
+    return render(
+        _REPORT, title=r['name'], r=r, n=len(report), classes=report.classes, confusion=confusion,
+        leaks=[(k['train'], k['report'], k['kind'], k['similarity']) for k in r['leaks'][:50]],
+        scores=[(k, *v.values()) for k, v in r['classes'].items()],
+        shown=[(w, report.images[w['index']]) for w in r['wrong'][:60]],
+        data=[(c, *(n[c] for n in r['images'].values())) for c in report.classes])
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #6fd4a26d
 def _wrong(report, logits):

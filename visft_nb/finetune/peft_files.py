@@ -13,7 +13,7 @@ import torch
 
 from ..core import InputError, atomic_write, brief, check_number, describe, read_text
 from .lora import (
-    LoRAFilters, LoRALayer, delta_of, delta_state, put_delta, remove_delta)
+    LoRAFilters, LoRALayer, delta_of, delta_state, put_delta)
 from ..tensors import check_finite, is_file, read_tensors
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef10005

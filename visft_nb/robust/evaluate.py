@@ -7,7 +7,7 @@ __all__ = ['images_needed', 'paired_difference', 'averaged', 'MaskingReport', 'm
            'RobustnessReport', 'robustness_report']
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #49ae796a
-import html, json, math, platform, time
+import json, math, platform, time
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -20,7 +20,8 @@ from torch import nn
 
 from ..core import InputError, atomic_folder, lookup
 from ..metrics import proportion_interval
-from ..plot import html_image, html_page, html_table
+from ..plot import html_table
+from ..report import render
 from .attacks import NORMS, check_attack, _survivors, ce_loss, lent, pgd, warn_if_training
 from .ensemble import SEARCHES, _answers, _check_answers, square
 from ..train import kept_rng
@@ -274,7 +275,7 @@ class MaskingReport:
     def failed(self): return self.table.check[self.table.verdict == 'fails'].tolist() # names of the checks that fail
     @property
     def undecided(self): return self.table.check[self.table.verdict == 'undecided'].tolist() # names of those that need more images
-    def _repr_html_(self): return f'<p><b>{html.escape(self.verdict)}</b></p>' + html_table(self.table.to_numpy().tolist(), self.table.columns)
+    def _repr_html_(self): return render('<p><b>{{ said }}</b></p>', said=self.verdict) + html_table(self.table.to_numpy().tolist(), self.table.columns)
     def __str__(self): return f'{self.verdict}\n{self.table.to_string(index=False)}'
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #fdd349e4
@@ -375,34 +376,40 @@ def _triptych(x, adv, low=84):
     return (255*row.clamp(0, 1)).round().byte(), largest
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e46b3ae2
-def _example(e):
-    "One image that fell, with what was said of it before and after."
-    label, (before, p), (after, q) = html.escape(e['label']), e['before'], e['after']
-    said = f"image {e['index']}, a {label}: said {html.escape(before)} ({p:.2f}), then <b>{html.escape(after)}</b> ({q:.2f}); "
-    said += f"change at most {e['largest']:.3g}, drawn {.5/max(e['largest'], 1e-12):.2g} times as large"
-    return f'<figure style="width:auto">{html_image(e["picture"], e["alt"], "PNG")}<figcaption>{said}</figcaption></figure>'
+_REPORT = """{% extends "page.html" %}{% block body %}
+<h1>Robustness of {{ r.name }}</h1>
+<p class="big"><b>{{ '%.1f'|format(worst.accuracy) }} %</b> of {{ r.images }} images withstand every attack tried
+(95 % interval {{ '%.1f'|format(worst.low) }} to {{ '%.1f'|format(worst.high) }});
+{{ '%.1f'|format(r.attacks[0].accuracy) }} % are right unattacked</p>
+<p>Radius: {{ r.threat.norm }}, eps {{ '%.4g'|format(r.threat.eps) }}. This is an upper bound: a stronger attack can only lower it.</p>
+<h2>Threat model</h2>{{ table(threat, ('what', 'value')) }}
+<h2>Attacks</h2>{{ table(attacks, ('attack', 'accuracy (%)', '95 % interval', 'images standing')) }}
+<h2>Is it believable?</h2>
+<p class="{{ 'warn' if r.masking.failed or r.masking.undecided else '' }}"><b>{{ r.masking.verdict }}</b></p>
+{{ table(checks, ('check', 'measured', 'expected', 'verdict')) }}
+<h2>Classes</h2>{{ table(classes, ('class', 'images', 'clean (%)', 'robust (%)')) }}
+<h2>Images that fell</h2><p>Image, change, adversarial image.</p>
+{% for name, fell in examples.items() if fell %}<h3>{{ name }}</h3><div class="sheet">
+{% for e in fell %}<figure class="wide">{{ image(e.picture, e.alt, 'PNG') }}<figcaption>image {{ e.index }}, a {{ e.label }}:
+said {{ e.before[0] }} ({{ '%.2f'|format(e.before[1]) }}), then <b>{{ e.after[0] }}</b> ({{ '%.2f'|format(e.after[1]) }});
+change at most {{ '%.3g'|format(e.largest) }}, drawn {{ '%.2g'|format(e.times) }} times as large</figcaption></figure>{% endfor %}</div>
+{% else %}<p>No image fell.</p>{% endfor %}
+<h2>Settings</h2>{{ table(settings, ('what', 'value')) }}
+{% endblock %}"""
 
+# %% ../../nbs/4_robust/04_evaluate.ipynb #e46b3ae3
 def _page(r, examples):
     "The report as HTML."
-    said, rows = html.escape, r['attacks']
-    worst, limits = rows[-1], f"{r['threat']['norm']}, eps {r['threat']['eps']:.4g}"
-    sheets = ''.join(f'<h3>{said(name)}</h3><div class="sheet">{"".join(map(_example, fell))}</div>' for name, fell in examples.items() if fell) or '<p>No image fell.</p>'
-    shown = [(a['attack'], f"{a['accuracy']:.1f}", f"{a['low']:.1f} to {a['high']:.1f}", a['standing']) for a in rows]
-    table = html_table(shown, ('attack', 'accuracy (%)', '95 % interval', 'images standing'))
-    share = lambda v: '-' if v is None else f'{v:.1f}'
-    classes = html_table([(c['class'], c['images'], share(c['clean']), share(c['robust'])) for c in r['classes']], ('class', 'images', 'clean (%)', 'robust (%)'))
-    kind = 'warn' if r['masking']['failed'] or r['masking']['undecided'] else ''
-    masking = f'<p class="{kind}"><b>{said(r["masking"]["verdict"])}</b></p>'
-    masking += html_table([list(c.values()) for c in r['masking']['checks']], ('check', 'measured', 'expected', 'verdict'))
-    facts = html_table([(k, json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for k, v in (r['settings'] | r['machine']).items()], ('what', 'value'))
-    parts = [f'<h1>Robustness of {said(r["name"])}</h1>',
-             f'<p class="big"><b>{worst["accuracy"]:.1f} %</b> of {r["images"]} images withstand every attack tried '
-             f'(95 % interval {worst["low"]:.1f} to {worst["high"]:.1f}); {rows[0]["accuracy"]:.1f} % are right unattacked</p>',
-             f'<p>Radius: {said(limits)}. This is an upper bound: a stronger attack can only lower it.</p>',
-             '<h2>Threat model</h2>', html_table([(k, str(v)) for k, v in r['threat'].items()], ('what', 'value')),
-             '<h2>Attacks</h2>', table, '<h2>Is it believable?</h2>', masking,
-             '<h2>Classes</h2>', classes, '<h2>Images that fell</h2><p>Image, change, adversarial image.</p>', sheets, '<h2>Settings</h2>', facts]
-    return html_page(f"Robustness of {r['name']}", parts)
+    share = lambda v: '–' if v is None else f'{v:.1f}'
+    text = lambda v: json.dumps(v) if isinstance(v, (dict, list)) else str(v)
+    fell = {name: [e | {'times': .5/max(e['largest'], 1e-12)} for e in es] for name, es in examples.items()}
+    return render(
+        _REPORT, title=f"Robustness of {r['name']}", r=r, worst=r['attacks'][-1], examples=fell,
+        threat=[(k, str(v)) for k, v in r['threat'].items()],
+        attacks=[(a['attack'], share(a['accuracy']), f"{a['low']:.1f} to {a['high']:.1f}", a['standing']) for a in r['attacks']],
+        checks=[list(c.values()) for c in r['masking']['checks']],
+        classes=[(c['class'], c['images'], share(c['clean']), share(c['robust'])) for c in r['classes']],
+        settings=[(k, text(v)) for k, v in (r['settings'] | r['machine']).items()])
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #aa370ab2
 def _defaults(b):
@@ -436,7 +443,7 @@ class RobustnessReport:
     examples: dict = field(repr=False, default_factory=dict)  # {attack: [what is known of an image that fell]}
     def _repr_html_(self):
         rows = [(a['attack'], a['accuracy'], a['low'], a['high']) for a in self.records['attacks']]
-        return f'<p><b>{html.escape(self.masking.verdict)}</b></p>' + html_table(rows, ('attack', 'accuracy', 'low', 'high'))
+        return render('<p><b>{{ said }}</b></p>', said=self.masking.verdict) + html_table(rows, ('attack', 'accuracy', 'low', 'high'))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #1801d82a
 def robustness_report(
