@@ -603,9 +603,7 @@ def test_the_doubles_of_cifar_are_found():
     base = data_file('cifar10_subset', HAVE)
     test, train = (image_folder_of(base, s) for s in ('test', 'train'))
     leaks = find_leaks(test, train)
-    assert ('airplane/0164.jpg', 'airplane/0571.jpg') in set(zip(leaks.name_a, leaks.name_b)) and len(leaks) < 8
-    lower = find_leaks(test, train, similarity=.97)   # the other double has .9745, and the line for so much detail is .978
-    assert {('airplane/0159.jpg', 'airplane/0214.jpg'), ('airplane/0164.jpg', 'airplane/0571.jpg')} <= set(zip(lower.name_a, lower.name_b))
+    assert {('airplane/0159.jpg', 'airplane/0214.jpg'), ('airplane/0164.jpg', 'airplane/0571.jpg')} <= set(zip(leaks.name_a, leaks.name_b)) and len(leaks) < 8
 
 
 def image_folder_of(base, split):

@@ -277,3 +277,12 @@ def test_a_class_of_copies_of_one_image_cannot_be_split(tmp_path):
     top = folder(tmp_path/'pets', 0, 12)
     for p in sorted((top/'bee').iterdir())[1:]: p.write_bytes(sorted((top/'bee').iterdir())[0].read_bytes())
     with refused(['bee', 'copies of one image stay together']): divide(read_splits(top, 48)[0], False)
+
+
+@needs_data
+@pytest.mark.parametrize('name,split,most', [('luna16_patches', 'test', 0), ('pneumoniamnist', 'valid', 0), ('hymenoptera', 'valid', 0), ('mnist', 'test', 0)])
+def test_no_image_is_a_copy_of_the_mirror_image_of_another(name, split, most):
+    "They are as alike as two images of such a set happen to be; the line was drawn on other images."
+    x = load_dataset(name, split, **dict(size=96) if name == 'hymenoptera' else {}).images[:700]
+    leaks = find_leaks(Images(x.flip(-1)), Images(x))
+    assert (leaks.a != leaks.b).sum() <= most, leaks

@@ -208,9 +208,13 @@ def _detail(x):
     z = (v*v/strength).flatten(1)
     return z.sum(1)**2/(z*z).sum(1).clamp(min=1e-9)
 
+_LINE = {30: 7e-6, 115: .001, 160: .0034, 200: .012, 230: .022, 260: .034}   # detail: distance of a copy
+
 def _least(detail):
-    "The least similarity of a copy."
-    return 1 - (.001*(detail/115)**3.67).clamp(max=.024)
+    "The least similarity of a copy: between the points of the line its logarithm is straight over that of detail, beyond them it is level."
+    d, most = (np.log(list(v)) for v in (_LINE, _LINE.values()))
+    at = np.interp(detail.clamp(min=1).log().cpu().numpy(), d, most)
+    return 1 - torch.from_numpy(np.exp(at)).to(detail)
 
 def _one_way(x):
     "How far the edges of each image (N, 1, 24, 24) run one way: 0 for all ways alike, 1 for stripes."
@@ -254,7 +258,7 @@ _FLOORS = .65, .8   # similarity after no step and after one, below which a pair
 
 def _approach(moving, target, p, least):
     "The pairs that come near after three steps on 24×24 pixels: which, similarity, and scale and shift. Most are given up before."
-    slack = 2*(.976 - least).clamp(min=0)
+    slack = 2*(.966 - least).clamp(min=0)
     last = (1 - 8*(1 - least)).clamp(.85, .945)
     rows, s = torch.arange(len(p)), torch.full((len(p),), -1.)
     for steps, floor in zip((0, 1, 2), (*_FLOORS, last)):
@@ -460,7 +464,7 @@ def find_leaks(
     a:Images,              # one split
     b:Images|None=None,    # the other; None looks for pairs within `a`
     also=(),               # kinds to look for besides exact and near copies: flip, turn, negative, crop (to half the side)
-    similarity:float|None=None, # least similarity of a near copy; None: 0.976, and more for a pair with less detail (0.999 for a pen stroke)
+    similarity:float|None=None, # least similarity of a near copy; None: 0.966, and more for a pair with less detail (0.999 for a pen stroke)
     quiet:bool=True,       # no progress bar
 )->Leaks:
     """Images of `a` that also lie in `b`: the same bytes (exact), or copies changed by JPEG, size, brightness, contrast, a little blur or noise,
