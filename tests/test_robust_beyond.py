@@ -46,8 +46,8 @@ def test_universal_fools_images_it_has_not_seen(bars):
         assert delta.shape == x[:1].shape and delta.abs().max() <= eps + 1e-6 and not delta.requires_grad
     rate = fooling_rate(model, x[48:], delta)
     signs = max(fooling_rate(model, x[48:], .3*torch.randn(x[:1].shape, generator=gen(i)).sign()) for i in range(3))
-    assert rate > 60 and rate > signs + 20
-    assert rate == 100*(predictions(model, x[48:]) != predictions(model, (x[48:] + delta).clamp(0, 1))).double().mean()
+    assert rate > .6 and rate > signs + .2
+    assert rate == (predictions(model, x[48:]) != predictions(model, (x[48:] + delta).clamp(0, 1))).double().mean()
     assert fooling_rate(model, x, 0*delta) == 0 and universal(model, x, 0., steps=2, generator=gen()).abs().max() == 0
 
 

@@ -165,7 +165,7 @@ def test_adversarial_training_buys_robustness(nodules):
         assert all(p.requires_grad for p in net.parameters())
         adv = seg_pgd(net, x, y, .1, steps=10, generator=torch.Generator().manual_seed(0))
         scores[name] = pixel_scores(predict_masks(net, adv), y)['iou']
-    assert scores['robust'] > scores['plain'] + 3, scores
+    assert scores['robust'] > scores['plain'] + .03, scores
 
 
 def small_detector():
