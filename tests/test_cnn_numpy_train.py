@@ -64,7 +64,7 @@ def test_cnn_numpy_training_is_repeatable_and_learns():
     for _ in range(2):
         net = lenet(3, (2, 3), size=8, classes=2)
         losses.append(train_numpy(net, x, y, SGD(net.params, 0.05), epochs=6, batch=20, seed=4))
-    assert losses[0] == losses[1] and len(losses[0]) == 36 and accuracy_numpy(net, x, y) > 95
+    assert losses[0] == losses[1] and len(losses[0]) == 36 and accuracy_numpy(net, x, y) > .95
     assert layers.softmax_cross_entropy(net(x), y)[0] < losses[0][0]
 
 
@@ -83,4 +83,4 @@ def test_cnn_numpy_lenet_reaches_98_5_on_mnist():
     (x, y), (xt, yt) = ((d.images.numpy().astype('float32')/255, d.labels.numpy()) for d in (load_dataset('mnist', s) for s in ('train', 'test')))
     net = lenet(0)
     train_numpy(net, x, y, Adam(net.params, 4e-3), epochs=2, batch=64, seed=0)
-    assert accuracy_numpy(net, xt, yt) >= 98.5
+    assert accuracy_numpy(net, xt, yt) >= .985

@@ -646,7 +646,7 @@ def test_deploy_card_is_what_hugging_face_reads(files, tmp_path):
     card = hub.ModelCard.load(tmp_path/'card.md')
     assert card.data.license == 'mit' and card.data.pipeline_tag == 'image-classification' and card.data.model_name == 'Ants: and "bees"'
     assert [(r.metric_type, r.metric_value) for r in card.data.eval_results] == [('accuracy', 90.0), ('Dice', .75)]
-    low, high = proportion_interval(45, 50)
+    low, high = (100*v for v in proportion_interval(45, 50))
     assert f'{low:.4g} to {high:.4g}' in text and '45 of 50' in text and 'CC BY-SA 3.0' in text and '4,000' in text and 'ant, bee, cat' in text
     assert (tmp_path/'card.md').read_text() == text
 
@@ -664,7 +664,7 @@ def test_deploy_card_of_a_run(files):
              leaks=[{}], accuracy_without_leaks=88.2, settings=dict(strategy='linear', seed=0), machine=dict(device='cpu', seconds=12.))
     text = model_card(r, data=dict(licence='CC BY 4.0'), not_for=['People'])
     assert 'birds classifier' in text and '| images: train | 60 |' in text and '18 of 20' in text and 'recall of a' in text and 'linear' in text and '88.2' in text and '- People' in text
-    assert f"{proportion_interval(18, 20)[0]:.4g}" in text and 'only roughly known' in text and 'device cpu' in text
+    assert f"{100*proportion_interval(18, 20)[0]:.4g}" in text and 'only roughly known' in text and 'device cpu' in text
 
 
 @pytest.mark.parametrize('call, words', [

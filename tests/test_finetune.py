@@ -161,17 +161,17 @@ def test_cross_validation_asks_only_what_was_held_out():
     g = torch.Generator().manual_seed(0)
     z, y = torch.randn(60, 400, generator=g), torch.arange(60) % 2
     noise = cross_validate(z, y, 2, l2=[.1], folds=5, repeats=2)
-    assert 30 < noise.accuracy[0] < 70, 'labels without a cause cannot be predicted, though 400 features fit them perfectly'
+    assert .3 < noise.accuracy[0] < .7, 'labels without a cause cannot be predicted, though 400 features fit them perfectly'
     twice = cross_validate(z.repeat(2, 1), y.repeat(2), 2, l2=[.1], folds=5, groups=list(range(60))*2)
     torn = cross_validate(z.repeat(2, 1), y.repeat(2), 2, l2=[.1], folds=5)
-    assert torn.accuracy[0] > 80 > 70 > twice.accuracy[0], 'copies in two folds are known before they are asked'
+    assert torn.accuracy[0] > .8 > .7 > twice.accuracy[0], 'copies in two folds are known before they are asked'
 
 
 def test_probe_changes_the_head_alone():
     model, data = net(), images()
     body = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith('head')}
     l2, table, _ = fit_head(model, data)
-    assert table.l2[table.loss.idxmin()] == l2 and evaluate(model, data) > 95
+    assert table.l2[table.loss.idxmin()] == l2 and evaluate(model, data) > .95
     assert all(torch.equal(v, body[k]) for k, v in model.state_dict().items() if k in body)
 
 
@@ -186,7 +186,7 @@ def test_each_strategy_learns_and_leaves_modes_and_flags(strategy):
     model.body[0][0].weight.requires_grad_(False)
     flags, modes, rng = [p.requires_grad for p in model.parameters()], [m.training for m in model.modules()], torch.get_rng_state()
     history = finetune(model, data, data, strategy, epochs=8, batch_size=20, lr=5e-3, bar=False, precision='fp32')
-    assert evaluate(model, data) > 90 and history.best == evaluate(model, data, HEADS['classes'].metric)
+    assert evaluate(model, data) > .9 and history.best == evaluate(model, data, HEADS['classes'].metric)
     assert flags == [p.requires_grad for p in model.parameters()] and modes == [m.training for m in model.modules()]
     assert torch.equal(rng, torch.get_rng_state()) and [r['epoch'] for r in history.epochs] == list(range(1, len(history.epochs) + 1))
 
@@ -240,7 +240,7 @@ def test_a_wrapper_is_fine_tuned_like_any_other():
     model.inner.body.requires_grad_(False)
     body = [p.clone() for p in model.inner.body.parameters()]
     finetune(model, images(), strategy='as_is', epochs=20, batch_size=20, head_lr=.05, bar=False)
-    assert evaluate(model, images()) > 80 and all(torch.equal(p, q) for p, q in zip(body, model.inner.body.parameters()))
+    assert evaluate(model, images()) > .8 and all(torch.equal(p, q) for p, q in zip(body, model.inner.body.parameters()))
 
 
 @pytest.mark.parametrize('model', [lambda: small_cnn(3), lambda: resnet18(3, stem='cifar', width=8), lambda: vit_tiny(3, 1, 16, 4, 16, 3, 2)], ids=['cnn', 'resnet', 'vit'])
@@ -327,7 +327,7 @@ def test_every_head_learns_by_every_way(kind, strategy):
     assert head_kind(deepcopy(model)) == kind
     finetune(model, data, strategy=strategy, epochs=60, batch_size=20, lr=5e-3, head_lr=2e-2, weight_decay=0., bar=False, precision='fp32')
     value = evaluate(model, data, HEADS[kind].metric)
-    assert {'classes': value > 95, 'ordered': value > .9, 'regression': value < .4, 'multilabel': value > 95}[kind], value
+    assert {'classes': value > .95, 'ordered': value > .9, 'regression': value < .4, 'multilabel': value > .95}[kind], value
 
 
 def test_corn_by_hand():
@@ -344,7 +344,7 @@ def test_metrics_against_scikit_learn():
     from sklearn.metrics import average_precision_score, cohen_kappa_score
     g = torch.Generator().manual_seed(0)
     z, y = torch.randn(50, 3, generator=g), (torch.rand(50, 3, generator=g) < .3).float()
-    assert mean_precision(z, y) == pytest.approx(100*average_precision_score(y.numpy(), z.numpy(), average='macro'))
+    assert mean_precision(z, y) == pytest.approx(average_precision_score(y.numpy(), z.numpy(), average='macro'))
     a, b = torch.randint(0, 4, (2, 50), generator=g)
     assert kappa(a, b) == pytest.approx(cohen_kappa_score(b.numpy(), a.numpy(), weights='quadratic'))
     assert kappa(b, b) == 1 and kappa(torch.zeros(5).long(), torch.zeros(5).long()) == 0

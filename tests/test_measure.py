@@ -26,7 +26,7 @@ def test_finetuning_learns_and_leaves_the_network_as_it_was():
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     model.body.requires_grad_(False)
     a = finetune_accuracy(model, bars(), bars(60, 1), steps=60, rates=(5e-3, 5e-3), augment=None)
-    assert a > 90 and model.training and not model.body[0][0].weight.requires_grad
+    assert 1 >= a > .9 and model.training and not model.body[0][0].weight.requires_grad
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) and torch.equal(torch.get_rng_state(), state)
     assert a == finetune_accuracy(model, bars(), bars(60, 1), steps=60, rates=(5e-3, 5e-3), augment=None), 'the same twice'
 
@@ -42,7 +42,7 @@ def test_steps_are_the_same_however_many_images(monkeypatch):
 def test_one_row_for_each_method_measure_number_and_seed():
     train, test = bars(), bars(60, 1)
     table = label_efficiency({'a': net(), 'b': [net(), net()]}, train, test, labels=(1, 5), seeds=2, steps=3, augment=None)
-    assert len(table) == 2*3*2*2 and table.accuracy.between(0, 100).all()
+    assert len(table) == 2*3*2*2 and table.accuracy.between(0, 1).all()
     assert not table.duplicated(['method', 'measure', 'labels', 'seed']).any()
     few = few_labels(train, 5, 1)
     z = embed(net(), few), embed(net(), test)
@@ -55,7 +55,7 @@ def test_own_options_of_a_method():
     table = label_efficiency({'a': net(), 'b': net()}, bars(), bars(30, 1), labels=(10,), seeds=1, measures=('finetune',), steps=40, augment=None,
                              rates=(5e-3, 5e-3), b={'rates': (1e-12, 1e-12)})
     a, b = table.accuracy
-    assert a > b + 20, 'a rate of nothing learns nothing'
+    assert a > b + .2, 'a rate of nothing learns nothing'
 
 
 def test_transformers_and_colour():

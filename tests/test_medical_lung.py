@@ -109,7 +109,7 @@ def test_threshold_is_the_largest_that_reaches_the_sensitivity():
     r = rng(1)
     y, s = r.integers(0, 2, 60), r.normal(size=60).round(1)
     for wanted in (.5, .8, .9, .95, 1.):
-        t = threshold_for(y, s, wanted)
+        t = threshold_for(s, y, wanted)
         reached = lambda t: (s[y == 1] >= t).mean()
         assert reached(t) >= wanted - 1e-12
         assert all(reached(u) < wanted for u in s[s > t])
@@ -120,11 +120,11 @@ def test_operating_point_against_scikit_learn():
     r = rng(2)
     y, s = r.integers(0, 2, 200), r.normal(size=200)
     tn, fp, fn, tp = confusion_matrix(y, s >= .3).ravel()
-    p = operating_point(torch.from_numpy(y), torch.from_numpy(s), .3)
+    p = operating_point(torch.from_numpy(s), torch.from_numpy(y), .3)
     want = {'sensitivity': tp/(tp + fn), 'specificity': tn/(tn + fp), 'PPV': tp/(tp + fp), 'NPV': tn/(tn + fn)}
     for k, v in want.items(): assert math.isclose(p['per cent'][k], 100*v) and p.low[k] < 100*v < p.high[k]
     assert math.isclose(ppv(want['sensitivity'], want['specificity'], y.mean()), want['PPV'])
-    assert operating_point([0, 1], [0., 0.], 1.).loc['PPV'].isna()['per cent']
+    assert operating_point([0., 0.], [0, 1], 1.).loc['PPV'].isna()['per cent']
 
 
 # FROC
@@ -161,7 +161,7 @@ def scans(seed, n=12):
 @pytest.mark.parametrize('seed', range(6))
 def test_froc_against_the_rules_of_luna16(seed):
     truth, found = scans(seed)
-    f = froc(truth, found)
+    f = froc(found, truth)
     assert np.allclose(f.at, luna_score(truth, found), atol=1e-12) and math.isclose(f.score, f.at.mean())
     assert (np.diff(f.rate) >= 0).all() and (np.diff(f.sensitivity) >= 0).all() and f.rate[0] == f.sensitivity[0] == 0
 
@@ -169,18 +169,18 @@ def test_froc_against_the_rules_of_luna16(seed):
 def test_froc_by_hand():
     truth = [[[10, 10, 5], [30, 30, 5]], [[20, 20, 5]]]
     marks = [[[10, 11, .9], [12, 10, .6], [40, 5, .8]], [[21, 20, .7], [2, 2, .5]]]
-    f = froc(truth, marks)
+    f = froc(marks, truth)
     assert f.rate.tolist() == [0, 0, .5, .5, 1] and np.allclose(f.sensitivity, [0, 1/3, 1/3, 2/3, 2/3]) and math.isclose(f.score, 4/7)
 
 
 def test_froc_at_its_ends():
     truth = [torch.tensor([[10., 10, 4]]), torch.zeros(0, 3)]
-    assert froc(truth, [[[10, 10, .5]], []]).score == 1, 'all found, no alarm'
-    assert froc(truth, [[], []]).score == 0, 'nothing marked'
-    assert froc(truth, [[[14, 10, .5]], []]).score == 0, 'on the rim is outside'
-    a, b = (froc(truth, [[[10, 10, s]], [[5, 5, 1.]]*3]).score for s in (.5, 2.))
+    assert froc([[[10, 10, .5]], []], truth).score == 1, 'all found, no alarm'
+    assert froc([[], []], truth).score == 0, 'nothing marked'
+    assert froc([[[14, 10, .5]], []], truth).score == 0, 'on the rim is outside'
+    a, b = (froc([[[10, 10, s]], [[5, 5, 1.]]*3], truth).score for s in (.5, 2.))
     assert b == 1 and 0 < a < b, 'an alarm above the nodule costs, one below it does not'
-    order = froc([truth[1], truth[0]], [[[5, 5, 1.]]*3, [[10, 10, .5]]])
+    order = froc([[[5, 5, 1.]]*3, [[10, 10, .5]]], [truth[1], truth[0]])
     assert order.score == a, 'the order of the scans does not matter'
 
 
@@ -258,7 +258,7 @@ def test_a_split_by_slice_learns_where_nothing_can_be_learned():
     score = {}
     for how, g in (('slice', np.arange(len(y))), ('patient', patient)):
         p = cross_val_predict(KNeighborsClassifier(1), z, y, groups=g, cv=StratifiedGroupKFold(5, shuffle=True, random_state=0), method='predict_proba')[:, 1]
-        score[how] = auc(y, p)
+        score[how] = auc(p, y)
     assert score['slice'] > .75 and .3 < score['patient'] < .7, score
 
 
@@ -273,13 +273,13 @@ BAD = {
     'width': (lambda: window([0.], 0, 0), ['width=0', 'positive']),
     'side': (lambda: centre(torch.rand(1, 1, 20, 20), 30), ['30', '20×20']),
     'no square': (lambda: predict_turned(small_cnn(2, width=4), torch.rand(2, 1, 16, 20)), ['16×20', 'square']),
-    'sensitivity': (lambda: threshold_for([0, 1], [0., 1.], 0), ['sensitivity=0']),
-    'no positive': (lambda: threshold_for([0, 0], [0., 1.]), ['no positive']),
-    'lengths': (lambda: operating_point([0, 1], [.5], 0.), ['(2,)', '(1,)']),
-    'froc lengths': (lambda: froc([[[1, 1, 1]]], []), ['1 scans', '0 with marks']),
-    'froc columns': (lambda: froc([[[1, 1, 1]]], [[[1, 1]]]), ['found[0]', '(1, 2)', 'score']),
-    'froc nan': (lambda: froc([[[1, 1, 1]]], [[[1, 1, math.nan]]]), ['found[0]', 'NaN']),
-    'froc nothing there': (lambda: froc([[]], [[[1, 1, 1]]]), ['No scan has a nodule']),
+    'sensitivity': (lambda: threshold_for([0., 1.], [0, 1], 0), ['sensitivity=0']),
+    'no positive': (lambda: threshold_for([0., 1.], [0, 0]), ['no positive']),
+    'lengths': (lambda: operating_point([.5], [0, 1], 0.), ['(2,)', '(1,)']),
+    'froc lengths': (lambda: froc([], [[[1, 1, 1]]]), ['1 scans', '0 with marks']),
+    'froc columns': (lambda: froc([[[1, 1]]], [[[1, 1, 1]]]), ['preds[0]', '(1, 2)', 'score']),
+    'froc nan': (lambda: froc([[[1, 1, math.nan]]], [[[1, 1, 1]]]), ['preds[0]', 'NaN']),
+    'froc nothing there': (lambda: froc([[[1, 1, 1]]], [[]]), ['No scan has a nodule']),
     'coverage lengths': (lambda: coverage_curve([1.], [True, False]), ['1 confidences', '2 answers']),
     'coverage nan': (lambda: coverage_curve([math.nan], [True]), ['NaN']),
     'coverage correct': (lambda: coverage_curve([1., 1.], [2, 0]), ['correct', 'pred == y']),

@@ -28,7 +28,7 @@ def test_scores_against_the_package(task):
     theirs = pytest.importorskip('medmnist.evaluator')
     for seed in range(3):
         y, p = answers(task, seed=seed)
-        ours = medmnist_scores(torch.from_numpy(y), torch.from_numpy(p), task)
+        ours = medmnist_scores(torch.from_numpy(p), torch.from_numpy(y), task)
         assert abs(ours[0] - theirs.getAUC(y, p, task)) < 1e-12 and abs(ours[1] - theirs.getACC(y, p, task)) < 1e-12
 
 
@@ -131,10 +131,10 @@ BAD = {
     'text': (lambda p: bad_volume(p, 'text'), ['nodulemnist3d.npz', 'not the file']),
     'flat': (lambda p: bad_volume(p, 'flat'), ['(12, 28, 28)', 'volumes']),
     'floats': (lambda p: bad_volume(p, 'floats'), ['float32', 'uint8']),
-    'task': (lambda p: medmnist_scores([0, 1], [[.5, .5]]*2, 'binary'), ['binary', 'binary-class']),
-    'shapes': (lambda p: medmnist_scores([0, 1, 1], [[.5, .5]]*2, 'binary-class'), ['(3,)', '(2, 2)']),
-    'labels': (lambda p: medmnist_scores([0, 1], [[.5, .5]]*2, 'multi-label, binary-class'), ['(2,)', 'agree']),
-    'class': (lambda p: medmnist_scores([0, 1], [[.5, .3, .2]]*2, 'multi-class'), ['class 1', 'no image']),
+    'task': (lambda p: medmnist_scores([[.5, .5]]*2, [0, 1], 'binary'), ['binary', 'binary-class']),
+    'shapes': (lambda p: medmnist_scores([[.5, .5]]*2, [0, 1, 1], 'binary-class'), ['(3,)', '(2, 2)']),
+    'labels': (lambda p: medmnist_scores([[.5, .5]]*2, [0, 1], 'multi-label, binary-class'), ['(2,)', 'agree']),
+    'class': (lambda p: medmnist_scores([[.5, .3, .2]]*2, [0, 1], 'multi-class'), ['class 1', 'no image']),
     'layer': (lambda p: inflate(nn.Sequential(nn.AvgPool2d(2))), ['AvgPool2d']),
     'bytes': (lambda p: medmnist_net('synthetic_volumes', 2)(torch.zeros(1, 28, 28, 28, dtype=torch.uint8)), ['uint8', 'floats']),
 }

@@ -226,7 +226,7 @@ def test_hausdorff_of_empty_masks():
 
 def test_the_report_on_pixels():
     y, p = torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 1]]])
-    table = pixel_report(y, p, ['a', 'b', 'c'])
+    table = pixel_report(p, y, ['a', 'b', 'c'])
     assert table.loc['b', 'dice'] == pytest.approx(.8) and table.loc['b', 'iou'] == pytest.approx(2/3) and table.pixels.tolist() == [2, 2, 0]
     assert math.isnan(table.loc['c', 'dice']) and math.isnan(table.loc['c', 'iou'])
 

@@ -1,4 +1,6 @@
 "Attacks: equal to the peers, inside ball and box, without side effects, and a sentence for what they cannot work with."
+import copy
+import pickle
 import warnings
 from functools import partial
 
@@ -13,7 +15,7 @@ from helpers import refused
 from nets import Disturbed, learned_bars
 from visft_nb.cnn.models import small_cnn
 from visft_nb.robust import explore_eps, fgsm, pgd, random_signs, robust_accuracy, show_eps
-from visft_nb.robust.attacks import L1, LOSSES, NORMS, Stands, _folded, _soften, dlr_loss, lent, margin_loss
+from visft_nb.robust.attacks import L1, LOSSES, NORMS, AttackResult, _folded, _soften, dlr_loss, lent, margin_loss
 
 
 @pytest.fixture(scope='module')
@@ -198,7 +200,7 @@ def test_eps_0_changes_nothing(setup):
     model, x, y = setup
     for attack in (fgsm, pgd, partial(pgd, norm='l2'), partial(pgd, norm='l1'), partial(pgd, restarts=3, drop=False), random_signs): assert torch.equal(attack(model, x, y, 0.), x)
     table = robust_accuracy(model, x, y, {'pgd': partial(pgd, eps=0.)}, batch_size=7)
-    assert table.accuracy[0] == table.accuracy[1] == 100*(predictions(model, x) == y).double().mean().item()
+    assert table.accuracy[0] == table.accuracy[1] == (predictions(model, x) == y).double().mean().item()
 
 
 @pytest.mark.parametrize('attack', [partial(fgsm, eps=.1), partial(pgd, eps=.1, restarts=2), partial(pgd, eps=1., norm='l2', drop=False)])
@@ -277,18 +279,30 @@ def test_robust_accuracy_counts_the_worst_case(setup):
 
 
 def test_who_stands_is_told(setup):
-    pandas = pytest.importorskip('pandas')
     model, x, y = setup
-    table = robust_accuracy(model, x, y, {'weak': partial(pgd, eps=.01), 'strong': partial(pgd, eps=.1)}, batch_size=13)
-    stands = table.attrs['stands']
-    assert list(stands) == list(table.attack) == ['clean', 'weak', 'strong', 'all attacks']
+    found = robust_accuracy(model, x, y, {'weak': partial(pgd, eps=.01), 'strong': partial(pgd, eps=.1)}, batch_size=13)
+    stands = found.stands
+    assert list(stands) == list(found.attack) == ['clean', 'weak', 'strong', 'all attacks']
     assert all(s.dtype == torch.bool and s.shape == (len(x),) for s in stands.values())
-    assert [100*s.double().mean().item() for s in stands.values()] == pytest.approx(table.accuracy.tolist())
+    assert [s.double().mean().item() for s in stands.values()] == pytest.approx(found.accuracy.tolist())
     assert torch.equal(stands['clean'], predictions(model, x) == y) and not (stands['strong'] & ~stands['clean']).any()
     assert torch.equal(stands['all attacks'], stands['weak'] & stands['strong'])
-    other = robust_accuracy(model, x, y, {'strong': partial(pgd, eps=.3)})
-    assert len(pandas.concat([table, other])) == 7 and len(table.merge(other, on='attack')) == 3, 'tables that carry masks can be joined'
-    assert table.round(1).attrs['stands'] == stands and table.attrs['stands'] != other.attrs['stands'] and Stands() != {}
+
+
+def test_the_result_of_attacks_answers_for_its_table(setup):
+    model, x, y = setup
+    found = robust_accuracy(model, x, y, {'strong': partial(pgd, eps=.1)})
+    assert isinstance(found, AttackResult) and found.adversarial is None and found.flags == [] and not found.table.attrs
+    assert len(found) == 3 and found['attack'].tolist() == found.attack.tolist() == found.set_index('attack').index.tolist()
+    assert repr(found) == repr(found.table) and found._repr_html_() == found.table._repr_html_()
+    shares = ['accuracy', 'low', 'high']
+    assert ((0 <= found[shares]) & (found[shares] <= 1)).all(axis=None) and found.per_cent().attack.equals(found.attack)
+    assert np.allclose(found.per_cent()[shares], 100*found[shares], atol=0)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(found)))
+    assert again.table.equals(found.table) and torch.equal(again.stands['strong'], found.stands['strong'])
+    with pytest.raises(AttributeError): _ = found.nothing_like_that
+    with pytest.warns(DeprecationWarning, match='stands') as seen: old = found.attrs
+    assert old['stands'] is found.stands and seen[0].filename == __file__
 
 
 def test_a_model_in_train_mode_is_evaluated_in_eval_mode_with_a_warning(setup):
@@ -301,7 +315,7 @@ def test_a_model_in_train_mode_is_evaluated_in_eval_mode_with_a_warning(setup):
         model.train(); pgd(model, x, y, .05); fgsm(model, x, y, .05)      # used in training: silent
     with pytest.warns(UserWarning, match='train mode.*eval mode') as seen: table = robust_accuracy(model, x, y, attacks)
     assert len(seen) == 1 and seen[0].filename == __file__
-    assert table.equals(right) and model.training and model.net[3].training
+    assert table.table.equals(right.table) and model.training and model.net[3].training
 
 
 def test_random_signs_are_as_large_as_asked(setup):

@@ -46,8 +46,8 @@ def test_universal_fools_images_it_has_not_seen(bars):
         assert delta.shape == x[:1].shape and delta.abs().max() <= eps + 1e-6 and not delta.requires_grad
     rate = fooling_rate(model, x[48:], delta)
     signs = max(fooling_rate(model, x[48:], .3*torch.randn(x[:1].shape, generator=gen(i)).sign()) for i in range(3))
-    assert rate > 60 and rate > signs + 20
-    assert rate == 100*(predictions(model, x[48:]) != predictions(model, (x[48:] + delta).clamp(0, 1))).double().mean()
+    assert rate > .6 and rate > signs + .2
+    assert rate == (predictions(model, x[48:]) != predictions(model, (x[48:] + delta).clamp(0, 1))).double().mean()
     assert fooling_rate(model, x, 0*delta) == 0 and universal(model, x, 0., steps=2, generator=gen()).abs().max() == 0
 
 
@@ -66,7 +66,7 @@ def test_patch_wins_only_where_it_lies(bars):
     patch = adversarial_patch(model, x[:48], 2, (.85, .95), steps=40, side=16, batch_size=16, ink=(.1, .9), generator=gen())
     assert patch.shape == (3, 16, 16) and patch.min() >= .1 - 1e-6 and patch.max() <= .9 + 1e-6 and not patch.requires_grad
     won = patch_success(model, x[48:], patch, 2, .9, tries=4, generator=gen())
-    assert won > 60 and won > patch_success(model, x[48:], torch.rand(3, 16, 16, generator=gen()), 2, .9, tries=4, generator=gen()) + 30
+    assert won > .6 and won > patch_success(model, x[48:], torch.rand(3, 16, 16, generator=gen()), 2, .9, tries=4, generator=gen()) + .3
     assert won >= patch_success(model, x[48:], patch, 2, .2, tries=4, generator=gen()), 'a smaller patch should win less'
 
 

@@ -165,7 +165,7 @@ def test_adversarial_training_buys_robustness(nodules):
         assert all(p.requires_grad for p in net.parameters())
         adv = seg_pgd(net, x, y, .1, steps=10, generator=torch.Generator().manual_seed(0))
         scores[name] = pixel_scores(predict_masks(net, adv), y)['iou']
-    assert scores['robust'] > scores['plain'] + 3, scores
+    assert scores['robust'] > scores['plain'] + .03, scores
 
 
 def small_detector():
@@ -258,16 +258,16 @@ def test_ap_equals_pycocotools(seed):
         warnings.simplefilter('ignore')
         theirs.update(found, targets)
         value = float(theirs.compute()['map'])
-    assert average_precision(found, targets) == pytest.approx(100*value, abs=1e-4)
+    assert average_precision(found, targets) == pytest.approx(value, abs=1e-6)
 
 
 def test_counts_and_ap_of_known_scenes():
     box = torch.tensor([[0., 0, 10, 10]])
     target = [{'boxes': box, 'labels': torch.tensor([1])}]
     one = lambda b, k, s: [{'boxes': b, 'labels': torch.tensor(k), 'scores': torch.tensor(s)}]
-    assert average_precision(one(box, [1], [.9]), target) == 100 and average_precision(one(box + 20, [1], [.9]), target) == 0
+    assert average_precision(one(box, [1], [.9]), target) == 1 and average_precision(one(box + 20, [1], [.9]), target) == 0
     twice = one(box.repeat(2, 1), [1, 1], [.9, .8])
-    assert average_precision(twice, target) == 100 and detection_counts(twice, target) == dict(recall=100, boxes=2, false=1)
+    assert average_precision(twice, target) == 1 and detection_counts(twice, target) == dict(recall=1, boxes=2, false=1)
     assert detection_counts(one(box, [2], [.9]), target) == dict(recall=0, boxes=1, false=1) and detection_counts(one(box, [1], [.4]), target)['boxes'] == 0
     assert average_precision(one(torch.zeros(0, 4), [], []), target) == 0
 

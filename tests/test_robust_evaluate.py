@@ -85,14 +85,14 @@ def test_paired_interval_covers_exactly_enough(n, b, c):
             logp = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(j + 1) - math.lgamma(n - i - j + 1) + i*logs(b) + j*logs(c) + (n - i - j)*logs(1 - b - c)
             if logp < -18: continue
             _, low, high = paired_difference(*masks(n, i, j))
-            total += math.exp(logp)*(low <= 100*(b - c) <= high)
+            total += math.exp(logp)*(low <= b - c <= high)
     assert total >= .98, total
 
 
 def test_paired_difference_is_that_of_the_accuracies():
     one, two = masks(50, 7, 2, 20)
     d, low, high = paired_difference(one, two)
-    assert math.isclose(d, 10.) and low < d < high and math.isclose(d, 100*(one.double().mean() - two.double().mean()).item())
+    assert math.isclose(d, .1) and low < d < high and math.isclose(d, (one.double().mean() - two.double().mean()).item())
     e, other_low, other_high = paired_difference(two, one)
     assert (e, other_low, other_high) == pytest.approx((-d, -high, -low))
 
@@ -102,20 +102,20 @@ def test_more_images_narrow_the_interval_and_a_higher_level_widens_it():
     assert width(1000) < width(200) < width(100) and width(100, level=.999) > width(100, level=.9)
 
 
-@pytest.mark.parametrize('p,q', [(88, 90), (50, 60), (3, 1)])
+@pytest.mark.parametrize('p,q', [(.88, .90), (.5, .6), (.03, .01)])
 def test_images_needed_reach_the_power(p, q):
     n = images_needed(p, q)
     g = torch.Generator().manual_seed(0)
-    k = [torch.binomial(torch.full((4000,), float(n)), torch.full((4000,), v/100), generator=g)/n for v in (p, q)]
+    k = [torch.binomial(torch.full((4000,), float(n)), torch.full((4000,), v), generator=g)/n for v in (p, q)]
     m = (k[0] + k[1])/2
     found = ((k[0] - k[1]).abs() > 1.96*(2*m*(1 - m)/n).sqrt()).float().mean().item()
     assert abs(found - .8) < .04
 
 
 def test_images_needed_of_pairs():
-    assert images_needed(88, 90, differ=2) < images_needed(88, 90, differ=6) < images_needed(88, 90)
-    assert images_needed(88, 90, power=.95) > images_needed(88, 90) and images_needed(88, 90) == images_needed(90, 88)
-    n, d, delta = images_needed(70, 80, differ=20), .2, .1
+    assert images_needed(.88, .9, differ=.02) < images_needed(.88, .9, differ=.06) < images_needed(.88, .9)
+    assert images_needed(.88, .9, power=.95) > images_needed(.88, .9) and images_needed(.88, .9) == images_needed(.9, .88)
+    n, d, delta = images_needed(.7, .8, differ=.2), .2, .1
     g = torch.Generator().manual_seed(0)
     u = torch.rand(4000, n, generator=g)
     b, c = (u < (d + delta)/2).sum(1).double(), (u > 1 - (d - delta)/2).sum(1).double()
@@ -293,9 +293,11 @@ BAD = {
     'full folder': (lambda m, x, y, t: ((t/'r').mkdir(), (t/'r'/'a').write_text('a'), robustness_report(m, x, y, .1, out=t/'r')), ['not empty', 'out=']),
     'no attacks': (lambda m, x, y, t: robustness_report(m, x, y, .1, attacks={}, out=t/'r'), ['attacks']),
     'names': (lambda m, x, y, t: robustness_report(m, x, y, .1, classes=['a'], out=t/'r', **QUICK), ['1 names', '4 outputs']),
-    'equal': (lambda m, x, y, t: images_needed(90, 90), ['different']),
-    'differ': (lambda m, x, y, t: images_needed(80, 90, differ=5), ['differ=5', '10']),
-    'power': (lambda m, x, y, t: images_needed(80, 90, power=1.), ['power=1.0']),
+    'equal': (lambda m, x, y, t: images_needed(.9, .9), ['different']),
+    'differ': (lambda m, x, y, t: images_needed(.8, .9, differ=.05), ['differ=0.05', '0.1']),
+    'per cent': (lambda m, x, y, t: images_needed(80, 90), ['p=80', '0 to 1']),
+    'differ per cent': (lambda m, x, y, t: images_needed(.8, .9, differ=12), ['differ=12', '0 to 1']),
+    'power': (lambda m, x, y, t: images_needed(.8, .9, power=1.), ['power=1.0']),
     'not booleans': (lambda m, x, y, t: paired_difference(y, y), ['int64', 'booleans']),
     'shape': (lambda m, x, y, t: straight_through(lambda v: v[:, :, :8])(x), ['shape']),
 }

@@ -197,12 +197,12 @@ def test_the_curve_is_the_distribution_of_lengths(setup):
     d = smallest_changes(model, x, carlini_wagner(model, x, y, steps=60), y)
     radii = [0., d[d > 0].min().item(), d.median().item(), d[~d.isinf()].max().item()]
     curve = accuracy_curve(d, radii)
-    clean = 100*right(model, x, y).double().mean()
-    assert torch.isclose(curve[0], clean) and (curve.diff() <= 0).all() and curve[-1] == 100*d.isinf().double().mean()
+    clean = right(model, x, y).double().mean()
+    assert torch.isclose(curve[0], clean) and (curve.diff() <= 0).all() and curve[-1] == d.isinf().double().mean()
     for e, left in zip(radii[1:], curve[1:]):
-        under = 100*right(model, pgd(model, x, y, e, steps=40, norm='l2', random_start=False), y).double().mean()
-        assert left <= under + 13, 'a good smallest change is as strong as PGD in the ball (three images of 24)'
-    assert accuracy_curve(torch.tensor([0., 1., 2., math.inf]), [0, 1, 1.5, 100]).tolist() == [75, 50, 50, 25]
+        under = right(model, pgd(model, x, y, e, steps=40, norm='l2', random_start=False), y).double().mean()
+        assert left <= under + .13, 'a good smallest change is as strong as PGD in the ball (three images of 24)'
+    assert accuracy_curve(torch.tensor([0., 1., 2., math.inf]), [0, 1, 1.5, 100]).tolist() == [.75, .5, .5, .25]
 
 
 BAD = {

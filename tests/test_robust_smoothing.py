@@ -171,7 +171,7 @@ def test_smoothed_is_the_mean_of_probabilities(bars):
 
 def test_certified_accuracy_counts():
     c, r, y = torch.tensor([0, 1, -1, 2]), torch.tensor([.5, .1, 0., .9]), torch.tensor([0, 1, 1, 0])
-    assert certified_accuracy(c, r, y, [0, .1, .2, 1]) == [50, 50, 25, 0]
+    assert certified_accuracy(c, r, y, [0, .1, .2, 1]) == [.5, .5, .25, 0]
 
 
 @pytest.mark.parametrize('f', [smooth_predict, certify])

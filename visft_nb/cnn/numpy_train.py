@@ -157,10 +157,10 @@ def accuracy_numpy(
     x,              # images
     labels,         # integers (N,)
     batch:int=500,  # images at once
-)->float:           # percent
+)->float:           # 0 to 1
     "Share of the images whose largest logit is the right class."
     right = sum((net(x[i:i+batch]).argmax(1) == labels[i:i+batch]).sum() for i in range(0, len(x), batch))
-    return 100*right/len(x)
+    return right/len(x)
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #a6158d37
 class Block(Layer):

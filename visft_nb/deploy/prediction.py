@@ -623,7 +623,7 @@ def _figure(name, v):
         if not {'value', 'low', 'high', 'how'} <= set(v) or not v['low'] <= v['value'] <= v['high']: raise InputError(f"figures[{name!r}]={v}: dict(value=, low=, high=, how=) was expected, with the value inside of its interval.")
         return v['value'], v['low'], v['high'], v['how']
     if isinstance(v, tuple) and len(v) == 2 and all(isinstance(i, Integral) for i in v):
-        return 100*v[0]/max(1, v[1]), *proportion_interval(*v), f"{v[0]:,} of {v[1]:,}, per cent; Wilson's interval"
+        return 100*v[0]/max(1, v[1]), *(100*p for p in proportion_interval(*v)), f"{v[0]:,} of {v[1]:,}, per cent; Wilson's interval"
     if isinstance(v, Real) and math.isfinite(v): return float(v), None, None, f'the interval is {_UNKNOWN}: neither counts nor the values of the cases were given'
     try: cases = np.asarray(v, float)
     except (TypeError, ValueError): cases = np.zeros((0, 0))

@@ -274,8 +274,8 @@ def defect_table(
     for k in bad.labels.unique().tolist():
         here = bad.labels == k
         y, s = torch.cat([torch.zeros(len(s0)), torch.ones(int(here.sum()))]).long(), torch.cat([s0, s1[here]])
-        row = dict(defect=bad.classes[k] if bad.classes else k, parts=int(here.sum()), image=auc(y, s))
-        row['image_low'], row['image_high'] = bootstrap_interval(auc, y, s, samples=samples, seed=seed)
+        row = dict(defect=bad.classes[k] if bad.classes else k, parts=int(here.sum()), image=auc(s, y))
+        row['image_low'], row['image_high'] = bootstrap_interval(auc, s, y, samples=samples, seed=seed)
         if bad.masks is not None and bad.masks[here].any():
             masks = torch.cat([torch.zeros(h0.shape, dtype=torch.uint8), bad.masks[here].cpu()])
             row |= dict(zip(('pixel', 'pixel_low', 'pixel_high'), pixel_auc(torch.cat([h0, h1[here]]), masks, samples=samples, seed=seed)))

@@ -278,7 +278,7 @@ def _page(r, sides, logits):
     "The report as HTML."
     report = sides['report']
     fig, ax = figure(width=1.4 + .4*len(report.classes), height=1.1 + .4*len(report.classes))
-    plot_confusion(confusion_matrix(report.labels, logits, report.classes), ax=ax)
+    plot_confusion(confusion_matrix(logits, report.labels, report.classes), ax=ax)
     confusion = picture(fig, f"Confusion matrix of {len(report)} images: {r['accuracy']:.1f} % on the diagonal.")
     return render(
         _REPORT, title=r['name'], r=r, n=len(report), classes=report.classes, confusion=confusion,
@@ -331,11 +331,11 @@ def _train(model, sides, strategy, epochs, batch_size, seed):
         finetune(model, train, sides['choose'], strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
     logits, y = predict_logits(model, report, 64)
     right = int((logits.argmax(1) == y).sum())
-    low, high = proportion_interval(right, len(y))
-    table = classification_report(y, logits, report.classes)
+    low, high = (100*v for v in proportion_interval(right, len(y)))
+    table = classification_report(logits, y, report.classes)
     classes = {k: dict(precision=float(v.precision), recall=float(v.recall), f1=float(v.f1), images=int(v.support)) for k, v in zip(table.index, table.itertuples())}
     return dict(accuracy=100*right/len(y), low=low, high=high, right=right, of=len(y), majority=100*y.bincount().max().item()/len(y), how=_how(strategy, sides, l2),
-                classes=classes, confusion=confusion_matrix(y, logits, report.classes).to_numpy().tolist(), wrong=_wrong(report, logits)), logits
+                classes=classes, confusion=confusion_matrix(logits, y, report.classes).to_numpy().tolist(), wrong=_wrong(report, logits)), logits
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #5a86ade2
 def _leaks(sides, logits):

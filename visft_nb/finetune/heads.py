@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError, lookup
+from ..metrics import check_order, renamed
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #15aabef8
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def head_kind(model)->str: # a key of `HEADS`; "classes" where `set_head` did no
     return getattr(getattr(model, 'head', None), 'kind', 'classes')
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #9cbf63a3
-def _accuracy(logits, y): return 100*(logits.argmax(1) == y).double().mean().item()
+def _accuracy(logits, y): return (logits.argmax(1) == y).double().mean().item()
 
 def _check_numbers(y, k):
     if y is None or y.is_floating_point() or y.ndim != 1: return f"class numbers (int64) of shape (N,) were expected, got {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}"
@@ -65,15 +66,17 @@ def _check_numbers(y, k):
 HEADS['classes'] = Head(lambda n: n, F.cross_entropy, _accuracy, 'accuracy', 'max', lambda z: z.argmax(1), _check_numbers)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #8b963a59
+@renamed(logits='preds', y='target')
 def mean_precision(
-    logits, # (N, K); any score that grows with the belief
-    y,      # (N, K) of 0 and 1
-)->float:   # per cent
+    preds,  # (N, K) logits, or any score that grows with the belief
+    target, # (N, K) of 0 and 1
+)->float:   # 0 to 1
     "Mean average precision over the labels that occur (`sklearn.metrics.average_precision_score`)."
     from sklearn.metrics import average_precision_score
-    there = [k for k in range(y.shape[1]) if 0 < y[:, k].sum()]
-    if not there: raise InputError("mean_precision: no label occurs in y, so there is nothing to find; take more images.")
-    return 100*sum(average_precision_score(y[:, k].numpy(), logits[:, k].numpy()) for k in there)/len(there)
+    check_order('mean_precision', preds, target)
+    there = [k for k in range(target.shape[1]) if 0 < target[:, k].sum()]
+    if not there: raise InputError("mean_precision: no label occurs in target, so there is nothing to find; take more images.")
+    return sum(average_precision_score(target[:, k].numpy(), preds[:, k].numpy()) for k in there)/len(there)
 
 def _check_several(y, k):
     if y is None or not y.is_floating_point() or y.ndim != 2 or y.shape[1] != k: return f"floats 0 and 1 of shape (N, {k}) were expected, got {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}"
@@ -120,15 +123,17 @@ def corn_rank(
     return (torch.cumprod(logits.sigmoid(), 1) > .5).sum(1)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #9b866d05
+@renamed(pred='preds', y='target')
 def kappa(
-    pred,  # (N,) ranks, or (N, K-1) outputs of an ordered head
-    y,     # (N,) ranks
-)->float:  # 1 is perfect, 0 is chance
+    preds,  # (N,) ranks, or (N, K-1) outputs of an ordered head
+    target, # (N,) ranks
+)->float:   # 1 is perfect, 0 is chance
     "Cohen's kappa with quadratic weights (`sklearn.metrics.cohen_kappa_score`); 0 where all ranks are one and the same."
     from sklearn.metrics import cohen_kappa_score
-    pred = corn_rank(pred) if pred.ndim == 2 else pred
-    if len(set(pred.tolist()) | set(y.tolist())) < 2: return 0.
-    return float(cohen_kappa_score(y.numpy(), pred.numpy(), weights='quadratic'))
+    check_order('kappa', preds, target)
+    preds = corn_rank(preds) if preds.ndim == 2 else preds
+    if len(set(preds.tolist()) | set(target.tolist())) < 2: return 0.
+    return float(cohen_kappa_score(target.numpy(), preds.numpy(), weights='quadratic'))
 
 HEADS['ordered'] = Head(lambda n: n - 1, corn_loss, kappa, 'kappa', 'max', corn_rank, lambda y, k: _check_numbers(y, k + 1))
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from ..core import InputError, as_array, brief, check_number, describe
 from ..data import Augment, Images, draw
 from ..data.files import apply_window, dicom_errors, dicom_frames, frame_value, open_dicom, padding, read_bytes, rescaled
-from ..metrics import proportion_interval
+from ..metrics import check_order, proportion_interval, renamed
 from .segmentation import dihedral
 from ..train import predict_logits
 
@@ -140,32 +140,37 @@ def predict_turned(
     return sum(predict_logits(model, dihedral(x, k), batch_size)[0] for k in range(8))/8
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #329a41bd
+@renamed(y='target', score='preds')
 def threshold_for(
-    y,                       # (N,) labels, 1 is what must be found
-    score,                   # (N,) larger is more suspicious
+    preds,                   # (N,) scores, larger is more suspicious
+    target,                  # (N,) labels, 1 is what must be found
     sensitivity:float=.95,   # wanted on these images
 )->float:                    # score at or above it counts as found
     "The largest threshold with at least this sensitivity. Raises `InputError` without positives."
-    y, score = (as_array(v, name).astype(float) for v, name in ((y, 'y'), (score, 'score')))
-    if y.ndim != 1 or y.shape != score.shape or not np.isfinite(score).all(): raise InputError(f"There are labels {y.shape} and scores {score.shape}: (N,) of both was expected, of the same images, and finite.")
+    check_order('threshold_for', preds, target)
+    preds, target = (as_array(v, name).astype(float) for v, name in ((preds, 'preds'), (target, 'target')))
+    if target.ndim != 1 or target.shape != preds.shape or not np.isfinite(preds).all(): raise InputError(f"There are scores {preds.shape} and labels {target.shape}: (N,) of both was expected, of the same images, and finite.")
     if not isinstance(sensitivity, Real) or not 0 < sensitivity <= 1: raise InputError(f"sensitivity={brief(sensitivity)}: expected a share above 0 and at most 1, such as 0.95.")
-    positive = np.sort(score[y == 1])[::-1]
+    positive = np.sort(preds[target == 1])[::-1]
     if not len(positive): raise InputError("There is no positive among the labels, so no threshold can be chosen for a sensitivity: use a larger validation set.")
     return float(positive[math.ceil(sensitivity*len(positive) - 1e-9) - 1])
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #ef626d50
+@renamed(y='target', score='preds')
 def operating_point(
-    y,               # (N,) labels, 0 or 1
-    score,           # (N,)
+    preds,           # (N,) scores
+    target,          # (N,) labels, 0 or 1
     threshold:float, # at or above: called positive
-)->pd.DataFrame:     # rows sensitivity, specificity, PPV, NPV; per cent, low and high (95 % Wilson), right, of
+)->pd.DataFrame:     # rows sensitivity, specificity, PPV, NPV; per cent, low and high (95 % Wilson, per cent), right, of
     "The four shares of a decision, with intervals; one whose denominator is 0 has nan."
     check_number('threshold', threshold)
-    y, call = as_array(y, 'y') == 1, as_array(score, 'score') >= threshold
-    if y.shape != call.shape or not len(y): raise InputError(f"There are {y.shape} labels and {call.shape} scores: they must be of the same images, one or more.")
+    check_order('operating_point', preds, target)
+    y, call = as_array(target, 'target') == 1, as_array(preds, 'preds') >= threshold
+    if y.shape != call.shape or not len(y): raise InputError(f"There are {call.shape} scores and {y.shape} labels: they must be of the same images, one or more.")
     parts = {'sensitivity': (call, y), 'specificity': (~call, ~y), 'PPV': (y, call), 'NPV': (~y, ~call)}
     rows = {k: (int((a & b).sum()), int(b.sum())) for k, (a, b) in parts.items()}
-    shares = [(100*r/n, *proportion_interval(r, n), r, n) if n else (math.nan,)*3 + (r, n) for r, n in rows.values()]
+    share = lambda r, n: (r/n, *proportion_interval(r, n)) if n else (math.nan,)*3
+    shares = [(*(100*v for v in share(r, n)), r, n) for r, n in rows.values()]
     return pd.DataFrame(shares, list(rows), ['per cent', 'low', 'high', 'right', 'of'])
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #e32a117c
@@ -242,26 +247,27 @@ class Froc:
     score:float            # the mean of `at`
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #86082b71
+@renamed(found='preds', truth='target')
 def froc(
-    truth,  # for each scan (n, 3): x, y and radius of its nodules; n may be 0
-    found,  # for each scan (m, 3): x, y and score of the marks
+    preds,  # for each scan (m, 3): x, y and score of the marks
+    target, # for each scan (n, 3): x, y and radius of its nodules; n may be 0
     rates=LUNA_RATES, # false alarms per scan at which the score is taken
 )->Froc:
     "Free-response ROC by LUNA16's rules. Raises `InputError` for lists of different lengths, rows that are not three numbers, no nodule at all, NaN."
-    if not all(hasattr(v, '__len__') and not isinstance(v, (str, bytes, dict, set)) and getattr(v, 'ndim', 1) for v in (truth, found)):
-        raise InputError(f"truth is {describe(truth)} and found {describe(found)}: a list of both was expected, one entry a scan.")
-    if len(truth) != len(found) or not len(truth):
-        raise InputError(f"There are {len(truth)} scans with nodules and {len(found)} with marks: give one entry a scan in both, (0, 3) where there is nothing.")
-    truth, found = ([_rows(v, i, name) for i, v in enumerate(part)] for name, part in (('truth', truth), ('found', found)))
+    if not all(hasattr(v, '__len__') and not isinstance(v, (str, bytes, dict, set)) and getattr(v, 'ndim', 1) for v in (preds, target)):
+        raise InputError(f"preds is {describe(preds)} and target {describe(target)}: a list of both was expected, one entry a scan.")
+    if len(target) != len(preds) or not len(target):
+        raise InputError(f"There are {len(target)} scans with nodules and {len(preds)} with marks: give one entry a scan in both, (0, 3) where there is nothing.")
+    preds, target = ([_rows(v, i, name) for i, v in enumerate(part)] for name, part in (('preds', preds), ('target', target)))
     hits, alarms = [], []
-    for t, f in zip(truth, found):
+    for t, f in zip(target, preds):
         inside = np.hypot(t[:, None, 0] - f[None, :, 0], t[:, None, 1] - f[None, :, 1]) < t[:, None, 2]
         hits += np.where(inside, f[None, :, 2], -np.inf).max(1, initial=-np.inf).tolist()
         alarms += f[~inside.any(0), 2].tolist()
     if not hits: raise InputError("No scan has a nodule, so there is nothing to find and no sensitivity: add scans with nodules.")
     at = np.concatenate([[np.inf], np.unique([s for s in hits + alarms if s > -np.inf])[::-1]])
     count = lambda scores: len(scores) - np.searchsorted(np.sort(scores), at, 'left')
-    rate, sensitivity = count(alarms)/len(truth), count(hits)/len(hits)
+    rate, sensitivity = count(alarms)/len(target), count(hits)/len(hits)
     values = np.interp(rates, rate, sensitivity)
     return Froc(rate, sensitivity, at, tuple(rates), values, float(values.mean()))
 
@@ -270,6 +276,6 @@ def _rows(v, i, name):
     v = as_array(v, f'{name}[{i}]').astype(float)
     v = v.reshape(-1, 3) if not v.size else v
     if v.ndim != 2 or v.shape[1] != 3 or not np.isfinite(v).all():
-        what = 'x, y, radius' if name == 'truth' else 'x, y, score'
+        what = 'x, y, radius' if name == 'target' else 'x, y, score'
         raise InputError(f"{name}[{i}] has shape {v.shape}{'' if np.isfinite(v).all() else ' and holds NaN or infinity'}, expected rows of three finite numbers: {what}.")
     return v

@@ -22,7 +22,7 @@ from ..core import InputError, as_tensor, cache_dir, given_path, lookup, set_see
 from ..data.arrays import read_arrays
 from ..data import DATASETS, Batches, Images, is_official, load_dataset, make_nodules
 from .lung import make_cubes
-from ..metrics import auc, bootstrap_interval
+from ..metrics import auc, bootstrap_interval, check_order, renamed
 from ..train import History, fit, predict_logits
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #d647bf68
@@ -92,22 +92,24 @@ def comparable(
     with open(file, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest() == medmnist_info(name)['MD5']
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #6601bbef
+@renamed(y='target', prob='preds')
 def medmnist_scores(
-    y,          # labels (N,), or 0 and 1 (N, K) where several hold
-    prob,       # (N, K) probabilities
+    preds,      # (N, K) probabilities
+    target,     # labels (N,), or 0 and 1 (N, K) where several hold
     task:str,   # as `medmnist_info` says
 )->tuple[float, float]: # (AUC, ACC), 0 to 1
     "The two figures of `medmnist.Evaluator`. Raises `InputError` for shapes that do not fit, and a class without an image, which has no AUC."
-    y, prob = as_tensor(y, 'y').cpu(), as_tensor(prob, 'prob').double().cpu()
+    check_order('medmnist_scores', preds, target)
+    y, prob = as_tensor(target, 'target').cpu(), as_tensor(preds, 'preds').double().cpu()
     y = y.squeeze(-1) if y.ndim else y
     lookup(task, ('binary-class', 'multi-class', 'ordinal-regression', 'multi-label, binary-class'), 'MedMNIST task')
-    if prob.ndim != 2 or not y.ndim or len(prob) != len(y): raise InputError(f"Labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: expected (N,) or (N, K), and (N, K), of the same images.")
+    if prob.ndim != 2 or not y.ndim or len(prob) != len(y): raise InputError(f"Probabilities have shape {tuple(prob.shape)} and labels {tuple(y.shape)}: expected (N, K), and (N,) or (N, K), of the same images.")
     if task.startswith('multi-label'):
         if y.shape != prob.shape: raise InputError(f"Several labels hold at once in this task, but labels have shape {tuple(y.shape)} and probabilities {tuple(prob.shape)}: they must agree.")
-        each = [auc(y[:, k], prob[:, k]) for k in range(y.shape[1])]
+        each = [auc(prob[:, k], y[:, k]) for k in range(y.shape[1])]
         return float(np.mean(each)), ((prob > .5) == (y > .5)).double().mean().item()
-    if task == 'binary-class': return auc(y, prob[:, -1]), ((prob[:, -1] > .5) == (y == 1)).double().mean().item()
-    return float(np.mean([auc((y == k).long(), prob[:, k]) for k in range(prob.shape[1])])), (prob.argmax(1) == y).double().mean().item()
+    if task == 'binary-class': return auc(prob[:, -1], y), ((prob[:, -1] > .5) == (y == 1)).double().mean().item()
+    return float(np.mean([auc(prob[:, k], (y == k).long()) for k in range(prob.shape[1])])), (prob.argmax(1) == y).double().mean().item()
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #94ed6d3a
 def inflate(
@@ -221,10 +223,10 @@ def run_medmnist(
     set_seed(seed)
     model, start = medmnist_net(name, width), time.perf_counter()
     history = fit(model, Batches(splits['train'], min(batch_size, len(splits['train'])), seed=seed), splits['valid'], epochs=epochs, loss=medmnist_step, optimizer='adam',
-                  lr=1e-3, weight_decay=0, schedule=steps_down, metric={'AUC': lambda z, y: medmnist_scores(y, probability(z), task)[0]}, seed=seed, **kwargs)
+                  lr=1e-3, weight_decay=0, schedule=steps_down, metric={'AUC': lambda z, y: medmnist_scores(probability(z), y, task)[0]}, seed=seed, **kwargs)
     seconds = time.perf_counter() - start
     z, y = predict_logits(model, splits['test'])
     prob, official = probability(z), comparable(name, root)
-    found, accuracy = medmnist_scores(y, prob, task)
-    low, high = bootstrap_interval(lambda y, p: medmnist_scores(y, p, task)[0], y, prob, samples=samples, seed=seed)
+    found, accuracy = medmnist_scores(prob, y, task)
+    low, high = bootstrap_interval(lambda p, y: medmnist_scores(p, y, task)[0], prob, y, samples=samples, seed=seed)
     return MedResult(name, found, accuracy, low, high, history.best, official, PUBLISHED.get(name, ()) if official else (), seconds, prob, y, history, model)

@@ -28,7 +28,7 @@ from ..core import InputError, as_names, as_tensor, autocast, brief, check_numbe
 from ..data import Batches, Images, draw, mask_pairs
 from ..data.files import fit_channels, pictures_at, to_bytes, to_floats, warn_of
 from .speed import Contestant, race
-from ..metrics import classification_report
+from ..metrics import classification_report, renamed
 from ..plot import COLORS
 from ..train import eval_mode, fit, kept_rng, on_device
 
@@ -400,17 +400,18 @@ def _distances(p, t, spacing):
     return distance_transform_edt(~t, spacing)[p], distance_transform_edt(~p, spacing)[t]
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #c32d91f7
+@renamed(pred='preds', mask='target')
 def hausdorff(
-    pred,                 # (N, H, W) booleans or class numbers
-    mask,                 # (N, H, W) the same
+    preds,                # (N, H, W) booleans or class numbers
+    target,               # (N, H, W) the same
     label:int=1,          # which class number counts as the object
     percent:float=100,    # 95: the larger of both directions' 95th percentiles (HD95)
     spacing=1.,           # side of a pixel, or (height, width), in mm say
     missing:float=math.inf, # where one of the two masks is empty and the other is not
 )->torch.Tensor:          # float64 (N,), in the unit of `spacing`; 0 where both are empty
     "Hausdorff distance between the borders of masks (Huttenlocher et al. 1993). Raises `InputError` for shapes that differ."
-    p, t = (as_tensor(v, name).detach().cpu().numpy() for v, name in ((pred, 'pred'), (mask, 'mask')))
-    if p.shape != t.shape or p.ndim != 3: raise InputError(f"pred has shape {p.shape} and mask {t.shape}: both must be (N, H, W), of the same images.")
+    p, t = (as_tensor(v, name).detach().cpu().numpy() for v, name in ((preds, 'preds'), (target, 'target')))
+    if p.shape != t.shape or p.ndim != 3: raise InputError(f"preds have shape {p.shape} and target {t.shape}: both must be (N, H, W), of the same images.")
     if not isinstance(percent, (int, float)) or not 0 < percent <= 100: raise InputError(f"percent={brief(percent)}: a number above 0 and up to 100 was expected, such as 95.")
     p, t = (v if v.dtype == bool else v == label for v in (p, t))
     out = []
@@ -420,17 +421,18 @@ def hausdorff(
     return torch.tensor(out, dtype=torch.float64)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #2847a47b
+@renamed(mask='target', pred='preds')
 def pixel_report(
-    mask,            # class numbers (N, H, W)
-    pred,            # the same, predicted
+    preds,           # class numbers (N, H, W), predicted
+    target,          # the same, drawn
     classes,         # names of all classes
 )->pd.DataFrame:     # a row for each class: precision, recall, dice, iou (0 to 1), pixels
     "Scores of each class, all pixels counted together. Raises `InputError` for shapes that differ and class numbers out of range."
-    mask, pred = as_tensor(mask, 'mask'), as_tensor(pred, 'pred')
+    preds, target = as_tensor(preds, 'preds'), as_tensor(target, 'target')
     classes = as_names(classes, 'classes')
-    if mask.shape != pred.shape:
-        raise InputError(f"mask has shape {tuple(mask.shape)} and pred {tuple(pred.shape)}: they must be of the same images at the same size.")
-    frame = classification_report(mask.flatten(), pred.flatten(), classes, absent=math.nan).iloc[:len(classes)]
+    if target.shape != preds.shape:
+        raise InputError(f"preds have shape {tuple(preds.shape)} and target {tuple(target.shape)}: they must be of the same images at the same size.")
+    frame = classification_report(preds.flatten(), target.flatten(), classes, absent=math.nan).iloc[:len(classes)]
     frame = frame.rename(columns={'f1': 'dice', 'support': 'pixels'})
     frame.insert(3, 'iou', frame.dice/(2 - frame.dice))
     return frame

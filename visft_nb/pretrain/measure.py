@@ -35,7 +35,7 @@ def knn_accuracy(
     k:int=20,             # neighbours
     temperature=0.07,     # of the votes; None: all alike
     batch_size:int=1000,  # test vectors at once
-)->float:                 # per cent
+)->float:                 # 0 to 1
     "Accuracy of k nearest neighbours by cosine (Wu et al. 2018). Raises `InputError` for shapes that do not fit and too large a k."
     _check(train_z, train_y, test_z, test_y)
     if not 1 <= k <= len(train_z): raise InputError(f"k={k} neighbours among {len(train_z)} training features: take k from 1 to that number.")
@@ -45,7 +45,7 @@ def knn_accuracy(
         weight = torch.ones_like(s) if temperature is None else ((s - s[:, :1])/temperature).exp()
         votes = torch.zeros(len(b), int(train_y.max()) + 1, device=s.device).scatter_add_(1, train_y[i], weight)
         right += (votes.argmax(1) == y).sum().item()
-    return 100*right/len(test_z)
+    return right/len(test_z)
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #a3f664c1
 def linear_probe(
@@ -55,7 +55,7 @@ def linear_probe(
     test_y,           # (M,) int64 classes
     decay:float=1e-3, # lambda
     steps:int=100,    # of L-BFGS, at most
-)->float:             # per cent
+)->float:             # 0 to 1
     "Accuracy of logistic regression on frozen, standardised features. Raises `InputError` for shapes that do not fit and for a single class."
     _check(train_z, train_y, test_z, test_y)
     if len(train_y.unique()) < 2: raise InputError("All training labels are of one class: a probe needs two at least.")
@@ -69,7 +69,7 @@ def linear_probe(
         loss.backward()
         return loss
     with torch.enable_grad(): opt.step(closure)
-    return 100*((b @ w[1:] + w[0]).argmax(1) == test_y).float().mean().item()
+    return ((b @ w[1:] + w[0]).argmax(1) == test_y).double().mean().item()
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #282967ad
 MILD = Augment(degrees=10, translate=.08, scale=(.9, 1.1)) # suits digits
@@ -83,7 +83,7 @@ def finetune_accuracy(
     augment=MILD,      # augment(x, generator) -> x
     batch_size:int=64,
     seed:int=0,        # of the head, order and augmentation
-)->float:              # per cent
+)->float:              # 0 to 1
     "Accuracy after all of the network was fine-tuned under a new head. Raises `InputError` where a class of `test` has no training image."
     if lacks := set(test.labels.tolist()) - set(train.labels.tolist()): raise InputError(f"Classes {sorted(lacks)} of the test images have no training image: nothing can be learned of them; draw the labels by class (few_labels).")
     net, size = deepcopy(model), min(batch_size, len(train))
@@ -116,7 +116,7 @@ def label_efficiency(
     measures=MEASURES,  # which of "knn", "probe", "finetune"
     k:int=20,           # neighbours, at most as many as there are labels of a class
     **options,          # for `finetune_accuracy`; a dict for a network of its own: {'scratch': {'rates': (2e-3, 2e-3)}}
-):                      # pandas.DataFrame: method, measure, labels, seed, accuracy (per cent)
+):                      # pandas.DataFrame: method, measure, labels, seed, accuracy (0 to 1)
     "Measure every network with few labels. Raises `InputError` for an unknown measure and where a class has too few images."
     import pandas as pd
     for m in measures: lookup(m, MEASURES, 'measure')
@@ -151,7 +151,7 @@ def plot_efficiency(
     fig, axes = figure(1, len(measures), width=width, height=2.8)
     for ax, measure in zip(np.atleast_1d(axes), measures):
         for i, (method, rows) in enumerate(table[table.measure == measure].groupby('method', sort=False)):
-            x, y = zip(*((n, mean_interval(r.accuracy.tolist())) for n, r in rows.groupby('labels')))
+            x, y = zip(*((n, mean_interval((100*r.accuracy).tolist())) for n, r in rows.groupby('labels')))
             ax.errorbar(x, [m for m, _ in y], [h for _, h in y], marker='os^D'[i//7 % 4], ls=('-', '--', ':')[i//7 % 3], ms=3, lw=1.2, capsize=2, label=method)
         ax.set(title=TITLES[measure], xscale='log', xlabel='labels a class', xticks=sorted(table.labels.unique()))
         ax.xaxis.set_major_formatter('{x:g}'); ax.minorticks_off()

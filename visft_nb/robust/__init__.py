@@ -2,7 +2,7 @@
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "attacks": ["LOSSES", "NORMS", "explore_eps", "fgsm", "pgd", "random_signs", "robust_accuracy", "show_eps"],
+    "attacks": ["AttackResult", "LOSSES", "NORMS", "explore_eps", "fgsm", "pgd", "random_signs", "robust_accuracy", "show_eps"],
     "minimal": ["accuracy_curve", "carlini_wagner", "deepfool", "smallest_changes"],
     "ensemble": ["apgd", "autoattack", "autoattack_table", "fab", "project_l1_box", "square"],
     "evaluate": ["MaskingReport", "RobustnessReport", "averaged", "images_needed", "masking_report", "paired_difference", "robustness_report", "straight_through"],

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'NORMS', 'EXPLORED', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'L2', 'L1', 'lent', 'check_images',
-           'check_attack', 'pgd', 'fgsm', 'random_signs', 'show_eps', 'explore_eps', 'Stands', 'warn_if_training',
+           'check_attack', 'pgd', 'fgsm', 'random_signs', 'show_eps', 'explore_eps', 'AttackResult', 'warn_if_training',
            'robust_accuracy']
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #7aaec150
 import copy, itertools, math, warnings
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -350,16 +351,39 @@ def explore_eps(
     return interactive(draw_eps, eps=slider, attack=Dropdown(options=list(EXPLORED), value='PGD'))
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #7e866b61
-class Stands(dict):
-    "{attack: (N,) booleans}, True where the image was still classified right. Compares as a whole, so that pandas can join tables that carry it."
-    def __eq__(self, other):
-        "Are all masks the same?"
-        return isinstance(other, Stands) and self.keys() == other.keys() and all(torch.equal(self[k], other[k]) for k in self)
-    def __ne__(self, other):
-        "Does any mask differ?"
-        return not self == other
-    __hash__ = None
+@dataclass(repr=False, eq=False)
+class AttackResult:
+    """What is left after attacks. Columns and methods of the table (`accuracy`, `set_index`,
+    `iloc`, …) can be asked of it directly. In earlier versions this was the table itself, in
+    per cent, with the rest in its `attrs`."""
+    table:object      # pandas.DataFrame: attack, accuracy, low, high (0 to 1, 95 %), and
+                      # seconds where they were measured; the first row is clean
+    stands:dict       # {attack: (N,) booleans}, True where the image was still read right
+    adversarial:torch.Tensor|None=None  # (N, C, H, W): images of the last row, if kept
+    flags:list=field(default_factory=list) # sentences: signs that attacks found too little
 
+    def per_cent(self): # pandas.DataFrame
+        "The table with its shares in per cent, for reading."
+        shares = ['accuracy', 'low', 'high']
+        return self.table.assign(**{k: 100*self.table[k] for k in shares})
+
+    def __len__(self): return len(self.table)
+    def __getattr__(self, name):
+        if name.startswith('_') or name == 'table': raise AttributeError(name)
+        return getattr(self.table, name)
+    def __getitem__(self, key): return self.table[key]
+    def __repr__(self): return repr(self.table)
+    def _repr_html_(self): return self.table._repr_html_()
+
+    @property
+    def attrs(self):
+        "As in earlier versions: {'stands', 'adv', 'flags'}."
+        warnings.warn(
+            "attrs of the result of an attack are now its fields stands, adversarial and "
+            "flags; attrs will go.", DeprecationWarning, stacklevel=2)
+        return {'stands': self.stands, 'adv': self.adversarial, 'flags': self.flags}
+
+# %% ../../nbs/4_robust/01_attacks.ipynb #c5e19a70
 def warn_if_training(
     model,       # nn.Module, or any function
     level:int=3, # frames from here to the caller whom the warning names
@@ -377,7 +401,7 @@ def robust_accuracy(
     y,                   # int64 (N,) true classes
     attacks:dict,        # {name: attack(model, x, y) -> images}, e.g. {'PGD-40': partial(pgd, eps=.1, steps=40)}
     batch_size:int=250,  # images attacked at once
-):                       # pandas.DataFrame: attack, accuracy, low, high (per cent); first clean, last the worst case over all; `attrs['stands']`: {attack: (N,) booleans}
+)->AttackResult:         # a row for each attack; the first clean, the last the worst case over all
     "Accuracy under each attack and under all, with 95 % intervals. Warns for a model in train mode. Raises `InputError` where an attack returns something that is no image."
     import pandas as pd
     if not isinstance(attacks, dict) or not attacks: raise InputError("attacks is a dict {name: attack(model, x, y)} with at least one entry, e.g. {'PGD-10': partial(pgd, eps=.1)}.")
@@ -388,10 +412,9 @@ def robust_accuracy(
     stands = {'clean': _survivors(model, x, y, lambda m, x, y: x, torch.ones_like(y, dtype=torch.bool), batch_size)}
     for name, attack in attacks.items(): stands[name] = _survivors(model, x, y, attack, stands['clean'], batch_size)
     stands['all attacks'] = torch.stack(list(stands.values())).all(0)
-    table = [(name, 100*(k := int(s.sum()))/len(s), *proportion_interval(k, len(s))) for name, s in stands.items()]
+    table = [(name, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s))) for name, s in stands.items()]
     table = pd.DataFrame(table, columns=['attack', 'accuracy', 'low', 'high'])
-    table.attrs['stands'] = Stands({name: s.cpu() for name, s in stands.items()})
-    return table
+    return AttackResult(table, {name: s.cpu() for name, s in stands.items()})
 
 def _survivors(model, x, y, attack, among, batch_size):
     "Which of the samples `among` are still classified right after the attack: (N,) booleans."

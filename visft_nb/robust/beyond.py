@@ -55,11 +55,11 @@ def fooling_rate(
     delta,               # (1, C, H, W) or (N, C, H, W), added before clamping to [0, 1]
     batch_size:int=32,   # images at once
     precision='auto',    # "bf16", "fp32" or "auto"
-)->float:                # per cent
+)->float:                # 0 to 1
     "Share of images whose prediction changes."
     if delta.shape[1:] != x.shape[1:]:
         raise InputError(f"The change has shape {tuple(delta.shape)} and the images {tuple(x.shape)}: one change fits images of its own size only.")
-    return 100*(_answers(model, x, batch_size, precision) != _answers(model, (x + delta).clamp(0, 1), batch_size, precision)).double().mean().item()
+    return (_answers(model, x, batch_size, precision) != _answers(model, (x + delta).clamp(0, 1), batch_size, precision)).double().mean().item()
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #2ecbfd5d
 @dataclass
@@ -139,13 +139,13 @@ def patch_success(
     batch_size:int=32,     # images at once
     precision='auto',      # "bf16", "fp32" or "auto"
     generator=None,        # torch.Generator of the placements
-)->float:                  # per cent
+)->float:                  # 0 to 1
     "How often the patch makes the target of an image that was something else. Raises `InputError` where every image is of the target already."
     place = size if isinstance(size, Placement) else Placement(size)
     x = x[_answers(model, x, batch_size, precision) != target]
     if not len(x): raise InputError(f"Every image is taken for class {target} without the patch: nothing is left to win.")
     with torch.no_grad(): hits = [_answers(model, place(x, patch, generator), batch_size, precision) == target for _ in range(tries)]
-    return 100*torch.stack(hits).double().mean().item()
+    return torch.stack(hits).double().mean().item()
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #b41bf916
 CORRUPTIONS = {k: v for k, v in _BASIC.items() if k != 'rotation'} | {   # five severities each

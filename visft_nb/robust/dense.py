@@ -36,10 +36,10 @@ def pixel_scores(
     pred,       # int (N, H, W)
     masks,      # int (N, H, W)
     classes:int=2,
-)->dict:        # accuracy, miou (mean over the classes) and iou of the last class, per cent, all pixels counted together
+)->dict:        # accuracy, miou (mean over the classes) and iou of the last class, 0 to 1, all pixels counted together
     "What segmentation is judged by. A class that is neither there nor predicted is left out of the mean."
-    each = [100*iou(pred == k, masks == k, empty=math.nan, over='pixels') for k in range(classes)]
-    return dict(accuracy=100*(pred == masks).double().mean().item(), miou=float(np.nanmean(each)), iou=each[-1])
+    each = [iou(pred == k, masks == k, empty=math.nan, over='pixels') for k in range(classes)]
+    return dict(accuracy=(pred == masks).double().mean().item(), miou=float(np.nanmean(each)), iou=each[-1])
 
 # %% ../../nbs/4_robust/11_dense.ipynb #c8e95297
 def _fallen(z, y, targeted): return (z.argmax(1) == y) == targeted
@@ -141,7 +141,7 @@ def average_precision(
     found,          # per image {'boxes', 'scores', 'labels'}, of `detections`
     targets,        # per image {'boxes' (n, 4), 'labels' (n,)}
     least:float=.5, # IoU from which a detection is right
-)->float:           # per cent, mean over the classes that occur in the targets
+)->float:           # 0 to 1, mean over the classes that occur in the targets
     "AP at one IoU with 101 levels of recall, as COCO counts. Raises `InputError` for lists of another length and targets without a box."
     if len(found) != len(targets): raise InputError(f"{len(found)} lists of detections came with {len(targets)} targets: one of each is needed for an image.")
     classes = sorted({int(k) for t in targets for k in t['labels']})
@@ -151,19 +151,19 @@ def average_precision(
         scores, right = _hits(found, targets, k, least)
         objects = sum(int((t['labels'] == k).sum()) for t in targets)
         each.append(ranked_precision(right[scores.argsort(descending=True, stable=True)], objects))
-    return 100*float(np.mean(each))
+    return float(np.mean(each))
 
 def detection_counts(
     found,           # per image {'boxes', 'scores', 'labels'}
     targets,         # per image {'boxes', 'labels'}
     score:float=.5,  # from which a detection is believed
     least:float=.5,  # IoU from which it is right
-)->dict:             # recall: per cent of the objects; boxes and false: per image
+)->dict:             # recall: share of the objects; boxes and false: per image
     "What a user sees at one score: how many objects are found, how many boxes are drawn, how many of them wrong."
     sure = [{k: v[f['scores'] >= score] for k, v in f.items() if k in ('boxes', 'scores', 'labels')} for f in found]
     hits = sum(int(_hits(sure, targets, k, least)[1].sum()) for k in {int(k) for t in targets for k in t['labels']})
     boxes = sum(len(f['boxes']) for f in sure)
-    return dict(recall=100*hits/max(1, sum(len(t['labels']) for t in targets)), boxes=boxes/len(found), false=(boxes - hits)/len(found))
+    return dict(recall=hits/max(1, sum(len(t['labels']) for t in targets)), boxes=boxes/len(found), false=(boxes - hits)/len(found))
 
 # %% ../../nbs/4_robust/11_dense.ipynb #21e9fde7
 def _detection_parts(model):

@@ -16,7 +16,7 @@ import torch
 from ..core import InputError, check_number, lookup
 from ..data import draw
 from ..metrics import proportion_interval
-from .attacks import L1, LOSSES, NORMS, check_attack, _length, _tall, lent, margin_loss
+from .attacks import AttackResult, L1, LOSSES, NORMS, check_attack, _length, _tall, lent, margin_loss
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e7853f9
 def checkpoints(
@@ -638,11 +638,9 @@ def autoattack(
 # %% ../../nbs/4_robust/03_ensemble.ipynb #2b537fca
 def autoattack_table(
     model, x, y, eps:float, norm:str='linf', version='standard', batch_size:int=250, generator=None, check:bool=True, # as `autoattack`
-):  # pandas.DataFrame: attack, accuracy, low, high (per cent, 95 %), seconds; the first row is clean. attrs: adv (images), stands ({stage: (N,) booleans}), flags (sentences)
+)->AttackResult: # a row for each stage, with its seconds; the first is clean; with the images of the last stage, and flags
     "The accuracy that is left after each stage of `autoattack`."
     import pandas as pd
     adv, stands, seconds, flags = _ensemble(model, x, y, eps, norm, version, batch_size, generator, check)
-    rows = [(stage, 100*(k := int(s.sum()))/len(s), *proportion_interval(k, len(s)), seconds.get(stage, 0.)) for stage, s in stands.items()]
-    table = pd.DataFrame(rows, columns=['attack', 'accuracy', 'low', 'high', 'seconds'])
-    table.attrs.update(adv=adv, stands=stands, flags=flags)
-    return table
+    rows = [(stage, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s)), seconds.get(stage, 0.)) for stage, s in stands.items()]
+    return AttackResult(pd.DataFrame(rows, columns=['attack', 'accuracy', 'low', 'high', 'seconds']), stands, adv, flags)

@@ -32,24 +32,24 @@ def _z(p):
     return torch.special.ndtri(torch.tensor(p, dtype=torch.float64)).item()
 
 def images_needed(
-    p:float,                  # one accuracy, per cent
+    p:float,                  # one accuracy, 0 to 1
     q:float,                  # the other
-    differ:float|None=None,   # both measured on the same images: share (per cent) that exactly one of the two gets right; None: on different images
+    differ:float|None=None,   # both measured on the same images: share that exactly one of the two gets right; None: on different images
     power:float=.8,           # how often the difference shall be found
     level:float=.95,          # of the interval that shall exclude 0
 )->int:                       # images (of each, where they are different ones)
     "How many images tell two accuracies apart (Connor 1987 for the same images). Raises `InputError` for equal ones and for a `differ` that cannot be."
-    if not (0 <= p <= 100 and 0 <= q <= 100) or p == q: raise InputError(f"p={p}, q={q}: two different accuracies in per cent were expected.")
+    if not (0 <= p <= 1 and 0 <= q <= 1) or p == q: raise InputError(f"p={p}, q={q}: two different accuracies from 0 to 1 were expected, such as 0.88 and 0.9.")
+    if differ is not None and not 0 <= differ <= 1: raise InputError(f"differ={differ}: a share of the images from 0 to 1 was expected, such as 0.04.")
     for name, v in (('power', power), ('level', level)):
         if not .5 <= v < 1: raise InputError(f"{name}={v!r}: a share from 0.5 to below 1 was expected, such as 0.95.")
-    p, q = p/100, q/100
     delta, za, zb = abs(p - q), _z((1 + level)/2), _z(power)
     if differ is None:
         m = (p + q)/2
         return math.ceil((za*math.sqrt(2*m*(1 - m)) + zb*math.sqrt(p*(1 - p) + q*(1 - q)))**2/delta**2)
-    d, most = differ/100, min(p + q, 2 - p - q)
+    d, most = differ, min(p + q, 2 - p - q)
     if not delta - 1e-9 <= d <= most + 1e-9:
-        raise InputError(f"differ={differ}: accuracies of {100*p:g} and {100*q:g} % differ on {100*delta:.3g} to {100*most:.3g} % of the images.")
+        raise InputError(f"differ={differ}: accuracies of {p:g} and {q:g} differ on a share of {delta:.3g} to {most:.3g} of the images.")
     return math.ceil((za*math.sqrt(d) + zb*math.sqrt(max(d - delta**2, 0)))**2/delta**2)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #de6dbfc4
@@ -57,7 +57,7 @@ def paired_difference(
     first,               # (N,) booleans: which images stand in the one case
     second,              # (N,) booleans: in the other, the same images
     level:float=.99,     # of the interval
-)->tuple:                # (difference, low, high) in points: accuracy of the first minus that of the second
+)->tuple:                # (difference, low, high), -1 to 1: accuracy of the first minus that of the second
     "Difference of two accuracies measured on the same images, with its interval (Bonett and Price 2012). Raises `InputError` for other shapes."
     first, second = torch.as_tensor(first), torch.as_tensor(second)
     if first.dtype != torch.bool or second.dtype != torch.bool or first.shape != second.shape or first.ndim != 1 or not len(first):
@@ -66,7 +66,7 @@ def paired_difference(
     b, c, n = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
     middle, pb, pc = (b - c)/(n + 2), (b + 1)/(n + 2), (c + 1)/(n + 2)
     half = _z((1 + level)/2)*math.sqrt((pb + pc - (pb - pc)**2)/(n + 2))
-    return 100*(b - c)/n, 100*max(middle - half, -1), 100*min(middle + half, 1)
+    return (b - c)/n, max(middle - half, -1), min(middle + half, 1)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #f6f075b7
 def _judge(low, high, tolerance):
@@ -120,8 +120,8 @@ class _Bench:
         eps = self.eps if eps is None else eps
         return self.run(name, partial(square, eps=eps, norm=self.norm, queries=self.queries, generator=self.generator, check=False), among)
     def excess(self, strong, weak):
-        "Accuracy under what should be the stronger attack minus that under the weaker, with its interval."
-        return paired_difference(strong, weak, self.level)
+        "Accuracy under what should be the stronger attack minus that under the weaker, with its interval, in points as the tolerance."
+        return [100*v for v in paired_difference(strong, weak, self.level)]
     def judge(self, strong, weak): return _judge(*self.excess(strong, weak)[1:], self.tolerance)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #0ea9960e
@@ -283,7 +283,8 @@ def _sentence(rows, b, strongest):
     "The verdict over all checks."
     named = lambda verdict: [r['check'] for r in rows if r['verdict'] == verdict]
     ran, failed, open_ = len(rows) - len(named('not run')) - len(named('note')), named('fails'), named('undecided')
-    n, low, high = len(strongest), *proportion_interval(int(strongest.sum()), len(strongest))
+    n = len(strongest)
+    low, high = (100*v for v in proportion_interval(int(strongest.sum()), n))
     left = f"the strongest attack here leaves {_percent(strongest)} of {n} images ({low:.1f} to {high:.1f})"
     blind = '' if b.gradients else " No gradient leads through the network, so only black-box checks were made: an attack made for it may find more."
     if failed: return f"Robust accuracy by {'PGD' if b.gradients else 'Square'} alone is not to be believed: {len(failed)} of {ran} checks fail ({', '.join(failed)}), and {left}." + blind
@@ -423,7 +424,7 @@ def _accuracies(stands):
     "A row for each attack, in per cent with Wilson's interval."
     rows = []
     for name, s in stands.items():
-        low, high = proportion_interval(int(s.sum()), len(s))
+        low, high = (100*v for v in proportion_interval(int(s.sum()), len(s)))
         rows.append(dict(attack=name, accuracy=100*s.double().mean().item(), low=low, high=high, standing=int(s.sum())))
     return rows
 

@@ -183,10 +183,10 @@ def carlini_wagner(
 def accuracy_curve(
     lengths,     # (N,) of `smallest_changes`: 0 misread as it was, infinite never fooled
     radii,       # numbers, or a tensor (R,): where the accuracy is wanted
-)->torch.Tensor: # (R,) per cent
+)->torch.Tensor: # (R,) 0 to 1
     """Share of the images whose smallest change is longer than each radius: the accuracy that the attack leaves there.
     Raises `InputError` for negative or missing lengths."""
     d = torch.as_tensor(lengths)
     if d.ndim != 1 or not len(d) or not (d >= 0).all():
         raise InputError(f"lengths of shape {tuple(d.shape)}, expected (N,) with no negative value and no NaN: pass what smallest_changes returns.")
-    return 100*(d[None, :] > torch.as_tensor(radii, dtype=d.dtype, device=d.device)[:, None]).double().mean(1)
+    return (d[None, :] > torch.as_tensor(radii, dtype=d.dtype, device=d.device)[:, None]).double().mean(1)

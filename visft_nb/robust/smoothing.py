@@ -129,11 +129,11 @@ def certified_accuracy(
     radii,    # (N,) likewise
     y,        # (N,) true classes
     at,       # radii at which to read it, l2
-)->list:      # per cent, never rising
+)->list:      # 0 to 1, never rising
     "Share of images that are answered right and certified to at least each radius. Raises `InputError` for lengths that differ."
     if not len(classes) == len(radii) == len(y):
         raise InputError(f"{len(classes)} classes, {len(radii)} radii and {len(y)} labels: they must be of the same images.")
-    return [100*((classes == y) & (radii >= r)).double().mean().item() for r in at]
+    return [((classes == y) & (radii >= r)).double().mean().item() for r in at]
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #91af36a6
 class Smoothed(nn.Module):

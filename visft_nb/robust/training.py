@@ -346,17 +346,17 @@ def stands(
     steps:int=10,     # of PGD
     seed:int=0,       # of the random starts
     batch_size:int=250,
-):                    # model -> {'robust', 'clean'}: accuracies in per cent
+):                    # model -> {'robust', 'clean'}: accuracies, 0 to 1
     "What `fit` is to validate by: accuracy under PGD first, then that on the images as they are."
     x, y = (data.floats(), data.labels) if hasattr(data, 'floats') else data
     if not len(x): raise InputError("The validation part has no image: give some that are not trained on.")
     def measure(model):
-        device, generator, right = next(model.parameters()).device, seeded(seed), torch.zeros(2)
+        device, generator, right = next(model.parameters()).device, seeded(seed), torch.zeros(2, dtype=torch.double)
         for a, b in zip(x.split(batch_size), y.split(batch_size)):
             a, b = a.to(device), b.to(device)
             with eval_mode(model), torch.no_grad():
                 for i, v in enumerate((pgd(model, a, b, eps, steps=steps, norm=norm, generator=generator), a)): right[i] += (model(v).argmax(1) == b).sum().cpu()
-        return dict(zip(('robust', 'clean'), (100*right/len(x)).tolist()))
+        return dict(zip(('robust', 'clean'), (right/len(x)).tolist()))
     return measure
 
 # %% ../../nbs/4_robust/05_training.ipynb #33dd49f5
