@@ -252,9 +252,9 @@ def predict_logits(
 
 # %% ../nbs/02_train.ipynb #0e1de85a
 def _accuracy(logits, y):
-    "How often the largest logit is that of the label, per cent."
+    "How often the largest logit is that of the label, from 0 to 1."
     if y is None or logits.ndim != y.ndim + 1: raise InputError(f"Accuracy needs one class number for each output: labels are {'missing' if y is None else describe(y)}, outputs {describe(logits)}; give a metric of your own.")
-    return 100*(logits.argmax(1) == y).double().mean().item()
+    return (logits.argmax(1) == y).double().mean().item()
 
 def _named(metric):
     "{name: function} of one metric or several."
@@ -270,7 +270,7 @@ def _named(metric):
 def evaluate(
     model,            # nn.Module
     data,             # as for `predict_logits`; or a function of the model that gives a number or {name: number}
-    metric=None,      # metric(logits, y) -> number, or {name: metric}; None: accuracy in per cent
+    metric=None,      # metric(logits, y) -> number, or {name: metric}; None: accuracy, from 0 to 1
     precision='fp32', # "bf16", "fp32" or "auto"
 ):                    # the metric's value; a dict where `metric` is one
     "Measure a model in eval mode and leave it as it was."
@@ -791,7 +791,7 @@ def fit(
     schedule='onecycle',     # a key of `SCHEDULES`, or factor(step, total)
     clip:float|None=None,    # largest norm of the gradient
     precision='auto',        # "bf16", "fp32", or "auto": bf16 where the device is good at it
-    metric=None,             # metric(logits, y), or {name: metric}, of which the first is monitored; None: accuracy in per cent
+    metric=None,             # metric(logits, y), or {name: metric}, of which the first is monitored; None: accuracy, from 0 to 1
     goal='max',              # "min" where less of the metric is better
     patience:int|None=None,  # stop after so many epochs without a better one
     checkpoint=None,         # file to write after each epoch, and to go on from if it is there
