@@ -194,6 +194,19 @@ def test_a_dict_goes_through_a_loader():
     assert 0 <= history.best <= 1
 
 
+def test_models_that_return_a_dict():
+    class Named(nn.Module):
+        def __init__(self, key):
+            super().__init__()
+            self.net, self.key = net(), key
+        def forward(self, x): return {'aux': None, self.key: self.net(x)}
+    for key in ('out', 'logits'):
+        ours, theirs = Named(key), net()
+        a, b = (fit(m, plain_batches(), plain_batches(), epochs=1, **QUIET) for m in (ours, theirs))
+        assert a == b and same(ours.net, theirs) and torch.equal(predict_logits(ours, digits())[0], predict_logits(theirs, digits())[0])
+        fit(ours, plain_batches(), epochs=1, loss=nn.CrossEntropyLoss(), **QUIET)
+
+
 def test_every_structure_moves_and_keeps_its_kind():
     x = torch.rand(4, 3, 5, 5)
     moved = on_device(Pair(x, ['a', None, 3, np.float32(1)]), 'cpu')
@@ -414,6 +427,30 @@ def test_two_processes_with_workers_go_on_exactly(tmp_path):
         return {'unbroken': runs[0], 'broken': runs[1]}
     first, second = together(work, tmp_path)
     assert torch.equal(first['unbroken'], first['broken']) and torch.equal(second['unbroken'], second['broken']) and torch.equal(first['broken'], second['broken'])
+
+
+def test_batches_of_one_process_are_a_part_of_those_of_all():
+    from visft_nb.data import load_dataset
+    from visft_nb.finetune.detection import DetectionBatches
+    shapes = load_dataset('synthetic_shapes', 'train')[:12]
+    for loader in (Batches(digits(), 8, device='cpu'), DetectionBatches(shapes, 6, device='cpu')):
+        whole = [loader.batch(i) for i in range(2)]
+        parts = []
+        for rank in (0, 1):
+            loader.part = rank, 2
+            parts.append([loader.batch(i) for i in range(2)])
+        for i, (x, y) in enumerate(whole):
+            for rank in (0, 1):
+                mine, target = parts[rank][i]
+                assert torch.equal(mine, x[rank::2])
+                if torch.is_tensor(y): assert torch.equal(target, y[rank::2])
+                else: assert all(torch.equal(target[k], v[rank::2]) for k, v in y.items())
+    noisy = Batches(digits(), 8, device='cpu', transform=Augment(noise=.1))
+    draws = []
+    for noisy.part in ((0, 2), (1, 2), (0, 2)): draws.append(noisy.batch(0, torch.zeros(8, dtype=torch.long))[0])
+    assert torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[1]), 'each process draws numbers of its own'
+    noisy.part = 0, 9
+    sentence(lambda: noisy.batch(0), '8 items for 9 processes')
 
 
 def test_a_share_is_one_of_images_never_of_channels():

@@ -14,7 +14,7 @@ __all__ = ['IMAGE_KEYS', 'TARGET_KEYS', 'OPTIMIZERS', 'SCHEDULES', 'TRACKERS', '
 # %% ../nbs/02_train.ipynb #414cc068
 import inspect, json, math, os, random, signal, sys, threading, warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
@@ -91,6 +91,8 @@ def check_soon(
     later = _LATER.get()
     if later is not None: later.append((wrong, numbers(), say))
     elif wrong: raise InputError(say(*(int(v) for v in numbers())))
+
+def _waits(device): return torch.device(device).type != 'cpu'   # does the host, for a value?
 
 # %% ../nbs/02_train.ipynb #b1a00007
 def _class_numbers(logits, y, none=-100, void=True):
@@ -643,8 +645,11 @@ def _measured(model, data, metrics, precision, batch_size=256):
         if whole:
             logits.append(z.cpu())
             labels.append(y)
-    with _ready(running.values(), device):
+    later = checked_later() if _waits(device) else nullcontext([])
+    with _ready(running.values(), device), later as checks:
         _outputs(model, data, batch_size, precision, take, strict=whole)
+        for wrong, numbers, say in checks:
+            if wrong: raise InputError(say(*map(int, numbers)))
         found = {k: m.compute() for k, m in running.items()}
     if whole:
         z, y = torch.cat(logits), None if labels[0] is None else torch.cat([y.cpu() for y in labels])
@@ -922,10 +927,16 @@ def _with_random(train):
     vars(own).update(dataset=_WithRandom(train.dataset), _iterator=None)
     return own
 
+# %% ../nbs/02_train.ipynb #b1a00021
 def _iter_state(loader, skip, state):
     "The rest of an epoch of a `StatefulDataLoader`; without its state, by reading again what was had."
     if state is not None: loader.load_state_dict(state)
-    batches = iter(loader)
+    try: batches = iter(loader)
+    except (AssertionError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as e:
+        if state is None: raise
+        raise InputError(
+            f"The loader cannot go on where the checkpoint says ({type(e).__name__}: {brief(str(e))}): "
+            "was the data set or the loader changed? Take another file name, or resume=False.") from e
     if state is None: list(islice(batches, skip))
     return batches
 
@@ -1087,8 +1098,6 @@ def note(self:Run, row:dict):
 # %% ../nbs/02_train.ipynb #b1a00018
 LOOK = 50   # steps between two looks at the losses, on a device that the host would wait for
 
-def _waits(device): return torch.device(device).type != 'cpu'
-
 @patch(as_prop=True)
 def left(self:Run): # words for the state in which a bad step leaves the weights
     if self.look == 1: return 'before this step'
@@ -1208,9 +1217,10 @@ def load(self:Run):
 def keep(self:Run, asked, due):
     "Write a checkpoint where one is due, or where Ctrl-C was pressed and it can be gone on from there; then stop."
     acc = self.accelerator
-    if asked or due: self.look_now()
-    if acc.num_processes > 1 and self.pending: return   # all ask at the steps at which all look
-    if acc.num_processes > 1: asked = acc.reduce(torch.tensor(float(bool(asked)), device=acc.device), 'sum') > 0
+    several = acc.num_processes > 1
+    if due or (asked and not several): self.look_now()
+    if several and self.pending: return   # all ask at the steps at which all look
+    if several: asked = acc.reduce(torch.tensor(float(bool(asked)), device=acc.device), 'sum') > 0
     here = due or self.within or self.between
     if self.checkpoint and (asked or due) and here: self.save()
     if asked: raise KeyboardInterrupt(f'stopped after step {self.done}; {self._left(here)}')
@@ -1241,8 +1251,11 @@ def batches(self:Run, train):
     "The rest of this epoch's batches for this process, but for a last one that is left out."
     place, self.place = self.place, None
     self.source = batches_from(train, self.epoch, self.step, self.plan['seed'], self.part, place)
-    if self.plan['batches'] >= len(train): return self.source
-    return islice(self.source, self.plan['batches'] - self.step)
+    left = self.plan['batches'] - self.step if self.plan['batches'] < len(train) else None
+    try: yield from islice(self.source, left)
+    finally:
+        if hasattr(self.source, 'close'): self.source.close()
+        self.source = None
 
 # %% ../nbs/02_train.ipynb #98969d4e
 def loop(
@@ -1257,10 +1270,11 @@ def loop(
     run.remember()
     with Interrupt(then) as asked, run.bar(bar) as shown:
         while not run.over:
-            for batch in run.batches(train):
-                run.take(on_device(batch, run.accelerator.device), clip)
-                shown.update()
-                run.keep(asked, due=run.every and run.done % run.every == 0)
+            with closing(run.batches(train)) as batches:
+                for batch in batches:
+                    run.take(on_device(batch, run.accelerator.device), clip)
+                    shown.update()
+                    run.keep(asked, due=run.every and run.done % run.every == 0)
             run.end_epoch(measure)
             run.keep(asked, due=True)
 
@@ -1280,12 +1294,19 @@ def _by_loss(loss):
     "Is a model judged by its loss, for there is no accuracy?"
     return isinstance(loss, Criterion) and not loss.numbered
 
+def _is_function(valid): return callable(valid) and not hasattr(valid, '__iter__')
+
+def _goal(goal, metric, loss, valid):
+    "What is better: where nothing is said, less of a loss, and more of anything else."
+    if goal is not None: return goal
+    return 'min' if metric is None and _by_loss(loss) and not _is_function(valid) else 'max'
+
 def _measure(valid, metric, loss, precision):
     "The function model -> {name: number} that is called after each epoch; the first number is monitored."
     metrics = _metrics(metric, loss)
     def measure(model):
         if valid is None: return {}
-        if callable(valid) and not hasattr(valid, '__iter__'):
+        if _is_function(valid):
             values = evaluate(model, valid)
             if not isinstance(values, Mapping): values = {'valid' if metric is None else next(iter(metrics)): values}
             return {k: float(v) for k, v in values.items()}
@@ -1314,7 +1335,9 @@ def _last_one(train):
         if sampler is None or isinstance(train.dataset, IterableDataset): return None
         size, drop = getattr(sampler, 'batch_size', None), getattr(sampler, 'drop_last', True)
         if drop or not many(len(sampler.sampler), size): return None
-        return lambda: train.collate_fn([train.dataset[0]])
+        one = copy(train)   # read as the others are: in a worker, if there are workers
+        vars(one).update(batch_sampler=[[0]], num_workers=min(train.num_workers, 1), persistent_workers=False, _iterator=None)
+        return lambda: next(iter(one))
     if isinstance(train, (list, tuple)):
         return (lambda: train[-1]) if _many(train[-1]) == 1 and all(_many(b) != 1 for b in train[:-1]) else None
     if not hasattr(train, 'data') or getattr(train, 'drop_last', True): return None
@@ -1419,10 +1442,8 @@ def fit(
     if checkpoint and resume: _check_resumable(train, valid, checkpoint, every)
     accelerator = make_accelerator(precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder)
     objective = Objective(model, loss)
-    judged = metric is None and _by_loss(objective.loss) and not (callable(valid) and not hasattr(valid, '__iter__'))
-    goal = goal or ('min' if judged else 'max')
-    batches = len(train) - _leaves_one(objective, train, accelerator)
-    plan = dict(epochs=epochs, batches=batches, lr=lr, weight_decay=weight_decay, clip=clip, seed=seed, goal=goal)
+    goal = _goal(goal, metric, objective.loss, valid)
+    plan = dict(epochs=epochs, batches=len(train) - _leaves_one(objective, train, accelerator), lr=lr, weight_decay=weight_decay, clip=clip, seed=seed, goal=goal)
     if isinstance(train, DataLoader): plan['workers'] = f"{train.num_workers}{' persistent' if train.persistent_workers else ''}"
     run = start_run(objective, make_optimizer(objective, optimizer, lr, weight_decay), schedule, accelerator, plan,
                     patience=patience, checkpoint=checkpoint, every=every, within=not unresumable(train), callbacks=callbacks, look=_rarely(accelerator, callbacks))
