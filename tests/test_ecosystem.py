@@ -130,6 +130,20 @@ def test_label_minus_100_is_ignored_in_training_and_validation():
     assert T._accuracy(z, void) == found
 
 
+@pytest.mark.parametrize('loss', [cross_entropy_step, nn.CrossEntropyLoss()])
+def test_a_batch_without_labels_in_validation_counts_for_nothing(loss):
+    data = plain_batches()
+    void = [*data, (data[0][0], torch.full_like(data[0][1], -100))]
+    a, b = (fit(net(), data, valid, epochs=1, loss=loss, **QUIET).epochs for valid in (data, void))
+    assert a == b and np.isfinite(a[0]['valid_loss'])
+    x = torch.rand(2, 1, 6, 6)
+    y = (x[:, 0] > .5).long()
+    y[0] = -100
+    model = nn.Conv2d(1, 2, 1)
+    found = fit(model, [(x, y)], [(x, y), (x, torch.full_like(y, -100))], epochs=1, loss=loss, **QUIET).epochs[0]
+    with torch.no_grad(): assert found['valid_loss'] == pytest.approx(F.cross_entropy(model(x), y).item(), rel=1e-6)
+
+
 def test_nothing_but_minus_100_is_said():
     x = torch.rand(4, 1, 8, 8)
     for loss in (cross_entropy_step, nn.CrossEntropyLoss()): sentence(lambda loss=loss: fit(line(), [(x, torch.full((4,), -100))], epochs=1, loss=loss, **QUIET), 'every label', '-100')
@@ -523,7 +537,7 @@ class Masks(Dataset):
 kind, n, SIDE = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 model = nn.Conv2d(3, 21, 1)
 loader = DataLoader(Masks(n), batch_size=4)
-if kind == 'fit': fit(model, [next(iter(loader))], loader, epochs=1, bar=False, precision='fp32')
+if kind == 'fit': fit(model, [tuple(v[:1] for v in next(iter(loader)))], loader, epochs=1, bar=False, precision='fp32')
 if kind == 'torchmetrics':
     from torchmetrics.classification import MulticlassJaccardIndex
     evaluate(model, loader, MulticlassJaccardIndex(21))

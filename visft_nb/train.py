@@ -177,12 +177,13 @@ class Criterion(nn.Module):
         return self.value(prediction(model(x)), y)
 
     def value(self,
-        z,  # prediction, float
-        y,  # target
-    ):      # scalar
+        z,         # prediction, float
+        y,         # target
+        void=True, # refuse a batch in which no image has a label
+    ):             # scalar
         "The loss. Raises `InputError` where the two cannot be compared."
         if torch.is_tensor(z) and z.is_floating_point(): z = z.float()
-        y = self._target(z, y)
+        y = self._target(z, y, void)
         try: return self.loss(z, y)
         except (InputError, torch.OutOfMemoryError): raise
         except (RuntimeError, ValueError, TypeError, IndexError) as e:
@@ -197,14 +198,14 @@ class Criterion(nn.Module):
 
 # %% ../nbs/02_train.ipynb #b1a0000b
 @patch
-def _target(self:Criterion, z, y):
+def _target(self:Criterion, z, y, void):
     "The target in the type that the loss compares with. Raises `InputError` for a wrong shape."
     if not torch.is_tensor(z) or not torch.is_tensor(y): return y
     if self.numbered and not y.is_floating_point() and z.ndim > 1:
         given = getattr(self.loss, 'keywords', {})
         option = lambda k, none: given.get(k, getattr(self.loss, k, none))
         none, mean = option('ignore_index', -100), option('reduction', 'mean') == 'mean'
-        return _class_numbers(z, y, none, void=mean)
+        return _class_numbers(z, y, none, void=void and mean)
     if self.pointwise:
         if z.shape != y.shape:
             raise InputError(
@@ -529,6 +530,7 @@ def _outputs(model, data, batch_size, precision, take, strict=True):
             if strict: _check_two(x, y)
             with autocast(device, precision): z = prediction(model(on_device(x, device)))
             take(z.float() if torch.is_tensor(z) else z, y)
+            del z   # the next outputs are made before the name is bound anew
             n += 1
     if not n: raise InputError("There is no image to predict: the data set or the loader is empty.")
 
@@ -583,7 +585,9 @@ class RunningLoss:
     def update(self, logits, y):
         numbered = torch.is_tensor(y) and not y.is_floating_point()
         n = (y.long() != -100).sum() if numbered else len(logits)
-        self.total, self.n = self.total + self.loss(logits, y).double()*n, self.n + n
+        value = self.loss(logits, y).double()*n
+        if numbered: value = torch.where(n > 0, value, 0)   # a mean of nothing
+        self.total, self.n = self.total + value, self.n + n
 
     def compute(self): return float(self.total/self.n)
 
@@ -1280,12 +1284,15 @@ def loop(
 
 # %% ../nbs/02_train.ipynb #06ec9c0a
 def _entropy(logits, y):
-    "The cross-entropy of outputs in validation."
-    return F.cross_entropy(logits, _class_numbers(logits, y, void=False))
+    "The cross-entropy of outputs in validation; maps one by one, as a copy of all would double the memory."
+    y = _class_numbers(logits, y, void=False)
+    if logits.ndim == 2: return F.cross_entropy(logits, y)
+    maps = zip(logits.split(1), y.split(1))
+    return sum(F.cross_entropy(*m, reduction='sum') for m in maps)/(y != -100).sum()
 
 def _metrics(metric, loss):
     "{name: metric} of a training; `valid_loss` where the loss can be had from the outputs."
-    value = _entropy if loss is cross_entropy_step else loss.value if isinstance(loss, Criterion) else None
+    value = _entropy if loss is cross_entropy_step else partial(loss.value, void=False) if isinstance(loss, Criterion) else None
     if value is None: return _named(metric)
     found = {} if metric is None and _by_loss(loss) else _named(metric)
     return found if 'valid_loss' in found else found | {'valid_loss': RunningLoss(value)}
