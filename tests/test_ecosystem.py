@@ -467,6 +467,19 @@ def test_batches_of_one_process_are_a_part_of_those_of_all():
     sentence(lambda: noisy.batch(0), '8 items for 9 processes')
 
 
+@several
+def test_two_processes_stop_together_where_they_look_seldom(tmp_path):
+    def work(rank):
+        T._waits, T.LOOK, calls = lambda device: True, 4, []
+        def loss(model, batch):
+            calls.append(1)
+            if rank == 1 and len(calls) == 5: signal.raise_signal(signal.SIGINT)
+            return cross_entropy_step(model, batch)
+        with pytest.raises(KeyboardInterrupt) as e: fit(line(), plain_batches()*2, epochs=1, loss=loss, **QUIET)
+        return {'said': str(e.value), 'steps': len(calls)}
+    assert together(work, tmp_path) == [{'said': 'stopped after step 8; no checkpoint was asked for', 'steps': 8}]*2
+
+
 def test_a_share_is_one_of_images_never_of_channels():
     x, y = torch.rand(6, 3, 5, 5), torch.arange(6)
     a, b = share((x, y), (0, 2)), share((x, y), (1, 2))
@@ -616,6 +629,11 @@ def test_wrong_labels_are_named_though_it_looks_seldom(quiet):
     sentence(lambda: fit(net(), [(x, torch.full_like(y, -100)) for x, y in data], epochs=1, **QUIET), 'every label', '-100')
 
 
+def test_wrong_labels_of_validation_are_named_though_it_looks_at_the_end(quiet):
+    data = [(x, torch.where(y == 2, 9, y)) for x, y in plain_batches()]
+    sentence(lambda: fit(net(), plain_batches(), data, epochs=1, **QUIET), 'run from 0 to 9', '3 outputs')
+
+
 def test_ctrl_c_and_resumption_where_it_looks_seldom(quiet, tmp_path):
     unbroken, resumed, calls = net(), net(1), []
     def loss(model, batch):
@@ -678,6 +696,19 @@ def test_the_step_asks_for_nothing_and_the_counter_sees_one_that_does():
         assert waits.found == [] and set(row) == {'loss', 'norm'} and torch.is_tensor(row['loss']) and len(later) == 6
         T.train_step(objective, batch, optimizer, FakeAccelerator())
         assert len(waits.found) >= 2, 'labels and loss are asked for'
+
+
+def test_validation_asks_once_however_many_batches():
+    from fake_cuda import fake_cuda
+    found = []
+    for n in (2, 7):
+        with fake_cuda() as mode:
+            model = net().eval()
+            data = [fake_batch()]*n
+            waits = Waits(mode)
+            with torch.device('cpu'): T._measured(model, data, {'accuracy': T.RunningAccuracy(), 'loss': T.RunningLoss(T._entropy)}, 'fp32')
+            found.append(waits.found)
+    assert found[0] == found[1] and len(found[0]) == 4, 'the checks, two counts and the mean'
 
 
 def test_batches_on_the_device_are_made_without_waiting():

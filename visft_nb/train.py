@@ -31,7 +31,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from fastcore.basics import patch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from .core import (
@@ -91,6 +91,13 @@ def check_soon(
     later = _LATER.get()
     if later is not None: later.append((wrong, numbers(), say))
     elif wrong: raise InputError(say(*(int(v) for v in numbers())))
+
+def _raise_first(checks):
+    "Look at what `checked_later` collected, in one copy from the device."
+    if not checks: return
+    wrong = torch.stack([w for w, _, _ in checks]).cpu().tolist()
+    for bad, (_, numbers, say) in zip(wrong, checks):
+        if bad: raise InputError(say(*(int(v) for v in numbers)))
 
 def _waits(device): return torch.device(device).type != 'cpu'   # does the host, for a value?
 
@@ -652,8 +659,7 @@ def _measured(model, data, metrics, precision, batch_size=256):
     later = checked_later() if _waits(device) else nullcontext([])
     with _ready(running.values(), device), later as checks:
         _outputs(model, data, batch_size, precision, take, strict=whole)
-        for wrong, numbers, say in checks:
-            if wrong: raise InputError(say(*map(int, numbers)))
+        _raise_first(checks)
         found = {k: m.compute() for k, m in running.items()}
     if whole:
         z, y = torch.cat(logits), None if labels[0] is None else torch.cat([y.cpu() for y in labels])
@@ -1338,10 +1344,9 @@ def _last_one(train):
     "A function that gives the last batch of an epoch, if only that holds one image; else None."
     many = lambda n, size: size is not None and size > 1 and n % size == 1
     if isinstance(train, DataLoader):
-        sampler = train.batch_sampler
-        if sampler is None or isinstance(train.dataset, IterableDataset): return None
-        size, drop = getattr(sampler, 'batch_size', None), getattr(sampler, 'drop_last', True)
-        if drop or not many(len(sampler.sampler), size): return None
+        s = train.batch_sampler
+        if not isinstance(s, BatchSampler) or isinstance(train.dataset, IterableDataset): return None
+        if s.drop_last or not hasattr(s.sampler, '__len__') or not many(len(s.sampler), s.batch_size): return None
         one = copy(train)   # read as the others are: in a worker, if there are workers
         vars(one).update(batch_sampler=[[0]], num_workers=min(train.num_workers, 1), persistent_workers=False, _iterator=None)
         return lambda: next(iter(one))
