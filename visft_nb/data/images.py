@@ -639,14 +639,20 @@ def draw(
     normal:bool=False,   # standard normal instead of uniform in [0, 1)
 )->torch.Tensor:
     "Random numbers drawn where the generator lives, then moved: the same on every device."
-    return (torch.randn if normal else torch.rand)(*shape, generator=generator, device=generator.device if generator else device).to(device)
+    u = (torch.randn if normal else torch.rand)(*shape, generator=generator, device=generator.device if generator else device)
+    return _sent(u, device)
+
+def _sent(x, device):
+    "Numbers on the device; to a GPU the host sends them without waiting."
+    return x.to(device, non_blocking=x.device.type == 'cpu')
 
 # %% ../../nbs/01_data.ipynb #c734ac95
 class Batches:
     """Iterates `(x, y)`: x float32 in [0, 1] (B, C, H, W), channels-last on the device; y what `target` says, None where there is nothing.
 
     The order depends on (seed, epoch) alone, `transform(x, generator)` on (seed, epoch, batch): the generator lies on the CPU (see `draw`).
-    `epoch` is set by the training loop. `start` is the first batch of the next iteration only, so that a resumed epoch goes on where it stopped."""
+    `epoch` is set by the training loop, and so is `part`: this process and the number of processes, of which each takes its own images of every batch and
+    draws other random numbers. `start` is the first batch of the next iteration only, so that a resumed epoch goes on where it stopped."""
     def __init__(self,
         data:Images,
         batch_size:int,
@@ -662,7 +668,7 @@ class Batches:
         if not len(data): raise InputError("These Images are empty: there is nothing to make batches of.")
         if drop_last and batch_size > len(data): raise InputError(f"batch_size={batch_size} with drop_last leaves no batch of {len(data)} images.")
         self.device, self.batch_size, self.shuffle, self.seed = torch.device(device or get_device()), batch_size, shuffle, seed
-        self.data, self.transform, self.drop_last, self.epoch, self.start = data.to(self.device), transform, drop_last, 0, 0
+        self.data, self.transform, self.drop_last, self.epoch, self.start, self.part = data.to(self.device), transform, drop_last, 0, 0, (0, 1)
         there = [t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
         self.target = lookup(target, there, 'target of these images') if target is not None else next(iter(there), None)
 
@@ -688,6 +694,29 @@ def iter_from(self:Batches,
     order = self.order()
     for i in range(k, len(self)): yield self.batch(i, order)
 
+# %% ../../nbs/01_data.ipynb #b1a00101
+@patch
+def indices(self:Batches,
+    i:int,      # which batch of this epoch
+    order=None, # of the images, where it is known
+)->torch.Tensor: # numbers of the images
+    "The images of a batch that this process takes. Raises `InputError` where there are too few for all."
+    whole = (self.order() if order is None else order)[i*self.batch_size:(i + 1)*self.batch_size]
+    rank, of = self.part
+    if len(whole) < of:
+        raise InputError(
+            f"A batch has {len(whole)} items for {of} processes: give a batch size that leaves "
+            "no such rest, or drop_last=True.")
+    return whole[rank::of]
+
+@patch
+def generator(self:Batches,
+    i:int, # which batch of this epoch
+)->torch.Generator:
+    "What the transform of a batch draws from."
+    rank, of = self.part
+    return seeded(self.seed, self.epoch, i, *([rank] if of > 1 else []))
+
 # %% ../../nbs/01_data.ipynb #4b74e7e4
 @patch
 def batch(self:Batches,
@@ -695,12 +724,12 @@ def batch(self:Batches,
     order=None, # of the images, where it is known
 ):              # (x, y)
     "One batch, whatever was drawn before."
-    idx = (self.order() if order is None else order)[i*self.batch_size:(i + 1)*self.batch_size]
+    idx = self.indices(i, order)
     x = _floats(self.data.images[idx])
     y = None if self.target is None else getattr(self.data, self.target)[idx]
     if self.target == 'pairs': y = _floats(y)
     if self.transform is None: return x, y
-    generator = seeded(self.seed, self.epoch, i)
+    generator = self.generator(i)
     return self.transform(x, generator, masks=y) if self.target == 'masks' else (self.transform(x, generator), y)
 
 # %% ../../nbs/01_data.ipynb #2a1595cc
@@ -726,7 +755,7 @@ def warp(
 )->torch.Tensor:
     "Apply one map to each image of a batch, all in one call."
     h, w = x.shape[-2:]
-    half = torch.tensor([w/2, h/2], dtype=matrix.dtype, device=x.device)
+    half = _sent(torch.tensor([w/2, h/2], dtype=matrix.dtype, device='cpu'), x.device)
     unit = torch.cat([matrix[:, :, :2] * half, matrix[:, :, 2:]], -1) / half[:, None]
     grid = F.affine_grid(unit.to(x.dtype), x.shape, align_corners=False)
     return F.grid_sample(x, grid, mode, padding_mode, align_corners=False)
@@ -736,7 +765,7 @@ def _affine(x, degrees, translate, scale, generator):
     "Maps drawn uniformly from the ranges, one per image of `x`."
     u = draw(generator, 4, len(x), device=x.device)
     h, w = x.shape[-2:]
-    shift = (2*u[1:3].T - 1) * translate * torch.tensor([w, h], dtype=torch.float32, device=x.device)
+    shift = (2*u[1:3].T - 1) * translate * _sent(torch.tensor([w, h], dtype=torch.float32, device='cpu'), x.device)
     return affine((2*u[0] - 1) * degrees, shift, scale[0] + u[3] * (scale[1] - scale[0]))
 
 # %% ../../nbs/01_data.ipynb #bb82ad7e

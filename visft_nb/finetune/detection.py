@@ -24,7 +24,7 @@ from torch import nn
 
 from ..cnn.models import imagenet_classifier
 from ..core import InputError, autocast
-from ..data import Batches, affine, draw, seeded, warp
+from ..data import Batches, affine, draw, warp
 from .transfer import read_weights
 from ..train import eval_mode, fit
 
@@ -394,10 +394,10 @@ class DetectionBatches(Batches):
         return out
 
     def batch(self, i, order=None):
-        idx = (self.order() if order is None else order)[i*self.batch_size:(i + 1)*self.batch_size]
+        idx = self.indices(i, order)
         x = self.data.images[idx].float().div_(255).contiguous(memory_format=torch.channels_last)
         objects = {k: v[idx] for k, v in self.objects.items()}
-        return (x, objects) if self.transform is None else self.transform(x, objects, seeded(self.seed, self.epoch, i))
+        return (x, objects) if self.transform is None else self.transform(x, objects, self.generator(i))
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #f780fe19
 def object_dicts(
