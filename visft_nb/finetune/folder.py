@@ -20,6 +20,7 @@ import torch
 from ..core import InputError, atomic_folder, get_device, given_path, lookup
 from ..data import Augment, find_leaks, image_folder, split_data
 from ..data.files import file_entries
+from ..data.stored import FileTensor
 from ..deploy import find_builder, save_model
 from .heads import set_head
 from .strategies import RATES, finetune
@@ -366,6 +367,14 @@ def _machine(start, work, guess):
                 seconds=round(time.perf_counter() - start, 1), seconds_estimated=round(guess, 1),
                 seconds_since_estimate=round(time.perf_counter() - work, 1))
 
+def _tell_of_files(parts, say):
+    "Say where the images lie that do not fit into memory."
+    for d in parts.values():
+        if isinstance(d.images, FileTensor):
+            gigabytes = d.images.numel()/2**30
+            say(f"{len(d)} images take {gigabytes:,.1f} GB, more than the memory that they may have (VISFT_MEMORY): "
+                f"they lie in {d.images.path}, and stay there for the next time")
+
 def _duration(s): return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
@@ -393,6 +402,7 @@ def finetune_folder(
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
+        _tell_of_files(parts, say)
         sides = divide(parts, strategy != 'linear', held, seed)
         guess, work = estimate_seconds(model, sides, strategy, epochs, batch_size), time.perf_counter()
         say(f"{name}: {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())}; about {_duration(guess)} on {get_device().type}")
