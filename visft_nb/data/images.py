@@ -718,7 +718,8 @@ class Batches:
         if drop_last and batch_size > len(data): raise InputError(f"batch_size={batch_size} with drop_last leaves no batch of {len(data)} images.")
         self.device, self.batch_size, self.shuffle, self.seed = torch.device(device or get_device()), batch_size, shuffle, seed
         self.data, self.transform, self.drop_last, self.epoch, self.start = data.to(self.device), transform, drop_last, 0, 0
-        self.target = lookup(target, _targets(data), 'target of these images') if target is not None else next(iter(_targets(data)), None)
+        there = [t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
+        self.target = lookup(target, there, 'target of these images') if target is not None else next(iter(there), None)
 
     def __len__(self): return len(self.data)//self.batch_size if self.drop_last else math.ceil(len(self.data)/self.batch_size)
 

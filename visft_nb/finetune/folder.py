@@ -307,6 +307,11 @@ def _how(strategy, sides, l2):
     return f"Trained with the strategy {strategy}; the epoch was chosen on {len(sides['choose'])} other images; those reported on chose nothing."
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #b5a8724a
+def _predict(model, data, batch_size=64):
+    "Logits of all images. They are put together every so many batches: thousands of small tensors would keep the C library from using the memory between them again."
+    some = 16*batch_size
+    return torch.cat([predict_logits(model, data[i:i + some], batch_size)[0] for i in range(0, len(data), some)])
+
 def _train(model, sides, strategy, epochs, batch_size, seed):
     "Fine-tune, then look at the images to report on, once."
     train, report, l2 = sides['train'], sides['report'], None
@@ -316,7 +321,7 @@ def _train(model, sides, strategy, epochs, batch_size, seed):
     else:
         augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
         finetune(model, train, sides['choose'], strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
-    logits, y = predict_logits(model, report, 64)
+    logits, y = _predict(model, report), report.labels.cpu()
     right = int((logits.argmax(1) == y).sum())
     low, high = proportion_interval(right, len(y))
     table = classification_report(y, logits, report.classes)
@@ -367,15 +372,15 @@ def _machine(start, work, guess):
                 seconds=round(time.perf_counter() - start, 1), seconds_estimated=round(guess, 1),
                 seconds_since_estimate=round(time.perf_counter() - work, 1))
 
+def _duration(s): return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
+
+# %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae1
 def _tell_of_files(parts, say):
     "Say where the images lie that do not fit into memory."
     for d in parts.values():
         if isinstance(d.images, FileTensor):
-            gigabytes = d.images.numel()/2**30
-            say(f"{len(d)} images take {gigabytes:,.1f} GB, more than the memory that they may have (VISFT_MEMORY): "
-                f"they lie in {d.images.path}, and stay there for the next time")
-
-def _duration(s): return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
+            say(f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the memory that they may have "
+                f"(VISFT_MEMORY): they lie in {d.images.path}, and stay there for the next time")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
 def finetune_folder(
