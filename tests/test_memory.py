@@ -12,7 +12,7 @@ from helpers import refused, sentence
 from visft_nb.core import set_seed
 from visft_nb.data import (Batches, FileTensor, csv_images, few_labels, find_leaks, image_folder, keep_rows, mask_pairs, memory_limit, recall_rows,
                            split_data, take)
-from visft_nb.data import images as D
+from visft_nb.data import reading as D
 from visft_nb.train import predict_logits
 
 PLAIN, LITTLE = '1TB', '1B'   # VISFT_MEMORY with which images stay in memory, and with which they do not

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
               "zip_entries"],
     "arrays": ["read_arrays"],
     "downloads": ["fetch_file"],
+    "reading": ["read_entries"],
     "stored": ["FileTensor", "keep_rows", "memory_limit", "recall_rows", "take", "write_rows"],
     "tables": ["read_table"],
     "images": ["Augment", "Batches", "COLOURS", "DATASETS", "DataSet", "Images", "affine", "corrupt_files", "crop", "csv_images", "data_file",

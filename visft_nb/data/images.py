@@ -9,12 +9,11 @@ __all__ = ['DATASETS', 'COLOURS', 'Images', 'DataSet', 'medmnist_table', 'load_d
            'Augment', 'corrupt_files', 'image_folder', 'mask_pairs', 'csv_images']
 
 # %% ../../nbs/01_data.ipynb #1a16f363
-import ast, hashlib, http.client, math, os, shutil, socket, tempfile, warnings
+import ast, hashlib, http.client, math, os, socket, tempfile, warnings
 from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, partial, reduce
-from importlib.metadata import version
 from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
@@ -24,18 +23,17 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
 from ..core import (
-    InputError, NoRoom, as_array, as_names, as_tensor, brief, cache_dir,
+    InputError, as_array, as_names, as_tensor, brief, cache_dir,
     check_number, describe, get_device, given_path, lookup, owner_mark, sweep)
 from .arrays import read_arrays
 from .downloads import fetch_file
-from visft_nb.data.files import (
-    decode_image, entry_stamp, file_entries, fit_channels, fit_image, idx_shape,
-    is_hidden, mask_numbers, named_page, open_mask, read_bytes, read_idx,
-    to_bytes, warn_of)
-from .stored import keep_rows, memory_limit, recall_rows, take
+from .files import (
+    decode_image, file_entries, idx_shape, is_hidden, mask_numbers, named_page,
+    open_mask, read_bytes, read_idx)
+from .reading import read_entries as _load
+from .stored import take
 from .tables import read_table
 
 # %% ../../nbs/01_data.ipynb #8760c514
@@ -901,146 +899,6 @@ def corrupt_files(
         try: decode_image(read(), name)
         except InputError as e: bad.append((name, str(e).removeprefix(f'{name} ')))
     return pd.DataFrame(bad, columns=['file', 'problem'])
-
-# %% ../../nbs/01_data.ipynb #f2ca87d0
-class _Reading:
-    "How files become images of one size, and what was met on the way."
-    def __init__(self, entries, size, channels, fit, mask, window, in_range, page):
-        self.entries, self.size, self.channels, self.fit = entries, size, channels, fit
-        self.mask, self.window, self.in_range, self.page = mask, window, in_range, page
-        self.keep, self.bad, self.notes = [], [], []
-
-    def decode(self, i):
-        "The image of a file as it is, (C, H, W), and what to note of it."
-        name, read, *named = self.entries[i]
-        at = named[0] if named and named[0] is not None else self.page
-        if self.mask: return mask_numbers(open_mask(read(), name, at), name), ''
-        x = decode_image(read(), name, self.window, self.in_range, at)
-        return to_bytes(x.stored), x.note
-
-    def __iter__(self):
-        "The images that can be read, at the size asked for."
-        bar = tqdm(range(len(self.entries)), 'reading', leave=False, disable=None)
-        for i in bar:
-            try: x, note = self.decode(i)
-            except InputError as e:
-                self.bad.append(str(e))
-                continue
-            self.keep.append(i)
-            if note: self.notes.append(note)
-            yield fit_image(x, self.size, self.fit, nearest=self.mask)
-
-    def with_channels(self, x, channels, i):
-        "An image of the `i`-th entry with so many channels."
-        return x if self.mask else fit_channels(x, channels, f'{self.entries[i][0]} ')
-
-# %% ../../nbs/01_data.ipynb #f2ca87d1
-def _load(entries, size=None, channels=None, fit='crop', corrupt='raise', what='', mask=False, window=None, in_range=None, page=None):
-    "uint8 tensor (N, C, H, W) of the entries (of masks: class numbers, int32), and which of them could be read."
-    reading = _Reading(entries, size, channels, fit, mask, window, in_range, page)
-    rows = iter(reading)
-    first, x = next(rows, None), None
-    if first is not None and not mask and _total_bytes(reading, first) > memory_limit():
-        reading, x = _stored(reading, first, corrupt, what)
-    else: found = [first, *rows]
-    _check_read(reading.bad, len(entries), what, corrupt)
-    if not reading.keep: raise InputError(f"None of the {len(entries)} files{what} is an image.")
-    if x is None: x = _stacked(reading, found)
-    warn_of(reading.notes)
-    return x, reading.keep
-
-# %% ../../nbs/01_data.ipynb #f2ca87d2
-def _total_bytes(reading, x):
-    "Bytes of all images, judged by one of them."
-    return len(reading.entries)*(reading.channels or len(x))*x[0].numel()
-
-def _sizes_differ(reading, shape, i, other):
-    "The error for images of two sizes, the first and the `i`-th that could be read."
-    a, b = ("{} has {}×{}".format(reading.entries[reading.keep[k]][0], *s[1:])
-            for k, s in ((0, shape), (i, other)))
-    return InputError(f"The images differ in size: {a}, {b} pixels; give size=, the side "
-                      "to bring them to.")
-
-def _stacked(reading, found):
-    "Images in memory as one tensor."
-    shape = found[0].shape
-    if i := next((i for i, x in enumerate(found) if x.shape[1:] != shape[1:]), None):
-        raise _sizes_differ(reading, shape, i, found[i].shape)
-    channels = reading.channels or (1 if all(len(x) == 1 for x in found) else 3)
-    return torch.stack([reading.with_channels(x, channels, i) for i, x in zip(reading.keep, found)])
-
-# %% ../../nbs/01_data.ipynb #f2ca87d4
-class _Colour(Exception): "A colour image after gray ones."
-
-def _parts(reading, corrupt, what):
-    """The images one after another, each (1, C, H, W). Raises `InputError` for images of
-    two sizes, at the end for files that are none, and `_Colour`."""
-    first = None
-    for x in reading:
-        first = x.shape if first is None else first
-        channels = reading.channels or first[0]
-        if x.shape[1:] != first[1:]:
-            raise _sizes_differ(reading, first, len(reading.keep) - 1, x.shape)
-        if not reading.channels and len(x) > channels: raise _Colour()
-        if not reading.bad or corrupt == 'skip':   # else they will not be used
-            yield reading.with_channels(x, channels, reading.keep[-1])[None]
-    if corrupt != 'skip': _check_read(reading.bad, len(reading.entries), what, corrupt)
-
-# %% ../../nbs/01_data.ipynb #f2ca87d5
-def _cache_place(reading, corrupt):
-    "The file in the cache for this folder, read in this way; and a key that changes with any of its files."
-    how = [reading.size, reading.channels, reading.fit, corrupt, reading.window, reading.in_range, reading.page]
-    key, folders = hashlib.blake2b(digest_size=16), set()
-    for name, read, *page in reading.entries:
-        stamp = entry_stamp(read)
-        folders.add(os.path.dirname(stamp[0]))
-        key.update(repr([name, stamp, page]).encode())
-    key.update(repr([version('pillow'), version('visft_nb')]).encode())
-    try: top = os.path.commonpath(folders)
-    except ValueError: top = min(folders)   # of several drives
-    name = hashlib.blake2b(repr([top, how]).encode(), digest_size=10).hexdigest()
-    return cache_dir()/'images'/f'{name}.bin', key.hexdigest()
-
-def _stored(reading, first, corrupt, what):
-    "The images in a file of the cache, which is written where it is not there: (what was met, FileTensor)."
-    file, key = _cache_place(reading, corrupt)
-    reading = copy(reading)
-    if (found := recall_rows(file, key)) is None: found = _store(file, key, reading, first, corrupt, what)
-    x, note = found
-    left = set(note['left_out'])
-    reading.keep = [i for i in range(len(reading.entries)) if i not in left]
-    reading.bad, reading.notes = note['bad'], note['note']*note['noted']
-    return reading, x
-
-# %% ../../nbs/01_data.ipynb #f2ca87d6
-def _store(file, key, reading, first, corrupt, what):
-    "Decode the images into a file: (FileTensor, what is to be said of them)."
-    _check_disk(file.parent, _total_bytes(reading, first), what)
-    reading.keep, reading.bad, reading.notes = [], [], []
-    def note():
-        left = sorted(set(range(len(reading.entries))) - set(reading.keep))
-        return dict(bad=reading.bad, left_out=left, note=reading.notes[:1], noted=len(reading.notes))
-    try: return keep_rows(file, key, _parts(reading, corrupt, what), note), note()
-    except _Colour:
-        reading.channels = 3
-        return _store(file, key, reading, first, corrupt, what)
-
-def _check_disk(folder, need, what):
-    "Raise `NoRoom` where a file of so many bytes does not fit."
-    there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
-    if (free := shutil.disk_usage(there).free) < need:
-        raise NoRoom(f"The images{what} take {need/2**30:.1f} GB when they are decoded, more than "
-                     f"the {memory_limit()/2**30:.1f} GB of memory that they may have, and {there} has "
-                     f"{free/2**30:.1f} GB free: name a folder with more room in VISFT_CACHE, choose a "
-                     "smaller size=, or allow more memory, VISFT_MEMORY=….")
-
-# %% ../../nbs/01_data.ipynb #7c1b52ea
-def _check_read(bad, n, what, corrupt):
-    "Raise `InputError` for files that are no images, or warn of them."
-    if bad and corrupt != 'skip':
-        skip = ", or read with corrupt='skip' (visft finetune: --skip-corrupt)" if corrupt == 'raise' else ''
-        raise InputError(f"{len(bad)} of {n} files{what} are not images: {'; '.join(bad[:5])}{' …' if len(bad) > 5 else ''}. Remove them{skip}.")
-    if bad: warnings.warn(f"{len(bad)} files{what} left out: {'; '.join(bad[:20])}", stacklevel=4)
 
 # %% ../../nbs/01_data.ipynb #5de075bf
 def image_folder(

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from ..core import InputError, atomic_folder, get_device, given_path, lookup
-from ..data import Augment, find_leaks, image_folder, split_data
+from ..data import Augment, Batches, find_leaks, image_folder, split_data
 from ..data.files import file_entries
 from ..data.stored import FileTensor
 from ..deploy import find_builder, save_model
@@ -308,9 +308,11 @@ def _how(strategy, sides, l2):
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #b5a8724a
 def _predict(model, data, batch_size=64):
-    "Logits of all images. They are put together every so many batches: thousands of small tensors would keep the C library from using the memory between them again."
+    """Logits of all images. They are put together every so many batches: thousands of
+    small tensors would keep the C library from using the memory between them again."""
     some = 16*batch_size
-    return torch.cat([predict_logits(model, data[i:i + some], batch_size)[0] for i in range(0, len(data), some)])
+    parts = (data[i:i + some] for i in range(0, len(data), some))
+    return torch.cat([predict_logits(model, part, batch_size)[0] for part in parts])
 
 def _train(model, sides, strategy, epochs, batch_size, seed):
     "Fine-tune, then look at the images to report on, once."
@@ -320,7 +322,9 @@ def _train(model, sides, strategy, epochs, batch_size, seed):
         l2, *_ = fit_head(model, train, seed=seed)
     else:
         augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
-        finetune(model, train, sides['choose'], strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
+        choose = sides['choose']
+        if isinstance(choose.images, FileTensor): choose = Batches(choose, 64, shuffle=False)   # not 256 at once
+        finetune(model, train, choose, strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
     logits, y = _predict(model, report), report.labels.cpu()
     right = int((logits.argmax(1) == y).sum())
     low, high = proportion_interval(right, len(y))

@@ -9,7 +9,7 @@ __all__ = ['KIT', 'PENALTIES', 'Pretrained', 'make_backbone', 'read_weights', 'l
 # %% ../../nbs/3_finetune/01_transfer.ipynb #fcb27dc3
 import tempfile, zipfile
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -371,15 +371,18 @@ def cross_validate(
 # %% ../../nbs/3_finetune/01_transfer.ipynb #1b267331
 @contextmanager
 def _features(model, data, batch_size):
-    "Features of all images: in memory, or where the images lie in a file in another one, which is deleted at the end."
-    if not isinstance(getattr(data, 'images', None), FileTensor): yield embed(model, data, batch_size)
-    else:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        sweep(cache_dir(), '.features.')
-        some = 16*batch_size
-        parts = (embed(model, data[i:i + some], batch_size) for i in range(0, len(data), some))
-        with tempfile.TemporaryDirectory(dir=cache_dir(), prefix='.features.' + owner_mark()) as folder:
-            yield write_rows(Path(folder)/'features', parts)
+    """Features of all images: in memory, or where the images lie in a file in another
+    one, which is deleted at the end."""
+    if not isinstance(getattr(data, 'images', None), FileTensor):
+        yield embed(model, data, batch_size)
+        return
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    sweep(cache_dir(), '.features.')
+    some, begins = 16*batch_size, '.features.' + owner_mark()
+    parts = (embed(model, data[i:i + some], batch_size)
+             for i in range(0, len(data), some))
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=begins) as folder:
+        yield write_rows(Path(folder)/'features', parts)
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #730772a4
 def fit_head(
@@ -393,9 +396,8 @@ def fit_head(
     kind = check_labels(model, data.labels)
     if not isinstance(model.head, nn.Linear): raise InputError(f"The head is a {type(model.head).__name__}; a linear probe needs nn.Linear: "
                                                                "set_head(model, data.classes).")
-    if z is None:
-        with _features(model, data, batch_size) as z: return _fit_to(model, kind, data, z, l2, folds, repeats, seed)
-    return _fit_to(model, kind, data, z, l2, folds, repeats, seed)
+    with nullcontext(z) if z is not None else _features(model, data, batch_size) as z:
+        return _fit_to(model, kind, data, z, l2, folds, repeats, seed)
 
 def _fit_to(model, kind, data, z, l2, folds, repeats, seed):
     "Give the head the best weights for these features."
