@@ -6,12 +6,12 @@
 __all__ = ['read_entries']
 
 # %% ../../nbs/lib/data/reading.ipynb #4ead0003
-import hashlib, os, shutil, warnings
+import hashlib, os, shutil, sys, warnings
 from copy import copy
 from importlib.metadata import version
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..core import InputError, NoRoom, cache_dir
 from visft_nb.data.files import (
@@ -20,6 +20,11 @@ from visft_nb.data.files import (
 from .stored import keep_rows, memory_limit, recall_rows
 
 # %% ../../nbs/lib/data/reading.ipynb #4ead0005
+def _watched():
+    "Does somebody look: at a terminal, or at a notebook that is open?"
+    open_in = {'JPY_SESSION_NAME', 'VSCODE_PID', 'COLAB_RELEASE_TAG'} & set(os.environ)
+    return sys.stderr.isatty() or 'ipykernel' in sys.modules and bool(open_in)
+
 class _Reading:
     "How files become images of one size, and what was met on the way."
     def __init__(self, entries, size, channels, fit, mask, window, in_range, page):
@@ -37,7 +42,8 @@ class _Reading:
 
     def __iter__(self):
         "The images that can be read, at the size asked for."
-        for i in tqdm(range(len(self.entries)), 'reading', leave=False, disable=None):
+        all_of, quiet = range(len(self.entries)), not _watched()
+        for i in tqdm(all_of, 'reading', leave=False, disable=quiet, mininterval=.5):
             try: x, note = self.decode(i)
             except InputError as e:
                 self.bad.append(str(e))
@@ -67,7 +73,9 @@ def read_entries(
     rows = iter(reading)
     first, x = next(rows, None), None
     large = first is not None and _total_bytes(reading, first) > memory_limit()
-    if large and not mask: reading, x = _stored(reading, first, corrupt, what)
+    if large and not mask:
+        rows.close()
+        reading, x = _stored(reading, first, corrupt, what)
     else: found = [first, *rows]
     _check_read(reading.bad, len(entries), what, corrupt)
     if not reading.keep:
