@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..cnn import models
@@ -234,12 +235,13 @@ def _from_model_file(path, outputs):
     if outputs: del model.spec; set_head(model, outputs)
     return model.eval()
 
-# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e5
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e9
 def _not_tiny(std):
     "What hardly varies here may vary elsewhere: it is not blown up."
     usual = std[std > 1e-9*std.max()].median() if (std > 0).any() else torch.ones(())
     return std.clamp(min=float(usual)/10)
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e5
 class HeadSolver:
     "The best linear layer on fixed features, for any `HEADS` loss; `solve(l2)` may be called for one strength after another."
     def __init__(self,
@@ -261,11 +263,6 @@ class HeadSolver:
         "What is minimised, at the present weights."
         return self.loss(self.z @ self.w.T + self.b, self.y) + l2/2*(self.w**2).sum()
 
-    def slopes(self, l2):
-        "The value, and its gradients with respect to w and b."
-        value = self.value(l2)
-        return value.detach(), *torch.autograd.grad(value, [self.w, self.b])
-
     def solve(self,
         l2:float,      # weight of half the squared norm of W
         most:int=500,  # iterations
@@ -282,6 +279,15 @@ class HeadSolver:
         w = self.w.detach() if self.basis is None else self.w.detach() @ self.basis.T
         w = w/self.std
         return w.float(), (self.b.detach() - w @ self.mean).float()
+
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6ea
+@patch
+def slopes(self:HeadSolver,
+    l2:float, # weight of half the squared norm of W
+)->tuple:     # (value, its gradients with respect to w and b)
+    "What is minimised, at the present weights, and where it falls."
+    value = self.value(l2)
+    return value.detach(), *torch.autograd.grad(value, [self.w, self.b])
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e7
 _BLOCK = 8192   # rows of features in a file that are in memory at once
