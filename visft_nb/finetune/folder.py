@@ -306,24 +306,33 @@ def _how(strategy, sides, l2):
     if strategy == 'linear': return f"The body is as it came; the head is the best linear one on its features, with a penalty (λ = {l2:g}) chosen by cross-validation on the {len(sides['train'])} training images alone."
     return f"Trained with the strategy {strategy}; the epoch was chosen on {len(sides['choose'])} other images; those reported on chose nothing."
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #b5a8724a
-def _predict(model, data, batch_size=64):
+# %% ../../nbs/3_finetune/12_folder.ipynb #b5a87249
+_PIXELS = 16*224*224   # that a network sees at once on a CPU, where all it computes of them lies in memory
+
+def _at_once(data):
+    "How many images a network is shown at once where nothing is learned."
+    if get_device().type != 'cpu': return 64
+    height, width = data.images.shape[-2:]
+    return max(1, min(64, _PIXELS//(height*width)))
+
+def _predict(model, data):
     """Logits of all images. They are put together every so many batches: thousands of
     small tensors would keep the C library from using the memory between them again."""
-    some = 16*batch_size
-    parts = (data[i:i + some] for i in range(0, len(data), some))
-    return torch.cat([predict_logits(model, part, batch_size)[0] for part in parts])
+    batch = _at_once(data)
+    parts = (data[i:i + 16*batch] for i in range(0, len(data), 16*batch))
+    return torch.cat([predict_logits(model, part, batch)[0] for part in parts])
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #b5a8724a
 def _train(model, sides, strategy, epochs, batch_size, seed):
     "Fine-tune, then look at the images to report on, once."
     train, report, l2 = sides['train'], sides['report'], None
     if strategy == 'linear':
         model.to(get_device())
-        l2, *_ = fit_head(model, train, seed=seed)
+        l2, *_ = fit_head(model, train, seed=seed, batch_size=_at_once(train))
     else:
         augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
         choose = sides['choose']
-        if isinstance(choose.images, FileTensor): choose = Batches(choose, 64, shuffle=False)   # not 256 at once
+        if isinstance(choose.images, FileTensor): choose = Batches(choose, _at_once(choose), shuffle=False)
         finetune(model, train, choose, strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
     logits, y = _predict(model, report), report.labels.cpu()
     right = int((logits.argmax(1) == y).sum())

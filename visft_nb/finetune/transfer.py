@@ -290,7 +290,7 @@ def slopes(self:HeadSolver,
     return value.detach(), *torch.autograd.grad(value, [self.w, self.b])
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e7
-_BLOCK = 8192   # rows of features in a file that are in memory at once
+_BLOCK = 2048   # rows of features in a file that are in memory at once
 
 class _StoredSolver(HeadSolver):
     "A `HeadSolver` whose features lie in a file."
