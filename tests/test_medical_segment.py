@@ -42,7 +42,7 @@ def test_a_folder_comes_back_as_it_was_written(tmp_path):
     assert len(set_) == 3 and set_.classes == ('background', 'foreground') and torch.equal(set_.data.masks, data.masks)
     item = set_[1]
     assert item['pixel_values'].dtype == torch.float32 and item['labels'].dtype == torch.int64 and type(item['labels']) is torch.Tensor
-    assert torch.allclose(item['pixel_values'], data[1].floats()[0]) and torch.equal(item['labels'], data.masks[1].long())
+    assert torch.allclose(item['pixel_values'], data[1:2].floats()[0]) and torch.equal(item['labels'], data.masks[1].long())
     assert torch.isclose(set_.shares()[1], (data.masks == 1).double().mean())
 
 

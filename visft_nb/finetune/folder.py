@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from ..core import InputError, atomic_folder, get_device, given_path, lookup
-from ..data import Augment, find_leaks, image_folder, split_data
+from ..data import Augment, Batches, find_leaks, image_folder, split_data
 from ..data.files import file_entries
+from ..data.stored import FileTensor
 from ..deploy import find_builder, save_model
 from .heads import set_head
 from .strategies import RATES, finetune
@@ -319,17 +320,35 @@ def _how(strategy, sides, l2):
     if strategy == 'linear': return f"The body is as it came; the head is the best linear one on its features, with a penalty (λ = {l2:g}) chosen by cross-validation on the {len(sides['train'])} training images alone."
     return f"Trained with the strategy {strategy}; the epoch was chosen on {len(sides['choose'])} other images; those reported on chose nothing."
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #b5a87249
+_PIXELS = 16*224*224   # that a network sees at once on a CPU, where all it computes of them lies in memory
+
+def _at_once(data):
+    "How many images a network is shown at once where nothing is learned."
+    if get_device().type != 'cpu': return 64
+    height, width = data.images.shape[-2:]
+    return max(1, min(64, _PIXELS//(height*width)))
+
+def _predict(model, data):
+    """Logits of all images. They are put together every so many batches: thousands of
+    small tensors would keep the C library from using the memory between them again."""
+    batch = _at_once(data)
+    parts = (data[i:i + 16*batch] for i in range(0, len(data), 16*batch))
+    return torch.cat([predict_logits(model, part, batch)[0] for part in parts])
+
 # %% ../../nbs/3_finetune/12_folder.ipynb #b5a8724a
 def _train(model, sides, strategy, epochs, batch_size, seed):
     "Fine-tune, then look at the images to report on, once."
     train, report, l2 = sides['train'], sides['report'], None
     if strategy == 'linear':
         model.to(get_device())
-        l2, *_ = fit_head(model, train, seed=seed)
+        l2, *_ = fit_head(model, train, seed=seed, batch_size=_at_once(train))
     else:
         augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
-        finetune(model, train, sides['choose'], strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
-    logits, y = predict_logits(model, report, 64)
+        choose = sides['choose']
+        if isinstance(choose.images, FileTensor): choose = Batches(choose, _at_once(choose), shuffle=False)
+        finetune(model, train, choose, strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
+    logits, y = _predict(model, report), report.labels.cpu()
     right = int((logits.argmax(1) == y).sum())
     low, high = (100*v for v in proportion_interval(right, len(y)))
     table = classification_report(logits, y, report.classes)
@@ -382,6 +401,14 @@ def _machine(start, work, guess):
 
 def _duration(s): return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae1
+def _tell_of_files(parts, say):
+    "Say where the images lie that do not fit into memory."
+    for d in parts.values():
+        if isinstance(d.images, FileTensor):
+            say(f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the memory that they may have "
+                f"(VISFT_MEMORY): they lie in {d.images.path}, and stay there for the next time")
+
 # %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
 def finetune_folder(
     folder,                            # class folders, or train, valid, test folders of them; or a zip
@@ -407,6 +434,7 @@ def finetune_folder(
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         model, builder, options, channels, size = _start(backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
+        _tell_of_files(parts, say)
         sides = divide(parts, strategy != 'linear', held, seed)
         guess, work = estimate_seconds(model, sides, strategy, epochs, batch_size), time.perf_counter()
         say(f"{name}: {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())}; about {_duration(guess)} on {get_device().type}")

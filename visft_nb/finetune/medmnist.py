@@ -20,7 +20,9 @@ from torch import nn
 from ..cnn.models import Backbone, resnet18
 from ..core import InputError, as_tensor, cache_dir, given_path, lookup, set_seed
 from ..data.arrays import read_arrays
-from ..data import DATASETS, Batches, Images, is_official, load_dataset, make_nodules
+from ..data import (
+    DATASETS, Batches, Images, fetch_file, is_official, load_dataset, make_nodules,
+    medmnist_table)
 from .lung import make_cubes
 from ..metrics import auc, bootstrap_interval, check_order, renamed
 from ..train import History, fit, predict_logits
@@ -33,9 +35,7 @@ def medmnist_info(
 )->dict:       # task, label (names by number), n_channels, n_samples, MD5, volumes (True for 3-D sets)
     "What is known of a set, from the package medmnist. Raises `InputError` for an unknown name."
     if name in GENERATED_SETS: return dict(task='binary-class', label=dict(enumerate(GENERATED_SETS[name])), n_channels=1, MD5='', volumes='volumes' in name, python_class='')
-    try: from medmnist.info import INFO
-    except ImportError as e: raise InputError("MedMNIST needs its package: pip install medmnist, or visft_nb[course].") from e
-    info = lookup(name, {**INFO, **dict.fromkeys(GENERATED_SETS)}, 'MedMNIST set')
+    info = lookup(name, {**medmnist_table(), **dict.fromkeys(GENERATED_SETS)}, 'MedMNIST set')
     return dict(info, label={int(k): v for k, v in info['label'].items()}, volumes=name.endswith('3d'))
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #ef6e6c3a
@@ -45,17 +45,14 @@ def _places(name, root):
     return next((hit for top in tops for pattern in (f'{name}.npz', f'*/{name}.npz') for hit in sorted(top.glob(pattern))), None)
 
 def _volume_file(name, root):
-    "The npz of a set of volumes, fetched by the package medmnist where there is a network."
+    "The npz of a set of volumes, fetched where there is a network."
     if (file := _places(name, root)) is not None: return file
-    info, folder = medmnist_info(name), cache_dir()/'medmnist'
+    info = medmnist_info(name)
     missing = f"{name} is not in {root or 'VISFT_DATA or the cache'}"
     if root: raise InputError(f"{missing}: root was given, so nothing was fetched; get {info['url']} and put it there as {name}.npz.")
-    import medmnist
-    folder.mkdir(parents=True, exist_ok=True)
-    try: getattr(medmnist, info['python_class'])(split='train', download=True, root=str(folder))
-    except Exception as e:
+    try: return fetch_file(info['url'], f"md5:{info['MD5']}", cache_dir()/'medmnist'/f'{name}.npz')
+    except (OSError, RuntimeError) as e:
         raise InputError(f"{missing}, and it could not be fetched ({type(e).__name__}): get {info['url']} and put it at medmnist/{name}.npz in the folder that VISFT_DATA names.") from e
-    return folder/f'{name}.npz'
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #8a990fc9
 def load_medmnist(

@@ -7,17 +7,20 @@ __all__ = ['KIT', 'PENALTIES', 'Pretrained', 'make_backbone', 'read_weights', 'l
            'unloaded_imagenet', 'HeadSolver', 'cross_validate', 'fit_head']
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #fcb27dc3
-import zipfile
+import tempfile, zipfile
 from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..cnn import models
 from ..cnn.models import Backbone, ImageNetClassifier, Normalise
-from ..core import InputError, lookup
+from ..core import InputError, cache_dir, lookup, owner_mark, sweep
+from ..data.stored import FileTensor, take, write_rows
 from .heads import HEADS, check_labels, set_head
 from ..pretrain.contrast import embed
 from ..tensors import is_file, read_tensors
@@ -232,6 +235,12 @@ def _from_model_file(path, outputs):
     if outputs: del model.spec; set_head(model, outputs)
     return model.eval()
 
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e9
+def _not_tiny(std):
+    "What hardly varies here may vary elsewhere: it is not blown up."
+    usual = std[std > 1e-9*std.max()].median() if (std > 0).any() else torch.ones(())
+    return std.clamp(min=float(usual)/10)
+
 # %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e5
 class HeadSolver:
     "The best linear layer on fixed features, for any `HEADS` loss; `solve(l2)` may be called for one strength after another."
@@ -243,8 +252,7 @@ class HeadSolver:
     ):
         z, self.y, self.loss = z.detach().cpu().double(), y.cpu().double() if y.is_floating_point() else y.cpu(), loss
         self.mean, std = z.mean(0), z.std(0, unbiased=False)
-        usual = std[std > 1e-9*std.max()].median() if (std > 0).any() else torch.ones(())
-        self.std = std.clamp(min=float(usual)/10)   # what hardly varies here may vary elsewhere: it is not blown up
+        self.std = _not_tiny(std)
         s = (z - self.mean)/self.std
         self.basis = torch.linalg.qr(s.T).Q if s.shape[1] > len(s) else None
         self.z = s if self.basis is None else s @ self.basis
@@ -264,14 +272,57 @@ class HeadSolver:
         search = torch.optim.LBFGS([self.w, self.b], max_iter=most, tolerance_grad=tolerance, tolerance_change=1e-5*tolerance, history_size=20, line_search_fn='strong_wolfe')
         def closure():
             search.zero_grad()
-            value = self.value(l2)
-            self.w.grad, self.b.grad = torch.autograd.grad(value, [self.w, self.b])
+            value, self.w.grad, self.b.grad = self.slopes(l2)
             self.steps.append(value.item())
-            return value.detach()
+            return value
         search.step(closure)
         w = self.w.detach() if self.basis is None else self.w.detach() @ self.basis.T
         w = w/self.std
         return w.float(), (self.b.detach() - w @ self.mean).float()
+
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6ea
+@patch
+def slopes(self:HeadSolver,
+    l2:float, # weight of half the squared norm of W
+)->tuple:     # (value, its gradients with respect to w and b)
+    "What is minimised, at the present weights, and where it falls."
+    value = self.value(l2)
+    return value.detach(), *torch.autograd.grad(value, [self.w, self.b])
+
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e7
+_BLOCK = 2048   # rows of features in a file that are in memory at once
+
+class _StoredSolver(HeadSolver):
+    "A `HeadSolver` whose features lie in a file."
+    def __init__(self, z, y, outputs, loss):
+        super().__init__(z[:2], y[:2], outputs, loss)   # the kinds and the shapes of all things
+        self.y = y.cpu().double() if y.is_floating_point() else y.cpu()
+        parts = lambda: (part.double() for part in z.split(_BLOCK))
+        self.mean = sum(p.sum(0) for p in parts())/len(z)
+        std = (sum(((p - self.mean)**2).sum(0) for p in parts())/len(z)).sqrt()
+        self.std = _not_tiny(std)
+        self.blocks = lambda: ((p - self.mean)/self.std for p in parts())
+        self.basis, self.w = None, torch.zeros(outputs, z.shape[1], dtype=torch.float64, requires_grad=True)
+
+    def value(self, l2): return self.slopes(l2)[0]
+    def slopes(self, l2):
+        w, b = self.w.detach(), self.b.detach()
+        logits = (torch.cat([s @ w.T for s in self.blocks()]) + b).requires_grad_()
+        value = self.loss(logits, self.y)
+        slope, = torch.autograd.grad(value, logits)
+        back = sum(g.T @ s for g, s in zip(slope.split(_BLOCK), self.blocks()))
+        return value.detach() + l2/2*(w**2).sum(), back + l2*w, slope.sum(0)
+
+# %% ../../nbs/3_finetune/01_transfer.ipynb #d71fe6e8
+def _solver(z, y, outputs, loss):
+    "A `HeadSolver` for features in memory or in a file."
+    stored = isinstance(z, FileTensor) and len(z) > _BLOCK
+    return (_StoredSolver if stored else HeadSolver)(z, y, outputs, loss)
+
+def _scores(z, w):
+    "Features (N, D), in memory or in a file, times the weights (K, D)."
+    if not isinstance(z, FileTensor): return z @ w.T
+    return torch.cat([part @ w.T for part in z.split(_BLOCK)])
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #9802371a
 def _folds(y, kind, folds, repeats, seed, groups, classes):
@@ -315,13 +366,29 @@ def cross_validate(
     if not strengths or not strengths[-1] > 0: raise InputError(f"l2={list(l2)}: give one or more positive strengths; without a penalty the weights "
                                                                 "grow for ever where the classes can be separated.")
     for a, b in _folds(y, kind, folds, repeats, seed, groups, classes):
-        solver = HeadSolver(z[a], y[a], outputs, head.loss)
+        solver = _solver(take(z, a), y[a], outputs, head.loss)
         for v in strengths:
             w, c = solver.solve(v, 200, 1e-4)
-            logits = z[b] @ w.T + c
+            logits = _scores(take(z, b), w) + c
             rows.append((v, float(head.loss(logits, y[b])), head.metric(logits, y[b])))
     frame = pd.DataFrame(rows, columns=['l2', 'loss', head.name]).groupby('l2')
     return frame.mean().assign(se=frame['loss'].sem()).reset_index()[['l2', 'loss', 'se', head.name]]
+
+# %% ../../nbs/3_finetune/01_transfer.ipynb #1b267331
+@contextmanager
+def _features(model, data, batch_size):
+    """Features of all images: in memory, or where the images lie in a file in another
+    one, which is deleted at the end."""
+    if not isinstance(getattr(data, 'images', None), FileTensor):
+        yield embed(model, data, batch_size)
+        return
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    sweep(cache_dir(), '.features.')
+    some, begins = 16*batch_size, '.features.' + owner_mark()
+    parts = (embed(model, data[i:i + some], batch_size)
+             for i in range(0, len(data), some))
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=begins) as folder:
+        yield write_rows(Path(folder)/'features', parts)
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #730772a4
 def fit_head(
@@ -335,12 +402,18 @@ def fit_head(
     kind = check_labels(model, data.labels)
     if not isinstance(model.head, nn.Linear): raise InputError(f"The head is a {type(model.head).__name__}; a linear probe needs nn.Linear: "
                                                                "set_head(model, data.classes).")
-    z, y, table = embed(model, data, batch_size) if z is None else z, data.labels.cpu(), None
-    if not z.isfinite().all(): raise InputError("The features hold NaN or infinity: are the weights of the body whole, and the images in [0, 1]?")
+    with nullcontext(z) if z is not None else _features(model, data, batch_size) as z:
+        return _fit_to(model, kind, data, z, l2, folds, repeats, seed)
+
+def _fit_to(model, kind, data, z, l2, folds, repeats, seed):
+    "Give the head the best weights for these features."
+    y, table, outputs = data.labels.cpu(), None, model.head.out_features
+    if not all(part.isfinite().all() for part in z.split(_BLOCK)):
+        raise InputError("The features hold NaN or infinity: are the weights of the body whole, and the images in [0, 1]?")
     if l2 is None:
-        table = cross_validate(z, y, model.head.out_features, kind, PENALTIES, folds, repeats, seed, data.groups, data.classes)
+        table = cross_validate(z, y, outputs, kind, PENALTIES, folds, repeats, seed, data.groups, data.classes)
         l2 = float(table.l2[table.loss.idxmin()])
-    solver = HeadSolver(z, y, model.head.out_features, HEADS[kind].loss)
+    solver = _solver(z, y, outputs, HEADS[kind].loss)
     w, b = solver.solve(l2)
     with torch.no_grad(): model.head.weight.copy_(w); model.head.bias.copy_(b)
     return l2, table, solver.steps
