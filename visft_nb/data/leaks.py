@@ -125,11 +125,11 @@ def _each_once(s, idx, k):
     s, order = torch.where(again, -2., s).topk(min(k, s.shape[1]), 1)
     return s, idx.gather(1, order)
 
-def _nearest(views, whole, cells, own):
-    "The nearest of `whole` to each whole image, and those nearest to its crops; `own` (N,) is never named. Pairs (row, index)."
+def _nearest(asking, left, whole, cells, own):
+    "The nearest of `whole` to each of `asking`[`left`], and those nearest to its crops; `own` (N,) is never named. Pairs (row, index)."
     pairs = []
-    for start in range(0, len(views), 2048):
-        q = views[start:start + 2048]
+    for start in range(0, len(left), 2048):
+        q = asking.views(left[start:start + 2048])
         s, idx = (t.view(len(q), len(_VIEWS), -1) for t in _look(q.flatten(0, 1).float(), whole, *cells))
         s = torch.where(idx == own[start:start + 2048, None, None], -2., s)
         for some in (slice(0, 1), slice(1, None)):
@@ -225,17 +225,24 @@ def _one_way(x):
 
 # %% ../../nbs/lib/data/leaks.ipynb #69a90990
 class _Small:
-    "The images (set, index) of some tensors, small: gray, views, detail; the fine ones when they are asked for."
+    "The images (set, index) of some tensors, small: gray, the whole view, detail; other views and the fine ones when they are asked for."
     def __init__(self, sets, places=None, change=lambda x: x):
         self.sets, self.change = sets, change
         all_of = lambda: [(k, i) for k, x in enumerate(sets) for i in range(len(x))]
         self.places = torch.as_tensor(all_of() if places is None else places, dtype=torch.int64).view(-1, 2)
-        self.small = torch.zeros(len(self.places), 1, _SIDE, _SIDE)
-        for part in torch.arange(len(self.places)).split(2048):
-            self.small[part] = F.avg_pool2d(self.gray(part, 2*_SIDE), 2)
-        self.views = _describe(self.small)
-        self.detail = torch.cat([_detail(x) for x in self.small.split(2048)])
-        self.one_way = torch.cat([_one_way(x) for x in self.small.split(2048)])
+        self.small = torch.zeros(len(self), 1, _SIDE, _SIDE)
+        self.whole = torch.zeros(len(self), _COSINES, dtype=torch.float16)
+        self.detail, self.one_way = torch.zeros(len(self)), torch.zeros(len(self))
+        for part in torch.arange(len(self)).split(2048):
+            x = F.avg_pool2d(self.gray(part, 2*_SIDE), 2)
+            self.small[part], self.whole[part] = x, _describe(x)[:, 0]
+            self.detail[part], self.one_way[part] = _detail(x), _one_way(x)
+
+    def __len__(self): return len(self.places)
+
+    def views(self, idx):
+        "The views (M, 19, 128) of some; those of all would take 5 kB an image."
+        return _describe(self.small[idx])
 
     def gray(self, idx, side):
         "(N, 1, side, side) of the images that are asked for."
@@ -274,7 +281,7 @@ _STRIPES = .95   # `_one_way` above which a shift proves nothing
 def _compare(a, b, i, j, similarity=None):
     "Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those that are far from it."
     xa, xb = a.small[i], b.small[j]
-    view = _best_view(a.views[i], b.views[j])
+    view = _best_view(a.views(i), b.views(j))
     sharper = _edges(xb).flatten(1).norm(dim=1) > _edges(xa).flatten(1).norm(dim=1)
     moves_b = torch.where(view < 2, sharper, view % 2 == 1)[:, None, None, None]
     least = _least(torch.minimum(a.detail[i], b.detail[j])) if similarity is None else torch.full((len(i),), float(similarity))
@@ -368,10 +375,10 @@ def _star(left, right):
 def _propose(asking, small, left, right):
     "Pairs (i of `left`, j of `right`), of which a comparison is worth it: a view of `asking`[i] is like the whole `small`[j]."
     if not len(left) or not len(right): return torch.zeros(0, 2, dtype=torch.int64)
-    whole = small.views[right, 0].float()
-    position = torch.full((len(small.views),), -3)
+    whole = small.whole[right].float()
+    position = torch.full((len(small),), -3)
     position[right] = torch.arange(len(right))
-    row, column = _nearest(asking.views[left], whole, _cells(whole), position[left]).T
+    row, column = _nearest(asking, left, whole, _cells(whole), position[left]).T
     return torch.stack([left[row], right[column]], 1)
 
 # %% ../../nbs/lib/data/leaks.ipynb #d1a6f03a
@@ -390,12 +397,12 @@ def _near(small, ways, similarity, quiet):
     "{(class, class): similarity} of near copies, and how many groups were too large to compare all their pairs."
     pairs = torch.cat([_propose(small, small, *w) for w in ways]).sort(1).values
     pairs = _unique(pairs)
-    inside = torch.zeros(2, len(small.views), dtype=torch.bool)
+    inside = torch.zeros(2, len(small), dtype=torch.bool)
     inside[0, ways[0][0]], inside[1, ways[0][1]] = True, True
     across = lambda i, j: bool(inside[0, i] & inside[1, j] | inside[0, j] & inside[1, i])
     with tqdm(total=len(pairs), desc='pairs', leave=False, disable=quiet) as bar:
         found = _copies(small, small, pairs, similarity, bar)
-        done, (more, large) = set(map(tuple, pairs.tolist())), _complete(len(small.views), found, across)
+        done, (more, large) = set(map(tuple, pairs.tolist())), _complete(len(small), found, across)
         more = torch.tensor([e for e in more if e not in done], dtype=torch.int64)
         found |= _copies(small, small, more.view(-1, 2), similarity, bar)
     return found, large
