@@ -443,6 +443,17 @@ def test_two_processes_with_workers_go_on_exactly(tmp_path):
     assert torch.equal(first['unbroken'], first['broken']) and torch.equal(second['unbroken'], second['broken']) and torch.equal(first['broken'], second['broken'])
 
 
+def test_workers_of_each_process_draw_numbers_of_their_own():
+    class Draws(Dataset):
+        def __len__(self): return 16
+        def __getitem__(self, i): return torch.tensor([i, torch.rand(1).item()], dtype=torch.float64)
+    loader = DataLoader(Draws(), batch_size=8, shuffle=True, num_workers=1)
+    first, second, again = (torch.cat([*batches_from(loader, 1, 0, 3, (rank, 2))]) for rank in (0, 1, 0))
+    assert torch.equal(first, again) and not torch.equal(first[:, 1], second[:, 1])
+    assert sorted([*first[:, 0].tolist(), *second[:, 0].tolist()]) == list(range(16))
+    assert torch.equal(torch.cat([*batches_from(loader, 1, 1, 3, (0, 2))])[:, 0], first[4:, 0]), 'the order from any batch on'
+
+
 def test_batches_of_one_process_are_a_part_of_those_of_all():
     from visft_nb.data import load_dataset
     from visft_nb.finetune.detection import DetectionBatches

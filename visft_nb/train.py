@@ -901,7 +901,7 @@ def _loader_of(loader, part, number):
     vars(order).update(dataset=_Numbers(), collate_fn=list, num_workers=0, timeout=0,
                        pin_memory=False, persistent_workers=False, _iterator=None)
     with kept_rng(number): whole = list(order)   # the same in all processes
-    loader.generator.manual_seed(number)
+    own.generator = torch.Generator().manual_seed((number + 1 + rank) % 2**63)   # of its workers
     for b in whole: _check_many(len(b), of)
     vars(own).update(batch_sampler=[b[rank::of] for b in whole], _iterator=None)
     return own, (0, 1)
