@@ -528,6 +528,29 @@ def test_torchmetrics_are_streamed_and_mix_with_functions():
     sentence(lambda: evaluate(model, data, MulticlassAccuracy(3, average=None)), '(3,)', 'one number')
 
 
+def test_batches_that_cannot_be_validated_get_a_sentence():
+    x, y = plain_batches()[0]
+    for metric in (None, {'own': lambda z, y: 1.}):
+        for batch, words in (([x], 'images, labels'), ({'caption': ['a']}, 'caption'), ((list(x), y), 'list'), ((x, ['a']*8), 'list'), ([], 'nothing')):
+            sentence(lambda batch=batch, metric=metric: evaluate(net(), [batch], metric), words)
+    sentence(lambda: evaluate(net(), [{'image': x}]), 'labels are missing')
+    assert predict_logits(net(), [{'image': x, 'path': 'a'}])[1] is None
+
+
+def test_metrics_of_objects_get_lists_as_they_are():
+    class Boxes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Linear(1, 1)
+        def forward(self, images): return [{'boxes': torch.zeros(len(i), 4)} for i in images]
+    class Seen:
+        def reset(self): self.n = 0
+        def update(self, found, targets): self.n += len(found) == len(targets)
+        def compute(self): return {'batches': self.n, 'two': torch.tensor(2.)}
+    batch = [torch.rand(3, 5, 4), torch.rand(3, 6, 6)], [{'boxes': torch.zeros(0, 4)}, {'boxes': torch.rand(2, 4)}]
+    assert evaluate(Boxes(), [batch]*3, Seen()) == {'batches': 3, 'two': 2}
+
+
 def test_a_streamed_metric_sees_batches_and_only_functions_see_all():
     class Sizes:
         def reset(self): self.n = []

@@ -514,15 +514,17 @@ def _chunks(data, batch_size):
     return (_two(b) for b in data)
 
 def _two(batch):
-    "(x, y) of a batch, y None where there is none."
+    "(x, y) of a batch, y None where a mapping has none. Raises `InputError` where there is no image."
     if isinstance(batch, Mapping):
-        x = next((batch[k] for k in IMAGE_KEYS if k in batch), None)
-        return x, next((batch[k] for k in TARGET_KEYS if k in batch), None)
+        x, y = (next((k for k in keys if k in batch), None) for keys in (IMAGE_KEYS, TARGET_KEYS))
+        if x is not None: return batch[x], None if y is None else batch[y]
+        raise InputError(f"A batch has the keys {brief(list(batch))}: one of {', '.join(IMAGE_KEYS)} was expected.")
     batch = batch if isinstance(batch, (tuple, list)) else (batch, None)
-    return tuple(batch[:2]) if len(batch) > 1 else (None, None)
+    if len(batch) > 1: return tuple(batch[:2])
+    raise InputError(f"A batch holds {', '.join(map(describe, batch)) or 'nothing'}: (images, labels) was expected, tensors of one length; labels may be None.")
 
 def _check_two(x, y):
-    "Refuse a batch whose outputs cannot be put behind those of the others."
+    "Refuse a batch of which a number for each image cannot be had."
     if torch.is_tensor(x) and (y is None or torch.is_tensor(y)): return
     raise InputError(f"A batch holds {', '.join(map(describe, (x, y)))}: (images, labels) was expected, tensors of one length; labels may be None.")
 
@@ -650,6 +652,7 @@ def _measured(model, data, metrics, precision, batch_size=256):
     running = {k: m for k, m in metrics.items() if streams(m)}
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     logits, labels, whole = [], [], len(running) < len(metrics)
+    ours = any(isinstance(m, (RunningAccuracy, RunningLoss)) for m in running.values())
     def take(z, y):
         there = y if not running else _moved(y, device)
         for m in running.values(): m.update(z, there)
@@ -658,7 +661,7 @@ def _measured(model, data, metrics, precision, batch_size=256):
             labels.append(y)
     later = checked_later() if _waits(device) else nullcontext([])
     with _ready(running.values(), device), later as checks:
-        _outputs(model, data, batch_size, precision, take, strict=whole)
+        _outputs(model, data, batch_size, precision, take, strict=whole or ours)
         _raise_first(checks)
         found = {k: m.compute() for k, m in running.items()}
     if whole:
