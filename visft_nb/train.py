@@ -101,6 +101,8 @@ def _raise_first(checks):
 
 def _waits(device): return torch.device(device).type != 'cpu'   # does the host, for a value?
 
+def _wide(v): return v.float() if v.device.type == 'mps' else v.double()   # which MPS has not
+
 # %% ../nbs/02_train.ipynb #b1a00007
 def _class_numbers(logits, y, none=-100, void=True):
     "Labels as int64. Raises `InputError` for those that the outputs cannot be compared with."
@@ -582,6 +584,7 @@ class RunningAccuracy:
         if not (n := int(self.given)): raise InputError("In validation every label is -100, which stands for no label: an accuracy needs some.")
         return int(self.right)/n
 
+# %% ../nbs/02_train.ipynb #b1a00022
 class RunningLoss:
     "The mean of a loss over batches; label -100 does not count."
     def __init__(self,
@@ -594,7 +597,7 @@ class RunningLoss:
     def update(self, logits, y):
         numbered = torch.is_tensor(y) and not y.is_floating_point()
         n = (y.long() != -100).sum() if numbered else len(logits)
-        value = self.loss(logits, y).double()*n
+        value = _wide(self.loss(logits, y))*n
         if numbered: value = torch.where(n > 0, value, 0)   # a mean of nothing
         self.total, self.n = self.total + value, self.n + n
 
@@ -1145,7 +1148,7 @@ def look_now(self:Run):
 def _read(rows):
     "What is pending, as numbers: one copy from the device for all of it."
     wanted = [v for row, _, checks in rows for v in (*row.values(), *(t for w, ns, _ in checks for t in (w, *ns)))]
-    numbers = iter(torch.stack([v.detach().to(torch.float64 if v.device.type != 'mps' else torch.float32) for v in wanted]).cpu().tolist())
+    numbers = iter(torch.stack([_wide(v.detach()) for v in wanted]).cpu().tolist())
     for row, lr, checks in rows:
         yield ({k: next(numbers) for k in row} | {'lr': lr},
                [(next(numbers), [next(numbers) for _ in ns], say) for _, ns, say in checks])
