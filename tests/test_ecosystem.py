@@ -443,6 +443,17 @@ def test_two_processes_with_workers_go_on_exactly(tmp_path):
     assert torch.equal(first['unbroken'], first['broken']) and torch.equal(second['unbroken'], second['broken']) and torch.equal(first['broken'], second['broken'])
 
 
+def test_workers_of_each_process_draw_numbers_of_their_own():
+    class Draws(Dataset):
+        def __len__(self): return 16
+        def __getitem__(self, i): return torch.tensor([i, torch.rand(1).item()], dtype=torch.float64)
+    loader = DataLoader(Draws(), batch_size=8, shuffle=True, num_workers=1)
+    first, second, again = (torch.cat([*batches_from(loader, 1, 0, 3, (rank, 2))]) for rank in (0, 1, 0))
+    assert torch.equal(first, again) and not torch.equal(first[:, 1], second[:, 1])
+    assert sorted([*first[:, 0].tolist(), *second[:, 0].tolist()]) == list(range(16))
+    assert torch.equal(torch.cat([*batches_from(loader, 1, 1, 3, (0, 2))])[:, 0], first[4:, 0]), 'the order from any batch on'
+
+
 def test_batches_of_one_process_are_a_part_of_those_of_all():
     from visft_nb.data import load_dataset
     from visft_nb.finetune.detection import DetectionBatches
@@ -515,6 +526,29 @@ def test_torchmetrics_are_streamed_and_mix_with_functions():
     history = fit(net(), plain_batches(), plain_batches(), epochs=1, metric=MulticlassF1Score(3), **QUIET)
     assert history.monitor == 'MulticlassF1Score' and 0 <= history.best <= 1
     sentence(lambda: evaluate(model, data, MulticlassAccuracy(3, average=None)), '(3,)', 'one number')
+
+
+def test_batches_that_cannot_be_validated_get_a_sentence():
+    x, y = plain_batches()[0]
+    for metric in (None, {'own': lambda z, y: 1.}):
+        for batch, words in (([x], 'images, labels'), ({'caption': ['a']}, 'caption'), ((list(x), y), 'list'), ((x, ['a']*8), 'list'), ([], 'nothing')):
+            sentence(lambda batch=batch, metric=metric: evaluate(net(), [batch], metric), words)
+    sentence(lambda: evaluate(net(), [{'image': x}]), 'labels are missing')
+    assert predict_logits(net(), [{'image': x, 'path': 'a'}])[1] is None
+
+
+def test_metrics_of_objects_get_lists_as_they_are():
+    class Boxes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Linear(1, 1)
+        def forward(self, images): return [{'boxes': torch.zeros(len(i), 4)} for i in images]
+    class Seen:
+        def reset(self): self.n = 0
+        def update(self, found, targets): self.n += len(found) == len(targets)
+        def compute(self): return {'batches': self.n, 'two': torch.tensor(2.)}
+    batch = [torch.rand(3, 5, 4), torch.rand(3, 6, 6)], [{'boxes': torch.zeros(0, 4)}, {'boxes': torch.rand(2, 4)}]
+    assert evaluate(Boxes(), [batch]*3, Seen()) == {'batches': 3, 'two': 2}
 
 
 def test_a_streamed_metric_sees_batches_and_only_functions_see_all():

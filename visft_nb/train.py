@@ -101,6 +101,8 @@ def _raise_first(checks):
 
 def _waits(device): return torch.device(device).type != 'cpu'   # does the host, for a value?
 
+def _wide(v): return v.float() if v.device.type == 'mps' else v.double()   # which MPS has not
+
 # %% ../nbs/02_train.ipynb #b1a00007
 def _class_numbers(logits, y, none=-100, void=True):
     "Labels as int64. Raises `InputError` for those that the outputs cannot be compared with."
@@ -514,15 +516,17 @@ def _chunks(data, batch_size):
     return (_two(b) for b in data)
 
 def _two(batch):
-    "(x, y) of a batch, y None where there is none."
+    "(x, y) of a batch, y None where a mapping has none. Raises `InputError` where there is no image."
     if isinstance(batch, Mapping):
-        x = next((batch[k] for k in IMAGE_KEYS if k in batch), None)
-        return x, next((batch[k] for k in TARGET_KEYS if k in batch), None)
+        x, y = (next((k for k in keys if k in batch), None) for keys in (IMAGE_KEYS, TARGET_KEYS))
+        if x is not None: return batch[x], None if y is None else batch[y]
+        raise InputError(f"A batch has the keys {brief(list(batch))}: one of {', '.join(IMAGE_KEYS)} was expected.")
     batch = batch if isinstance(batch, (tuple, list)) else (batch, None)
-    return tuple(batch[:2]) if len(batch) > 1 else (None, None)
+    if len(batch) > 1: return tuple(batch[:2])
+    raise InputError(f"A batch holds {', '.join(map(describe, batch)) or 'nothing'}: (images, labels) was expected, tensors of one length; labels may be None.")
 
 def _check_two(x, y):
-    "Refuse a batch whose outputs cannot be put behind those of the others."
+    "Refuse a batch of which a number for each image cannot be had."
     if torch.is_tensor(x) and (y is None or torch.is_tensor(y)): return
     raise InputError(f"A batch holds {', '.join(map(describe, (x, y)))}: (images, labels) was expected, tensors of one length; labels may be None.")
 
@@ -580,6 +584,7 @@ class RunningAccuracy:
         if not (n := int(self.given)): raise InputError("In validation every label is -100, which stands for no label: an accuracy needs some.")
         return int(self.right)/n
 
+# %% ../nbs/02_train.ipynb #b1a00022
 class RunningLoss:
     "The mean of a loss over batches; label -100 does not count."
     def __init__(self,
@@ -592,7 +597,7 @@ class RunningLoss:
     def update(self, logits, y):
         numbered = torch.is_tensor(y) and not y.is_floating_point()
         n = (y.long() != -100).sum() if numbered else len(logits)
-        value = self.loss(logits, y).double()*n
+        value = _wide(self.loss(logits, y))*n
         if numbered: value = torch.where(n > 0, value, 0)   # a mean of nothing
         self.total, self.n = self.total + value, self.n + n
 
@@ -650,6 +655,7 @@ def _measured(model, data, metrics, precision, batch_size=256):
     running = {k: m for k, m in metrics.items() if streams(m)}
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     logits, labels, whole = [], [], len(running) < len(metrics)
+    ours = any(isinstance(m, (RunningAccuracy, RunningLoss)) for m in running.values())
     def take(z, y):
         there = y if not running else _moved(y, device)
         for m in running.values(): m.update(z, there)
@@ -658,7 +664,7 @@ def _measured(model, data, metrics, precision, batch_size=256):
             labels.append(y)
     later = checked_later() if _waits(device) else nullcontext([])
     with _ready(running.values(), device), later as checks:
-        _outputs(model, data, batch_size, precision, take, strict=whole)
+        _outputs(model, data, batch_size, precision, take, strict=whole or ours)
         _raise_first(checks)
         found = {k: m.compute() for k, m in running.items()}
     if whole:
@@ -901,7 +907,7 @@ def _loader_of(loader, part, number):
     vars(order).update(dataset=_Numbers(), collate_fn=list, num_workers=0, timeout=0,
                        pin_memory=False, persistent_workers=False, _iterator=None)
     with kept_rng(number): whole = list(order)   # the same in all processes
-    loader.generator.manual_seed(number)
+    own.generator = torch.Generator().manual_seed((number + 1 + rank) % 2**63)   # of its workers
     for b in whole: _check_many(len(b), of)
     vars(own).update(batch_sampler=[b[rank::of] for b in whole], _iterator=None)
     return own, (0, 1)
@@ -1142,7 +1148,7 @@ def look_now(self:Run):
 def _read(rows):
     "What is pending, as numbers: one copy from the device for all of it."
     wanted = [v for row, _, checks in rows for v in (*row.values(), *(t for w, ns, _ in checks for t in (w, *ns)))]
-    numbers = iter(torch.stack([v.detach().to(torch.float64 if v.device.type != 'mps' else torch.float32) for v in wanted]).cpu().tolist())
+    numbers = iter(torch.stack([_wide(v.detach()) for v in wanted]).cpu().tolist())
     for row, lr, checks in rows:
         yield ({k: next(numbers) for k in row} | {'lr': lr},
                [(next(numbers), [next(numbers) for _ in ns], say) for _, ns, say in checks])
