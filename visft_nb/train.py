@@ -531,6 +531,14 @@ def _check_two(x, y):
     raise InputError(f"A batch holds {', '.join(map(describe, (x, y)))}: (images, labels) was expected, tensors of one length; labels may be None.")
 
 # %% ../nbs/02_train.ipynb #c9a747a9
+class _Joined:
+    "Tensors to be joined, sixteen at a time: small ones that stay between large ones that go would keep the heap from shrinking."
+    def __init__(self): self.parts, self.few = [], []
+    def add(self, part):
+        self.few.append(part)
+        if len(self.few) == 16: self.parts, self.few = [*self.parts, torch.cat(self.few)], []
+    def all(self): return torch.cat(self.parts + self.few)
+
 @torch.no_grad()
 def _outputs(model, data, batch_size, precision, take, strict=True):
     "Call take(outputs, labels) of each batch: outputs float32 on the model's device."
@@ -552,12 +560,12 @@ def predict_logits(
     precision='fp32',   # "bf16", "fp32" or "auto"
 )->tuple:               # logits (N, …) float32 and labels (N, …) or None, both on the CPU
     "The outputs for every image, in eval mode; modes and batch-norm statistics are left as they were. Raises `InputError` where there is no image."
-    logits, labels = [], []
+    logits, labels = _Joined(), _Joined()
     def take(z, y):
-        logits.append(z.cpu())
-        labels.append(y)
+        logits.add(z.cpu())
+        if y is not None: labels.add(y.cpu())
     _outputs(model, data, batch_size, precision, take)
-    return torch.cat(logits), None if labels[0] is None else torch.cat([y.cpu() for y in labels])
+    return logits.all(), labels.all() if labels.few or labels.parts else None
 
 # %% ../nbs/02_train.ipynb #0e1de85a
 def _right(logits, y):
