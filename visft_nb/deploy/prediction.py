@@ -36,6 +36,7 @@ from .runtime import SECONDS, GuardedGraph, interface_fault
 from .spec import (
     check_outputs, load_model, model_header, model_path, model_spec, noise, read_spec,
     target_path as _target)
+from .tiles import tiled_logits
 from ..metrics import bootstrap_interval, proportion_interval
 from ..tensors import header_json, is_file
 from ..train import kept_rng, predict_logits
@@ -344,7 +345,9 @@ def open_model(
     path = model_path(path, ('.onnx', '.safetensors'))
     if path.suffix.lower() == '.onnx': return Opened(*load_onnx(path), path)
     model = load_model(path, device)
-    return Opened(lambda x: predict_logits(model, x)[0], model.spec, path, model)
+    run = lambda x: predict_logits(model, x)[0]
+    if tile := model.spec.get('tile'): return Opened(lambda x: tiled_logits(run, x, *tile), model.spec, path, model)
+    return Opened(run, model.spec, path, model)
 
 # %% ../../nbs/05_deploy.ipynb #c10e202a
 @dataclass
