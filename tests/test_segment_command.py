@@ -9,17 +9,20 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from helpers import refused, sentence
 from vessel_images import chase_like, drive_like
 from visft_nb.core import InputError
+from visft_nb.course.cli import app
 from visft_nb.deploy import load_model, model_spec, open_model, predict, save_model
 from visft_nb.deploy.tiles import blend_tiles, check_tile, tile_starts, tiled_logits
 from visft_nb.finetune import (UNet, divide_pairs, find_pairs, match_names, read_pairs, segment, segment_folder)
+from visft_nb.finetune import segmenter
 from visft_nb.finetune.work import predict_files
 
 SMALL = dict(height=64, width=60, thick=14, noise=4)
-FAST = dict(epochs=1, width=4, depth=2, tile=48, batch_size=4, say=lambda line: None)
+FAST = dict(epochs=1, width=4, depth=2, tile=48, batch_size=4, steps=8, say=lambda line: None)
 
 
 @pytest.fixture(scope='module')
@@ -190,7 +193,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(tmp_path, spoil, words):
 
 
 @pytest.mark.parametrize('given, words', [
-    (dict(tile=20), ['tile=20']), (dict(epochs=0), ['epochs=0']), (dict(held=1.5), ['held=1.5']), (dict(minutes=-1), ['minutes=-1']),
+    (dict(tile=20), ['tile=20']), (dict(epochs=0), ['epochs=0']), (dict(steps=0), ['steps=0']), (dict(held=1.5), ['held=1.5']), (dict(minutes=-1), ['minutes=-1']),
     (dict(classes=['a', 'b', 'c']), ['2 values', 'a, b, c']), (dict(group='(p[0-9]+)'), ['(p[0-9]+)', 'not found'])])
 def test_settings_that_cannot_be(drive, tmp_path, given, words):
     sentence(lambda: segment_folder(drive/'images', drive/'1st_manual', tmp_path/'out', **FAST | given), *words)
@@ -278,7 +281,7 @@ def test_it_learns(tmp_path):
         disc = (y - rng.integers(14, 34))**2 + (y.T - rng.integers(14, 34))**2 < 64
         for folder, a in (('x', 150 - 70*disc + rng.normal(0, 15, disc.shape)), ('y', 255*disc)):
             (tmp_path/folder).mkdir(exist_ok=True); Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(tmp_path/folder/f'{k}.png')
-    run = segment_folder(tmp_path/'x', tmp_path/'y', tmp_path/'out', **FAST | dict(epochs=2, width=8))
+    run = segment_folder(tmp_path/'x', tmp_path/'y', tmp_path/'out', **FAST | dict(epochs=3, steps=30, width=8))
     assert run.records['dice'] > .8
 
 
@@ -334,14 +337,15 @@ def visft(*args, cwd):
     return subprocess.run([sys.executable, '-m', 'visft_nb.course.cli', *map(str, args)], cwd=cwd, capture_output=True, text=True)
 
 
-def test_the_command(chase, tmp_path):
-    went = visft('segment', chase, '--out', tmp_path/'out', '--epochs', 1, '--tile', 32, '--reader', '2ndHO', '--classes', 'vessel', cwd=tmp_path)
-    assert went.returncode == 0, went.stderr
-    lines = went.stdout.strip().splitlines()
+def test_the_command(chase, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, 'segment_folder', partial(segmenter.segment_folder, steps=2, width=4))
+    went = CliRunner().invoke(app, ['segment', str(chase), '--out', str(tmp_path/'out'), '--epochs', '1', '--tile', '32', '--reader', '2ndHO', '--classes', 'vessel'])
+    assert went.exit_code == 0, went.output
+    lines = went.output.strip().splitlines()
     assert re.fullmatch(r'Dice [01]\.\d{3} \([01]\.\d\d to [01]\.\d\d\) on 2 images', lines[-1])
-    assert '*_2ndHO (taken)' in went.stdout and 'Image_01L.jpg with Image_01L_2ndHO.png' in went.stdout
-    asked = visft('predict', tmp_path/'out/model.safetensors', chase/'Image_01L.jpg', '--overlay', tmp_path/'o', cwd=tmp_path)
-    assert asked.returncode == 0 and (tmp_path/'o/Image_01L_mask.png').is_file() and 'vessel' in asked.stdout
+    assert '*_2ndHO (taken)' in went.output and 'Image_01L.jpg with Image_01L_2ndHO.png' in went.output
+    asked = CliRunner().invoke(app, ['predict', str(tmp_path/'out/model.safetensors'), str(chase/'Image_01L.jpg'), '--overlay', str(tmp_path/'o')])
+    assert asked.exit_code == 0 and (tmp_path/'o/Image_01L_mask.png').is_file() and 'vessel' in asked.output
 
 
 def test_the_command_says_what_is_wrong(drive, tmp_path):

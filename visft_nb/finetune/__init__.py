@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "search": ["Pruning", "folds", "tune"],
     "segmentation": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "dihedral", "encoder_unet", "hausdorff", "paint_errors", "pixel_logits", "pixel_report",
                 "segment", "train_segmenter"],
-    "segmenter": ["Plan", "SegmentRun", "TileBatches", "answer", "best_threshold", "class_dice", "divide_pairs", "plan_training", "put_threshold", "segment_folder", "train_tiles"],
+    "segmenter": ["Plan", "SegmentRun", "TileBatches", "answer", "best_threshold", "class_dice", "divide_pairs", "find_copies", "plan_training", "put_threshold", "segment_folder", "train_tiles"],
     "video": ["CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings", "make_clip", "show_tracks", "track", "train_centres"],
     "work": ["explain", "export_onnx", "export_program", "format_runs", "latency_table", "launch_app", "look", "make_app", "model_card", "occlusion", "overlay", "peak_memory", "predict",
              "predict_files", "quantize_onnx", "write_dicom"],
