@@ -73,7 +73,7 @@ def photo(path, size=(40, 40), seed=0):
     ('scan-{}.png', 'scan-{:03}-label.png'), ('case{}_img_slice2.png', 'case{}_seg_slice2.png'), ('{:02}_dr.JPG', '{:02}_dr.tif'),
     ('aachen_{:06}_000019_leftImg8bit.png', 'aachen_{:06}_000019_gtFine_labelIds.png'), ('{}.bmp', '{}_anno.bmp'), ('IMD{:03}.bmp', 'IMD{:03}_lesion.bmp'),
     ('a/{}/x.png', 'a/{}/x.png'), ('img/p{}.png', 'ann/p{}.png'), ('{}.tif', 'Maske {}.png'), ('Bild{}.png', 'Bild{}.GIF'),
-    ('photo_{}_2019.png', 'drawing_{}_by_me.png'), ('2019_{}.png', 'gt_{}_v2.png')])
+    ('photo_{}_2019.png', 'drawing_{}_by_me.png'), ('{}.png', '{}_manual1.png'), ('{}.png', '1_{}.png'), ('2019_{}.png', 'gt_{}_v2.png')])
 def test_the_rule_is_found(image, mask):
     numbers = [1, 2, 3, 9, 10, 11, 20, 21, 100]
     images, masks = [image.format(k) for k in numbers], [mask.format(k) for k in numbers]

@@ -130,7 +130,10 @@ class Match:
     strays:list    # masks without an image, and masks of no reader
 
     @property
-    def pairs(self): return frozenset(p for r in self.readers.values() for p in r.items())
+    def pairs(self): # of all readers
+        return frozenset(p for r in self.readers.values() for p in r.items())
+    @property
+    def over(self): return len(self.alone) + len(self.strays) # files left over
 
 def _judge(says, found, images, masks, least):
     "The `Match` of a rule, or None where it does not explain the names."
@@ -162,8 +165,8 @@ def match_names(
     masks,  # names of masks
 )->Match:
     """Find the rule by which masks belong to images: the first level at which one
-    explains all the names. Raises `InputError` where none does, and where two rules
-    of a level make different pairs."""
+    explains all the names, and of several of a level the one that leaves fewest over.
+    Raises `InputError` where none does, and where two make different pairs."""
     best = {}
     for level, least in _LEVELS:
         good = {}
@@ -171,6 +174,8 @@ def match_names(
             if len(found) > len(best): best = found
             if match := _judge(says, found, images, masks, least):
                 good.setdefault(match.pairs, match)
+        fewest = min((m.over for m in good.values()), default=0)
+        good = {k: m for k, m in good.items() if m.over == fewest}
         if len(good) > 1: raise InputError(_two_ways(list(good.values())))
         if good: return good.popitem()[1]
     raise InputError(_no_way(images, masks, best))
