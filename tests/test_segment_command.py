@@ -73,7 +73,7 @@ def photo(path, size=(40, 40), seed=0):
     ('scan-{}.png', 'scan-{:03}-label.png'), ('case{}_img_slice2.png', 'case{}_seg_slice2.png'), ('{:02}_dr.JPG', '{:02}_dr.tif'),
     ('aachen_{:06}_000019_leftImg8bit.png', 'aachen_{:06}_000019_gtFine_labelIds.png'), ('{}.bmp', '{}_anno.bmp'), ('IMD{:03}.bmp', 'IMD{:03}_lesion.bmp'),
     ('a/{}/x.png', 'a/{}/x.png'), ('img/p{}.png', 'ann/p{}.png'), ('{}.tif', 'Maske {}.png'), ('Bild{}.png', 'Bild{}.GIF'),
-    ('photo_{}_2019.png', 'drawing_{}_by_me.png'), ('{}.png', '{}_manual1.png'), ('{}.png', '1_{}.png'), ('2019_{}.png', 'gt_{}_v2.png')])
+    ('photo_{}_2019.png', 'drawing_{}_by_me.png'), ('{}.png', '{}_manual1.png'), ('{}.png', '1_{}.png'), ('eye left {}.png', '{}_left_eye_mask.png'), ('OD-{:02}.jpeg', 'vessels_OD{}.bmp'), ('2019_{}.png', 'gt_{}_v2.png')])
 def test_the_rule_is_found(image, mask):
     numbers = [1, 2, 3, 9, 10, 11, 20, 21, 100]
     images, masks = [image.format(k) for k in numbers], [mask.format(k) for k in numbers]
@@ -120,6 +120,13 @@ def test_one_folder_is_told_apart_by_the_pixels(chase):
 def test_masks_inside_of_the_images_folder(drive):
     found = find_pairs(drive, drive/'1st_manual')
     assert len(found) == 8 and all(m.endswith('_manual1.gif') for m, _ in found.masks)
+
+
+def test_one_folder_with_all_of_it(drive):
+    found = find_pairs(drive)
+    assert [m for m, _ in found.masks] == [f'1st_manual/{k}_manual1.gif' for k in range(21, 29)], 'the discs are masks, too, and not what is meant'
+    assert len(found.readers) == 2 and 'mask' in found.readers[1]
+    assert find_pairs(drive, reader=2).masks[0][0] == 'mask/21_training_mask.gif'
 
 
 def test_a_zip_is_read_too(drive, tmp_path):

@@ -72,16 +72,19 @@ def _without_words(name):
     "(what is left of a name without the words, the words)."
     words = re.split(r'[\W_]+', _base(name).casefold())
     said = [bool(_WORD.fullmatch(w)) for w in words]
-    left = '_'.join(w for w, s in zip(words, said) if not s)
-    return left, '*_' + '_'.join(w for w, s in zip(words, said) if s)
+    left = [w for w, s in zip(words, said) if not s]
+    return left, '_'.join(['*', *(w for w, s in zip(words, said) if s)])
 
 def _plain_names(images, masks):
-    "Rule: names are equal once the words that say what a file is are taken off."
-    by = {_without_words(n)[0]: n for n in images}
-    if len(by) < len(images): return
-    found = {m: _without_words(m) for m in masks}
-    yield ('their names are equal without words such as training, image or mask',
-           {m: (by[k], words) for m, (k, words) in found.items() if k and k in by})
+    "Rules: names are equal once the words that say what a file is are taken off."
+    what = 'their names are equal without words such as training, image or mask'
+    for join, says in (('_'.join, what), (lambda w: '_'.join(sorted(w)),
+                                          f'{what}, in another order')):
+        by = {join(_without_words(n)[0]): n for n in images}
+        if len(by) < len(images): continue
+        found = {m: _without_words(m) for m in masks}
+        yield says, {m: (by[k], words) for m, (left, words) in found.items()
+                     if (k := join(left)) and k in by}
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e00a
 _DROP = 6   # parts that may be dropped at an end of a name
@@ -164,10 +167,10 @@ def match_names(
     images, # names of images, with slashes
     masks,  # names of masks
 )->Match:
-    """Find the rule by which masks belong to images: the first level at which one
-    explains all the names, and of several of a level the one that leaves fewest over.
-    Raises `InputError` where none does, and where two make different pairs."""
-    best = {}
+    """Find the rule by which masks belong to images: the strictest that explains all
+    the names, else the strictest that leaves files over on one side only. Raises
+    `InputError` where none does, and where two make different pairs."""
+    best, partly = {}, None
     for level, least in _LEVELS:
         good = {}
         for says, found in level(images, masks):
@@ -175,10 +178,16 @@ def match_names(
             if match := _judge(says, found, images, masks, least):
                 good.setdefault(match.pairs, match)
         fewest = min((m.over for m in good.values()), default=0)
-        good = {k: m for k, m in good.items() if m.over == fewest}
-        if len(good) > 1: raise InputError(_two_ways(list(good.values())))
-        if good: return good.popitem()[1]
+        good = [m for m in good.values() if m.over == fewest]
+        if good and not fewest: return _only(good)
+        if good and not partly: partly = good
+    if partly: return _only(partly)
     raise InputError(_no_way(images, masks, best))
+
+def _only(matches):
+    "The one match there is, `InputError` for several."
+    if len(matches) > 1: raise InputError(_two_ways(matches))
+    return matches[0]
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e00e
 _HOW = ("say what image and mask have in common with --pair (pair=), a regular "
@@ -350,7 +359,7 @@ def find_pairs(
     if not theirs: raise InputError(f"{masks} holds no mask beside the images.")
     match = match_names(list(ours), list(theirs)) if pair is None else \
         _asked_names(pair, list(ours), list(theirs))
-    names = list(match.readers)
+    names = sorted(match.readers, key=lambda n: _constant(match.readers[n], theirs))
     k = _which(reader, names)
     chosen = match.readers[names[k]]
     alone = [n for n in ours if n not in chosen]
@@ -362,7 +371,16 @@ def find_pairs(
     return Found([i for i, _ in pairs], [m for _, m in pairs], match.says, names, k,
                  notes)
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01a
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01b
+def _constant(pairs, reads):
+    "Are the masks of two images the same, but for a twentieth of what they mark?"
+    if len(pairs) < 2: return False
+    try: a, b = (read_mask(reads[m](), m) for m in list(pairs.values())[::len(pairs) - 1])
+    except InputError: return False   # said when they are read
+    if a.shape != b.shape: return False
+    return int((a != b).sum()) < .05*max(int((a > 0).sum()), int((b > 0).sum()))
+
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01c
 def _which(reader, names):
     "The number of a reader, from 0."
     if isinstance(reader, str) and not reader.isdecimal():
@@ -377,7 +395,7 @@ def _which(reader, names):
     raise InputError(f"reader={reader!r}: {len(names)} reader{'s'*(len(names) > 1)} drew "
                      f"masks, {listed}; give the number or a part of the name of one.")
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01c
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01e
 def read_mask(
     blob:bytes, # a file
     name,       # of it
@@ -402,7 +420,7 @@ def read_mask(
                          "8-bit gray, Image.open(…).convert('L').")
     return colours[:, 0].to(torch.int32)[x.long()]
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01d
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01f
 @dataclass
 class PairData:
     "Images and masks in memory, each of its own size."
@@ -427,7 +445,7 @@ class PairData:
         return [f'{self.names[i]} with {self.mask_names[i]}: {kind(self.images[i])}; '
                 f'the mask holds {held(i)}' for i in rows]
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01e
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e020
 def _class_values(found, names):
     "The values of all masks in order, `InputError` for those that are no classes."
     per = [set(v.tolist()) for v in found]
@@ -462,7 +480,7 @@ def _class_names(classes, values):
                          "that order, or one less, without the background.")
     return classes
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01f
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e021
 def _decoded(entry, mask_entry, window, in_range):
     "(image, values of the mask, note) of a pair. Raises `InputError`."
     (a, read), (b, read_b) = entry, mask_entry
@@ -484,7 +502,7 @@ def _fits_memory(images, shape, n):
         raise InputError(f"{images} takes about {need/2**30:.1f} GB of memory, and "
                          f"{there/2**30:.1f} GB are free: take fewer or smaller images.")
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e020
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e022
 def read_pairs(
     found:Found,     # of `find_pairs`
     classes=None,    # names of the masks' values in their order; the first may be left out
