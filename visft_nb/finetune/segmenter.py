@@ -122,6 +122,7 @@ def _begin(centre, n, side):
     "Where `n` pixels begin so that they lie around a place, and inside if they can."
     return min(max(int(centre) - n//2, 0), side - n) if side > n else (side - n)//2
 
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7010
 class TileBatches:
     """Iterates (images, class numbers) of random tiles, `steps` batches an epoch.
 
@@ -154,7 +155,7 @@ class TileBatches:
         g = seeded(self.seed, 2)
         return [v[torch.randperm(len(v), generator=g)[:4096]] for v in found if len(v)]
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7010
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7011
 @patch
 def _window(self:TileBatches, n, g):
     "Tile number `n` of the training, larger than it will be: image and mask, bytes."
@@ -181,7 +182,7 @@ def batch(self:TileBatches,
     x, m = (torch.stack(v).to(self.device) for v in (x, m))
     return self.patches(x.float().div_(255), g, masks=m)
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7014
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7015
 def class_dice(
     pred,       # class numbers (H, W)
     mask,       # the same, the truth
@@ -205,7 +206,7 @@ def answer(
     run = lambda v: predict_logits(model, v)[0]
     return tiled_logits(run, (x.float()/255)[None], *tile)[0]
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7015
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7016
 _SEEN = 768, 64   # side and overlap of the tiles that are answered, pixels
 _LOOKS = 12       # images, or windows of them, that an epoch is judged by
 
@@ -232,7 +233,7 @@ def _judge(looks, classes):
         return {'dice': sum(_mean(class_dice(p, m, classes)) for p, m in said)/len(said)}
     return dice_of
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7017
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7018
 def best_threshold(
     answers,  # (logits (2, H, W), mask (H, W)) of each of some images
 )->float:     # 0.1 to 0.9; one half unless another one is better by 0.001
@@ -258,7 +259,7 @@ def put_threshold(
     "Make one half the threshold that is wanted."
     model.head.bias[len(model.head.bias)//2:] -= math.log(t/(1 - t))
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701a
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701b
 @dataclass
 class Plan:
     "How a training will be: what it costs, and how long it goes."
@@ -290,7 +291,7 @@ def plan_training(
     if minutes is not None: epochs = max(1, min(1000, int((60*minutes - rest)/epoch)))
     return Plan(epochs, epochs*epoch + rest)
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701b
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701c
 def train_tiles(
     model,     # `UNet`; trained in place
     data:PairData,
@@ -311,7 +312,7 @@ def train_tiles(
     put_threshold(model, threshold)
     return history, threshold
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701d
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701e
 def _test(model, data, rows):
     "A row of figures for each image reported on, and the answers."
     k, found, said = len(data.classes), [], {}
@@ -337,7 +338,7 @@ def _summary(found, groups, rows):
     return dict(dice=values.mean().item(), low=low, high=high, of=len(found),
                 over='groups' if of else 'images')
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701e
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701f
 def _fitted(x, most=360):
     "Bytes (3, h, w) of an image in [0, 1], at most so many pixels wide."
     x = x.expand(3, -1, -1)
@@ -365,7 +366,7 @@ def _picture_of(x, alt, caption, wide=15):
     return (f'<figure style="width:{wide}em">{html_image(_fitted(x), alt)}'
             f'<figcaption>{caption}</figcaption></figure>')
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701f
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7020
 def _sheet(figures): return f'<div class="sheet">{"".join(figures)}</div>'
 
 def _pair_figures(data, rows):
@@ -397,7 +398,7 @@ def _case_figures(data, i, pred, row):
             _picture_of(close(wrong[near]), f'The place of {row["image"]} with the most '
                         'wrong pixels', 'where most is wrong, enlarged')]
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7020
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7021
 def _curve(history):
     "The training as a picture."
     fig, axes = figure(1, 2)
@@ -434,7 +435,7 @@ def _page(r, data, rows, said, history):
         '<p><code>visft predict model.safetensors IMAGE… --overlay FOLDER</code> asks the '
         'model; it answers images of any size at their own resolution.</p>'])
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7022
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7023
 @dataclass
 class SegmentRun:
     "What `segment_folder` found and wrote."
@@ -462,7 +463,7 @@ def _called(images):
     path = Path(images).expanduser().resolve()
     return path.parent.name if path.stem.lower() in _PLAIN else path.stem
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7023
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
 def _tell(found, data, shown, say):
     "Say which files are pairs, before anything is trained."
     say(f"{len(data)} images with their masks: {found.rule}")
@@ -480,7 +481,7 @@ def _how(rows, history, threshold, r):
     return (f"{said} were chosen on {len(rows['choose'])} other images; those reported on "
             f"chose nothing. The interval is a bootstrap over {r['over']}.")
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7025
 def segment_folder(
     images,             # folder of images, or a folder in a zip
     masks=None,         # folder of masks; None: they lie among the images
@@ -519,13 +520,11 @@ def segment_folder(
                         window=window, in_range=in_range)
         rows, r, model, told, history = _learn(
             data, found, settings, epochs, minutes, name, start, say)
-        reads = {k: v for k, v in (('window', window), ('in_range', in_range)) if v is not None}
-        save_model(model, tmp/'model.safetensors', classes=data.classes, task='segmentation',
-                   tile=list(_SEEN), **reads, dice=r['dice'], interval=[r['low'], r['high']])
+        _save(tmp/'model.safetensors', model, data, r)
         _write(tmp, r, data, rows, told, history)
     return SegmentRun(place, r, model)
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7025
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
 def _learn(data, found, settings, epochs, minutes, name, start, say):
     "Train and test: the split, the records, the model, its answers, the history."
     s = settings
@@ -559,12 +558,18 @@ def _learn(data, found, settings, epochs, minutes, name, start, say):
               machine=machine_facts(start, work, plan.seconds))
     return rows, r, model, told, history
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7027
 def _plain(v):
     "Values for JSON, which knows no nan."
     if isinstance(v, dict): return {k: _plain(w) for k, w in v.items()}
     if isinstance(v, (list, tuple)): return [_plain(w) for w in v]
     return None if isinstance(v, float) and math.isnan(v) else v
+
+def _save(path, model, data, r):
+    "The model file."
+    reads = {k: v for k in ('window', 'in_range') if (v := r['settings'][k]) is not None}
+    save_model(model, path, classes=data.classes, task='segmentation', tile=list(_SEEN),
+               **reads, dice=r['dice'], interval=[r['low'], r['high']])
 
 def _write(tmp, r, data, rows, told, history):
     "Report, table and records."
