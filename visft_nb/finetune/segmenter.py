@@ -456,6 +456,8 @@ def _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth)
     if minutes is not None: check_number('minutes', minutes, 0, above=True)
     if not 0 < held < 1: raise InputError(f"held={held}: a share between 0 and 1 was expected.")
 
+_ASKED = {'pair', 'tile', 'batch_size', 'steps', 'width', 'depth', 'held', 'group',
+          'upright', 'seed', 'window', 'in_range'} # of the arguments, for the records
 _PLAIN = {'images', 'image', 'imgs', 'img', 'photos', 'train', 'training', 'input'}
 
 def _called(images):
@@ -507,17 +509,14 @@ def segment_folder(
 )->SegmentRun:
     """From images and masks to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""
-    start = time.perf_counter()
+    start, settings = time.perf_counter(), {k: v for k, v in locals().items() if k in _ASKED}
     _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth)
     name = _called(images)
     place = out or Path('_runs')/'segment'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         found = find_pairs(images, masks, pair, reader)
         data = read_pairs(found, classes, skip, window, in_range)
-        settings = dict(images=name, masks=None if masks is None else _called(masks),
-                        pair=pair, tile=tile, batch_size=batch_size, steps=steps,
-                        width=width, depth=depth, held=held, group=group, upright=upright, seed=seed,
-                        window=window, in_range=in_range)
+        settings |= dict(images=name, masks=masks and _called(masks))
         rows, r, model, told, history = _learn(
             data, found, settings, epochs, minutes, name, start, say)
         _save(tmp/'model.safetensors', model, data, r)
