@@ -15,7 +15,7 @@ from helpers import refused, sentence
 from vessel_images import chase_like, drive_like
 from visft_nb.core import InputError
 from visft_nb.course.cli import app
-from visft_nb.deploy import load_model, model_spec, open_model, predict, save_model
+from visft_nb.deploy import load_model, model_card, model_spec, open_model, predict, save_model
 from visft_nb.deploy.tiles import blend_tiles, check_tile, tile_starts, tiled_logits
 from visft_nb.finetune import (UNet, divide_pairs, find_pairs, match_names, read_pairs, segment, segment_folder)
 from visft_nb.finetune import segmenter
@@ -160,6 +160,13 @@ def test_values_become_classes(tmp_path, values, classes, named):
     assert data.masks[0][:8].max() == 0 and data.masks[0][-1].min() == len(values) - 1
 
 
+def test_the_background_may_be_white(tmp_path):
+    for k in range(2): photo(tmp_path/f'x/{k}.png', seed=k); gray(tmp_path/f'y/{k}.png')
+    data = read_pairs(find_pairs(tmp_path/'x', tmp_path/'y'), background=255)
+    assert data.values == (255, 0) and data.masks[0][0].min() == 1 and data.masks[0][-1].max() == 0
+    sentence(lambda: read_pairs(find_pairs(tmp_path/'x', tmp_path/'y'), background=7), 'background=7', '0, 255')
+
+
 def test_ways_to_store_a_mask(tmp_path):
     disc = np.zeros((30, 30), np.uint8); disc[5:20, 8:25] = 255
     im = Image.fromarray(disc)
@@ -213,6 +220,14 @@ def test_a_place_that_is_taken(drive, tmp_path):
     assert (tmp_path/'mine.txt').read_text() == 'mine'
 
 
+def test_an_interruption_leaves_nothing(drive, tmp_path, monkeypatch):
+    def stop(*args, **kwargs): raise KeyboardInterrupt('stopped after step 3')
+    monkeypatch.setattr(segmenter, 'train_tiles', stop)
+    with pytest.raises(KeyboardInterrupt, match='stopped after step 3.*was not written'):
+        segment_folder(drive/'images', drive/'1st_manual', tmp_path/'out', **FAST)
+    assert not list(tmp_path.iterdir())
+
+
 def test_skipped_pairs_are_named(tmp_path):
     call = bad(tmp_path, lambda t: (t/'x/3.png').write_bytes(b'no image'))
     with pytest.raises(InputError): call()
@@ -263,6 +278,11 @@ def test_report_table_and_records(done):
     assert page.open_tags == () and page.images == 3 + 4*2 + 1 and str(run) in page.text and all(n in page.text for n in names)
 
 
+def test_the_model_card_has_the_figure(done):
+    text = model_card(done[0].folder, licence='mit')
+    assert re.search(rf"\| Dice \| {done[0].records['dice']:.4g} \|.*mean of 2 images", text) and 'image-segmentation' in text
+
+
 def test_the_model_answers_as_the_report_says(done, drive, tmp_path):
     run, _ = done
     spec = load_model(run.folder/'model.safetensors', 'cpu').spec
@@ -297,6 +317,13 @@ def test_three_classes(tmp_path):
     run = segment_folder(tmp_path/'x', tmp_path/'y', tmp_path/'out', classes=['cup', 'disc'], **FAST)
     assert {'dice cup', 'dice disc'} <= set(run.records['cases'][0]) and run.records['threshold'] is None
     assert {'cup_pixels', 'disc_pixels'} <= set(predict(run.folder/'model.safetensors', [tmp_path/'x/0.png']))
+
+
+def test_minutes_in_the_place_of_epochs(drive):
+    data = read_pairs(find_pairs(drive/'images', drive/'1st_manual'))
+    model, batches = UNet(3, 2, 4, 2, 2), segmenter.TileBatches(data, range(4), 32, 2, steps=3)
+    plans = [segmenter.plan_training(model, batches, lambda m: {'dice': 0}, 100, 100, 7, minutes) for minutes in (None, 1e-6, 500)]
+    assert [p.epochs for p in plans[:2]] == [7, 1] and 7 < plans[2].epochs <= 1000 and all(p.seconds > 0 for p in plans)
 
 
 def test_images_of_different_sizes_and_larger_than_a_tile(tmp_path):

@@ -286,6 +286,7 @@ def segment(
     pair: Annotated[str | None, typer.Option(help="regular expression with a group that image and mask share, such as '([0-9]+)'; else the rule is found")] = None,
     reader: Annotated[str, typer.Option(help='where several people drew masks: which, from 1, or a part of the name')] = '1',
     classes: Annotated[str | None, typer.Option(help="names of the masks' values in their order, such as background,cup,disc")] = None,
+    background: Annotated[int | None, typer.Option(help='value of the background in the masks; else the smallest')] = None,
     epochs: Annotated[int, typer.Option(help='of 40 batches of tiles')] = 30,
     minutes: Annotated[float | None, typer.Option(help='train so long, instead of so many epochs')] = None,
     tile: Annotated[int, typer.Option(help='side of the tiles that are trained on, pixels')] = 192,
@@ -301,7 +302,7 @@ def segment(
     from visft_nb.finetune.segmenter import segment_folder
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
     names = None if classes is None else [n.strip() for n in classes.split(',')]
-    done = segment_folder(images, masks, folder_out, pair, reader, names, epochs, minutes, tile, held=held, group=group, upright=upright,
+    done = segment_folder(images, masks, folder_out, pair, reader, names, background, epochs, minutes, tile, held=held, group=group, upright=upright,
                           skip=skip_corrupt, seed=seed, window=window, in_range=in_range, say=say)
     r = done.records
     if r['copies']: say(r['copies'])

@@ -509,6 +509,7 @@ def read_pairs(
     skip:bool=False, # leave out pairs of which a file cannot be read
     window=None,     # (centre, width) for DICOM; None takes the files' own
     in_range=None,   # (black, white) of files of more than 8 bits
+    background=None, # value of the background; None: the smallest
 )->PairData:
     """Read all pairs. Raises `InputError` that names files that cannot be read, masks
     of another size, of colours, or of values that are no classes."""
@@ -525,6 +526,11 @@ def read_pairs(
                          "them, or leave them out with --skip-corrupt (skip=True).")
     named = [found.masks[i][0] for i in kept]
     values = _class_values([m.unique() for m in masks], named)
+    if background is not None:
+        if background not in values:
+            raise InputError(f"background={background}: the masks hold "
+                             f"{', '.join(map(str, values))}; one of these was expected.")
+        values = (background, *(v for v in values if v != background))
     number = {v: k for k, v in enumerate(values)}
     masks = [sum((m == v).byte()*k for v, k in number.items()) for m in masks]
     channels = 3 if any(len(x) > 1 for x in images) else 1

@@ -457,13 +457,14 @@ def _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth)
     if not 0 < held < 1: raise InputError(f"held={held}: a share between 0 and 1 was expected.")
 
 _ASKED = {'pair', 'tile', 'batch_size', 'steps', 'width', 'depth', 'held', 'group',
-          'upright', 'seed', 'window', 'in_range'} # of the arguments, for the records
+          'upright', 'seed', 'window', 'in_range', 'background'} # of the arguments, for the records
 _PLAIN = {'images', 'image', 'imgs', 'img', 'photos', 'train', 'training', 'input'}
 
 def _called(images):
     "A name for the data."
     path = Path(images).expanduser().resolve()
-    return path.parent.name if path.stem.lower() in _PLAIN else path.stem
+    while path.stem.lower() in _PLAIN and path.parent.name: path = path.parent
+    return path.stem
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
 def _tell(found, data, shown, say):
@@ -490,7 +491,8 @@ def segment_folder(
     out=None,           # new folder for the results; None: _runs/segment/NAME/TIME
     pair=None,          # regular expression with a group that pairs the names; None finds the rule
     reader=1,           # of several masks of an image: which, or a part of its name
-    classes=None,       # names of the masks' values in their order
+    classes=None,       # names of the masks' values in their order, the background first
+    background=None,    # value of the background in the masks; None: the smallest
     epochs:int=30,      # of so many batches of tiles as `steps` says
     minutes:float|None=None, # train so long, instead of so many epochs
     tile:int=192,       # side of the tiles that are trained on, pixels
@@ -515,8 +517,8 @@ def segment_folder(
     place = out or Path('_runs')/'segment'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         found = find_pairs(images, masks, pair, reader)
-        data = read_pairs(found, classes, skip, window, in_range)
-        settings |= dict(images=name, masks=masks and _called(masks))
+        data = read_pairs(found, classes, skip, window, in_range, background)
+        settings |= dict(images=name, masks=masks and Path(masks).name)
         rows, r, model, told, history = _learn(
             data, found, settings, epochs, minutes, name, start, say)
         _save(tmp/'model.safetensors', model, data, r)
