@@ -347,21 +347,22 @@ def _fitted(x, most=360):
     size = max(1, round(h*scale)), max(1, round(w*scale))
     return (fit_image(x.contiguous(), size, 'stretch')*255).round().byte()
 
-def _painted(x, mask, alpha=.55):
+def _painted(x, mask, alpha=.7):
     "An image in [0, 1] with the pixels of each class tinted."
     x = x.expand(3, -1, -1).clone()
     for j in range(1, int(mask.max()) + 1):
-        tint = torch.tensor(to_rgb(COLORS[(j - 1) % len(COLORS)]))[:, None, None]
+        tint = torch.tensor(to_rgb(COLORS[(j + 1) % len(COLORS)]))[:, None, None]
         x = torch.where(mask == j, (1 - alpha)*x + alpha*tint, x)
     return x
 
 def _wrong(x, pred, mask):
-    "An image with its wrong pixels in colours: claimed, missed, and another class."
+    "An image in gray, its wrong pixels in colours: claimed, missed, another class."
+    x = fit_channels(x, 1).expand(3, -1, -1)
     out = paint_errors(x[None], (pred > 0)[None], (mask > 0)[None])[0]
     mixed = (pred != mask) & (pred > 0) & (mask > 0)
     return torch.where(mixed, torch.tensor(to_rgb(COLORS[2]))[:, None, None], out)
 
-def _picture_of(x, alt, caption, wide=15):
+def _picture_of(x, alt, caption, wide=13.8):
     "A figure of the page."
     return (f'<figure style="width:{wide}em">{html_image(_fitted(x), alt)}'
             f'<figcaption>{caption}</figcaption></figure>')
@@ -412,8 +413,8 @@ def _page(r, data, rows, said, history):
     "The report as HTML."
     text, curve = html.escape, _curve(history)
     order = sorted(range(len(r['cases'])), key=lambda i: r['cases'][i]['dice'])
-    cases = [f for i in order[:12] for f in
-             _case_figures(data, rows['report'][i], said[rows['report'][i]], r['cases'][i])]
+    cases = [_sheet(_case_figures(data, k, said[k], r['cases'][i]))
+             for i in order[:12] for k in [rows['report'][i]]]
     colours = ', '.join(f'<span style="color:{c}">■</span> {text(n)}' for n, c in
                         [*WRONG.items(), ('another class', COLORS[2])][:len(data.classes)])
     table = html_table([tuple(c.values()) for c in (r['cases'][i] for i in order)],
@@ -424,11 +425,11 @@ def _page(r, data, rows, said, history):
     return html_page(r['name'], [
         f'<h1>{text(r["name"])}: {text(", ".join(data.classes[1:]))}</h1>',
         f'<p class="big"><b>{r["says"]}</b></p><p>{text(r["how"])}</p>', notes,
-        f'<h2>Pairs</h2><p>{text(r["rule"])}</p>', _sheet(_pair_figures(data, r['shown'])),
+        f'<h2>Pairs</h2><p>{len(data)} images with their masks: {text(r["rule"])}.</p>', _sheet(_pair_figures(data, r['shown'])),
         '<h2>Split</h2>', html_table([(k, len(v), ', '.join(data.names[i] for i in v))
                                       for k, v in rows.items()], ('part', 'images', 'files')),
         f'<p>{text(r["copies"] or r["leaks_searched"])}</p>',
-        f'<h2>Images reported on, the worst first</h2><p>{colours}</p>', _sheet(cases),
+        f'<h2>Images reported on, the worst first</h2><p>{colours}</p>', *cases,
         '<h2>Each image</h2>', table, '<h2>Training</h2>',
         html_image(curve.png, repr(curve)), '<h2>Settings</h2>',
         html_table(facts.items(), ('what', 'value')),
@@ -551,6 +552,7 @@ def _learn(data, found, settings, epochs, minutes, name, start, say):
     cases, told = _test(model, data, rows)
     r = _summary(cases, groups, rows)
     r |= dict(name=name, rule=found.rule, readers=found.readers, reader=found.reader + 1,
+              epochs=history.epochs,
               images={k: len(v) for k, v in rows.items()}, parts={k: [data.names[i] for i in v] for k, v in rows.items()},
               cases=cases, threshold=threshold, left_out=data.notes, copies=copies, shown=shown,
               leaks=[], leaks_searched=f'{len(data)} images were searched for copies: none lies on two sides of the split.',
