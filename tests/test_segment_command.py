@@ -207,7 +207,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(tmp_path, spoil, words):
 
 
 @pytest.mark.parametrize('given, words', [
-    (dict(tile=20), ['tile=20']), (dict(epochs=0), ['epochs=0']), (dict(steps=0), ['steps=0']), (dict(held=1.5), ['held=1.5']), (dict(minutes=-1), ['minutes=-1']),
+    (dict(tile=20), ['tile=20']), (dict(epochs=0), ['epochs=0']), (dict(steps=0), ['steps=0']), (dict(reader=None), ['reader=None']), (dict(reader=1.5), ['reader=1.5']), (dict(seed=-1), ['seed=-1']), (dict(held='a'), ["held='a'"]), (dict(pair=3), ['pair=3']), (dict(classes='ab'), ['classes']), (dict(background=9), ['background=9']), (dict(held=1.5), ['held=1.5']), (dict(minutes=-1), ['minutes=-1']),
     (dict(classes=['a', 'b', 'c']), ['2 values', 'a, b, c']), (dict(group='(p[0-9]+)'), ['(p[0-9]+)', 'not found'])])
 def test_settings_that_cannot_be(drive, tmp_path, given, words):
     sentence(lambda: segment_folder(drive/'images', drive/'1st_manual', tmp_path/'out', **FAST | given), *words)

@@ -388,11 +388,12 @@ def _which(reader, names):
         if len(near) == 1: return near[0]
         near = []
     else:
-        k = int(reader)
-        near = [k - 1] if 1 <= k <= len(names) else []
+        try: k = int(reader)
+        except (TypeError, ValueError, OverflowError): k = 0
+        near = [k - 1] if 1 <= k <= len(names) and k == float(reader) else []
     if near: return near[0]
     listed = ', '.join(f'{i} ({n})' for i, n in enumerate(names, 1))
-    raise InputError(f"reader={reader!r}: {len(names)} reader{'s'*(len(names) > 1)} drew "
+    raise InputError(f"reader={brief(reader)}: {len(names)} reader{'s'*(len(names) > 1)} drew "
                      f"masks, {listed}; give the number or a part of the name of one.")
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01e

@@ -446,16 +446,17 @@ class SegmentRun:
 
     def __str__(self): return self.records['says']
 
-def _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth):
+def _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth, seed):
     "Raise `InputError` for settings that nothing can be trained with."
     check_number('tile', tile, 32, 1024, whole=True)
     check_number('epochs', epochs, 1, 10**4, whole=True)
     check_number('steps', steps, 1, 10**5, whole=True)
     check_number('batch_size', batch_size, 1, 1024, whole=True)
+    check_number('seed', seed, 0, 2**63 - 1, whole=True)
     check_number('width', width, 1, 2**9, whole=True)
     check_number('depth', depth, 1, 6, whole=True)
     if minutes is not None: check_number('minutes', minutes, 0, above=True)
-    if not 0 < held < 1: raise InputError(f"held={held}: a share between 0 and 1 was expected.")
+    check_number('held', held, 0, .9, above=True)
 
 _ASKED = {'pair', 'tile', 'batch_size', 'steps', 'width', 'depth', 'held', 'group',
           'upright', 'seed', 'window', 'in_range', 'background'} # of the arguments, for the records
@@ -513,7 +514,7 @@ def segment_folder(
     """From images and masks to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""
     start, settings = time.perf_counter(), {k: v for k, v in locals().items() if k in _ASKED}
-    _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth)
+    _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth, seed)
     name = _called(images)
     place = out or Path('_runs')/'segment'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
     with atomic_folder(place, fresh=out is None) as (tmp, place):
