@@ -167,6 +167,16 @@ def test_the_background_may_be_white(tmp_path):
     sentence(lambda: read_pairs(find_pairs(tmp_path/'x', tmp_path/'y'), background=7), 'background=7', '0, 255')
 
 
+def test_masks_that_were_saved_as_jpeg(tmp_path):
+    disc = np.zeros((40, 40), np.uint8); disc[8:30, 10:33] = 255
+    photo(tmp_path/'x/1.png'); (tmp_path/'y').mkdir(); Image.fromarray(disc).convert('RGB').save(tmp_path/'y/1.jpg', quality=60)
+    found = find_pairs(tmp_path/'x', tmp_path/'y')
+    sentence(lambda: read_pairs(found), '1.jpg', '--cut 127')
+    data = read_pairs(found, ['polyp'], cut=127)
+    assert data.values == (0, 255) and (data.masks[0].numpy() == (disc > 0)).mean() > .99
+    sentence(lambda: read_pairs(found, cut=255), 'cut=255')
+
+
 def test_ways_to_store_a_mask(tmp_path):
     disc = np.zeros((30, 30), np.uint8); disc[5:20, 8:25] = 255
     im = Image.fromarray(disc)

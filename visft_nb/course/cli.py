@@ -287,6 +287,7 @@ def segment(
     reader: Annotated[str, typer.Option(help='where several people drew masks: which, from 1, or a part of the name')] = '1',
     classes: Annotated[str | None, typer.Option(help="names of the masks' values in their order, such as background,cup,disc")] = None,
     background: Annotated[int | None, typer.Option(help='value of the background in the masks; else the smallest')] = None,
+    cut: Annotated[float | None, typer.Option(help='gray above which a mask is foreground, for masks saved as JPEG, such as 127')] = None,
     epochs: Annotated[int, typer.Option(help='of 40 batches of tiles')] = 30,
     minutes: Annotated[float | None, typer.Option(help='train so long, instead of so many epochs')] = None,
     tile: Annotated[int, typer.Option(help='side of the tiles that are trained on, pixels')] = 192,
@@ -302,7 +303,7 @@ def segment(
     from visft_nb.finetune.segmenter import segment_folder
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
     names = None if classes is None else [n.strip() for n in classes.split(',')]
-    done = segment_folder(images, masks, folder_out, pair, reader, names, background, epochs, minutes, tile, held=held, group=group, upright=upright,
+    done = segment_folder(images, masks, folder_out, pair, reader, names, background, cut, epochs, minutes, tile, held=held, group=group, upright=upright,
                           skip=skip_corrupt, seed=seed, window=window, in_range=in_range, say=say)
     r = done.records
     if r['copies']: say(r['copies'])

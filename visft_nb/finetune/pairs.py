@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core import InputError, as_names, brief, given_path
+from ..core import InputError, as_names, brief, check_number, given_path
 from visft_nb.data.files import (
     IMAGE_KINDS, decode_image, file_entries, fit_channels, mask_numbers, open_mask,
     to_bytes)
@@ -400,11 +400,13 @@ def _which(reader, names):
 def read_mask(
     blob:bytes, # a file
     name,       # of it
+    cut=None,   # gray above which a pixel is 255, else 0: for masks saved as JPEG
 )->torch.Tensor:# int32 (H, W): the grays that one sees, or the numbers of a palette
     """A mask as it is meant. Raises `InputError` for a colour image, and for a palette
     of grays in another order than its numbers."""
     from PIL import Image
     im = open_mask(blob, name)
+    if cut is not None: im = im.convert('L').point(lambda v: 255*(v > cut))
     if im.mode in ('RGB', 'RGBA'):
         a = np.asarray(im)[..., :3]
         if (a == a[..., :1]).all(): im = Image.fromarray(np.ascontiguousarray(a[..., 0]))
@@ -456,8 +458,8 @@ def _class_values(found, names):
         raise InputError(
             f"The masks hold {len(values)} values, {names[i]} alone {len(per[i])} of "
             f"them, and at most {_FEW} classes were expected: JPEG and smoothing make "
-            "values in between (save masks as PNG), and numbers of objects are no "
-            "classes.")
+            "values in between (save masks as PNG, or cut them in two with --cut 127, "
+            "cut=127), and numbers of objects are no classes.")
     if values == [0, 1, 255] and not any({1, 255} <= v for v in per):
         a, b = (next(n for n, v in zip(names, per) if k in v) for k in (1, 255))
         raise InputError(f"{a} holds 0 and 1, and {b} holds 0 and 255: bring all masks "
@@ -482,11 +484,11 @@ def _class_names(classes, values):
     return classes
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e021
-def _decoded(entry, mask_entry, window, in_range):
+def _decoded(entry, mask_entry, window, in_range, cut):
     "(image, values of the mask, note) of a pair. Raises `InputError`."
     (a, read), (b, read_b) = entry, mask_entry
     picture = decode_image(read(), a, window, in_range)
-    x, m = to_bytes(picture.stored), read_mask(read_b(), b)
+    x, m = to_bytes(picture.stored), read_mask(read_b(), b, cut)
     if x.shape[1:] != m.shape:
         raise _OtherSize(f"{a} has {x.shape[2]} × {x.shape[1]} pixels and its mask {b} "
                          f"{m.shape[1]} × {m.shape[0]}: masks must have the size of "
@@ -511,12 +513,14 @@ def read_pairs(
     window=None,     # (centre, width) for DICOM; None takes the files' own
     in_range=None,   # (black, white) of files of more than 8 bits
     background=None, # value of the background; None: the smallest
+    cut=None,        # gray above which a mask is foreground; None: values are classes
 )->PairData:
     """Read all pairs. Raises `InputError` that names files that cannot be read, masks
     of another size, of colours, or of values that are no classes."""
     images, masks, kept, bad, ranges = [], [], [], [], []
+    if cut is not None: check_number('cut', cut, 0, 254)
     for i, entries in enumerate(zip(found.images, found.masks)):
-        try: x, m, note = _decoded(*entries, window, in_range)
+        try: x, m, note = _decoded(*entries, window, in_range, cut)
         except _OtherSize: raise
         except InputError as e: bad.append(str(e).rstrip('.')); continue
         if not images: _fits_memory(f'Reading {len(found)} pairs', x.shape, len(found))

@@ -409,6 +409,9 @@ def _curve(history):
                         f"{rows[-1]['loss']:.3g}; the Dice of the images that choose is "
                         f"best in epoch {history.best_epoch}, {history.best:.3f}.")
 
+_HINT = (' Several images of one patient must stay on one side: <code>--group</code> finds '
+         'the patient in their names.')
+
 def _page(r, data, rows, said, history):
     "The report as HTML."
     text, curve = html.escape, _curve(history)
@@ -428,7 +431,7 @@ def _page(r, data, rows, said, history):
         f'<h2>Pairs</h2><p>{len(data)} images with their masks: {text(r["rule"])}.</p>', _sheet(_pair_figures(data, r['shown'])),
         '<h2>Split</h2>', html_table([(k, len(v), ', '.join(data.names[i] for i in v))
                                       for k, v in rows.items()], ('part', 'images', 'files')),
-        f'<p>{text(r["copies"] or r["leaks_searched"])}</p>',
+        f'<p>{text(r["copies"] or r["leaks_searched"])}{_HINT*(not r["settings"]["group"])}</p>',
         f'<h2>Images reported on, the worst first</h2><p>{colours}</p>', *cases,
         '<h2>Each image</h2>', table, '<h2>Training</h2>',
         html_image(curve.png, repr(curve)), '<h2>Settings</h2>',
@@ -459,7 +462,8 @@ def _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth,
     check_number('held', held, 0, .9, above=True)
 
 _ASKED = {'pair', 'tile', 'batch_size', 'steps', 'width', 'depth', 'held', 'group',
-          'upright', 'seed', 'window', 'in_range', 'background'} # of the arguments, for the records
+          'upright', 'seed', 'window', 'in_range', 'background',
+          'cut'} # of the arguments, for the records
 _PLAIN = {'images', 'image', 'imgs', 'img', 'photos', 'train', 'training', 'input'}
 
 def _called(images):
@@ -495,6 +499,7 @@ def segment_folder(
     reader=1,           # of several masks of an image: which, or a part of its name
     classes=None,       # names of the masks' values in their order, the background first
     background=None,    # value of the background in the masks; None: the smallest
+    cut=None,           # gray above which a mask is foreground, for masks saved as JPEG
     epochs:int=30,      # of so many batches of tiles as `steps` says
     minutes:float|None=None, # train so long, instead of so many epochs
     tile:int=192,       # side of the tiles that are trained on, pixels
@@ -517,20 +522,19 @@ def segment_folder(
     _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth, seed)
     name = _called(images)
     place = out or Path('_runs')/'segment'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
+    settings |= dict(images=name, masks=masks and Path(masks).name)
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         found = find_pairs(images, masks, pair, reader)
-        data = read_pairs(found, classes, skip, window, in_range, background)
-        settings |= dict(images=name, masks=masks and Path(masks).name)
-        rows, r, model, told, history = _learn(
-            data, found, settings, epochs, minutes, name, start, say)
+        data = read_pairs(found, classes, skip, window, in_range, background, cut)
+        rows, r, model, *told = _learn(data, found, settings, epochs, minutes, start, say)
         _save(tmp/'model.safetensors', model, data, r)
-        _write(tmp, r, data, rows, told, history)
+        _write(tmp, r, data, rows, *told)
     return SegmentRun(place, r, model)
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
-def _learn(data, found, settings, epochs, minutes, name, start, say):
+def _learn(data, found, settings, epochs, minutes, start, say):
     "Train and test: the split, the records, the model, its answers, the history."
-    s = settings
+    s, name = settings, settings['images']
     rows, groups, copies = divide_pairs(data, s['held'], s['group'], s['seed'])
     shown = sorted({0, len(data)//2, len(data) - 1})
     _tell(found, data, shown, say)
