@@ -1,5 +1,5 @@
 "visft segment: images and masks in, a model and a report out; pairs are found by their names, and what is wrong with them is said before anything is written."
-import json, re, subprocess, sys, zipfile
+import json, re, subprocess, sys, time, zipfile
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -329,11 +329,14 @@ def test_three_classes(tmp_path):
     assert {'cup_pixels', 'disc_pixels'} <= set(predict(run.folder/'model.safetensors', [tmp_path/'x/0.png']))
 
 
-def test_minutes_in_the_place_of_epochs(drive):
+def test_epochs_that_fit(drive):
     data = read_pairs(find_pairs(drive/'images', drive/'1st_manual'))
     model, batches = UNet(3, 2, 4, 2, 2), segmenter.TileBatches(data, range(4), 32, 2, steps=3)
-    plans = [segmenter.plan_training(model, batches, lambda m: {'dice': 0}, 100, 100, 7, minutes) for minutes in (None, 1e-6, 500)]
-    assert [p.epochs for p in plans[:2]] == [7, 1] and 7 < plans[2].epochs <= 1000 and all(p.seconds > 0 for p in plans)
+    plan = lambda *asked, slow=0, pixels=100: segmenter.plan_training(model, batches, lambda m: time.sleep(slow) or {'dice': 0}, pixels, 100, *asked)
+    assert plan(7).epochs == 7 and plan(None, 1e-6).epochs == 1 and 7 < plan(None, 500).epochs <= 1000
+    assert plan().epochs == 30 and plan(7, slow=.5, pixels=10**6).epochs == 7
+    slow = plan(slow=.5, pixels=10**5)   # the report alone takes ten minutes
+    assert 1 <= slow.epochs <= 30 and plan(slow=.5, pixels=10**6).epochs == 1 and slow.whole >= slow.seconds
 
 
 def test_images_of_different_sizes_and_larger_than_a_tile(tmp_path):

@@ -288,7 +288,7 @@ def segment(
     classes: Annotated[str | None, typer.Option(help="names of the masks' values in their order, such as background,cup,disc")] = None,
     background: Annotated[int | None, typer.Option(help='value of the background in the masks; else the smallest')] = None,
     cut: Annotated[float | None, typer.Option(help='gray above which a mask is foreground, for masks saved as JPEG, such as 127')] = None,
-    epochs: Annotated[int, typer.Option(help='of 40 batches of tiles')] = 30,
+    epochs: Annotated[int | None, typer.Option(help='of 40 batches of tiles; else 30, or as many as fit into 15 minutes')] = None,
     minutes: Annotated[float | None, typer.Option(help='train so long, instead of so many epochs')] = None,
     tile: Annotated[int, typer.Option(help='side of the tiles that are trained on, pixels')] = 192,
     held: Annotated[float, typer.Option(help='share to report on')] = .25,

@@ -260,11 +260,14 @@ def put_threshold(
     model.head.bias[len(model.head.bias)//2:] -= math.log(t/(1 - t))
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701b
+_EPOCHS, _MINUTES = 30, 15   # that are trained where nothing was asked for: so many, or as fit
+
 @dataclass
 class Plan:
     "How a training will be: what it costs, and how long it goes."
     epochs:int
     seconds:float   # that it will take, with the report
+    whole:float     # seconds that as many epochs would take as are trained where there is time
 
 def plan_training(
     model,          # as it will be trained; not changed
@@ -272,7 +275,7 @@ def plan_training(
     judge,          # function of the model that is called after each epoch
     pixels:int,     # of the images that are asked once at the end
     looked:int,     # pixels that `judge` asks about
-    epochs:int,     # that were asked for
+    epochs=None,    # that were asked for
     minutes=None,   # time to take instead
 )->Plan:
     "Time a few batches, and see how many epochs there will be."
@@ -288,8 +291,10 @@ def plan_training(
     step = seconds(learn)/2 + made
     look = seconds(lambda: judge(twin))
     epoch, rest = len(batches)*step + look, 5 + 1.2*look*pixels/max(looked, 1)
-    if minutes is not None: epochs = max(1, min(1000, int((60*minutes - rest)/epoch)))
-    return Plan(epochs, epochs*epoch + rest)
+    fits = lambda m, most: max(1, min(most, int((60*m - rest)/epoch)))
+    if minutes is not None: epochs = fits(minutes, 1000)
+    elif epochs is None: epochs = fits(_MINUTES, _EPOCHS)
+    return Plan(epochs, epochs*epoch + rest, _EPOCHS*epoch + rest)
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701c
 def train_tiles(
@@ -452,7 +457,7 @@ class SegmentRun:
 def _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth, seed):
     "Raise `InputError` for settings that nothing can be trained with."
     check_number('tile', tile, 32, 1024, whole=True)
-    check_number('epochs', epochs, 1, 10**4, whole=True)
+    if epochs is not None: check_number('epochs', epochs, 1, 10**4, whole=True)
     check_number('steps', steps, 1, 10**5, whole=True)
     check_number('batch_size', batch_size, 1, 1024, whole=True)
     check_number('seed', seed, 0, 2**63 - 1, whole=True)
@@ -500,7 +505,7 @@ def segment_folder(
     classes=None,       # names of the masks' values in their order, the background first
     background=None,    # value of the background in the masks; None: the smallest
     cut=None,           # gray above which a mask is foreground, for masks saved as JPEG
-    epochs:int=30,      # of so many batches of tiles as `steps` says
+    epochs:int|None=None, # of `steps` batches; None: 30, or as many as fit into 15 minutes
     minutes:float|None=None, # train so long, instead of so many epochs
     tile:int=192,       # side of the tiles that are trained on, pixels
     batch_size:int=8,   # tiles
@@ -553,6 +558,9 @@ def _learn(data, found, settings, epochs, minutes, start, say):
     say(f"{name}: {len(rows['train'])} images to learn from, {len(rows['choose'])} to choose by, "
         f"{len(rows['report'])} to report on; {plan.epochs} epochs of {s['steps']} batches of tiles of "
         f"{side} pixels; about {duration(plan.seconds)} on {get_device().type}")
+    if epochs is minutes is None and plan.epochs < _EPOCHS:
+        say(f"{_EPOCHS} epochs would take about {duration(plan.whole)}: {plan.epochs} fit into {_MINUTES} "
+            f"minutes; --epochs {_EPOCHS} (epochs=) takes them all")
     history, threshold = train_tiles(model, data, rows, batches, judge, plan.epochs, seed=s['seed'])
     cases, told = _test(model, data, rows)
     r = _summary(cases, groups, rows)
