@@ -280,16 +280,19 @@ def plan_training(
 )->Plan:
     "Time a few batches, and see how many epochs there will be."
     twin = deepcopy(model)
-    def seconds(work):
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
+    def seconds(work, times=1):   # the median, so that what else the machine does counts little
+        found = []
+        for _ in range(times):
+            start = time.perf_counter()
+            work()
+            found.append(time.perf_counter() - start)
+        return sorted(found)[times//2]
     some = [batches.batch(i) for i in range(2)]
     learn = lambda: fit(twin, some, epochs=1, loss=SegmentationLoss(), bar=False)
-    made = seconds(lambda: batches.batch(0))
-    seconds(learn)
-    step = seconds(learn)/2 + made
-    look = seconds(lambda: judge(twin))
+    made = seconds(lambda: batches.batch(0), 3)
+    learn()
+    step = seconds(learn, 5)/2 + made
+    look = seconds(lambda: judge(twin), 3)
     epoch, rest = len(batches)*step + look, 5 + 1.2*look*pixels/max(looked, 1)
     fits = lambda m, most: max(1, min(most, int((60*m - rest)/epoch)))
     if minutes is not None: epochs = fits(minutes, 1000)
