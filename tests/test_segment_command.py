@@ -73,10 +73,10 @@ def photo(path, size=(40, 40), seed=0):
     ('scan-{}.png', 'scan-{:03}-label.png'), ('case{}_img_slice2.png', 'case{}_seg_slice2.png'), ('{:02}_dr.JPG', '{:02}_dr.tif'),
     ('aachen_{:06}_000019_leftImg8bit.png', 'aachen_{:06}_000019_gtFine_labelIds.png'), ('{}.bmp', '{}_anno.bmp'), ('IMD{:03}.bmp', 'IMD{:03}_lesion.bmp'),
     ('a/{}/x.png', 'a/{}/x.png'), ('img/p{}.png', 'ann/p{}.png'), ('{}.tif', 'Maske {}.png'), ('Bild{}.png', 'Bild{}.GIF'),
-    ('photo_{}_2019.png', 'drawing_{}_by_me.png'), ('{}.png', '{}_manual1.png'), ('{}.png', '1_{}.png'), ('eye left {}.png', '{}_left_eye_mask.png'), ('OD-{:02}.jpeg', 'vessels_OD{}.bmp'), ('2019_{}.png', 'gt_{}_v2.png')])
+    ('photo_{}_2019.png', 'drawing_{}_by_me.png'), ('{}.png', '{}_manual1.png'), ('{}.png', '1_{}.png'), ('eye left {}.png', '{}_left_eye_mask.png'), ('OD-{:02}.jpeg', 'vessels_OD{}.bmp'), ('p{}/image.png', 'p{}/mask.png'), ('2020010{}_q{:02}l.png', 'v{}q{}_L.png'), ('2019_{}.png', 'gt_{}_v2.png')])
 def test_the_rule_is_found(image, mask):
     numbers = [1, 2, 3, 9, 10, 11, 20, 21, 100]
-    images, masks = [image.format(k) for k in numbers], [mask.format(k) for k in numbers]
+    images, masks = [image.format(k, k) for k in numbers], [mask.format(k, k) for k in numbers]
     assert pairs_of(images, masks[::-1]) == dict(sorted(zip(images, masks)))
     assert pairs_of(images[1:], masks[1:]) == dict(sorted(zip(images[1:], masks[1:])))
 
@@ -103,9 +103,9 @@ def test_what_is_left_over_is_named(tmp_path):
     (tmp_path/'y/notes.txt').write_text('hello')
     found = find_pairs(tmp_path/'x', tmp_path/'y')
     assert [m for m, _ in found.masks] == ['0.png', '1.png', '2.png']
-    assert any('3.png' in n and 'no mask' in n for n in found.notes) and any('notes.txt' in n for n in found.notes)
+    assert any('3.png' in n and 'without a mask' in n for n in found.notes) and any('notes.txt' in n for n in found.notes)
     (tmp_path/'x/1.png').unlink(); (tmp_path/'x/3.png').unlink()
-    assert any('1.png' in n and 'no image' in n for n in find_pairs(tmp_path/'x', tmp_path/'y').notes)
+    assert any('1.png' in n and '1 mask of no image' in n for n in find_pairs(tmp_path/'x', tmp_path/'y').notes)
 
 
 def test_one_folder_is_told_apart_by_the_pixels(chase):
@@ -272,7 +272,7 @@ def test_what_is_said_before_and_after(done):
     text = '\n'.join(lines)
     assert '8 images with their masks' in text and all(f'{k}_training.tif with {k}_manual1.gif: 60 × 64, colour' in text for k in (21, 25, 28))
     assert re.search(r'the mask holds 0 \(\d+\.\d %\), 255 \(\d+\.\d %\)', text)
-    assert re.search(r'5 images to learn from, 1 to choose by, 2 to report on; 2 epochs .* about \d+ (s|minutes) on', lines[-1])
+    assert re.search(r'5 images to learn from, 1 image to choose by, 2 images to report on; 2 epochs .* about \d+ (s|minutes) on', lines[-1])
     assert re.fullmatch(r'Dice 0\.\d{3} \([01]\.\d\d to [01]\.\d\d\) on 2 images', str(run))
 
 

@@ -94,6 +94,10 @@ def _parts(name):
     found = re.finditer(r'[^\W\d_]+|\d+', _stem(name).casefold())
     return [(m[0], m.start(), m.end()) for m in found]
 
+def _unpadded(name):
+    "The same, numbers without leading zeros."
+    return [(v.lstrip('0') or '0' if v.isdigit() else v, a, b) for v, a, b in _parts(name)]
+
 def _numbers(name):
     "(number, begin, end) of the runs of digits."
     found = re.finditer(r'\d+', _stem(name), re.ASCII)
@@ -161,6 +165,8 @@ _LEVELS = [   # rules, the least share of the files that they must explain
     (_same_names, 0), (_longer_names, 0), (_plain_names, .8),
     (partial(_cut_names, _parts, 'their names are equal but for how they begin and '
              'end', _DROP), .8),
+    (partial(_cut_names, _unpadded, 'their names are equal but for how they begin and '
+             'end, and leading zeros', _DROP), .8),
     (partial(_cut_names, _numbers, 'the numbers in their names are equal', 3), .8)]
 
 def match_names(
@@ -194,6 +200,8 @@ _HOW = ("say what image and mask have in common with --pair (pair=), a regular "
         "expression with a group, such as --pair '([0-9]+)' for the first number of a "
         "name")
 
+def _count(n, what): return f"{n} {what}{'s'*(n != 1)}"
+
 def _some(names, n=3):
     "The first of some names."
     return ', '.join(list(names)[:n]) + ', …'*(len(names) > n)
@@ -213,9 +221,9 @@ def _no_way(images, masks, best):
         covered = {i for i, _ in best.values()}
         alone = [n for n in images if n not in covered]
         strays = [m for m in masks if m not in best]
-        lacks = [f"{len(v)} {kind} ({_some(v)})" for v, kind in
-                 ((alone, 'images without a mask'), (strays, 'masks without an image'))
-                 if v]
+        lacks = [f"{_count(len(v), kind)} without {other} ({_some(v)})"
+                 for v, kind, other in ((alone, 'image', 'a mask'),
+                                        (strays, 'mask', 'an image')) if v]
         said += f"; the best one leaves {' and '.join(lacks) or 'two masks to an image'}"
     return f"{said}: add or remove files, or {_HOW}."
 
@@ -304,8 +312,8 @@ def _entries(folder, notes):
         raise InputError(f"{folder} is empty: a folder of image files was expected.")
     fits = lambda n: Path(n).suffix.lower() in IMAGE_KINDS
     if other := [n for n, _ in found if not fits(n)]:
-        notes.append(f"{len(other)} files in {folder} do not end as an image does and "
-                     f"are left out: {_some(other)}")
+        notes.append(f"Left out: {_count(len(other), 'file')} in {folder.name} "
+                     f"without the ending of an image: {_some(other)}")
     if not (found := [e for e in found if fits(e[0])]):
         raise InputError(f"{folder} holds no image ({_some(other)}): files that end in "
                          ".png, .jpg, .tif, .gif or the like were expected.")
@@ -321,8 +329,9 @@ def _two_sides(images, masks, notes):
         if len(outside) < len(ours):   # other masks may lie there, too
             ours = [e for e in outside if not is_mask(*e[::-1])]
             if other := [n for n, _ in outside if n not in dict(ours)]:
-                notes.append(f"{len(other)} files beside the images hold so few values "
-                             f"that they are masks, and are left out: {_some(other)}")
+                notes.append(f"Left out: {_count(len(other), 'file')} beside the images "
+                             "with the few values of a mask: "
+                             f"{_some(other)}")
         return ours, _inside(theirs, b.resolve(), a.resolve())
     found = _entries(a, notes)
     told = [is_mask(read, n) for n, read in found]
@@ -363,10 +372,9 @@ def find_pairs(
     k = _which(reader, names)
     chosen = match.readers[names[k]]
     alone = [n for n in ours if n not in chosen]
-    notes += [f"{len(v)} {what}: {_some(v)}" for v, what in (
-        (alone, 'images have no mask and are left out'),
-        (match.strays, 'masks belong to no image, or beside another mask to one, and '
-                       'are left out')) if v]
+    notes += [f"Left out: {_count(len(v), kind)} {why}: {_some(v)}" for v, kind, why in (
+        (alone, 'image', 'without a mask'),
+        (match.strays, 'mask', 'of no image, or beside another mask of one')) if v]
     pairs = [((n, ours[n]), (chosen[n], theirs[chosen[n]])) for n in ours if n in chosen]
     return Found([i for i, _ in pairs], [m for _, m in pairs], match.says, names, k,
                  notes)

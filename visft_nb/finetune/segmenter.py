@@ -398,10 +398,13 @@ def _case_figures(data, i, pred, row):
     "What was drawn, what was said, and the worst place of an image reported on."
     x, mask, name = data.images[i].float()/255, data.masks[i], html.escape(row['image'])
     part = _worst_place(pred, mask)
-    near, close = (slice(None), *part), lambda v: v.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    near = (slice(None), *part)
+    close = lambda v: v.repeat_interleave(2, 1).repeat_interleave(2, 2)
     wrong = _wrong(x, pred, mask)
-    return [_picture_of(_painted(x, mask), f'{row["image"]} with its mask', f'{name}, as drawn'),
-            _picture_of(_painted(x, pred), f'{row["image"]} with the answer', 'as answered'),
+    return [_picture_of(_painted(x, mask), f'{row["image"]} with its mask',
+                        f'{name}, as drawn'),
+            _picture_of(_painted(x, pred), f'{row["image"]} with the answer',
+                        'as answered'),
             _picture_of(wrong, f'{row["image"]} with wrong pixels in colours',
                         f'Dice <b>{row["dice"]:.3f}</b>, wrong pixels'),
             _picture_of(close(wrong[near]), f'The place of {row["image"]} with the most '
@@ -417,6 +420,7 @@ def _curve(history):
                         f"{rows[-1]['loss']:.3g}; the Dice of the images that choose is "
                         f"best in epoch {history.best_epoch}, {history.best:.3f}.")
 
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7022
 _HINT = (' Several images of one patient must stay on one side: <code>--group</code> finds '
          'the patient in their names.')
 
@@ -436,10 +440,12 @@ def _page(r, data, rows, said, history):
     return html_page(r['name'], [
         f'<h1>{text(r["name"])}: {text(", ".join(data.classes[1:]))}</h1>',
         f'<p class="big"><b>{r["says"]}</b></p><p>{text(r["how"])}</p>', notes,
-        f'<h2>Pairs</h2><p>{len(data)} images with their masks: {text(r["rule"])}.</p>', _sheet(_pair_figures(data, r['shown'])),
+        f'<h2>Pairs</h2><p>{len(data)} images with their masks: {text(r["rule"])}.</p>',
+        _sheet(_pair_figures(data, r['shown'])),
         '<h2>Split</h2>', html_table([(k, len(v), ', '.join(data.names[i] for i in v))
                                       for k, v in rows.items()], ('part', 'images', 'files')),
-        f'<p>{text(r["copies"] or r["leaks_searched"])}{_HINT*(not r["settings"]["group"])}</p>',
+        f'<p>{text(r["copies"] or r["leaks_searched"])}'
+        f'{_HINT*(not r["settings"]["group"])}</p>',
         f'<h2>Images reported on, the worst first</h2><p>{colours}</p>', *cases,
         '<h2>Each image</h2>', table, '<h2>Training</h2>',
         html_image(curve.png, repr(curve)), '<h2>Settings</h2>',
@@ -447,7 +453,7 @@ def _page(r, data, rows, said, history):
         '<p><code>visft predict model.safetensors IMAGE… --overlay FOLDER</code> asks the '
         'model; it answers images of any size at their own resolution.</p>'])
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7023
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
 @dataclass
 class SegmentRun:
     "What `segment_folder` found and wrote."
@@ -480,7 +486,7 @@ def _called(images):
     while path.stem.lower() in _PLAIN and path.parent.name: path = path.parent
     return path.stem
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7025
 def _tell(found, data, shown, say):
     "Say which files are pairs, before anything is trained."
     say(f"{len(data)} images with their masks: {found.rule}")
@@ -498,7 +504,7 @@ def _how(rows, history, threshold, r):
     return (f"{said} were chosen on {len(rows['choose'])} other images; those reported on "
             f"chose nothing. The interval is a bootstrap over {r['over']}.")
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7025
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
 def segment_folder(
     images,             # folder of images, or a folder in a zip
     masks=None,         # folder of masks; None: they lie among the images
@@ -539,7 +545,7 @@ def segment_folder(
         _write(tmp, r, data, rows, *told)
     return SegmentRun(place, r, model)
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7027
 def _learn(data, found, settings, epochs, minutes, start, say):
     "Train and test: the split, the records, the model, its answers, the history."
     s, name = settings, settings['images']
@@ -554,30 +560,42 @@ def _learn(data, found, settings, epochs, minutes, start, say):
         model = UNet(len(data.images[0]), len(data.classes), s['width'], s['depth'], 2)
     looks = _looks(data, rows['choose'], s['seed'])
     judge, count = _judge(looks, len(data.classes)), lambda v: sum(m.numel() for m in v)
-    plan = plan_training(model, batches, judge,
-                         count([data.masks[k] for k in rows['choose'] + rows['report']]),
-                         count([m for _, m in looks]), epochs, minutes)
+    asked = count(data.masks[k] for k in rows['choose'] + rows['report'])
+    plan = plan_training(model, batches, judge, asked, count(m for _, m in looks),
+                         epochs, minutes)
     work = time.perf_counter()
-    say(f"{name}: {len(rows['train'])} images to learn from, {len(rows['choose'])} to choose by, "
-        f"{len(rows['report'])} to report on; {plan.epochs} epochs of {s['steps']} batches of tiles of "
-        f"{side} pixels; about {duration(plan.seconds)} on {get_device().type}")
+    parts = ', '.join(f"{len(v)} image{'s'*(len(v) != 1)} to {what}" for v, what in
+                      zip(rows.values(), ('learn from', 'choose by', 'report on')))
+    say(f"{name}: {parts}; "
+        f"{plan.epochs} epochs of {s['steps']} batches of tiles of {side} pixels; about "
+        f"{duration(plan.seconds)} on {get_device().type}")
     if epochs is minutes is None and plan.epochs < _EPOCHS:
-        say(f"{_EPOCHS} epochs would take about {duration(plan.whole)}: {plan.epochs} fit into {_MINUTES} "
-            f"minutes; --epochs {_EPOCHS} (epochs=) takes them all")
-    history, threshold = train_tiles(model, data, rows, batches, judge, plan.epochs, seed=s['seed'])
+        say(f"{_EPOCHS} epochs would take about {duration(plan.whole)}: {plan.epochs} "
+            f"fit into {_MINUTES} minutes; --epochs {_EPOCHS} (epochs=) takes them all")
+    history, threshold = train_tiles(model, data, rows, batches, judge, plan.epochs,
+                                     seed=s['seed'])
     cases, told = _test(model, data, rows)
-    r = _summary(cases, groups, rows)
-    r |= dict(name=name, rule=found.rule, readers=found.readers, reader=found.reader + 1,
-              epochs=history.epochs,
-              images={k: len(v) for k, v in rows.items()}, parts={k: [data.names[i] for i in v] for k, v in rows.items()},
-              cases=cases, threshold=threshold, left_out=data.notes, copies=copies, shown=shown,
-              leaks=[], leaks_searched=f'{len(data)} images were searched for copies: none lies on two sides of the split.',
-              says=f"Dice {r['dice']:.3f} ({r['low']:.2f} to {r['high']:.2f}) on {len(cases)} images",
-              how=_how(rows, history, threshold, r), settings=s | dict(epochs=plan.epochs),
+    r = _records(data, found, rows, groups, cases, history, threshold)
+    r |= dict(name=name, copies=copies, shown=shown, settings=s | dict(epochs=plan.epochs),
               machine=machine_facts(start, work, plan.seconds))
     return rows, r, model, told, history
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7027
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7028
+def _records(data, found, rows, groups, cases, history, threshold):
+    "What was found, as plain values."
+    r = _summary(cases, groups, rows)
+    says = f"Dice {r['dice']:.3f} ({r['low']:.2f} to {r['high']:.2f}) on {len(cases)} images"
+    searched = (f'{len(data)} images were searched for copies: none lies on two sides of '
+                'the split.')
+    return r | dict(
+        says=says, how=_how(rows, history, threshold, r),
+        rule=found.rule, readers=found.readers, reader=found.reader + 1,
+        images={k: len(v) for k, v in rows.items()},
+        parts={k: [data.names[i] for i in v] for k, v in rows.items()},
+        cases=cases, threshold=threshold, epochs=history.epochs, left_out=data.notes,
+        leaks=[], leaks_searched=searched)
+
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7029
 def _plain(v):
     "Values for JSON, which knows no nan."
     if isinstance(v, dict): return {k: _plain(w) for k, w in v.items()}
