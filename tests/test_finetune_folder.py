@@ -202,7 +202,7 @@ def test_images_and_masks_are_no_classes(tmp_path):
     for kind in ('images', 'labels'):
         (tmp_path/kind).mkdir()
         for i in range(4): Image.new('L', (40, 40), 10*i).save(tmp_path/kind/f'{i}{"_mask" if kind == "labels" else ""}.png')
-    with pytest.raises(InputError, match='labels.*MedicalImageDataset.*train_segmenter'): finetune_folder(tmp_path, tmp_path/'out')
+    with pytest.raises(InputError, match='visft segment .*/images .*/labels'): finetune_folder(tmp_path, tmp_path/'out')
     (tmp_path/'labels/3_mask.png').rename(tmp_path/'labels/other.png')
     assert not (tmp_path/'out').exists() and _request(tmp_path, 'linear', 64, 1, .25)[2] == ['images', 'labels']
 

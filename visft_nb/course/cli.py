@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'data_app', 'visible', 'PlainConsole', 'complain', 'Commands', 'list_', 'run', 'calibrate_', 'data',
-           'get', 'docs', 'sync', 'predict', 'app_', 'finetune', 'checks', 'doctor', 'main']
+           'get', 'docs', 'sync', 'predict', 'app_', 'finetune', 'segment', 'checks', 'doctor', 'main']
 
 # %% ../../nbs/course/05_cli.ipynb #a826346e
 import errno, signal, sys
@@ -276,6 +276,43 @@ def finetune(
         say(f"{len(r['leaks'])} images lie on both sides of the split" + ('.' if r['accuracy_without_leaks'] is None else f"; without them {r['accuracy_without_leaks']:.1f} %."))
         for k in r['leaks'][:5]: say(f"  {k['report']} is {'the same as' if k['kind'] == 'exact' else 'a copy of'} {k['train']} in train")
     for name in ('report.html', 'model.safetensors', 'records.json'): say(str(done.folder/name))
+
+# %% ../../nbs/course/05_cli.ipynb #5e6e7c11
+@app.command()
+def segment(
+    images: Annotated[Path, typer.Argument(help='a folder of images, or a folder in a zip')],
+    masks: Annotated[Path | None, typer.Argument(help='a folder of their masks; leave it out where they lie among the images')] = None,
+    folder_out: Annotated[Path | None, typer.Option('--out', help='new folder for model, report and figures')] = None,
+    pair: Annotated[str | None, typer.Option(help="regular expression with a group that image and mask share, such as '([0-9]+)'; else the rule is found")] = None,
+    reader: Annotated[str, typer.Option(help='where several people drew masks: which, from 1, or a part of the name')] = '1',
+    classes: Annotated[str | None, typer.Option(help="names of the masks' values in their order, such as background,cup,disc")] = None,
+    background: Annotated[int | None, typer.Option(help='value of the background in the masks; else the smallest')] = None,
+    cut: Annotated[float | None, typer.Option(help='gray above which a mask is foreground, for masks saved as JPEG, such as 127')] = None,
+    epochs: Annotated[int | None, typer.Option(help='of 40 batches of tiles; else 30, or as many as fit into 15 minutes')] = None,
+    minutes: Annotated[float | None, typer.Option(help='train so long, instead of so many epochs')] = None,
+    tile: Annotated[int, typer.Option(help='side of the tiles that are trained on, pixels')] = 192,
+    held: Annotated[float, typer.Option(help='share to report on')] = .25,
+    group: Annotated[str | None, typer.Option(help="regular expression that finds the patient in an image's name")] = None,
+    upright: Annotated[bool, typer.Option('--upright', help='left, right, up and down mean something: tiles are not mirrored')] = False,
+    skip_corrupt: Annotated[bool, typer.Option('--skip-corrupt', help='leave out pairs that cannot be read')] = False,
+    seed: Annotated[int, typer.Option()] = 0,
+    window: Annotated[tuple[float, float] | None, typer.Option(help='CENTRE WIDTH that DICOM values are cut to, such as -600 1500; else what each file says')] = None,
+    in_range: Annotated[tuple[float, float] | None, typer.Option(help='BLACK WHITE, the stored values of files of more than 8 bits, such as 0 4095; else each file has its own range')] = None,
+):
+    "Learn to draw masks from a folder of your own images and a folder of their masks."
+    from visft_nb.finetune.segmenter import segment_folder
+    say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
+    names = None if classes is None else [n.strip() for n in classes.split(',')]
+    done = segment_folder(images, masks, folder_out, pair, reader, names, background, cut, epochs, minutes, tile, held=held, group=group, upright=upright,
+                          skip=skip_corrupt, seed=seed, window=window, in_range=in_range, say=say)
+    r = done.records
+    if r['copies']: say(r['copies'])
+    table = _table('', 'image, the worst first', '>Dice', '>precision', '>recall')
+    for c in sorted(r['cases'], key=lambda c: c['dice'])[:20]: table.add_row(c['image'], *(f'{c[k]:.3f}' for k in ('dice', 'precision', 'recall')))
+    out.print(table)
+    say(f"{r['how']} {r['machine']['seconds']:.0f} s")
+    for name in ('report.html', 'answers.csv', 'model.safetensors', 'records.json'): say(str(done.folder/name))
+    say(str(done))
 
 # %% ../../nbs/course/05_cli.ipynb #5021905c
 def checks()->list[tuple[str, str, str]]: # what, what was found, what to do ("" where all is well)

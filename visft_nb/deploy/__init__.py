@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
                    "mask_confidence", "model_card", "open_model", "predict", "prepare_image", "quantize_onnx",
                    "read_image", "read_pictures", "rescaled", "save_mask", "uncertainty"],
     "runtime": ["GuardedGraph", "graph_fault", "interface_fault"],
-    "spec": ["TASKS", "load_model", "model_header", "model_spec", "save_model"],
+    "spec": ["TASKS", "load_model", "model_header", "model_spec", "save_model", "spec_sides"],
     "spreadsheets": ["original_cell", "plain_cell", "read_answers", "write_answers"],
+    "tiles": ["blend_tiles", "check_tile", "tile_starts", "tiled_logits"],
 })

@@ -36,6 +36,7 @@ from .runtime import SECONDS, GuardedGraph, interface_fault
 from .spec import (
     check_outputs, load_model, model_header, model_path, model_spec, noise, read_spec,
     target_path as _target)
+from .tiles import tiled_logits
 from ..metrics import bootstrap_interval, proportion_interval
 from ..tensors import header_json, is_file
 from ..train import kept_rng, predict_logits
@@ -344,7 +345,9 @@ def open_model(
     path = model_path(path, ('.onnx', '.safetensors'))
     if path.suffix.lower() == '.onnx': return Opened(*load_onnx(path), path)
     model = load_model(path, device)
-    return Opened(lambda x: predict_logits(model, x)[0], model.spec, path, model)
+    run = lambda x: predict_logits(model, x)[0]
+    if tile := model.spec.get('tile'): return Opened(lambda x: tiled_logits(run, x, *tile), model.spec, path, model)
+    return Opened(run, model.spec, path, model)
 
 # %% ../../nbs/05_deploy.ipynb #c10e202a
 @dataclass
@@ -638,7 +641,7 @@ def _is_confusion(v): return isinstance(v, list) and all(isinstance(r, list) and
 def _is_counts(v): return isinstance(v, dict) and all(_is_count(n) or isinstance(n, dict) and all(map(_is_count, n.values())) for n in v.values())
 
 _RECORDS = dict(name=lambda v: isinstance(v, str), images=_is_counts, right=_is_count, of=_is_count, confusion=_is_confusion, leaks=lambda v: isinstance(v, list),
-                leaks_searched=lambda v: isinstance(v, str)) | dict.fromkeys(('accuracy', 'low', 'high', 'majority', 'accuracy_without_leaks'), _is_real) \
+                leaks_searched=lambda v: isinstance(v, str)) | dict.fromkeys(('accuracy', 'dice', 'low', 'high', 'majority', 'accuracy_without_leaks'), _is_real) \
     | dict.fromkeys(('classes', 'settings', 'machine', 'spec'), lambda v: isinstance(v, dict))
 
 def _check_records(r, where):
@@ -667,7 +670,9 @@ def _run_facts(run):
 
 # %% ../../nbs/05_deploy.ipynb #2a1afbe3
 def _run_figures(r):
-    "The figures of a run of `finetune_folder`, from its counts."
+    "The figures of a run of `finetune_folder`, from its counts, or of `segment_folder`."
+    if {'dice', 'low', 'high'} <= {k for k, v in r.items() if v is not None}:
+        return {'Dice': dict(value=r['dice'], low=r['low'], high=r['high'], how=f"mean of {r.get('of', _UNKNOWN)} images; bootstrap interval")}
     if not r.get('of') or r.get('right') is None: return {}
     if r.get('accuracy') is not None and abs(r['accuracy'] - 100*r['right']/r['of']) > .06: raise InputError(f"The records say accuracy {r['accuracy']:.1f} %, but {r['right']} of {r['of']} right are {100*r['right']/r['of']:.1f} %: they were changed after the run.")
     out = {'accuracy': (int(r['right']), int(r['of']))}

@@ -27,6 +27,7 @@ from ..cnn.models import Normalise, _imagenet_state
 from ..core import InputError, as_names, as_tensor, autocast, brief, check_number, describe, lookup
 from ..data import Batches, Images, draw, mask_pairs
 from ..data.files import fit_channels, pictures_at, to_bytes, to_floats, warn_of
+from ..deploy.tiles import blend_tiles
 from .speed import Contestant, race
 from ..metrics import classification_report, renamed
 from ..plot import COLORS
@@ -438,17 +439,6 @@ def pixel_report(
     return frame
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #3b729832
-def _starts(side, tile, overlap):
-    "Where the tiles begin: from 0 to the last that fits, evenly."
-    if side <= tile: return [0]
-    n = math.ceil((side - overlap)/(tile - overlap))
-    return [round(i*(side - tile)/(n - 1)) for i in range(n)]
-
-def _ramp(side, overlap, device):
-    "Weights of the pixels along a side: 1 inside, falling towards both ends over the overlap."
-    i = torch.arange(side, device=device, dtype=torch.float32)
-    return ((torch.minimum(i, side - 1 - i) + 1)/(overlap + 1)).clamp(max=1)
-
 def dihedral(
     x,       # (…, H, W)
     k:int,   # which of the eight: 0 leaves it as it is, 1 to 3 turn it, 4 to 7 transpose it first
@@ -470,15 +460,7 @@ def _probabilities(model, x, symmetries):
 
 def _tiled(model, x, tile, overlap, symmetries):
     "`_probabilities` of an image (1, C, H, W), tile by tile."
-    (h, w), total, weight = x.shape[-2:], None, 0
-    for top in _starts(h, tile, overlap):
-        for left in _starts(w, tile, overlap):
-            part = _probabilities(model, x[..., top:top + tile, left:left + tile], symmetries)
-            ramp = _ramp(part.shape[-2], overlap, x.device)[:, None]*_ramp(part.shape[-1], overlap, x.device)
-            if total is None: total, weight = x.new_zeros(1, part.shape[1], h, w), x.new_zeros(h, w)
-            total[..., top:top + tile, left:left + tile] += part*ramp
-            weight[top:top + tile, left:left + tile] += ramp
-    return total/weight
+    return blend_tiles(lambda part: _probabilities(model, part, symmetries), x, tile, overlap)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #8f58b8bb
 def _images_of(images, window=None, in_range=None):
