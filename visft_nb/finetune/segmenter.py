@@ -7,7 +7,7 @@ __all__ = ['find_copies', 'divide_pairs', 'TileBatches', 'class_dice', 'answer',
            'plan_training', 'train_tiles', 'SegmentRun', 'segment_folder']
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7003
-import html, json, math, time
+import json, math, time
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,40 +32,18 @@ from .segmentation import (
     WRONG, Patches, SegmentationLoss, UNet, paint_errors)
 from ..metrics import bootstrap_interval, dice, iou
 from ..plot import (
-    COLORS, figure, html_image, html_page, html_table, picture, plot_history)
+    COLORS, figure, picture, plot_history)
+from ..report import render
 from ..train import fit, kept_rng, predict_logits
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7009
-def _gray(x, side):
-    "An image as gray floats of a side, stretched."
-    x = fit_image(fit_channels(x, 1).contiguous(), side, 'stretch')
-    return x[0].float()/255
-
-def _remainders(images, side=64, blur=9):
-    """Details (N, side²) of length 1, without what the images have in common: the
-    median over them, fitted to each."""
-    x = torch.stack([_gray(v, side) for v in images])[:, None]
-    wide = F.pad(x, [blur//2]*4, mode='replicate')
-    d = (x - F.avg_pool2d(wide, blur, 1)).flatten(1)
-    common = F.normalize(d.median(0).values, dim=0)
-    d = d - (d @ common)[:, None]*common
-    return F.normalize(d - d.mean(1, keepdim=True), dim=1)
-
 def find_copies(
     data:PairData,
-    similarity:float=.5, # of what remains of two images, from -1 to 1
-)->list:                 # of (i, j, kind), kind as of `find_leaks`: exact or near
-    "The pairs of images that are copies of one another, masks considered."
-    small = lambda tensors: Images(torch.stack([fit_image(v, 128, 'stretch')
-                                                for v in tensors]))
-    table = find_leaks(small(data.images)).pairs
-    if not len(table): return []
-    rest = _remainders(data.images)
-    tints = [(255*(m > 0)).byte()[None] for m in data.masks]
-    drawn = {(k.a, k.b) for k in find_leaks(small(tints)).itertuples()}
-    alike = lambda a, b: float(rest[a] @ rest[b]) > similarity or (a, b) in drawn
-    return [(k.a, k.b, k.kind) for k in table.itertuples()
-            if k.kind == 'exact' or alike(k.a, k.b)]
+)->list:          # of (i, j, kind), kind as of `find_leaks`: exact or near
+    "The pairs of images that are copies of one another."
+    small = [fit_image(v, 128, 'stretch') for v in data.images]
+    table = find_leaks(Images(torch.stack(small))).pairs
+    return [(k.a, k.b, k.kind) for k in table.itertuples()]
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e700a
 def _joined(n, edges):
@@ -372,17 +350,14 @@ def _wrong(x, pred, mask):
 
 def _picture_of(x, alt, caption, wide=13.8):
     "A figure of the page."
-    return (f'<figure style="width:{wide}em">{html_image(_fitted(x), alt)}'
-            f'<figcaption>{caption}</figcaption></figure>')
+    return dict(pixels=_fitted(x), alt=alt, caption=caption, wide=wide)
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7020
-def _sheet(figures): return f'<div class="sheet">{"".join(figures)}</div>'
-
 def _pair_figures(data, rows):
     "Some pairs as figures."
     return [_picture_of(_painted(data.images[i].float()/255, data.masks[i]),
-                        f'{data.names[i]} with its mask', html.escape(
-                            f'{data.names[i]} with {data.mask_names[i]}')) for i in rows]
+                        f'{data.names[i]} with its mask',
+                        f'{data.names[i]} with {data.mask_names[i]}') for i in rows]
 
 def _worst_place(pred, mask, side=128):
     "The window with the most wrong pixels, as two slices."
@@ -396,7 +371,7 @@ def _worst_place(pred, mask, side=128):
 
 def _case_figures(data, i, pred, row):
     "What was drawn, what was said, and the worst place of an image reported on."
-    x, mask, name = data.images[i].float()/255, data.masks[i], html.escape(row['image'])
+    x, mask, name = data.images[i].float()/255, data.masks[i], row['image']
     part = _worst_place(pred, mask)
     near = (slice(None), *part)
     close = lambda v: v.repeat_interleave(2, 1).repeat_interleave(2, 2)
@@ -406,7 +381,7 @@ def _case_figures(data, i, pred, row):
             _picture_of(_painted(x, pred), f'{row["image"]} with the answer',
                         'as answered'),
             _picture_of(wrong, f'{row["image"]} with wrong pixels in colours',
-                        f'Dice <b>{row["dice"]:.3f}</b>, wrong pixels'),
+                        f'Dice {row["dice"]:.3f}, wrong pixels'),
             _picture_of(close(wrong[near]), f'The place of {row["image"]} with the most '
                         'wrong pixels', 'where most is wrong, enlarged')]
 
@@ -421,37 +396,42 @@ def _curve(history):
                         f"best in epoch {history.best_epoch}, {history.best:.3f}.")
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7022
-_HINT = (' Several images of one patient must stay on one side: <code>--group</code> finds '
-         'the patient in their names.')
+_REPORT = """{% extends "page.html" %}
+{% macro sheet(figures) %}<div class="sheet">{% for f in figures %}
+<figure style="width:{{ f.wide }}em">{{ image(f.pixels, f.alt) }}
+<figcaption>{{ f.caption }}</figcaption></figure>{% endfor %}</div>{% endmacro %}
+{% block body %}<h1>{{ r.name }}: {{ classes|join(', ') }}</h1>
+<p class="big"><b>{{ r.says }}</b></p><p>{{ r.how }}</p>
+{% for note in r.left_out %}<p class="warn">{{ note }}</p>{% endfor %}
+<h2>Pairs</h2><p>{{ n }} images with their masks: {{ r.rule }}.</p>{{ sheet(pairs) }}
+<h2>Split</h2>{{ table(split, ('part', 'images', 'files')) }}
+<p>{{ r.copies or r.leaks_searched }}{% if not r.settings.group %} Several images of one
+patient must stay on one side: <code>--group</code> finds the patient in their names.{% endif %}</p>
+<h2>Images reported on, the worst first</h2>
+<p>{% for name, colour in colours %}<span style="color:{{ colour }}">■</span> {{ name }}
+{{- ', ' if not loop.last }}{% endfor %}</p>
+{% for figures in cases %}{{ sheet(figures) }}{% endfor %}
+<h2>Each image</h2>{{ table(rows, head) }}
+<h2>Training</h2>{{ image(curve.png, curve.alt) }}
+<h2>Settings</h2>{{ table(settings, ('what', 'value')) }}
+<p><code>visft predict model.safetensors IMAGE… --overlay FOLDER</code> asks the model; it
+answers images of any size at their own resolution.</p>{% endblock %}"""
 
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e70f3
 def _page(r, data, rows, said, history):
     "The report as HTML."
-    text, curve = html.escape, _curve(history)
     order = sorted(range(len(r['cases'])), key=lambda i: r['cases'][i]['dice'])
-    cases = [_sheet(_case_figures(data, k, said[k], r['cases'][i]))
+    cases = [_case_figures(data, k, said[k], r['cases'][i])
              for i in order[:12] for k in [rows['report'][i]]]
-    colours = ', '.join(f'<span style="color:{c}">■</span> {text(n)}' for n, c in
-                        [*WRONG.items(), ('another class', COLORS[2])][:len(data.classes)])
-    table = html_table([tuple(c.values()) for c in (r['cases'][i] for i in order)],
-                       tuple(r['cases'][0]))
-    facts = {k: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v
-             for k, v in (r['settings'] | r['machine']).items()}
-    notes = ''.join(f'<p class="warn">{text(n)}</p>' for n in r['left_out'])
-    return html_page(r['name'], [
-        f'<h1>{text(r["name"])}: {text(", ".join(data.classes[1:]))}</h1>',
-        f'<p class="big"><b>{r["says"]}</b></p><p>{text(r["how"])}</p>', notes,
-        f'<h2>Pairs</h2><p>{len(data)} images with their masks: {text(r["rule"])}.</p>',
-        _sheet(_pair_figures(data, r['shown'])),
-        '<h2>Split</h2>', html_table([(k, len(v), ', '.join(data.names[i] for i in v))
-                                      for k, v in rows.items()], ('part', 'images', 'files')),
-        f'<p>{text(r["copies"] or r["leaks_searched"])}'
-        f'{_HINT*(not r["settings"]["group"])}</p>',
-        f'<h2>Images reported on, the worst first</h2><p>{colours}</p>', *cases,
-        '<h2>Each image</h2>', table, '<h2>Training</h2>',
-        html_image(curve.png, repr(curve)), '<h2>Settings</h2>',
-        html_table(facts.items(), ('what', 'value')),
-        '<p><code>visft predict model.safetensors IMAGE… --overlay FOLDER</code> asks the '
-        'model; it answers images of any size at their own resolution.</p>'])
+    colours = [*WRONG.items(), ('another class', COLORS[2])][:len(data.classes)]
+    text = lambda v: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v
+    return render(
+        _REPORT, title=r['name'], r=r, classes=data.classes[1:], n=len(data),
+        pairs=_pair_figures(data, r['shown']), cases=cases, colours=colours,
+        split=[(k, len(v), ', '.join(data.names[i] for i in v)) for k, v in rows.items()],
+        rows=[tuple(r['cases'][i].values()) for i in order], head=tuple(r['cases'][0]),
+        curve=_curve(history),
+        settings=[(k, text(v)) for k, v in (r['settings'] | r['machine']).items()])
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
 @dataclass
