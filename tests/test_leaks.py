@@ -288,13 +288,14 @@ def test_no_image_is_a_copy_of_the_mirror_image_of_another(name, split, most):
     assert (leaks.a != leaks.b).sum() <= most, leaks
 
 
-def test_photographs_by_one_camera_are_no_copies_and_their_copies_are(tmp_path):
+@pytest.mark.parametrize('name,options', [('drive_like', {}), ('chase_like', dict(height=240, width=250))])
+def test_photographs_by_one_camera_are_no_copies_and_their_copies_are(tmp_path, name, options):
     "Different eyes behind the same bright disc, and changed copies of each."
-    from vessel_images import drive_like
+    import vessel_images
     from visft_nb.deploy import read_image
-    drive_like(tmp_path, 12)
-    x = torch.stack([read_image(p) for p in sorted(tmp_path.rglob('*_training.tif'))])
-    x = (255*torch.nn.functional.interpolate(x, (96, 96), mode='bilinear', antialias=True)).byte()
-    assert len(x) == 12 and len(find_leaks(Images(x))) == 0
-    found, wrong = recall(find_leaks(Images(torch.cat([x, *changed(x).values()]))), 12, 8)
+    getattr(vessel_images, name)(tmp_path, 14, **options)
+    x = torch.stack([read_image(p) for p in sorted([*tmp_path.rglob('*_training.tif'), *tmp_path.rglob('*.jpg')])])
+    x = (255*torch.nn.functional.interpolate(x, (128, 128), mode='bilinear', antialias=True)).byte()
+    assert len(x) == 14 and len(find_leaks(Images(x))) == 0
+    found, wrong = recall(find_leaks(Images(torch.cat([x, *changed(x).values()]))), 14, 8)
     assert found >= .95 and wrong == 0

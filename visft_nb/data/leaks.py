@@ -51,11 +51,11 @@ def _edges(x): return x - _blur(x, 2)
 def _band(x): return _blur(x, 1) - _blur(x, 3)
 
 # %% ../../nbs/lib/data/leaks.ipynb #a4e20b71
-def _even(x):
-    "The band of each image (N, 1, S, S) over its strength nearby; where there is next to nothing it stays small."
+def _even(x, r=2):
+    "The band of each image (N, 1, S, S) over its strength within `r` pixels; where there is next to nothing it stays small."
     v = _band(x)
     floor = .03*(v*v).mean((1, 2, 3), keepdim=True) + 1e-8
-    return v/(_blur(v*v, 2) + floor).sqrt()
+    return v/(_blur(v*v, r) + floor).sqrt()
 
 # %% ../../nbs/lib/data/leaks.ipynb #97fb63d5
 _VIEWS = torch.tensor([(1., 0., 0.)] + [(s, x, y) for s in (.91, .85)
@@ -218,13 +218,19 @@ def _detail(x):
     z = (_even(x)**2).flatten(1)
     return z.sum(1)**2/(z*z).sum(1).clamp(min=1e-9)
 
-_LINE = {30: 7e-6, 115: .001, 160: .0034, 200: .012, 230: .022, 260: .034}   # detail: distance of a copy
+def _texture(x):
+    "Share of the pixels of each image (N, 1, 24, 24) in which anything is seen, even faintly."
+    v = _band(x).abs().flatten(1)
+    return (v > .005*v.amax(1, keepdim=True)).float().mean(1)
 
-def _least(detail):
+_LINE = {30: 7e-6, 115: .001, 160: .0034, 200: .0076, 230: .018, 260: .034}   # detail: distance of a copy
+_DRAWN = .9, .003   # texture below which an image is a drawing, and the most distance of its copies
+
+def _least(detail, texture):
     "The least similarity of a copy: between the points of the line its logarithm is straight over that of detail, beyond them it is level."
     d, most = (np.log(list(v)) for v in (_LINE, _LINE.values()))
-    at = np.interp(detail.clamp(min=1).log().cpu().numpy(), d, most)
-    return 1 - torch.from_numpy(np.exp(at)).to(detail)
+    at = torch.from_numpy(np.exp(np.interp(detail.clamp(min=1).log().cpu().numpy(), d, most))).to(detail)
+    return 1 - torch.where(texture < _DRAWN[0], at.clamp(max=_DRAWN[1]), at)
 
 def _one_way(x):
     "How far the edges of each image (N, 1, 24, 24) run one way: 0 for all ways alike, 1 for stripes."
@@ -242,11 +248,12 @@ class _Small:
         self.places = torch.as_tensor(all_of() if places is None else places, dtype=torch.int64).view(-1, 2)
         self.small = torch.zeros(len(self), 1, _SIDE, _SIDE)
         self.whole = torch.zeros(len(self), _COSINES, dtype=torch.float16)
-        self.detail, self.one_way = torch.zeros(len(self)), torch.zeros(len(self))
+        self.detail, self.texture, self.one_way = torch.zeros(3, len(self))
+        self.sides = torch.tensor([min(x.shape[-2:]) for x in sets])[self.places[:, 0]]   # pixels
         for part in torch.arange(len(self)).split(2048):
             x = F.avg_pool2d(self.gray(part, 2*_SIDE), 2)
             self.small[part], self.whole[part] = x, _describe(x)[:, 0]
-            self.detail[part], self.one_way[part] = _detail(x), _one_way(x)
+            self.detail[part], self.texture[part], self.one_way[part] = _detail(x), _texture(x), _one_way(x)
 
     def __len__(self): return len(self.places)
 
@@ -285,9 +292,19 @@ def _approach(moving, target, p, least):
         rows, s, p = rows[near], s[near], p[near]
     return rows, s, p
 
+# %% ../../nbs/lib/data/leaks.ipynb #a4e20b73
+_EVEN, _EVEN_FINE = .935, .85   # least similarity of a copy in even bands, at 24×24 and at 48×48
+
+def _everywhere(x, y, fine):
+    "1 where fine images (N, 1, 96, 96) are alike in all their parts, else their similarity in even bands; `fine` (N,): look at 48×48, too."
+    alike = lambda side, r: (_unit(_even(F.avg_pool2d(x, _FINE//side), r).flatten(1))
+                             *_unit(_even(F.avg_pool2d(y, _FINE//side), r).flatten(1))).sum(1)
+    coarse, close = alike(_SIDE, 2), torch.where(fine, alike(2*_SIDE, 3), 1.)
+    ok = (coarse >= _EVEN) & (close >= _EVEN_FINE)
+    return torch.where(ok, 1., torch.minimum(coarse, close).clamp(max=_EVEN))
+
 # %% ../../nbs/lib/data/leaks.ipynb #dd1a0f38
-_STRIPES = .95      # `_one_way` above which a shift proves nothing
-_EVERYWHERE = .935  # least similarity of a copy in even bands: changed copies of six sets have .947 and more, eyes behind one disc .928 and less
+_STRIPES = .95   # `_one_way` above which a shift proves nothing
 
 def _compare(a, b, i, j, similarity=None):
     "Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those that are far from it."
@@ -295,7 +312,8 @@ def _compare(a, b, i, j, similarity=None):
     view = _best_view(a.views(i), b.views(j))
     sharper = _edges(xb).flatten(1).norm(dim=1) > _edges(xa).flatten(1).norm(dim=1)
     moves_b = torch.where(view < 2, sharper, view % 2 == 1)[:, None, None, None]
-    least = _least(torch.minimum(a.detail[i], b.detail[j])) if similarity is None else torch.full((len(i),), float(similarity))
+    least = torch.full((len(i),), float(similarity or 0))
+    if similarity is None: least = _least(torch.minimum(a.detail[i], b.detail[j]), torch.minimum(a.texture[i], b.texture[j]))
     near, s, p = _approach(torch.where(moves_b, xb, xa), torch.where(moves_b, xa, xb), _VIEWS[view//2], least)
     out = torch.full((len(i),), -1.)
     if len(near):
@@ -305,10 +323,8 @@ def _compare(a, b, i, j, similarity=None):
         fine, q = _fit(moving, _pool(target), p, 5)
         moved = _warp(moving, q)
         out[near] = torch.stack([s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
-        if similarity is None:
-            even = [_unit(_even(_pool(v)).flatten(1)) for v in (moved, target)]
-            everywhere = (even[0]*even[1]).sum(1)
-            out[near] = torch.where(everywhere < _EVERYWHERE, torch.minimum(out[near], everywhere), out[near])
+        large = torch.minimum(a.sides[i[near]], b.sides[j[near]]) >= 2*_SIDE
+        out[near] = torch.minimum(out[near], _everywhere(moved, target, large))
     striped = (torch.maximum(a.one_way[i], b.one_way[j]) > _STRIPES).nonzero()[:, 0]
     if len(striped):   # any stripes can be shifted and scaled onto any others: they are held against each other as they lie
         still = _fit(xa[striped], xb[striped], _VIEWS[:1].expand(len(striped), 3), 0)[0]
