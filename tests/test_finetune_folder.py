@@ -1,6 +1,5 @@
 "visft finetune: a folder in, a model and a report out; and what is wrong with a folder is said before anything is written."
 import io, json, os, re, subprocess, sys, zipfile
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from helpers import refused
+from helpers import Page, refused
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError, NoRoom
 from visft_nb.data import find_leaks
@@ -57,16 +56,6 @@ def splits(tmp_path_factory):
     (top/'train'/CLASSES[0]/'0_0.png').rename(top/'train'/CLASSES[0]/'original.png')
     Image.open(top/'train'/CLASSES[0]/'original.png').save(top/'val'/CLASSES[0]/'copy.png')
     return top
-
-
-class Page(HTMLParser):
-    "Collects the text, and asserts that tags are closed and pictures have texts."
-    open_tags, text, images = (), '', 0
-    def handle_starttag(self, tag, attributes):
-        if tag == 'img': self.images += 1; assert dict(attributes)['alt']; assert dict(attributes)['src'].startswith('data:image/')
-        elif tag not in ('meta', 'br'): self.open_tags += (tag,)
-    def handle_endtag(self, tag): assert self.open_tags[-1] == tag; self.open_tags = self.open_tags[:-1]
-    def handle_data(self, data): self.text += data
 
 
 def test_splits_are_found_however_they_are_called(splits, tmp_path):

@@ -1,7 +1,6 @@
 "visft segment: images and masks in, a model and a report out; pairs are found by their names, and what is wrong with them is said before anything is written."
 import json, re, subprocess, sys, time, zipfile
 from functools import partial
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from helpers import refused, sentence
+from helpers import Page, refused, sentence
 from vessel_images import chase_like, drive_like
 from visft_nb.core import InputError
 from visft_nb.course.cli import app
@@ -38,16 +37,6 @@ def done(drive, tmp_path_factory):
     lines = []
     run = segment_folder(drive/'images', drive/'1st_manual', tmp_path_factory.mktemp('r')/'out', **FAST | dict(epochs=2, say=lines.append))
     return run, lines
-
-
-class Page(HTMLParser):
-    "Collects the text, and asserts that tags are closed and pictures have texts."
-    open_tags, text, images = (), '', 0
-    def handle_starttag(self, tag, attributes):
-        if tag == 'img': self.images += 1; assert dict(attributes)['alt']; assert dict(attributes)['src'].startswith('data:image/')
-        elif tag not in ('meta', 'br'): self.open_tags += (tag,)
-    def handle_endtag(self, tag): assert self.open_tags[-1] == tag; self.open_tags = self.open_tags[:-1]
-    def handle_data(self, data): self.text += data
 
 
 def pairs_of(images, masks): return dict(sorted(match_names(images, masks).pairs))

@@ -13,14 +13,14 @@ import torch
 
 from ..core import InputError, atomic_write, brief, check_number, describe, read_text
 from .lora import (
-    LoRAFilters, LoRALayer, delta_of, delta_state, put_delta)
+    LoRAFilters, LoRALayer, delta_of, delta_state, head_name, put_delta)
 from ..tensors import check_finite, is_file, read_tensors
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef10005
 _PREFIX = 'base_model.model.'
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'   # the two files
 
-def _owners(model, names):
+def _owners(names):
     "The layers that hold these tensors."
     return sorted({n.rpartition('.')[0] for n in names})
 
@@ -47,7 +47,7 @@ def save_peft(
     state = delta_state(model)
     check_finite(state, 'The delta')
     pairs = {f'{n}.{p}': f'{n}.lora_{p[0]}.weight' for n in layers for p in ('A.weight', 'B.weight')}
-    whole = _owners(model, [k for k in state if k not in pairs])
+    whole = _owners([k for k in state if k not in pairs])
     tensors = {_PREFIX + new: state[old] for old, new in pairs.items()}
     tensors |= {_PREFIX + k: v for k, v in _whole(model, whole).items()}
     config = dict(peft_type='LORA', task_type=None, base_model_name_or_path=base or None, inference_mode=True,
@@ -100,7 +100,7 @@ def _renamed(tensors, path):
 def _trained(state, layers):
     "The layers that were kept whole."
     pairs = {f'{n}.{p}.weight' for n in layers for p in 'AB'}
-    return _owners(None, [k for k in state if k not in pairs])
+    return _owners([k for k in state if k not in pairs])
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef1000a
 def load_peft(
@@ -118,18 +118,17 @@ def load_peft(
     check_finite(state, folder/WEIGHTS)
     if hasattr(model, '_delta'):
         raise InputError(f"This {type(model).__name__} carries a delta already ({model._delta.method}): take it off with remove_delta(model) first.")
-    there = dict(model.named_modules())
-    if lost := [n for n in [*layers, *_trained(state, layers)] if n not in there]:
+    there, whole = dict(model.named_modules()), _trained(state, layers)
+    if lost := [n for n in layers + whole if n not in there]:
         raise InputError(f"{folder} has {brief(lost[0])}, which this {type(model).__name__} does not: it belongs to another base.")
     rank, alpha = config['r'], config.get('lora_alpha', 8)
     if config.get('use_rslora'): alpha = alpha*math.sqrt(rank)
     given = dict(rank=rank, alpha=alpha, targets=layers, dropout=config.get('lora_dropout', 0.), across=True)
-    return _put(model, given, state, _trained(state, layers), folder)
+    return _put(model, given, state, whole, folder)
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef1000b
 def _put(model, given, state, whole, folder):
     "The updates by `put_delta`; what was kept whole must be the head, or statistics and weights of a normalisation."
-    from visft_nb.finetune.lora import head_name
     head = head_name(model)
     is_head = lambda k: head is not None and k.startswith(f'{head}.')
     fixed = dict(model.state_dict())

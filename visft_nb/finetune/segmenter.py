@@ -13,17 +13,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from matplotlib.colors import to_rgb
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..core import InputError, atomic_folder, check_number, get_device
 from ..data import Images, find_leaks, seeded, split_data
 from ..data.files import fit_channels, fit_image
+from ..data.leaks import components
 from ..deploy import save_model, write_answers
 from ..deploy.tiles import tiled_logits
 from .folder import duration, group_finder, machine_facts
@@ -46,16 +44,10 @@ def find_copies(
     return [(k.a, k.b, k.kind) for k in table.itertuples()]
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e700a
-def _joined(n, edges):
-    "The number of the group of each of `n` things that `edges` join."
-    i, j = (np.array([e[k] for e in edges], dtype=np.int64) for k in (0, 1))
-    graph = coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n))
-    return connected_components(graph, directed=False)[1].tolist()
-
 def _note(copies, n):
     "What was done about copies, in a sentence."
     if not copies: return ''
-    of, held = _joined(n, copies), {i for a, b, _ in copies for i in (a, b)}
+    of, held = components(n, copies), {i for a, b, _ in copies for i in (a, b)}
     return (f"{len(held)} images are copies of one another, in "
             f"{len({of[i] for i in held})} groups; each group was kept on one side.")
 
@@ -81,7 +73,7 @@ def divide_pairs(
     if find:
         first = {}
         edges += [(first.setdefault(find(v), i), i) for i, v in enumerate(data.names)]
-    groups = _joined(n, edges) if edges else None
+    groups = components(n, edges).tolist() if edges else None
     images = Images(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), groups=groups,
                     extra=dict(at=torch.arange(n)))
     rest, report = split_data(images, [1 - (share := max(held, 2/n)), share], seed)
