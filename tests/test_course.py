@@ -1,5 +1,5 @@
 "Runs, profiles, the command line: what arrives, what fails, what an interruption leaves."
-import json, os, shutil, signal, subprocess, sys, time
+import asyncio, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import psutil
@@ -242,3 +242,27 @@ def test_zero_and_negative_numbers_pass_where_the_notebook_says_so(book):
     (top/'settings.ini').write_text('[smoke]\n')
     given = {'SEED': 0, 'TURN': -7, 'EXTRA': 0, 'PEERS': []}
     assert overrides('a', 'laptop', given, book=top) == given
+
+
+@pytest.mark.parametrize('patient', [False, True])
+def test_an_answer_whose_report_was_swallowed_is_read(patient):
+    "Writing to a ZeroMQ socket takes the report of a message that has just come; without our client this waits for ever."
+    import zmq, zmq.asyncio
+    from jupyter_client.asynchronous import AsyncKernelClient
+    from jupyter_client.session import Session
+    from visft_nb.course.runs import _patient_client
+    client, session = _patient_client() if patient else AsyncKernelClient, Session(key=b'key')
+
+    async def answer():
+        with zmq.asyncio.Context() as context, context.socket(zmq.PAIR) as kernel, context.socket(zmq.PAIR) as socket:
+            kernel.bind('inproc://shell'); socket.connect('inproc://shell')
+            channel = client().shell_channel_class(socket, session, None)
+            waits = asyncio.ensure_future(channel.get_msg(timeout=None))
+            await asyncio.sleep(.2)
+            session.send(kernel, 'execute_reply', dict(status='ok'))
+            session.send(socket, 'comm_msg', {})          # before the loop turns: the report is gone
+            try: return await asyncio.wait_for(waits, 5)
+            except TimeoutError: return None
+
+    said = asyncio.run(answer())
+    assert (said and said['content']) == (dict(status='ok') if patient else None)

@@ -6,15 +6,17 @@
 __all__ = ['TESTED', 'Run', 'run_folder', 'execute', 'write_report', 'Runner', 'run_notebooks', 'save_run']
 
 # %% ../../nbs/course/04_runs.ipynb #c44021da
-import asyncio, base64, io, json, os, platform, re, signal, subprocess, sys, threading, time
+import asyncio, base64, io, json, math, os, platform, queue, re, signal
+import subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from fastcore.basics import patch
 from PIL import Image
+from traitlets import Type
 
 from ..core import InputError, atomic_write, cache_dir
 from .book import book_dir, notebooks, read_notebook
@@ -60,12 +62,57 @@ def run_folder(
         except OSError as e: raise (NoRoom if no_room(e) else InputError)(f"No run can be written to {out} ({e.strerror}): choose another folder with --out.") from e
     raise InputError(f"{top} already holds a thousand runs of this second.")
 
+# %% ../../nbs/course/04_runs.ipynb #cddc5136
+def _patient_client():
+    "A kernel client that does not rely on being told of each message."
+    from jupyter_client.asynchronous.client import AsyncKernelClient, AsyncZMQSocketChannel
+
+    class PatientChannel(AsyncZMQSocketChannel):
+        async def get_msg(self, timeout=None):
+            end = math.inf if timeout is None else time.monotonic() + timeout
+            while True:
+                try: return await super().get_msg(max(0, min(1, end - time.monotonic())))
+                except queue.Empty:
+                    if time.monotonic() >= end: raise
+
+    class PatientClient(AsyncKernelClient):
+        iopub_channel_class = shell_channel_class = Type(PatientChannel)
+        control_channel_class = stdin_channel_class = Type(PatientChannel)
+    return PatientClient
+
+# %% ../../nbs/course/04_runs.ipynb #cddc5138
+@contextmanager
+def _socket_path():
+    "A path for a kernel's sockets, in a folder of its own; None: this system has none."
+    with tempfile.TemporaryDirectory(prefix='visft') as folder:
+        path = str(Path(folder)/'kernel')
+        yield path if os.name == 'posix' and len(os.fsencode(path)) < 90 else None
+
+def _course_client(socket_path):
+    "nbclient as papermill uses it, with our kernel client and a way that cannot be taken."
+    from papermill.clientwrap import PapermillNotebookClient
+
+    class CourseClient(PapermillNotebookClient):
+        def create_kernel_manager(self):
+            manager = super().create_kernel_manager()
+            manager.client_factory = _patient_client()
+            if socket_path: manager.transport, manager.ip = 'ipc', socket_path
+            return manager
+    return CourseClient
+
+def _with_client(use, tries=3):
+    "`use(client class)`; again where a kernel dies before it can listen, over TCP."
+    for k in range(tries):
+        try:
+            with _socket_path() as path: return use(_course_client(path if k == 0 else None))
+        except RuntimeError as e:
+            if 'died before replying' not in str(e) or k == tries - 1: raise
+
 # %% ../../nbs/course/04_runs.ipynb #cddc5137
 def _skips(cell): return re.search(r'^#\|\s*eval:\s*false', ''.join(cell['source']), re.M)
 
 def _engine(say):
     "papermill's engine that calls `say(cell, of)` after each cell."
-    from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine
 
     class CourseEngine(NBClientEngine):
@@ -76,13 +123,16 @@ def _engine(say):
             done, total = nb_man.cell_complete, len(nb_man.nb.cells)
             def cell_complete(cell, cell_index=None, **kw): done(cell, cell_index=cell_index, **kw); say(cell_index + 1, total)
             nb_man.cell_complete = cell_complete
-            client = PapermillNotebookClient(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None,
-                                             shutdown_kernel='immediate')
-            def pass_on(*_):
-                on_interrupt(signal.default_int_handler)
-                interrupt_kernel(client.km, asyncio.get_event_loop())
-            on_interrupt(pass_on)
-            return client.execute()
+            def use(client_class):
+                client = client_class(
+                    nb_man, kernel_name=kernel_name, startup_timeout=start_timeout,
+                    timeout=None, shutdown_kernel='immediate')
+                def pass_on(*_):
+                    on_interrupt(signal.default_int_handler)
+                    interrupt_kernel(client.km, asyncio.get_event_loop())
+                on_interrupt(pass_on)
+                return client.execute()
+            return _with_client(use)
     return CourseEngine
 
 # %% ../../nbs/course/04_runs.ipynb #48003cf0
@@ -116,6 +166,8 @@ def _why_died(run, said):
 def _write(run):
     with atomic_write(Path(run.folder)/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
 
+_START = 300   # seconds that a kernel may take to start: the machine may be busy
+
 def execute(
     run:Run,                    # its folder exists
     say=lambda cell, of: None,  # called after each cell
@@ -129,13 +181,13 @@ def execute(
     path, folder = notebooks()[run.name], Path(run.folder)
     run.parameters, out, start = overrides(run.name, run.profile, run.given), folder/path.name, time.perf_counter()
     try:
-        pm.execute_notebook(path, out, parameters=run.parameters, engine_name='visft', kernel_name='python3', cwd=folder, progress_bar=False)
+        pm.execute_notebook(path, out, parameters=run.parameters, engine_name='visft', kernel_name='python3', cwd=folder, progress_bar=False, start_timeout=_START)
         run.status = 'ok'
     except pm.PapermillExecutionError as e: run.status, run.error = 'interrupted' if e.ename == 'KeyboardInterrupt' else 'failed', _failure(e)
     except DeadKernelError: run.status, run.error = 'failed', _why_died(run, 'its kernel died.')
     except KeyboardInterrupt: run.status, run.error = 'interrupted', 'interrupted'
     except (OSError, RuntimeError) as e:
-        if not no_room(e) and 'ernel died' not in str(e): raise
+        if not no_room(e) and 'ernel d' not in str(e): raise   # died, did not respond
         run.status, run.error = 'failed', _why_died(run, f'the notebook could not be run: {e}')
     run.seconds, run.memory, run.machine = time.perf_counter() - start, _peak_memory(), _machine()
     if out.is_file():
