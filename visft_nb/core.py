@@ -25,12 +25,15 @@ import numpy as np
 def one_line(
     text:str,  # of whatever origin
 )->str:
-    "Text for a sentence: line breaks become spaces, and what no screen shows (control characters, halves of a surrogate pair) its escape."
+    """Text for a sentence: line breaks become spaces, and what no screen shows (control
+    characters, halves of a surrogate pair) its escape."""
     text = re.sub(r'\s*[\r\n]+\s*', ' ', text.strip())
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+    return ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 class InputError(ValueError):
-    "Input that cannot be used; its text, one line, names what was found, what was expected and what to do."
+    """Input that cannot be used; its text, one line, names what was found, what was
+    expected and what to do."""
     def __init__(self, text=''): super().__init__(one_line(str(text)))
 
 # %% ../nbs/00_core.ipynb #58f1e1b9
@@ -39,11 +42,15 @@ def lookup(
     among,         # the names that exist: a mapping, or any iterable of strings
     kind:str,      # what they name, for the sentence: "data set", "profile", …
 ):                 # `among[name]` of a mapping, else `name`
-    "Find `name` among the names that exist, or raise `InputError` with the nearest ones."
+    """Find `name` among the names that exist, or raise `InputError` with the nearest
+    ones."""
     names = [str(n) for n in among]
     if name in names: return among[name] if hasattr(among, 'keys') else name
     near = get_close_matches(str(name)[:200], names, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names[:20]) or 'none'}."
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"there are: {', '.join(names[:20]) or 'none'}.")
     raise InputError(f"No {kind} is called {brief(name, 200)}; {hint}")
 
 def brief(
@@ -51,8 +58,12 @@ def brief(
     most:int=100,  # characters
 )->str:
     "What `repr` says, cut short; for the sentence."
-    try: text = repr(v)
-    except Exception: return f'a {type(v).__name__}' # a number of 5,000 digits, an object of somebody else's
+    try:
+        text = repr(v)
+    except Exception:
+        return (   # a number of 5,000 digits, an object of somebody else's
+            f'a {type(v).__name__}'
+        )
     return text if len(text) <= most else f'{text[:most]}…'
 
 def describe(
@@ -63,38 +74,53 @@ def describe(
 
 # %% ../nbs/00_core.ipynb #d8e91f25
 def as_array(
-    v,         # a tensor on any device and in any precision, an array, a number, or lists of numbers
+    # a tensor on any device and in any precision, an array, a number, or lists of
+    # numbers
+    v,
     name:str,  # of the argument, for the sentence
 ):             # a NumPy array of numbers or booleans
-    "Numbers as an array. Raises `InputError` for texts, objects, dates, complex numbers and rows of different lengths."
+    """Numbers as an array. Raises `InputError` for texts, objects, dates, complex
+    numbers and rows of different lengths."""
     what = brief(v) if isinstance(v, (str, bytes)) else describe(v)
     try:
         if hasattr(v, 'detach'):
             v = v.detach().cpu()
-            v = (v.float() if str(v.dtype) in ('torch.bfloat16', 'torch.float16') else v).numpy()
+            v = (
+                v.float() if str(v.dtype) in ('torch.bfloat16', 'torch.float16') else v
+            ).numpy()
         a = np.asarray(v)
     except (TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f"{name} cannot be read as numbers ({what}; {str(e)[:100]}): a tensor, an array or a list was expected, rows of one length.") from e
+        raise InputError(
+            f"{name} cannot be read as numbers ({what}; {str(e)[:100]}): a tensor, an"
+            " array or a list was expected, rows of one length.") from e
     if a.dtype.kind not in 'biuf':
         shown = f'{what}, such as {brief(a.flat[0], 40)}' if a.size and a.ndim else what
-        raise InputError(f"{name} holds no numbers ({shown}): encode names as class numbers, and turn what else it is into numbers first.")
+        raise InputError(
+            f"{name} holds no numbers ({shown}): encode names as class numbers, and"
+            " turn what else it is into numbers first.")
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder('='))
 
 def as_tensor(
     v,         # as for `as_array`
     name:str,  # of the argument, for the sentence
 ):             # torch.Tensor; a dense tensor of real numbers is handed through
-    "Numbers as a tensor. Raises `InputError` as `as_array` does, and for tensors that are sparse, complex or on no device."
+    """Numbers as a tensor. Raises `InputError` as `as_array` does, and for tensors that
+    are sparse, complex or on no device."""
     import torch
     if torch.is_tensor(v):
         if v.layout != torch.strided or v.is_complex() or v.device.type == 'meta':
-            raise InputError(f"{name} is {describe(v)}, {v.layout}, on {v.device}: a dense tensor of real numbers was expected.")
+            raise InputError(
+                f"{name} is {describe(v)}, {v.layout}, on {v.device}: a dense tensor of"
+                " real numbers was expected.")
         return v
     a = as_array(v, name)
     if a.dtype.kind == 'u' and a.itemsize > 1:   # torch computes with few of them
-        if a.size and a.max() > np.iinfo(np.int64).max: raise InputError(f"{name} holds {a.max()}, which is too large a whole number for torch.")
+        if a.size and a.max() > np.iinfo(np.int64).max:
+            raise InputError(
+                f"{name} holds {a.max()}, which is too large a whole number for torch.")
         a = a.astype(np.int64)
-    return torch.from_numpy(np.array(a)) # a copy: torch takes no negative strides, nor memory that must not be written
+    # a copy: torch takes no negative strides, nor memory that must not be written
+    return torch.from_numpy(np.array(a))
 
 # %% ../nbs/00_core.ipynb #e9fa2036
 def check_number(
@@ -107,61 +133,102 @@ def check_number(
     "Raise `InputError` for what is no finite number, or lies outside of a range."
     kind, fits = (Integral if whole else Real), False
     if isinstance(v, kind) and not isinstance(v, bool) and -sys.float_info.max <= v <= sys.float_info.max:
-        fits = (low is None or (v > low if above else v >= low)) and (high is None or v <= high)
+        fits = (low is None or (v > low if above else v >= low)) and (
+            high is None or v <= high)
     if fits: return
-    bounds = [f"{'above' if above else 'from'} {low}"]*(low is not None) + [f"up to {high}"]*(high is not None)
-    raise InputError(f"{name}={brief(v)}: {' '.join(['a whole number' if whole else 'a number', *bounds])} was expected.")
+    bounds = [f"{'above' if above else 'from'} {low}"]*(low is not None) + [
+        f"up to {high}"]*(high is not None)
+    raise InputError(
+        f"{name}={brief(v)}:"
+        f" {' '.join(['a whole number' if whole else 'a number', *bounds])} was"
+        " expected.")
 
 # %% ../nbs/00_core.ipynb #1c2d5369
 def as_names(
     v,         # a list, tuple or array of names
     name:str,  # of the argument, for the sentence
 )->tuple:      # of strings
-    "Names in their order. Raises `InputError` for one text in the place of several, and for what has no order."
-    listed = hasattr(v, '__len__') and hasattr(v, '__iter__') and not isinstance(v, (str, bytes, set, frozenset)) and getattr(v, 'ndim', 1) == 1
-    try: return tuple(str(n) for n in (v.tolist() if hasattr(v, 'tolist') else v)) if listed else _no_names(v, name)
-    except (TypeError, RuntimeError) as e: raise InputError(f"{name} cannot be read as a list of names ({str(e)[:100]}).") from e
+    """Names in their order. Raises `InputError` for one text in the place of several,
+    and for what has no order."""
+    listed = (
+        hasattr(v, '__len__')
+        and hasattr(v, '__iter__')
+        and not isinstance(v, (str, bytes, set, frozenset))
+        and getattr(v, 'ndim', 1) == 1)
+    try:
+        return (
+            tuple(str(n) for n in (v.tolist() if hasattr(v, 'tolist') else v))
+            if listed
+            else _no_names(v, name))
+    except (TypeError, RuntimeError) as e:
+        raise InputError(
+            f"{name} cannot be read as a list of names ({str(e)[:100]}).") from e
 
-def _no_names(v, name): raise InputError(f"{name}={brief(v)}: a list of names was expected.")
+def _no_names(v, name):
+    raise InputError(f"{name}={brief(v)}: a list of names was expected.")
 
 # %% ../nbs/00_core.ipynb #f9fc9089
 def get_device(
-    name:str|None=None,  # "cpu", "cuda", "cuda:1", "mps"; None takes the environment's `VISFT_DEVICE`, else the best there is
+    # "cpu", "cuda", "cuda:1", "mps"; None takes the environment's `VISFT_DEVICE`, else
+    # the best there is
+    name:str|None=None,
 ):                       # torch.device
     "The device to compute on. Raises `InputError` for one that this machine lacks."
     import torch
-    if name is not None and not isinstance(name, (str, torch.device)): raise InputError(f"device={brief(name)}: a name such as 'cpu', 'cuda' or 'cuda:1' was expected.")
+    if name is not None and not isinstance(name, (str, torch.device)):
+        raise InputError(
+            f"device={brief(name)}: a name such as 'cpu', 'cuda' or 'cuda:1' was"
+            " expected.")
     name = str(name) if isinstance(name, torch.device) else name
-    there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
-    name = name or os.environ.get('VISFT_DEVICE') or next(d for d, ok in there.items() if ok)
+    there = {
+        'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(),
+        'cpu': True}
+    name = (
+        name
+        or os.environ.get('VISFT_DEVICE')
+        or next(d for d, ok in there.items() if ok))
     kind = lookup(name.split(':')[0], there.keys(), 'device')
     if not there[kind]:
-        raise InputError(f"This machine has no {kind} device that torch {torch.__version__} can use; leave the device out to use the best there is.")
-    try: return torch.device(name)
-    except RuntimeError as e: raise InputError(f"device={brief(name)}: a name such as 'cpu', 'cuda' or 'cuda:1' was expected.") from e
+        raise InputError(
+            f"This machine has no {kind} device that torch {torch.__version__} can use;"
+            " leave the device out to use the best there is.")
+    try:
+        return torch.device(name)
+    except RuntimeError as e:
+        raise InputError(
+            f"device={brief(name)}: a name such as 'cpu', 'cuda' or 'cuda:1' was"
+            " expected.") from e
 
 # %% ../nbs/00_core.ipynb #5ce156d3
 def fast_bf16(
     device=None,  # torch.device or its name; None takes `get_device()`
 )->bool:          # whether bf16 is computed by instructions made for it
-    "Does `device` compute bf16 faster than float32? Asked of the device, never assumed."
+    """Does `device` compute bf16 faster than float32? Asked of the device, never
+    assumed."""
     import torch
     device = torch.device(device or get_device())
     kind = device.type
     if kind == 'cuda':
-        return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
+        return (
+            torch.cuda.is_available()
+            and torch.cuda.get_device_capability(device)[0] >= 8)
     if kind == 'mps': return False
     if hasattr(torch.cpu, 'get_capabilities'):
         can = torch.cpu.get_capabilities()
         return bool(can.get('amx_bf16') or can.get('avx512_bf16'))
-    return any(getattr(torch.cpu, f'_is_{i}_supported', bool)() for i in ('amx_tile', 'avx512_bf16'))
+    return any(
+        getattr(torch.cpu, f'_is_{i}_supported', bool)()
+        for i in ('amx_tile', 'avx512_bf16'))
 
 # %% ../nbs/00_core.ipynb #20c549d8
 def uses_bf16(
     device=None,                # torch.device or its name; None takes `get_device()`
-    precision:str|None='auto',  # "bf16", "fp32", or "auto": as the environment's `VISFT_PRECISION` says, else bf16 where `fast_bf16`
+    # "bf16", "fp32", or "auto": as the environment's `VISFT_PRECISION` says, else bf16
+    # where `fast_bf16`
+    precision:str|None='auto',
 )->bool:                        # whether a forward pass is to run in bf16
-    "What a precision means on a device. Raises `InputError` for a precision that there is not."
+    """What a precision means on a device. Raises `InputError` for a precision that
+    there is not."""
     known = ['auto', 'bf16', 'fp32']
     precision = lookup('auto' if precision is None else precision, known, 'precision')
     if precision == 'auto':
@@ -192,13 +259,17 @@ def set_seed(
 
 # %% ../nbs/00_core.ipynb #e091c923
 def set_threads(
-    n:int|None=None,  # threads of torch and of NumPy's linear algebra; None takes the environment's `VISFT_THREADS`
+    # threads of torch and of NumPy's linear algebra; None takes the environment's
+    # `VISFT_THREADS`
+    n:int|None=None,
 )->int|None:          # how many there are now; None where nothing was asked
     "Compute with `n` threads. Raises `InputError` for what is no number of threads."
     asked = os.environ.get('VISFT_THREADS') if n is None else n
     if not asked: return None
     if not str(asked).isdecimal() or not 1 <= int(asked) <= 1024:
-        raise InputError(f"{asked!r} threads (VISFT_THREADS): a whole number from 1 to 1024 was expected.")
+        raise InputError(
+            f"{asked!r} threads (VISFT_THREADS): a whole number from 1 to 1024 was"
+            " expected.")
     from threadpoolctl import threadpool_limits
     threadpool_limits(int(asked))
     if torch := sys.modules.get('torch'): torch.set_num_threads(int(asked))
@@ -209,7 +280,8 @@ except InputError as e: warnings.warn(f'{e} It is not heeded.', stacklevel=2)
 
 # %% ../nbs/00_core.ipynb #2bfd740f
 def cache_dir()->Path: # may not exist yet
-    "The folder for downloads: `VISFT_CACHE`, else `XDG_CACHE_HOME/visft_nb`, else `~/.cache/visft_nb`."
+    """The folder for downloads: `VISFT_CACHE`, else `XDG_CACHE_HOME/visft_nb`, else
+    `~/.cache/visft_nb`."""
     if here := os.environ.get('VISFT_CACHE'): return Path(here).expanduser()
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'visft_nb'
 
@@ -218,21 +290,27 @@ import secrets, socket, time
 from zlib import crc32
 
 class NoRoom(InputError):
-    "A disk, a quota or a limit that leaves no room; the command line ends with 1, where other input errors end it with 2."
+    """A disk, a quota or a limit that leaves no room; the command line ends with 1,
+    where other input errors end it with 2."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
-_NO_ROOM_SAID = re.compile('|'.join([r'\(os error (?:{})\)'.format('|'.join(map(str, _NO_ROOM))),
-                                     *(re.escape(os.strerror(n)) for n in _NO_ROOM)]))
+_NO_ROOM_SAID = re.compile(
+    '|'.join(
+        [
+            r'\(os error (?:{})\)'.format('|'.join(map(str, _NO_ROOM))),
+            *(re.escape(os.strerror(n)) for n in _NO_ROOM)]))
 
 def no_room(
     e,      # an exception, or what a program printed
 )->bool:
-    "Was there no room for what was to be written? Looks at the error, at what caused it, and at its text."
+    """Was there no room for what was to be written? Looks at the error, at what caused
+    it, and at its text."""
     if not isinstance(e, BaseException): return bool(_NO_ROOM_SAID.search(str(e)))
     chain, seen = e, set()
     while chain is not None and id(chain) not in seen:
         seen.add(id(chain))
-        if isinstance(chain, NoRoom) or getattr(chain, 'errno', None) in _NO_ROOM: return True
+        if isinstance(chain, NoRoom) or getattr(chain, 'errno', None) in _NO_ROOM:
+            return True
         if _NO_ROOM_SAID.search(str(chain)): return True
         chain = chain.__cause__ or chain.__context__
     return False
@@ -260,16 +338,21 @@ def owner_lives(
     if not mark or int(mark[3], 16) != _machine_mark(): return None
     try:
         process = psutil.Process(int(mark[1]))
-        return abs(int(process.create_time()) - int(mark[2], 16)) <= 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess: return False
-    except psutil.AccessDenied: return None
+        return (
+            abs(int(process.create_time()) - int(mark[2], 16)) <= 2
+            and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return None
 
 # %% ../nbs/00_core.ipynb #a1c05e05
 def sweep(
     folder,        # where temporary files and folders lie
     within='.',    # what their names begin with
 )->list[str]:      # names of what was removed
-    "Remove what killed processes left: names with an `owner_mark` whose process has ended. Others stay."
+    """Remove what killed processes left: names with an `owner_mark` whose process has
+    ended. Others stay."""
     gone = []
     try: entries = [e for e in os.scandir(folder) if e.name.startswith(within)]
     except OSError: return gone
@@ -294,7 +377,8 @@ def _first_sweep(folder):
 def _sync(path):
     "Have the disk keep a file, or the names in a folder, through a loss of power."
     folder, windows = Path(path).is_dir(), os.name == 'nt'
-    if folder and windows: return   # it cannot sync a folder, nor can some network drives
+    # it cannot sync a folder, nor can some network drives
+    if folder and windows: return
     fd = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try: os.fsync(fd)
     except OSError as e:
@@ -302,7 +386,8 @@ def _sync(path):
     finally: os.close(fd)
 
 def _takes_no_more(path):
-    "Is there no room for one block more at the end of a file? Some libraries do not say why they failed."
+    """Is there no room for one block more at the end of a file? Some libraries do not
+    say why they failed."""
     try:
         with open(path, 'ab') as f:
             f.write(bytes(2**16))
@@ -319,18 +404,22 @@ def _concerns(path, name):
 
 # %% ../nbs/00_core.ipynb #a1c05e0f
 def _cannot_write(path, e):
-    "What is said of an error that kept `path` from being written, or None where it was none of that kind."
+    """What is said of an error that kept `path` from being written, or None where it
+    was none of that kind."""
     name, code = getattr(e, 'filename', None), getattr(e, 'errno', None)
     if no_room(e):
         path = path if _concerns(path, name) else Path(name)
         folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
         said = (e.strerror for e in (e, e.__cause__) if getattr(e, 'strerror', None))
         free = shutil.disk_usage(folder).free/2**20
-        return NoRoom(f"{path} cannot be written ({next(said, os.strerror(errno.ENOSPC))}; {free:,.0f} MB are free there): "
-                      "make room or choose another folder; what stood there before is whole.")
+        return NoRoom(
+            f"{path} cannot be written ({next(said, os.strerror(errno.ENOSPC))};"
+            f" {free:,.0f} MB are free there): make room or choose another folder; what"
+            " stood there before is whole.")
     if code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR) and _concerns(path, name):
-        return InputError(f"{path} cannot be written ({e.strerror}): "
-                          "choose another folder, or have its owner let you write there.")
+        return InputError(
+            f"{path} cannot be written ({e.strerror}): "
+            "choose another folder, or have its owner let you write there.")
 
 # %% ../nbs/00_core.ipynb #55eecdfe
 @contextmanager
@@ -341,8 +430,9 @@ def atomic_write(
     Raises `NoRoom` where the disk is full, `InputError` where the folder cannot be written."""
     path, tmp, length = Path(path), None, len(os.fsencode(Path(path).name))
     if length > 255:
-        raise InputError(f"{path.name[:40]}… has {length} bytes, and a file's name may have 255: "
-                         "choose a shorter one.")
+        raise InputError(
+            f"{path.name[:40]}… has {length} bytes, and a file's name may have 255: "
+            "choose a shorter one.")
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= 20 else ''
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -351,27 +441,33 @@ def atomic_write(
         fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=begins, suffix=suffix)
         os.close(fd)
         yield Path(tmp)
-        umask = os.umask(0); os.umask(umask)
+        umask = os.umask(0)
+        os.umask(umask)
         os.chmod(tmp, 0o666 & ~umask)
         _sync(tmp)
         os.replace(tmp, path)
         _sync(path.parent)
-    except InputError: raise
+    except InputError:
+        raise
     except Exception as e:
         unsaid = tmp and not isinstance(e, OSError) and not no_room(e)
         if unsaid and _takes_no_more(tmp):
-            raise _cannot_write(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from e
-        if said := _cannot_write(path, e): raise said from e
+            raise _cannot_write(
+                path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from e
+        if said := _cannot_write(path, e):
+            raise said from e
         raise
     finally:
-        if tmp: Path(tmp).unlink(missing_ok=True)
+        if tmp:
+            Path(tmp).unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #a1c05e0b
 def check_room(
     folder,         # that shall be written in; made where it is not there
     size:int=2**16, # bytes that shall fit
 )->None:
-    "Raises `NoRoom` where so much cannot be written, `InputError` where nothing may be."
+    """Raises `NoRoom` where so much cannot be written, `InputError` where nothing may
+    be."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as f:
@@ -392,7 +488,8 @@ def _others(place, own):
             if p.name.startswith(begins) and _MARK.search(p.name) and p != own]
 
 def _claim(place):
-    "A temporary folder for a place, and those that others have: its own is gone where there are any."
+    """A temporary folder for a place, and those that others have: its own is gone where
+    there are any."""
     sweep(place.parent, _beside(place))
     tmp = Path(tempfile.mkdtemp(dir=place.parent, prefix=_beside(place) + owner_mark()))
     others = [tmp.name]
@@ -400,23 +497,27 @@ def _claim(place):
         others = _others(place, tmp)
         if not others and place.exists() and (not place.is_dir() or any(place.iterdir())):
             others = [tmp.name]
-            raise Taken(f"{place} exists and is not empty: choose another folder with --out "
-                        "or out=, nothing is overwritten.")
+            raise Taken(
+                f"{place} exists and is not empty: choose another folder with --out "
+                "or out=, nothing is overwritten.")
     finally:
         if others: tmp.rmdir()
     return tmp, others
 
 # %% ../nbs/00_core.ipynb #a1c05e0a
 def _reserve(place):
-    "A temporary folder, of which nobody else has one for the same place. Raises `Taken`."
+    """A temporary folder, of which nobody else has one for the same place. Raises
+    `Taken`."""
     for patience in (.05, .2, .5, 0):
         tmp, others = _claim(place)
         if not others: return tmp
-        time.sleep(patience*(.5 + secrets.randbelow(1000)/1000))   # of two, one comes first
+        # of two, one comes first
+        time.sleep(patience*(.5 + secrets.randbelow(1000)/1000))
     who = f'process {_MARK.search(others[0])[1]}'
     if not owner_lives(others[0]): who += ' of another machine'
-    raise Taken(f"{place} is being written by {who}: wait for it, or choose another folder with "
-                f"--out or out= (if it has ended, delete {place.parent/others[0]}).")
+    raise Taken(
+        f"{place} is being written by {who}: wait for it, or choose another folder with"
+        f" --out or out= (if it has ended, delete {place.parent/others[0]}).")
 
 def _reserve_one(places):
     "The first of several places that is free, reserved."
@@ -427,7 +528,8 @@ def _reserve_one(places):
 
 # %% ../nbs/00_core.ipynb #a1c05e08
 def _settle(tmp, place):
-    "Give a finished folder its name; where somebody has filled it, the next free name, and say so."
+    """Give a finished folder its name; where somebody has filled it, the next free
+    name, and say so."""
     try:
         if place.exists(): place.rmdir()
         os.replace(tmp, place)
@@ -435,7 +537,9 @@ def _settle(tmp, place):
         if not place.exists() or place.is_dir() and not any(place.iterdir()): raise
         names = (place.with_name(f'{place.name}-{k}') for k in range(1, 1000))
         os.replace(tmp, other := next(p for p in names if not p.exists()))
-        raise InputError(f"{place} was filled by somebody else meanwhile: the results stand in {other}.") from e
+        raise InputError(
+            f"{place} was filled by somebody else meanwhile: the results stand in"
+            f" {other}.") from e
 
 def _make_place(path, fresh):
     "The temporary folder, and the place that it reserves."
@@ -448,7 +552,9 @@ def _make_place(path, fresh):
         path.parent.mkdir(parents=True, exist_ok=True)
         return _reserve_one([path, *more])
     except OSError as e:
-        other = InputError(f"{path} cannot be written ({e.strerror}): choose another folder with --out or out=.")
+        other = InputError(
+            f"{path} cannot be written ({e.strerror}): choose another folder with --out"
+            " or out=.")
         raise (_cannot_write(path, e) or other) from e
 
 # %% ../nbs/00_core.ipynb #f7e502e0
@@ -464,47 +570,64 @@ def atomic_folder(
     try:
         yield tmp, path
         os.chmod(tmp, 0o755)
-        for p in (*tmp.rglob('*'), tmp): _sync(p)
+        for p in (*tmp.rglob('*'), tmp):
+            _sync(p)
         _settle(tmp, path)
         state = 'is whole'
         _sync(path.parent)
     except KeyboardInterrupt as e:
-        raise KeyboardInterrupt('; '.join(filter(None, [str(e), f'{path} {state}']))) from e
-    except InputError: raise
-    except Exception as e:
-        if said := _cannot_write(path, e): raise said from e
+        raise KeyboardInterrupt(
+            '; '.join(filter(None, [str(e), f'{path} {state}']))) from e
+    except InputError:
         raise
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    except Exception as e:
+        if said := _cannot_write(path, e):
+            raise said from e
+        raise
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #d2f4c6a1
 def given_path(
     path,             # str or os.PathLike; a leading ~ is the home folder
     what:str='path',  # what it stands for, for the sentence
 )->Path:              # it need not exist
-    "A path that the system can be asked about. Raises `InputError` for a name that is too long, a NUL in it, a folder that may not be entered."
+    """A path that the system can be asked about. Raises `InputError` for a name that is
+    too long, a NUL in it, a folder that may not be entered."""
     try:
         path = Path(path).expanduser()
         path.stat()
     except (TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f"{what} {brief(str(path))} is no path ({e}): give the name of a file or a folder.") from e
+        raise InputError(
+            f"{what} {brief(str(path))} is no path ({e}): give the name of a file or a"
+            " folder.") from e
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENOTDIR): return path
         long = e.errno == errno.ENAMETOOLONG
-        raise InputError(f"{what} {brief(str(path))} cannot be looked at ({e.strerror}): " +
-                         ('most systems take names of up to 255 bytes.' if long else 'check the name, and who may read it.')) from e
+        raise InputError(
+            f"{what} {brief(str(path))} cannot be looked at ({e.strerror}): "
+            + (
+                'most systems take names of up to 255 bytes.'
+                if long
+                else 'check the name, and who may read it.')) from e
     return path
 
 # %% ../nbs/00_core.ipynb #7be80f35
 def read_text(
     path,  # a text file
 )->str:
-    "The text of a UTF-8 file. Raises `InputError` where it cannot be read, or is in another encoding."
+    """The text of a UTF-8 file. Raises `InputError` where it cannot be read, or is in
+    another encoding."""
     path = given_path(path)
-    try: return path.read_text(encoding='utf-8')
+    try:
+        return path.read_text(encoding='utf-8')
     except UnicodeDecodeError as e:
         line = e.object[:e.start].count(b'\n') + 1
-        raise InputError(f"{path} is no UTF-8 text (byte 0x{e.object[e.start]:02x} in line {line}): save it as UTF-8.") from e
-    except OSError as e: raise InputError(f"{path} cannot be read ({e.strerror}).") from e
+        raise InputError(
+            f"{path} is no UTF-8 text (byte 0x{e.object[e.start]:02x} in line {line}):"
+            " save it as UTF-8.") from e
+    except OSError as e:
+        raise InputError(f"{path} cannot be read ({e.strerror}).") from e
 
 # %% ../nbs/00_core.ipynb #91c3e7d6
 def _once(pairs):
@@ -512,7 +635,8 @@ def _once(pairs):
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [k for k, _ in pairs]
-        raise ValueError(f'the key {next(k for k in keys if keys.count(k) > 1)!r:.80} stands twice')
+        raise ValueError(
+            f'the key {next(k for k in keys if keys.count(k) > 1)!r:.80} stands twice')
     return found
 
 def parse_json(
@@ -520,11 +644,15 @@ def parse_json(
     what,        # where it stands, for the sentence
     remedy:str,  # what to do, for the sentence
 ):               # dict, list, str, number, bool or None
-    "The value that JSON stands for. Raises `InputError` where it is none, names a key twice, is nested too deeply or holds half a character."
+    """The value that JSON stands for. Raises `InputError` where it is none, names a key
+    twice, is nested too deeply or holds half a character."""
     try:
         value = json.loads(text, object_pairs_hook=_once)
-        if re.search(r'\\u[dD][89abAB]', text): json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as e: raise InputError(f"{what} is no JSON that can be read ({str(e)[:120]}): {remedy}.") from e
+        if re.search(r'\\u[dD][89abAB]', text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as e:
+        raise InputError(
+            f"{what} is no JSON that can be read ({str(e)[:120]}): {remedy}.") from e
     return value
 
 def read_json(
@@ -539,16 +667,26 @@ RECORD_MIME = 'application/vnd.visft.record+json'
 
 # %% ../nbs/00_core.ipynb #e22d6a42
 def record(
-    **values:float,  # name=value: finite numbers, strings or booleans; tensors and arrays of one element are taken as numbers
+    # name=value: finite numbers, strings or booleans; tensors and arrays of one element
+    # are taken as numbers
+    **values:float,
 )->None:
-    "Print figures as a table and leave them in the output as `RECORD_MIME`, for the tests to compare."
+    """Print figures as a table and leave them in the output as `RECORD_MIME`, for the
+    tests to compare."""
     from html import escape
     from IPython.display import display
     plain = {k: _plain(k, v) for k, v in values.items()}
     width = max(map(len, plain), default=0)
     text = '\n'.join(f'{k:<{width}}  {_show(v)}' for k, v in plain.items())
-    rows = ''.join(f'<tr><th style="text-align:left">{escape(k)}</th><td style="text-align:right">{escape(_show(v))}</td></tr>' for k, v in plain.items())
-    display({RECORD_MIME: plain, 'text/plain': text, 'text/html': f'<table class="record">{rows}</table>'}, raw=True)
+    rows = ''.join(
+        f'<tr><th style="text-align:left">{escape(k)}</th><td'
+        f' style="text-align:right">{escape(_show(v))}</td></tr>'
+        for k, v in plain.items())
+    display(
+        {
+            RECORD_MIME: plain, 'text/plain': text,
+            'text/html': f'<table class="record">{rows}</table>'},
+        raw=True)
 
 def _show(v): return f'{v:.4g}' if isinstance(v, float) else str(v)
 
@@ -557,8 +695,12 @@ def _plain(name, v):
     try: v = v.item() if hasattr(v, 'item') else v
     except (TypeError, ValueError, RuntimeError): pass # several elements
     if isinstance(v, (str, bool)) or (isinstance(v, int) and abs(v) < 2**63): return v
-    if isinstance(v, Real) and not isinstance(v, int) and abs(v) <= sys.float_info.max: return float(v)
-    raise InputError(f"record({name}={brief(v)}): a record is a finite number, a string or a boolean; if this is a loss or an accuracy, look for a division by zero or a diverged run.")
+    if isinstance(v, Real) and not isinstance(v, int) and abs(v) <= sys.float_info.max:
+        return float(v)
+    raise InputError(
+        f"record({name}={brief(v)}): a record is a finite number, a string or a"
+        " boolean; if this is a loss or an accuracy, look for a division by zero or a"
+        " diverged run.")
 
 # %% ../nbs/00_core.ipynb #a1c05e0d
 _MARKDOWN = str.maketrans({c: f'&#{ord(c)};' for c in '&<>[]`*|!~$\\'})

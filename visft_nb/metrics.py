@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .core import InputError, as_array, as_names, as_tensor, brief, check_number, describe
+from .core import (
+    InputError, as_array, as_names, as_tensor, brief, check_number, describe)
 
 # %% ../nbs/03_metrics.ipynb #e834c066
 def _numpy(x, name='the input'):
-    "A NumPy array of numbers, of a tensor on any device and in any precision, or of an array or list."
+    """A NumPy array of numbers, of a tensor on any device and in any precision, or of
+    an array or list."""
     return as_array(x, name)
 
 # %% ../nbs/03_metrics.ipynb #a84da8f2
@@ -31,24 +33,40 @@ def _whole(x):
     return bool(np.isfinite(x).all() and (x == np.round(x)).all())
 
 def _labels(x, name, classes=None):
-    "Class numbers as int64 (N,): whole, finite, and below `classes` where that is known; else `InputError`."
+    """Class numbers as int64 (N,): whole, finite, and below `classes` where that is
+    known; else `InputError`."""
     x = _numpy(x, name)
-    if name != 'target' and x.ndim == 2 and x.shape[1] > 1 and x.dtype.kind == 'f': x = _scores(x, name).argmax(1)
+    if name != 'target' and x.ndim == 2 and x.shape[1] > 1 and x.dtype.kind == 'f':
+        x = _scores(x, name).argmax(1)
     x = x.squeeze(1) if x.ndim == 2 and x.shape[1] == 1 else x
-    if x.ndim != 1 or not len(x): raise InputError(f"{name} has shape {x.shape}, expected (N,) class numbers, or (N, C) logits where these are allowed.")
+    if x.ndim != 1 or not len(x):
+        raise InputError(
+            f"{name} has shape {x.shape}, expected (N,) class numbers, or (N, C) logits"
+            " where these are allowed.")
     if not _whole(x):
-        raise InputError(f"{name} holds {x[:3].tolist()}…, expected whole class numbers: take argmax(1) of logits, and encode names as numbers.")
+        raise InputError(
+            f"{name} holds {x[:3].tolist()}…, expected whole class numbers: take"
+            " argmax(1) of logits, and encode names as numbers.")
     x = x.astype(np.int64)
     if x.min() < 0 or (classes is not None and x.max() >= classes):
-        raise InputError(f"{name} holds labels from {x.min()} to {x.max()}, expected 0 to {(classes or x.max() + 1) - 1}: list every class in `classes`, and count labels from 0.")
+        raise InputError(
+            f"{name} holds labels from {x.min()} to {x.max()}, expected 0 to"
+            f" {(classes or x.max() + 1) - 1}: list every class in `classes`, and count"
+            " labels from 0.")
     return x
 
 # %% ../nbs/03_metrics.ipynb #b421d119
 def _scores(x, name):
     "Finite scores (N, C) as an array; else `InputError`."
     x = _numpy(x, name)
-    if x.ndim != 2 or not len(x): raise InputError(f"{name} has shape {x.shape}, expected (N, C): one row an image, one column a class.")
-    if not np.isfinite(x).all(): raise InputError(f"{name} holds NaN or infinity in {(~np.isfinite(x)).any(1).sum()} of {len(x)} rows: the model diverged, or a log of 0 was taken.")
+    if x.ndim != 2 or not len(x):
+        raise InputError(
+            f"{name} has shape {x.shape}, expected (N, C): one row an image, one column"
+            " a class.")
+    if not np.isfinite(x).all():
+        raise InputError(
+            f"{name} holds NaN or infinity in {(~np.isfinite(x)).any(1).sum()} of"
+            f" {len(x)} rows: the model diverged, or a log of 0 was taken.")
     return x
 
 # %% ../nbs/03_metrics.ipynb #3f0c5ad1
@@ -61,13 +79,15 @@ def check_order(
     given in the other order, that of scikit-learn and of earlier versions. Two arrays of
     labels cannot be told apart."""
     preds, target = _numpy(preds, 'preds'), _numpy(target, 'target')
-    fractions = target.dtype.kind == 'f' and np.isfinite(target).all() and not _whole(target)
+    fractions = (
+        target.dtype.kind == 'f' and np.isfinite(target).all() and not _whole(target))
     table = target.ndim == 2 and target.shape[1] > 1
     flat = preds.ndim and preds.size == len(preds)
     if (fractions or table and flat) and _whole(preds):
         raise InputError(
-            f"{metric} got whole numbers of shape {preds.shape} as preds and scores of shape "
-            f"{target.shape} as target: preds come first, {metric}(preds, target).")
+            f"{metric} got whole numbers of shape {preds.shape} as preds and scores of"
+            f" shape {target.shape} as target: preds come first, {metric}(preds,"
+            " target).")
 
 # %% ../nbs/03_metrics.ipynb #8c27be90
 def renamed(
@@ -98,15 +118,29 @@ _MOST_CLASSES = 50_000   # a table of counts of them fills 20 GB
 
 def _pair(metric, preds, target, classes=None):
     "Predictions and truth as labels of one length, and the names of the classes."
-    if classes is not None and not isinstance(classes, Integral): classes = as_names(classes, 'classes')
-    if isinstance(classes, Integral): check_number('classes', classes, 1, _MOST_CLASSES, whole=True)
-    n = int(classes) if isinstance(classes, Integral) else len(classes) if classes is not None else None
+    if classes is not None and not isinstance(classes, Integral):
+        classes = as_names(classes, 'classes')
+    if isinstance(classes, Integral):
+        check_number('classes', classes, 1, _MOST_CLASSES, whole=True)
+    n = (
+        int(classes)
+        if isinstance(classes, Integral)
+        else len(classes) if classes is not None else None)
     check_order(metric, preds, target)
     preds, target = _labels(preds, 'preds', n), _labels(target, 'target', n)
-    if len(target) != len(preds): raise InputError(f"There are {len(target)} true labels and {len(preds)} predictions: they must be of the same images in the same order.")
+    if len(target) != len(preds):
+        raise InputError(
+            f"There are {len(target)} true labels and {len(preds)} predictions: they"
+            " must be of the same images in the same order.")
     most = max(target.max(), preds.max())
-    if n is None and most >= _MOST_CLASSES: raise InputError(f"A label is {most}, which would make as many classes: number the classes from 0, or name them in `classes`.")
-    names = list(classes) if n and not isinstance(classes, Integral) else list(range(n or most + 1))
+    if n is None and most >= _MOST_CLASSES:
+        raise InputError(
+            f"A label is {most}, which would make as many classes: number the classes"
+            " from 0, or name them in `classes`.")
+    names = (
+        list(classes)
+        if n and not isinstance(classes, Integral)
+        else list(range(n or most + 1)))
     return preds, target, [str(c) for c in names]
 
 # %% ../nbs/03_metrics.ipynb #61f00352
@@ -121,14 +155,23 @@ def accuracy(
     preds, target = as_tensor(preds, 'preds'), as_tensor(target, 'target')
     table = target.ndim == preds.ndim + 1 > 1 and target.shape[1] > 1
     if table or _fractions(target):
-        raise InputError(f"accuracy got a target {describe(target)}, expected labels: preds come first, accuracy(preds, target).")
+        raise InputError(
+            f"accuracy got a target {describe(target)}, expected labels: preds come"
+            " first, accuracy(preds, target).")
     if preds.ndim == target.ndim + 1:
-        if torch.isnan(preds).any(): raise InputError(f"preds holds NaN in {torch.isnan(preds).flatten(1).any(1).sum()} of {len(preds)} rows: the model diverged.")
+        if torch.isnan(preds).any():
+            raise InputError(
+                f"preds holds NaN in {torch.isnan(preds).flatten(1).any(1).sum()} of"
+                f" {len(preds)} rows: the model diverged.")
         preds = preds.argmax(1)
     if preds.shape != target.shape or not target.numel():
-        raise InputError(f"accuracy got predictions of shape {tuple(preds.shape)} and labels of shape {tuple(target.shape)}, expected (N, C) or (N,), and (N,).")
+        raise InputError(
+            f"accuracy got predictions of shape {tuple(preds.shape)} and labels of"
+            f" shape {tuple(target.shape)}, expected (N, C) or (N,), and (N,).")
     if _fractions(preds):
-        raise InputError(f"accuracy got preds with fractions, {describe(preds)}: compare probabilities of one class with a threshold first, preds > 0.5.")
+        raise InputError(
+            f"accuracy got preds with fractions, {describe(preds)}: compare"
+            " probabilities of one class with a threshold first, preds > 0.5.")
     counts = multiclass_stat_scores(
         preds.to(target.device).reshape(-1), target.reshape(-1), num_classes=2,
         average='micro', validate_args=False)
@@ -143,7 +186,8 @@ def _fractions(x):
 def confusion_matrix(
     preds,          # predicted labels (N,), or logits (N, C)
     target,         # true labels (N,)
-    classes=None,   # names of the classes, or their number; None takes the labels that occur
+    # names of the classes, or their number; None takes the labels that occur
+    classes=None,
 )->pd.DataFrame:    # (C, C) counts; rows are the truth, columns the prediction
     """Count which class is taken for which (`multiclass_confusion_matrix` of torchmetrics,
     over all classes). Raises `InputError` for labels out of range."""
@@ -160,19 +204,27 @@ def confusion_matrix(
 def classification_report(
     preds,          # predicted labels (N,), or logits (N, C)
     target,         # true labels (N,)
-    classes=None,   # names of all the classes, or their number; None takes the labels up to the largest that occurs
-    absent=0.,      # what 0/0 scores: 0, 1, or nan, which leaves the class out of the mean
+    # names of all the classes, or their number; None takes the labels up to the largest
+    # that occurs
+    classes=None,
+    # what 0/0 scores: 0, 1, or nan, which leaves the class out of the mean
+    absent=0.,
 )->pd.DataFrame:    # a row for each class and for the means; precision, recall, f1 (0 to 1), support
     """Precision, recall and F1 of every class and their means, by
     `sklearn.metrics.precision_recall_fscore_support`: the macro means of torchmetrics leave
     out a class that occurs nowhere, whatever 0/0 is to score. Raises `InputError` for labels
     out of range."""
     from sklearn.metrics import precision_recall_fscore_support as score
-    if not isinstance(absent, (int, float)) or not (absent in (0, 1) or math.isnan(absent)): raise InputError(f"absent={brief(absent)}: 0/0 can score 0, 1 or nan.")
+    if not isinstance(absent, (int, float)) or not (
+        absent in (0, 1) or math.isnan(absent)):
+        raise InputError(f"absent={brief(absent)}: 0/0 can score 0, 1 or nan.")
     preds, target, names = _pair('classification_report', preds, target, classes)
-    part = lambda average: score(target, preds, labels=range(len(names)), average=average, zero_division=absent)
-    frame = pd.DataFrame(np.stack(part(None), 1), names, ['precision', 'recall', 'f1', 'support'])
-    for mean in ('macro', 'weighted'): frame.loc[f'{mean} mean'] = [*part(mean)[:3], len(target)]
+    part = lambda average: score(
+        target, preds, labels=range(len(names)), average=average, zero_division=absent)
+    frame = pd.DataFrame(
+        np.stack(part(None), 1), names, ['precision', 'recall', 'f1', 'support'])
+    for mean in ('macro', 'weighted'):
+        frame.loc[f'{mean} mean'] = [*part(mean)[:3], len(target)]
     return frame.astype({'support': int})
 
 # %% ../nbs/03_metrics.ipynb #00f574d6
@@ -191,25 +243,37 @@ def auc(
     check_order('auc', preds, target)
     scores, c = _class_scores(preds)
     target = _labels(target, 'target', c)
-    if len(target) != len(scores): raise InputError(f"There are {len(target)} true labels and {len(scores)} rows of scores: they must be of the same images.")
+    if len(target) != len(scores):
+        raise InputError(
+            f"There are {len(target)} true labels and {len(scores)} rows of scores:"
+            " they must be of the same images.")
     if missing := sorted(set(range(c)) - set(target.tolist())):
-        raise InputError(f"AUC compares each class with the rest, but class {', '.join(map(str, missing))} has no image in target: use a larger or a stratified test set.")
+        raise InputError(
+            "AUC compares each class with the rest, but class"
+            f" {', '.join(map(str, missing))} has no image in target: use a larger or a"
+            " stratified test set.")
     several = dict(multi_class='ovr', average='macro', labels=range(c)) if c > 2 else {}
     return float(roc_auc_score(target, scores, **several))
 
 # %% ../nbs/03_metrics.ipynb #74f0cbde
 def _sums_to_one(x):
-    "Whether the rows (N, C) are probabilities, and how far their sums are from 1 at most."
+    """Whether the rows (N, C) are probabilities, and how far their sums are from 1 at
+    most."""
     off = np.abs(x.sum(1) - 1).max()
     return x.min() >= -1e-6 and x.max() <= 1 + 1e-6 and off <= 1e-2, off
 
 def _probabilities(prob, name='preds'):
-    "Probabilities (N, C) in float64 whose rows sum to one; (N,) are those of class 1; else `InputError`."
+    """Probabilities (N, C) in float64 whose rows sum to one; (N,) are those of class 1;
+    else `InputError`."""
     prob = _numpy(prob, name).astype(np.float64)
-    prob = _scores(np.stack([1 - prob, prob], 1) if prob.ndim == 1 else prob, name).astype(np.float64)
+    prob = _scores(
+        np.stack([1 - prob, prob], 1) if prob.ndim == 1 else prob, name
+    ).astype(np.float64)
     fine, off = _sums_to_one(prob)
     if not fine:
-        raise InputError(f"{name} has values from {prob.min():.3g} to {prob.max():.3g} and rows that miss the sum 1 by up to {off:.3g}: apply softmax(1) to logits first.")
+        raise InputError(
+            f"{name} has values from {prob.min():.3g} to {prob.max():.3g} and rows that"
+            f" miss the sum 1 by up to {off:.3g}: apply softmax(1) to logits first.")
     return prob.clip(0, 1)/prob.clip(0, 1).sum(1, keepdims=True)
 
 # %% ../nbs/03_metrics.ipynb #d06b93f2
@@ -227,28 +291,43 @@ def _class_scores(preds):
 
 # %% ../nbs/03_metrics.ipynb #c1d57b29
 def _binary(x, label, name):
-    "Boolean masks (N, …): `label` of integers, above one half of probabilities; else `InputError`."
+    """Boolean masks (N, …): `label` of integers, above one half of probabilities; else
+    `InputError`."""
     x = as_tensor(x, name)
-    if x.ndim < 2 or not x.numel(): raise InputError(f"{name} has shape {tuple(x.shape)}, expected (N, H, W): put a single mask in a batch, x[None].")
+    if x.ndim < 2 or not x.numel():
+        raise InputError(
+            f"{name} has shape {tuple(x.shape)}, expected (N, H, W): put a single mask"
+            " in a batch, x[None].")
     if x.is_floating_point():
         if not bool(((x >= 0) & (x <= 1)).all()):
-            raise InputError(f"{name} has values from {x.min():.3g} to {x.max():.3g}, expected probabilities or labels: apply sigmoid to logits first; look for NaN.")
+            raise InputError(
+                f"{name} has values from {x.min():.3g} to {x.max():.3g}, expected"
+                " probabilities or labels: apply sigmoid to logits first; look for"
+                " NaN.")
         return x > .5
     if x.dtype != torch.bool and label is None and bool((x > 1).any()):
-        raise InputError(f"{name} has labels up to {int(x.max())}: pass label=k to score class k (masks of 0 and 255 need > 127 first).")
+        raise InputError(
+            f"{name} has labels up to {int(x.max())}: pass label=k to score class k"
+            " (masks of 0 and 255 need > 127 first).")
     return x if x.dtype == torch.bool else x == (1 if label is None else label)
 
 # %% ../nbs/03_metrics.ipynb #fe8df825
 def _counts(metric, preds, target, label):
-    "True positive, false positive and false negative pixels of each image, float64 (N,) each."
+    """True positive, false positive and false negative pixels of each image, float64
+    (N,) each."""
     from torchmetrics.functional.classification import binary_stat_scores
     if label is not None: check_number('label', label, 0, 2**31, whole=True)
     target = as_tensor(target, 'target')
     if _fractions(target):
-        raise InputError(f"{metric} got a target {describe(target)}, expected booleans or labels: preds come first, {metric}(preds, target).")
+        raise InputError(
+            f"{metric} got a target {describe(target)}, expected booleans or labels:"
+            f" preds come first, {metric}(preds, target).")
     preds, target = _binary(preds, label, 'preds'), _binary(target, label, 'target')
     if preds.shape != target.shape:
-        raise InputError(f"preds have shape {tuple(preds.shape)} and target {tuple(target.shape)}: they must be of the same images at the same size, without a channel axis in one alone.")
+        raise InputError(
+            f"preds have shape {tuple(preds.shape)} and target {tuple(target.shape)}:"
+            " they must be of the same images at the same size, without a channel axis"
+            " in one alone.")
     each = 'samplewise' if len(preds) > 1 else 'global'
     counts = binary_stat_scores(
         preds.flatten(1).int(), target.to(preds.device).flatten(1).int(),
@@ -258,47 +337,78 @@ def _counts(metric, preds, target, label):
 # %% ../nbs/03_metrics.ipynb #6e1217ab
 def _overlap(above, below, empty, over):
     "`above`/`below` of each image with 0/0 = `empty`, or of all pixels together."
-    if not isinstance(empty, (int, float)) or not (0 <= empty <= 1 or math.isnan(empty)): raise InputError(f"empty={brief(empty)}: 0/0 can score from 0 to 1, or nan.")
-    if over is not None and not isinstance(over, str) or over not in ('images', 'pixels', None): raise InputError(f"over={brief(over)}: the mean is over 'images' or over all 'pixels'; None returns the score of each image.")
+    if not isinstance(empty, (int, float)) or not (
+        0 <= empty <= 1 or math.isnan(empty)):
+        raise InputError(f"empty={brief(empty)}: 0/0 can score from 0 to 1, or nan.")
+    if (
+        over is not None
+        and not isinstance(over, str)
+        or over not in ('images', 'pixels', None)):
+        raise InputError(
+            f"over={brief(over)}: the mean is over 'images' or over all 'pixels'; None"
+            " returns the score of each image.")
     if over == 'pixels': above, below = above.sum()[None], below.sum()[None]
-    score = torch.where(below > 0, above/below.clamp(min=1), torch.full_like(above, empty))
-    if over and score.isnan().all(): raise InputError("Every mask and every prediction is empty, and empty=nan leaves all of them out: no score exists.")
+    score = torch.where(
+        below > 0, above/below.clamp(min=1), torch.full_like(above, empty))
+    if over and score.isnan().all():
+        raise InputError(
+            "Every mask and every prediction is empty, and empty=nan leaves all of them"
+            " out: no score exists.")
     return score if over is None else score.nanmean().item()
 
 # %% ../nbs/03_metrics.ipynb #efab6309
 @renamed(pred='preds', mask='target')
 def dice(
-    preds,           # (N, H, W): booleans, labels, or probabilities, which are cut at 0.5
+    # (N, H, W): booleans, labels, or probabilities, which are cut at 0.5
+    preds,
     target,          # (N, H, W): booleans, or labels
-    empty=1.,        # score of an image where target and prediction are both empty; nan leaves such images out
-    over='images',   # mean over "images", or count all "pixels" together; None: the score of each image
+    # score of an image where target and prediction are both empty; nan leaves such
+    # images out
+    empty=1.,
+    # mean over "images", or count all "pixels" together; None: the score of each image
+    over='images',
     label=None,      # which label counts as foreground, in masks of several; None: 1
 ):                   # float 0 to 1, or a float64 tensor (N,)
-    "Dice of masks, 2|P∩T| / (|P|+|T|) (Dice, 1945). Raises `InputError` for shapes that differ, logits, and labels above 1 without `label`."
+    """Dice of masks, 2|P∩T| / (|P|+|T|) (Dice, 1945). Raises `InputError` for shapes
+    that differ, logits, and labels above 1 without `label`."""
     tp, fp, fn = _counts('dice', preds, target, label)
     return _overlap(2*tp, 2*tp + fp + fn, empty, over)
 
 # %% ../nbs/03_metrics.ipynb #402a72c5
 @renamed(pred='preds', mask='target')
 def iou(
-    preds,           # (N, H, W): booleans, labels, or probabilities, which are cut at 0.5
+    # (N, H, W): booleans, labels, or probabilities, which are cut at 0.5
+    preds,
     target,          # (N, H, W): booleans, or labels
-    empty=1.,        # score of an image where target and prediction are both empty; nan leaves such images out
-    over='images',   # mean over "images", or count all "pixels" together; None: the score of each image
+    # score of an image where target and prediction are both empty; nan leaves such
+    # images out
+    empty=1.,
+    # mean over "images", or count all "pixels" together; None: the score of each image
+    over='images',
     label=None,      # which label counts as foreground, in masks of several; None: 1
 ):                   # float 0 to 1, or a float64 tensor (N,)
-    "Intersection over union of masks (Jaccard, 1901). Raises `InputError` as `dice` does."
+    """Intersection over union of masks (Jaccard, 1901). Raises `InputError` as `dice`
+    does."""
     tp, fp, fn = _counts('iou', preds, target, label)
     return _overlap(tp, tp + fp + fn, empty, over)
 
 # %% ../nbs/03_metrics.ipynb #6dc2b232
 def _confident(metric, preds, target, bins):
     "Confidence and correctness of each prediction, both (N,); else `InputError`."
-    if not isinstance(bins, Integral) or isinstance(bins, bool) or not 1 <= bins <= 10**6: raise InputError(f"bins={brief(bins)}: expected a whole number of bins, 1 or more; 15 is usual.")
+    if (
+        not isinstance(bins, Integral)
+        or isinstance(bins, bool)
+        or not 1 <= bins <= 10**6):
+        raise InputError(
+            f"bins={brief(bins)}: expected a whole number of bins, 1 or more; 15 is"
+            " usual.")
     check_order(metric, preds, target)
     preds = _probabilities(preds)
     target = _labels(target, 'target', preds.shape[1])
-    if len(target) != len(preds): raise InputError(f"There are {len(target)} true labels and {len(preds)} rows of probabilities: they must be of the same images.")
+    if len(target) != len(preds):
+        raise InputError(
+            f"There are {len(target)} true labels and {len(preds)} rows of"
+            " probabilities: they must be of the same images.")
     return preds.max(1), preds.argmax(1) == target
 
 # %% ../nbs/03_metrics.ipynb #18bdf44c
@@ -308,13 +418,18 @@ def reliability(
     target,         # true labels (N,)
     bins:int=15,    # bins of equal width from 0 to 1
 )->pd.DataFrame:    # a row for each bin: low, high, confidence (mean), accuracy (0 to 1), count; nan where a bin is empty
-    "Confidence against accuracy, binned: what a reliability diagram draws. Raises `InputError` for rows that do not sum to one."
+    """Confidence against accuracy, binned: what a reliability diagram draws. Raises
+    `InputError` for rows that do not sum to one."""
     confidence, right = _confident('reliability', preds, target, bins)
     edges = np.linspace(0, 1, bins + 1)
-    b = np.clip(np.searchsorted(edges, confidence, 'right') - 1, 0, bins - 1)   # [low, high), and 1 in the last
+    # [low, high), and 1 in the last
+    b = np.clip(np.searchsorted(edges, confidence, 'right') - 1, 0, bins - 1)
     count = np.bincount(b, minlength=bins)
     mean = lambda v: np.bincount(b, v, bins)/np.where(count, count, np.nan)
-    return pd.DataFrame({'low': edges[:-1], 'high': edges[1:], 'confidence': mean(confidence), 'accuracy': mean(right), 'count': count})
+    return pd.DataFrame(
+        {
+            'low': edges[:-1], 'high': edges[1:], 'confidence': mean(confidence),
+            'accuracy': mean(right), 'count': count})
 
 # %% ../nbs/03_metrics.ipynb #ace55761
 @renamed(prob='preds', y='target')
@@ -326,14 +441,21 @@ def calibration_error(
     """Expected calibration error of the predicted class (`torchmetrics`, norm l1; Guo et al., 2017). A confidence of exactly 1 counts in the
     last bin; torchmetrics alone gives it a bin of its own. Raises `InputError` for rows that do not sum to one."""
     from torchmetrics.functional.classification import binary_calibration_error
-    confidence, right = (torch.from_numpy(v) for v in _confident('calibration_error', preds, target, bins))
-    return binary_calibration_error(confidence.clamp(max=1 - 1e-12), right.int(), n_bins=int(bins), norm='l1').item()
+    confidence, right = (
+        torch.from_numpy(v)
+        for v in _confident('calibration_error', preds, target, bins))
+    return binary_calibration_error(
+        confidence.clamp(max=1 - 1e-12), right.int(), n_bins=int(bins), norm='l1'
+    ).item()
 
 # %% ../nbs/03_metrics.ipynb #95b6237c
 def _level(level, n, least, what):
     "Raise `InputError` for a level that is no share, and for too few values."
-    if not isinstance(level, Real) or not 0 < level < 1: raise InputError(f"level={brief(level)}: expected a share between 0 and 1, such as 0.95.")
-    if n < least: raise InputError(f"An interval needs {least} or more {what}, got {n}.")
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise InputError(
+            f"level={brief(level)}: expected a share between 0 and 1, such as 0.95.")
+    if n < least:
+        raise InputError(f"An interval needs {least} or more {what}, got {n}.")
 
 # %% ../nbs/03_metrics.ipynb #1c66e177
 def proportion_interval(
@@ -341,46 +463,67 @@ def proportion_interval(
     total:int,          # of how many
     level:float=.95,    # share of repetitions that the interval should cover
 )->tuple[float, float]: # (low, high), 0 to 1
-    "Wilson's interval of a proportion (`scipy.stats.binomtest`; Wilson, 1927): from the counts alone, good near 0 and 1 too."
+    """Wilson's interval of a proportion (`scipy.stats.binomtest`; Wilson, 1927): from
+    the counts alone, good near 0 and 1 too."""
     from scipy.stats import binomtest
-    for name, v in (('right', right), ('total', total)): check_number(name, v, 0, 2**53, whole=True)
-    if not 0 <= right <= total or total < 1: raise InputError(f"{right} right of {total}: expected 0 to {total}, of 1 or more.")
+    for name, v in (('right', right), ('total', total)):
+        check_number(name, v, 0, 2**53, whole=True)
+    if not 0 <= right <= total or total < 1:
+        raise InputError(
+            f"{right} right of {total}: expected 0 to {total}, of 1 or more.")
     _level(level, total, 1, 'images')
     found = binomtest(int(right), int(total)).proportion_ci(level, 'wilson')
     return float(found.low), float(found.high)
 
 # %% ../nbs/03_metrics.ipynb #3ea76e2e
 def _drawn(n, groups):
-    "How many things are drawn from, and the images behind their numbers: all of a group."
+    """How many things are drawn from, and the images behind their numbers: all of a
+    group."""
     if groups is None: return n, lambda numbers: numbers
     groups = as_names(groups, 'groups')
-    if len(groups) != n: raise InputError(f"There are {n} images and {len(groups)} groups: give the group of every image.")
+    if len(groups) != n:
+        raise InputError(
+            f"There are {n} images and {len(groups)} groups: give the group of every"
+            " image.")
     _, number = np.unique(groups, return_inverse=True)
     members = [np.flatnonzero(number == g) for g in range(number.max() + 1)]
-    if len(members) < 2: raise InputError("All images are of one group: an interval over groups needs two or more.")
+    if len(members) < 2:
+        raise InputError(
+            "All images are of one group: an interval over groups needs two or more.")
     return len(members), lambda numbers: np.concatenate([members[g] for g in numbers])
 
 # %% ../nbs/03_metrics.ipynb #f41a7d30
 def _drawable(arrays):
     "The arrays, of one length, without gradients; else `InputError`."
     def listed(a):
-        fine = hasattr(a, '__len__') and hasattr(a, '__getitem__') and getattr(a, 'ndim', 1)
+        fine = (
+            hasattr(a, '__len__')
+            and hasattr(a, '__getitem__')
+            and getattr(a, 'ndim', 1))
         return fine and not isinstance(a, (str, bytes, dict))
     if not all(map(listed, arrays)):
-        raise InputError(f"bootstrap_interval got {', '.join(describe(a) for a in arrays)}: arrays, tensors or lists of one length were expected.")
+        raise InputError(
+            f"bootstrap_interval got {', '.join(describe(a) for a in arrays)}: arrays,"
+            " tensors or lists of one length were expected.")
     arrays = [as_tensor(a, 'an array').detach() if isinstance(a, torch.Tensor) else a
               for a in arrays]
-    if not arrays or len({len(a) for a in arrays}) > 1: raise InputError(f"bootstrap_interval got arrays of lengths {[len(a) for a in arrays]}, expected one length.")
+    if not arrays or len({len(a) for a in arrays}) > 1:
+        raise InputError(
+            f"bootstrap_interval got arrays of lengths {[len(a) for a in arrays]},"
+            " expected one length.")
     return arrays
 
 # %% ../nbs/03_metrics.ipynb #ccbfb140
 def bootstrap_interval(
     fn,                 # function of the arrays that returns a number
-    *arrays,            # arrays or tensors of one length N; drawn together, so that a prediction keeps its label
+    # arrays or tensors of one length N; drawn together, so that a prediction keeps its
+    # label
+    *arrays,
     level:float=.95,    # share of repetitions that the interval should cover
     samples:int=1000,   # bootstrap samples
     seed:int=0,         # of the drawing
-    groups=None,        # (N,) patient or source of each image; then whole groups are drawn
+    # (N,) patient or source of each image; then whole groups are drawn
+    groups=None,
 )->tuple[float, float]: # (low, high)
     """Percentile bootstrap interval of `fn(*arrays)` (`scipy.stats.bootstrap`; Efron, 1979):
     draw N with replacement, compute, take the quantiles. Samples on which `fn` raises
@@ -388,7 +531,8 @@ def bootstrap_interval(
     `InputError` where that is so for half of them."""
     from scipy.stats import bootstrap
     arrays = _drawable(arrays)
-    for name, v, low in (('samples', samples, 2), ('seed', seed, 0)): check_number(name, v, low, 2**63, whole=True)
+    for name, v, low in (('samples', samples, 2), ('seed', seed, 0)):
+        check_number(name, v, low, 2**63, whole=True)
     _level(level, len(arrays[0]), 2, 'images')
     n, images = _drawn(len(arrays[0]), groups)
     rng, failed = np.random.default_rng(seed), 0
@@ -396,14 +540,22 @@ def bootstrap_interval(
         nonlocal failed
         while True:
             rows = images(drawn)
-            some = (a[rows] if hasattr(a, 'shape') else [a[k] for k in rows] for a in arrays)
-            try: value = float(fn(*some))
+            some = (
+                a[rows] if hasattr(a, 'shape') else [a[k] for k in rows] for a in arrays
+            )
+            try:
+                value = float(fn(*some))
             except InputError as e:
                 failed += 1
-                if failed > samples: raise InputError(f"The metric fails on most bootstrap samples ({e}): there are too few images of a class for an interval.") from e
-            else: return _finite(value)
+                if failed > samples:
+                    raise InputError(
+                        f"The metric fails on most bootstrap samples ({e}): there are"
+                        " too few images of a class for an interval.") from e
+            else:
+                return _finite(value)
             drawn = rng.integers(0, n, n)
-    # one sample at a time: those drawn again come from the same generator, in their place
+    # one sample at a time: those drawn again come from the same generator, in their
+    # place
     found = bootstrap(
         (np.arange(n),), statistic, n_resamples=int(samples), batch=1, vectorized=False,
         confidence_level=float(level), method='percentile', random_state=rng)
@@ -412,16 +564,24 @@ def bootstrap_interval(
 def _finite(value):
     "The value of a metric; else `InputError`."
     if math.isfinite(value): return value
-    raise InputError("The metric is NaN or infinite on a bootstrap sample: do the arrays hold NaN?")
+    raise InputError(
+        "The metric is NaN or infinite on a bootstrap sample: do the arrays hold NaN?")
 
 # %% ../nbs/03_metrics.ipynb #98ce681b
 def mean_interval(
     values,             # (n,) one figure for each run
     level:float=.95,    # share of repetitions that the interval should cover
 )->tuple[float, float]: # (mean, half-width)
-    "Mean over runs and half-width of its interval (Student, 1908, n - 1 degrees of freedom). Raises `InputError` for less than two runs or NaN."
+    """Mean over runs and half-width of its interval (Student, 1908, n - 1 degrees of
+    freedom). Raises `InputError` for less than two runs or NaN."""
     from scipy.stats import t
     values = _numpy(values, 'values').astype(np.float64).ravel()
     _level(level, len(values), 2, 'runs')
-    if not np.isfinite(values).all(): raise InputError(f"The runs gave {values.tolist()}: one diverged or was divided by 0; a mean over the others would flatter the method.")
-    return float(values.mean()), float(t.ppf((1 + level)/2, len(values) - 1)*values.std(ddof=1)/math.sqrt(len(values)))
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"The runs gave {values.tolist()}: one diverged or was divided by 0; a mean"
+            " over the others would flatter the method.")
+    return float(values.mean()), float(
+        t.ppf((1 + level)/2, len(values) - 1)
+        *values.std(ddof=1)
+        /math.sqrt(len(values)))

@@ -59,7 +59,8 @@ def _weights_by_pixels(own, g, x, w, bias, stride, transposed, mask):
     "Gradients of weights and bias, by stride 1 on the pixels that count."
     small, x = (_every(g, stride), x) if transposed else (g, _every(x, stride))
     only = [False, mask[1], mask[2] and not transposed]
-    plain = [1, 1], [0, 0], [1, 1], transposed, [0, 0], 1   # stride, padding, dilation, …
+    # stride, padding, dilation, …
+    plain = [1, 1], [0, 0], [1, 1], transposed, [0, 0], 1
     _, dw, db = own(small, x, w, bias, *plain, only)
     if mask[2] and transposed: db = g.sum((0, 2, 3))   # its bias meets every pixel
     return dw, db
@@ -106,12 +107,15 @@ def guard_backward()->bool: # whether it stands now
     Does nothing where nothing is wrong, and warns where this torch cannot be guarded."""
     limit = channel_limit()
     if _GUARD or not limit: return bool(_GUARD)
-    try: own = _torchs_own()
+    try:
+        own = _torchs_own()
     except (AttributeError, RuntimeError) as e:
         warnings.warn(
-            f'torch {torch.__version__} may crash, or compute wrong gradients, in strided '
-            f'1x1 convolutions of fewer than {limit} channels, and could not be guarded '
-            f'({e}): train inside torch.backends.mkldnn.flags(enabled=False).', stacklevel=2)
+            f'torch {torch.__version__} may crash, or compute wrong gradients, in'
+            f' strided 1x1 convolutions of fewer than {limit} channels, and could not'
+            f' be guarded ({e}): train inside'
+            ' torch.backends.mkldnn.flags(enabled=False).',
+            stacklevel=2)
         return False
     library = torch.library.Library('aten', 'IMPL')
     library.impl('convolution_backward', _guarded(own, limit), 'CPU')

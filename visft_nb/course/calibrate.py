@@ -100,7 +100,8 @@ def _same(value, old):
     if not isinstance(value, float) or 'equals' in old: return {'equals': value}
     if 'value' in old and meets(value, old):
         return {k: old[k] for k in ('value', 'abs', 'rel') if k in old}
-    if not value: return {'max': old['max']} if 'max' in old else {'value': 0., 'abs': 1e-9}
+    if not value:
+        return {'max': old['max']} if 'max' in old else {'value': 0., 'abs': 1e-9}
     room = abs(value)/20
     if set(side) == {'min'}: return {'min': _outwards(value - room, False)}
     if set(side) == {'max'}: return {'max': _outwards(value + room, True)}
@@ -141,8 +142,9 @@ def _apart(a, b):
     return s.mean / half if abs(s.mean) > half else 0.0
 
 
-_MEASURES = set('ap ap50 ap75 auc acc iou miou dice knn probe rank std slant gap gain cut moved '
-                'half minus delay false switches kl error to by behind price lost'.split())
+_MEASURES = set(
+    'ap ap50 ap75 auc acc iou miou dice knn probe rank std slant gap gain cut moved '
+    'half minus delay false switches kl error to by behind price lost'.split())
 
 def _like(a, b):
     "Do two names differ in one word, and is that no measure?"
@@ -197,8 +199,10 @@ def expectation(
 
 def _why(new, n):
     "The rule by which a bound was made."
-    if 'finite' in new: return f'in {n} runs the band is wider than the figure, and no order holds'
-    if set(new) <= {'above', 'below'}: return f'the sign of the difference, by the tolerance of {n} runs'
+    if 'finite' in new:
+        return f'in {n} runs the band is wider than the figure, and no order holds'
+    if set(new) <= {'above', 'below'}:
+        return f'the sign of the difference, by the tolerance of {n} runs'
     return f'tolerance limits of {n} runs'
 
 # %% ../../nbs/course/08_calibrate.ipynb #638578d5
@@ -376,8 +380,9 @@ def calibrate(
     before = load_expected(was, profile) if was else {}
     new = {k: expectation(k, runs, before.get(k)) for k in runs[0]}
     k = tolerance_factor(len(runs))
-    told = dict(how=f'tolerance limits (Howe 1969): k = {k:.2f}, 999 of 1,000 runs, 95 %',
-                runs=[str(s) for s in wanted], machine=results[0]['machine'])
+    told = dict(
+        how=f'tolerance limits (Howe 1969): k = {k:.2f}, 999 of 1,000 runs, 95 %',
+        runs=[str(s) for s in wanted], machine=results[0]['machine'])
     cost = {'_run': before['_run']} if '_run' in before else {}
     path = save_expected(name, profile, {'_calibrated': told} | cost | new)
     if was and was != name: expected_path(was, profile).unlink()

@@ -26,7 +26,8 @@ from rich.text import Text
 
 from ..core import NoRoom, no_room
 
-_UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
+_UNSEEN = re.compile(
+    '[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 
 def visible(
     text:str,
@@ -35,10 +36,12 @@ def visible(
     return _UNSEEN.sub(lambda m: m[0].encode('unicode_escape').decode(), text)
 
 class PlainConsole(Console):
-    "A console that takes strings for text: no markup, no emoji codes, no control characters."
+    """A console that takes strings for text: no markup, no emoji codes, no control
+    characters."""
     def render_str(self, text, **options):
         "A string as rich's `Text`."
-        return super().render_str(visible(text), **options | dict(markup=False, emoji=False))
+        return super().render_str(
+            visible(text), **options | dict(markup=False, emoji=False))
 
 def complain(
     what,   # an error, or what to say
@@ -57,13 +60,23 @@ class Commands(typer.core.TyperGroup):
             complain('interrupted' + (f'; {e}' if str(e) else ''))
             raise typer.Exit(130) from e
 
-app = typer.Typer(cls=Commands, help='Learn, run and use vision models: from the first convolution to a robust fine-tuned network.', no_args_is_help=True,
-                  add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(
+    cls=Commands,
+    help=(
+        'Learn, run and use vision models: from the first convolution to a robust'
+        ' fine-tuned network.'),
+    no_args_is_help=True,
+    add_completion=False, pretty_exceptions_show_locals=False)
 out = PlainConsole(soft_wrap=False)
 
 def _table(title, *columns):
-    table = Table(title=title, title_justify='left', title_style='bold', box=None, header_style='bold', pad_edge=False)
-    for c in columns: table.add_column(c.strip('>'), justify='right' if c.startswith('>') else 'left', overflow='fold')
+    table = Table(
+        title=title, title_justify='left', title_style='bold', box=None,
+        header_style='bold', pad_edge=False)
+    for c in columns:
+        table.add_column(
+            c.strip('>'), justify='right' if c.startswith('>') else 'left',
+            overflow='fold')
     return table
 
 def _minutes(seconds): return '' if seconds is None else f'{seconds/60:.1f}'
@@ -73,25 +86,38 @@ def _minutes(seconds): return '' if seconds is None else f'{seconds/60:.1f}'
 def list_(chapter: Annotated[str, typer.Argument(help='a chapter, a notebook or "all"')] = 'all'):
     "The chapters, what they teach, and the minutes they take."
     from visft_nb.course.records import load_expected
-    seconds = {n: {p: load_expected(n, p).get('_run', {}).get('seconds') for p in PROFILES} for n in find_notebooks(chapter)}
+    seconds = {
+        n: {p: load_expected(n, p).get('_run', {}).get('seconds') for p in PROFILES}
+        for n in find_notebooks(chapter)}
     measured = [p for p in PROFILES if any(s[p] for s in seconds.values())]
-    table = _table('', 'notebook', 'what you will be able to do', *(f'>{p}' for p in measured))
-    for name, s in seconds.items(): table.add_row(name, about(notebooks()[name])['promise'], *(_minutes(s[p]) for p in measured))
+    table = _table(
+        '', 'notebook', 'what you will be able to do', *(f'>{p}' for p in measured))
+    for name, s in seconds.items():
+        table.add_row(
+            name, about(notebooks()[name])['promise'],
+            *(_minutes(s[p]) for p in measured))
     out.print(table)
-    out.print('\nMinutes as measured when the figures were taken (two cores; gpu and paper: one GPU); a profile without a column was not measured.\nvisft run NOTEBOOK --profile P runs one; '
-              + '; '.join(f'{k}: {v}' for k, v in PROFILES.items()) + '.', style='dim')
+    out.print(
+        '\nMinutes as measured when the figures were taken (two cores; gpu and paper:'
+        ' one GPU); a profile without a column was not measured.\nvisft run NOTEBOOK'
+        ' --profile P runs one; '
+        + '; '.join(f'{k}: {v}' for k, v in PROFILES.items())
+        + '.',
+        style='dim')
 
 # %% ../../nbs/course/05_cli.ipynb #c6baa35b
 _COLOURS = dict(ok='green', differs='yellow', failed='red', interrupted='yellow')
 
 def _watch(runs_of):
     "Call `runs_of(on_event)` under one progress bar per notebook."
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn)
     bars = {}
     with Progress(TextColumn('{task.description:<24}', markup=False), BarColumn(), MofNCompleteColumn(), TextColumn('cells'), TimeElapsedColumn(),
                   console=out, transient=not out.is_terminal) as progress:
         def on_event(run, cell, of):
-            if run.folder not in bars: bars[run.folder] = progress.add_task(run.name, total=of)
+            if run.folder not in bars:
+                bars[run.folder] = progress.add_task(run.name, total=of)
             if of > 1: progress.update(bars[run.folder], completed=cell, total=of)
             if run.status != 'pending': progress.stop_task(bars[run.folder])
         return runs_of(on_event)
@@ -99,21 +125,39 @@ def _watch(runs_of):
 def _results(runs):
     table = _table('', 'notebook', 'profile', '>seconds', '>peak MB', 'verdict')
     for r in runs:
-        table.add_row(r.name, r.profile, f'{r.seconds:.0f}', f'{r.memory:,.0f}' if r.memory else '', Text(r.status, _COLOURS.get(r.status, 'red')))
+        table.add_row(
+            r.name, r.profile, f'{r.seconds:.0f}',
+            f'{r.memory:,.0f}' if r.memory else '',
+            Text(r.status, _COLOURS.get(r.status, 'red')))
     out.print(table)
     for r in runs:
-        if r.error: out.print(Text(f'\n{r.name} {r.status}', 'red')); out.print(r.error, highlight=False)
+        if r.error:
+            out.print(Text(f'\n{r.name} {r.status}', 'red'))
+            out.print(r.error, highlight=False)
     wrong = [(r.name, row) for r in runs for row in r.rows if row['verdict'] != 'ok']
     for name, row in wrong:
-        out.print(f"{name}: {row['name']} is {row['value']}, expected {row['expected'] or 'nothing'}: {row['verdict']}", markup=False)
+        out.print(
+            f"{name}: {row['name']} is {row['value']}, expected"
+            f" {row['expected'] or 'nothing'}: {row['verdict']}",
+            markup=False)
 
 def _figures(run):
     if not run.records: return
     expected = {r['name']: r for r in run.rows}
     table = _table('figures', 'name', '>here', 'expected', 'verdict')
     for k, v in run.records.items():
-        row = expected.get(k, dict(expected='', verdict='not compared: ' + ('parameters set by hand' if run.given else f'nothing is kept for {run.profile}')))
-        table.add_row(k, f'{v:.4g}' if isinstance(v, float) else str(v), row['expected'], row['verdict'])
+        row = expected.get(
+            k,
+            dict(
+                expected='',
+                verdict='not compared: '
+                + (
+                    'parameters set by hand'
+                    if run.given
+                    else f'nothing is kept for {run.profile}')))
+        table.add_row(
+            k, f'{v:.4g}' if isinstance(v, float) else str(v), row['expected'],
+            row['verdict'])
     out.print(table)
 
 # %% ../../nbs/course/05_cli.ipynb #6c9dccaf
@@ -128,19 +172,25 @@ def run(
     report: Annotated[bool, typer.Option(help='write an HTML report for each')] = True,
     save: Annotated[bool, typer.Option('--save', help="write the outputs back into nbs/ where the figures changed")] = False,
 ):
-    "Run the tour, a notebook, a chapter or everything; leaves a report and the figures of each."
+    """Run the tour, a notebook, a chapter or everything; leaves a report and the
+    figures of each."""
     from visft_nb.course.runs import run_notebooks, save_run
     names, given = find_notebooks(notebook), parse_given(parameter or [])
-    runs = _watch(lambda on_event: run_notebooks(names, profile, given, workers, folder, report, on_event, limit))
+    runs = _watch(
+        lambda on_event: run_notebooks(
+            names, profile, given, workers, folder, report, on_event, limit))
     if len(runs) == 1: _figures(runs[0])
     _results(runs)
     for r in runs:
-        if save and r.status in ('ok', 'differs'): out.print(f"{r.name}: {'saved' if save_run(r) else 'unchanged, not saved'}")
+        if save and r.status in ('ok', 'differs'):
+            out.print(f"{r.name}: {'saved' if save_run(r) else 'unchanged, not saved'}")
     for r in runs:
         if len(runs) == 1 or r.status != 'ok':
             for p in ('report.html', 'records.json'):
-                if (Path(r.folder)/p).is_file(): out.print(f'{Path(r.folder)/p}', soft_wrap=True, highlight=False)
-    if len(runs) > 1: out.print(f'All reports: {folder.resolve()}', soft_wrap=True, highlight=False)
+                if (Path(r.folder)/p).is_file():
+                    out.print(f'{Path(r.folder)/p}', soft_wrap=True, highlight=False)
+    if len(runs) > 1:
+        out.print(f'All reports: {folder.resolve()}', soft_wrap=True, highlight=False)
     if any(r.status == 'interrupted' for r in runs): raise typer.Exit(130)
     raise typer.Exit(any(r.status != 'ok' for r in runs))
 
@@ -154,28 +204,41 @@ def calibrate_(
     limit: Annotated[float | None, typer.Option(help='seconds a run may take')] = None,
     folder: Annotated[Path, typer.Option('--out', help='where the runs are written')] = Path('_runs'),
 ):
-    "For authors: make the expectations of a notebook from several seeds, threads and precisions."
+    """For authors: make the expectations of a notebook from several seeds, threads and
+    precisions."""
     from visft_nb.course.calibrate import calibrate, settings
     from visft_nb.course.records import in_words
     lookup(profile, PROFILES, 'profile')
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
-    say(f"{len(settings(seeds))} runs a notebook: {'; '.join(map(str, settings(seeds)))}")
+    say(
+        f"{len(settings(seeds))} runs a notebook:"
+        f" {'; '.join(map(str, settings(seeds)))}")
     for name in find_notebooks(notebook):
         done = calibrate(name, profile, seeds, folder, fresh, limit, say)
-        for k, e in done.expected.items(): say(f"  {k}: {in_words(e)} ({e.get('why', 'a word')})")
-        say(f"{name}: {', '.join(f'{n} by {k}' for k, n in done.counts().items()) or 'no figure'}; {done.path}")
+        for k, e in done.expected.items():
+            say(f"  {k}: {in_words(e)} ({e.get('why', 'a word')})")
+        say(
+            f"{name}:"
+            f" {', '.join(f'{n} by {k}' for k, n in done.counts().items()) or 'no figure'};"
+            f" {done.path}")
 
 # %% ../../nbs/course/05_cli.ipynb #f1817030
-data_app = typer.Typer(help='The data sets: what is there, what the others would cost.', invoke_without_command=True, no_args_is_help=False)
+data_app = typer.Typer(
+    help='The data sets: what is there, what the others would cost.',
+    invoke_without_command=True, no_args_is_help=False)
 app.add_typer(data_app, name='data')
 
 @data_app.callback()
 def data(context: typer.Context):
-    "What data sets there are, where they lie, and what it would cost to get the others."
+    """What data sets there are, where they lie, and what it would cost to get the
+    others."""
     if context.invoked_subcommand: return
     from visft_nb.data import dataset_table
     table = _table('', 'name', 'task', 'where', '>MB to get', 'licence', 'home')
-    for d in dataset_table(): table.add_row(d['name'], d['task'], d['where'], f"{d['cost']:,.0f}" if d.get('cost') else '', d['licence'], d['home'])
+    for d in dataset_table():
+        table.add_row(
+            d['name'], d['task'], d['where'],
+            f"{d['cost']:,.0f}" if d.get('cost') else '', d['licence'], d['home'])
     out.print(table)
 
 @data_app.command()
@@ -199,7 +262,8 @@ def docs(
 
 @app.command()
 def sync():
-    "For authors: renew the notebooks' badges and install cells, the map on the home page, and the README's pictures."
+    """For authors: renew the notebooks' badges and install cells, the map on the home
+    page, and the README's pictures."""
     from visft_nb.course.book import sync_headers, sync_pictures
     from visft_nb.course.docs import sync_map
     for name in sync_headers() + ['index']*sync_map() + sync_pictures(): out.print(name)
@@ -216,16 +280,27 @@ def predict(
 ):
     "Say what is on images, how sure that is, and what could not be read."
     from visft_nb.finetune.work import predict_files
-    try: frame = predict_files(model, images, table_out, overlays, sure, top)
+    try:
+        frame = predict_files(model, images, table_out, overlays, sure, top)
     except KeyboardInterrupt as e:
-        left = ['no table was written']*bool(table_out) + [f'the pictures made so far are in {overlays}']*bool(overlays and overlays.is_dir())
+        left = ['no table was written']*bool(table_out) + [
+            f'the pictures made so far are in {overlays}'
+        ]*bool(overlays and overlays.is_dir())
         raise KeyboardInterrupt('; '.join(left)) from e
-    wrong, said = frame.error[frame.error != ''], frame[frame.error == ''].drop(columns='error')
+    wrong, said = frame.error[frame.error != ''], frame[frame.error == ''].drop(
+        columns='error')
     table = _table('', *(str(c).replace('_', ' ') for c in said.columns))
-    plain = lambda v: '' if v != v else f'{v:.{0 if v == int(v) else 3}f}' if isinstance(v, float) else 'ask' if v is True else '' if v is False else str(v)
+    plain = lambda v: (
+        ''
+        if v != v
+        else (
+            f'{v:.{0 if v == int(v) else 3}f}'
+            if isinstance(v, float)
+            else 'ask' if v is True else '' if v is False else str(v)))
     for row in said.head(50).itertuples(index=False): table.add_row(*map(plain, row))
     if len(said): out.print(table)
-    if len(said) > 50: out.print(f'The first 50 of {len(said)}; --out table.csv writes them all.')
+    if len(said) > 50:
+        out.print(f'The first 50 of {len(said)}; --out table.csv writes them all.')
     for path in (table_out, overlays):
         if path and len(said): out.print(str(path), soft_wrap=True, highlight=False)
     for line in wrong: complain(line)
@@ -241,8 +316,12 @@ def app_(
 ):
     "Ask the model in a browser: upload, answer, overlay, how sure."
     from visft_nb.finetune.work import launch_app
-    try: launch_app(model, port, host, sure, largest, say=lambda line: out.print(line, soft_wrap=True, highlight=False))
-    except KeyboardInterrupt as e: raise KeyboardInterrupt('the app has ended, and its uploads are deleted') from e
+    try:
+        launch_app(
+            model, port, host, sure, largest,
+            say=lambda line: out.print(line, soft_wrap=True, highlight=False))
+    except KeyboardInterrupt as e:
+        raise KeyboardInterrupt('the app has ended, and its uploads are deleted') from e
 
 # %% ../../nbs/course/05_cli.ipynb #bcd45fbd
 @app.command()
@@ -264,18 +343,36 @@ def finetune(
     "Fine-tune a network on a folder of your own images."
     from visft_nb.finetune.folder import finetune_folder
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
-    done = finetune_folder(folder, folder_out, backbone, weights, strategy, size, epochs, held=held, skip=skip_corrupt, group=group, seed=seed, say=say, window=window, in_range=in_range)
+    done = finetune_folder(
+        folder, folder_out, backbone, weights, strategy, size, epochs, held=held,
+        skip=skip_corrupt, group=group, seed=seed, say=say, window=window,
+        in_range=in_range)
     r = done.records
     for line in r['left_out']: say(line)
     if r.get('copies'): say(r['copies'])
     table = _table('', 'class', '>images', '>precision', '>recall')
-    for name, v in r['classes'].items(): table.add_row(name, str(v['images']), f"{v['precision']:.3f}", f"{v['recall']:.3f}")
+    for name, v in r['classes'].items():
+        table.add_row(
+            name, str(v['images']), f"{v['precision']:.3f}", f"{v['recall']:.3f}")
     out.print(table)
-    say(f"{r['accuracy']:.1f} % of {r['of']} images are right (95 % interval {r['low']:.1f} to {r['high']:.1f}); the most frequent class is {r['majority']:.1f} %; {r['machine']['seconds']:.0f} s")
+    say(
+        f"{r['accuracy']:.1f} % of {r['of']} images are right (95 % interval"
+        f" {r['low']:.1f} to {r['high']:.1f}); the most frequent class is"
+        f" {r['majority']:.1f} %; {r['machine']['seconds']:.0f} s")
     if r['leaks']:
-        say(f"{len(r['leaks'])} images lie on both sides of the split" + ('.' if r['accuracy_without_leaks'] is None else f"; without them {r['accuracy_without_leaks']:.1f} %."))
-        for k in r['leaks'][:5]: say(f"  {k['report']} is {'the same as' if k['kind'] == 'exact' else 'a copy of'} {k['train']} in train")
-    for name in ('report.html', 'model.safetensors', 'records.json'): say(str(done.folder/name))
+        say(
+            f"{len(r['leaks'])} images lie on both sides of the split"
+            + (
+                '.'
+                if r['accuracy_without_leaks'] is None
+                else f"; without them {r['accuracy_without_leaks']:.1f} %."))
+        for k in r['leaks'][:5]:
+            say(
+                f"  {k['report']} is"
+                f" {'the same as' if k['kind'] == 'exact' else 'a copy of'}"
+                f" {k['train']} in train")
+    for name in ('report.html', 'model.safetensors', 'records.json'):
+        say(str(done.folder/name))
 
 # %% ../../nbs/course/05_cli.ipynb #5e6e7c11
 @app.command()
@@ -303,15 +400,20 @@ def segment(
     from visft_nb.finetune.segmenter import segment_folder
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
     names = None if classes is None else [n.strip() for n in classes.split(',')]
-    done = segment_folder(images, masks, folder_out, pair, reader, names, background, cut, epochs, minutes, tile, held=held, group=group, upright=upright,
-                          skip=skip_corrupt, seed=seed, window=window, in_range=in_range, say=say)
+    done = segment_folder(
+        images, masks, folder_out, pair, reader, names, background, cut, epochs,
+        minutes, tile, held=held, group=group, upright=upright, skip=skip_corrupt,
+        seed=seed, window=window, in_range=in_range, say=say)
     r = done.records
     if r['copies']: say(r['copies'])
     table = _table('', 'image, the worst first', '>Dice', '>precision', '>recall')
-    for c in sorted(r['cases'], key=lambda c: c['dice'])[:20]: table.add_row(c['image'], *(f'{c[k]:.3f}' for k in ('dice', 'precision', 'recall')))
+    for c in sorted(r['cases'], key=lambda c: c['dice'])[:20]:
+        table.add_row(
+            c['image'], *(f'{c[k]:.3f}' for k in ('dice', 'precision', 'recall')))
     out.print(table)
     say(f"{r['how']} {r['machine']['seconds']:.0f} s")
-    for name in ('report.html', 'answers.csv', 'model.safetensors', 'records.json'): say(str(done.folder/name))
+    for name in ('report.html', 'answers.csv', 'model.safetensors', 'records.json'):
+        say(str(done.folder/name))
     say(str(done))
 
 # %% ../../nbs/course/05_cli.ipynb #5021905c
@@ -323,54 +425,112 @@ def checks()->list[tuple[str, str, str]]: # what, what was found, what to do (""
     from visft_nb.core import cache_dir, fast_bf16, get_device
     from visft_nb.course.profiles import check_settings
     device, free = get_device(), shutil.disk_usage(Path.cwd()).free/2**30
-    memory, there = psutil.virtual_memory().available/2**30, os.environ.get('VISFT_DATA')
-    rows = [('python', sys.version.split()[0], ''), ('book', str(book_dir()), '; '.join(check_settings())),
-            ('device', torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{device.type}, {os.cpu_count()} cores',
-             '' if device.type != 'cpu' else 'the profiles laptop and smoke run here; gpu and paper want a GPU (in Colab: Runtime, Change runtime type)'),
-            ('precision', 'bf16' if fast_bf16(device) else 'float32', '' if fast_bf16(device) else 'bf16 would be emulated here, so it is not used'),
-            ('memory', f'{memory:.1f} GB free', '' if memory > 3 else 'close other programs: the tour needs about 2 GB'),
-            ('disk', f'{free:.1f} GB free', '' if free > 1 else 'make room, or choose another folder with --out'),
-            ('cache', str(cache_dir()), ''),
-            ('VISFT_DATA', there or 'not set', '' if there and Path(there).is_dir() else
-             (f'{there} is no folder' if there else 'embedded data will do; set it to a folder of data sets to look there first'))]
+    memory, there = psutil.virtual_memory().available/2**30, os.environ.get(
+        'VISFT_DATA')
+    rows = [
+        ('python', sys.version.split()[0], ''),
+        ('book', str(book_dir()), '; '.join(check_settings())),
+        (
+            'device',
+            (
+                torch.cuda.get_device_name(device)
+                if device.type == 'cuda'
+                else f'{device.type}, {os.cpu_count()} cores'),
+            (
+                ''
+                if device.type != 'cpu'
+                else (
+                    'the profiles laptop and smoke run here; gpu and paper want a GPU'
+                    ' (in Colab: Runtime, Change runtime type)'))),
+        (
+            'precision', 'bf16' if fast_bf16(device) else 'float32',
+            (
+                ''
+                if fast_bf16(device)
+                else 'bf16 would be emulated here, so it is not used')),
+        (
+            'memory', f'{memory:.1f} GB free',
+            '' if memory > 3 else 'close other programs: the tour needs about 2 GB'),
+        (
+            'disk', f'{free:.1f} GB free',
+            '' if free > 1 else 'make room, or choose another folder with --out'),
+        ('cache', str(cache_dir()), ''),
+        (
+            'VISFT_DATA', there or 'not set',
+            (
+                ''
+                if there and Path(there).is_dir()
+                else (
+                    f'{there} is no folder'
+                    if there
+                    else (
+                        'embedded data will do; set it to a folder of data sets to look'
+                        ' there first'))))]
     for package, extra in (('torch', ''), ('torchvision', ''), ('captum', 'course'), ('medmnist', 'course'), ('timm', 'course'), ('smalldocs', 'docs'), ('lightly', 'peers')):
-        try: rows.append((package, version(package), ''))
-        except PackageNotFoundError: rows.append((package, 'missing', f'pip install "visft_nb[{extra}]"' if extra else 'pip install visft_nb'))
+        try:
+            rows.append((package, version(package), ''))
+        except PackageNotFoundError:
+            rows.append(
+                (
+                    package, 'missing',
+                    (
+                        f'pip install "visft_nb[{extra}]"'
+                        if extra
+                        else 'pip install visft_nb')))
     return rows
 
 @app.command()
 def doctor():
     "What this machine has, and what to do about what it lacks."
     table = _table('', 'what', 'found', 'what to do')
-    for what, found, todo in checks(): table.add_row(what, found, todo or Text('ok', 'green'))
+    for what, found, todo in checks():
+        table.add_row(what, found, todo or Text('ok', 'green'))
     out.print(table)
 
 # %% ../../nbs/course/05_cli.ipynb #71f0ce3b
 def _called():
-    "Run the command; a name that the system does not take is an input error wherever it was first used."
-    try: app()
+    """Run the command; a name that the system does not take is an input error wherever
+    it was first used."""
+    try:
+        app()
     except OSError as e:
-        if e.filename is None or e.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM): raise
-        raise InputError(f"{brief(str(e.filename), 200)} cannot be used ({e.strerror}): give another name, of at most 255 bytes between two slashes.") from e
-    except RuntimeError as e: # pathlib's own
-        if not str(e).startswith(('Could not determine home', 'Symlink loop')): raise
-        raise InputError(f"A name cannot be used ({e}): give the whole path of a file or a folder.") from e
+        if e.filename is None or e.errno not in (
+            errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+            errno.EACCES, errno.EPERM):
+            raise
+        raise InputError(
+            f"{brief(str(e.filename), 200)} cannot be used ({e.strerror}): give another"
+            " name, of at most 255 bytes between two slashes.") from e
+    except RuntimeError as e:   # pathlib's own
+        if not str(e).startswith(('Could not determine home', 'Symlink loop')):
+            raise
+        raise InputError(
+            f"A name cannot be used ({e}): give the whole path of a file or a folder."
+        ) from e
 
 # %% ../../nbs/course/05_cli.ipynb #b4e2504b
 def main():
-    "The entry point of `visft`; being told to end, or losing the terminal, counts as an interruption, so that no run is left behind."
+    """The entry point of `visft`; being told to end, or losing the terminal, counts as
+    an interruption, so that no run is left behind."""
     from visft_nb.course.processes import end_on_hang_up
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_on_hang_up()
     try:
         set_threads()
         _called()
-    except InputError as e: complain(e); sys.exit(1 if isinstance(e, NoRoom) else 2)
-    except KeyboardInterrupt: complain('interrupted'); sys.exit(130)
+    except InputError as e:
+        complain(e)
+        sys.exit(1 if isinstance(e, NoRoom) else 2)
+    except KeyboardInterrupt:
+        complain('interrupted')
+        sys.exit(130)
     except Exception as e:
-        if not no_room(e): raise
+        if not no_room(e):
+            raise
         where = getattr(e, 'filename', None) or Path.cwd()
-        complain(f'{where} cannot be written, for there is no room ({e}): make room, or choose another folder with --out.')
+        complain(
+            f'{where} cannot be written, for there is no room ({e}): make room, or'
+            ' choose another folder with --out.')
         sys.exit(1)
 
 # %% ../../nbs/course/05_cli.ipynb #5d6f7c82

@@ -31,7 +31,8 @@ class CannotFork(RuntimeError):
     "A nursery that cannot fork now; start the process plainly."
 
 def can_fork()->bool:
-    "Does this system fork processes that have libraries loaded? `VISFT_FORK=0` says no."
+    """Does this system fork processes that have libraries loaded? `VISFT_FORK=0` says
+    no."""
     asked = os.environ.get('VISFT_FORK', '1')
     return asked != '0' and hasattr(os, 'fork') and sys.platform.startswith('linux')
 
@@ -78,7 +79,8 @@ def _be_kernel(order):
 
 # %% ../../nbs/course/07_nursery.ipynb #7a0c1e0a
 class _Seed:
-    "A forked child that waits until it is told to be a kernel; the rest is as in `Popen`."
+    """A forked child that waits until it is told to be a kernel; the rest is as in
+    `Popen`."""
     stdin = stdout = stderr = None
 
     def __init__(self):
@@ -127,7 +129,8 @@ def _plant(seed):
             self.process = seeds.pop()
             self.pid = self.pgid = self.process.pid
             self.cwd = str(kwargs.get('cwd') or os.getcwd())
-            env = {**(kwargs.get('env') or os.environ), 'JPY_PARENT_PID': str(os.getpid())}
+            env = {
+                **(kwargs.get('env') or os.environ), 'JPY_PARENT_PID': str(os.getpid())}
             self.process.grow(args=plain[3:], cwd=self.cwd, env=env)
             return self.connection_info
 
@@ -187,7 +190,8 @@ def fork(self:_Server, order, fds):
         return None
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for s in (self.orders, self.awake, self.wake, control, *self.children.values()): s.close()
+    for s in (self.orders, self.awake, self.wake, control, *self.children.values()):
+        s.close()
     os.setsid()
     _end_with_parent(self.pid)
     for fd, standard in zip(fds, (1, 2)): os.dup2(fd, standard); os.close(fd)
@@ -198,7 +202,8 @@ def fork(self:_Server, order, fds):
 def _spoilt():
     "Has something that was imported touched a GPU, so that a fork cannot use it?"
     torch = sys.modules.get('torch')
-    return bool(torch) and torch.cuda._is_in_bad_fork() and torch.cuda.device_count() > 0
+    return (
+        bool(torch) and torch.cuda._is_in_bad_fork() and torch.cuda.device_count() > 0)
 
 def _main():
     options = json.loads(sys.argv[1])
@@ -232,7 +237,8 @@ class Forked:
         self.pid, self.stdout, self.returncode = pid, stdout, None
         self._control, self._lock = control, threading.Lock()
 
-    def poll(self)->int|None: # the exit code, negative for a signal; None: it still runs
+    # the exit code, negative for a signal; None: it still runs
+    def poll(self)->int|None:
         "Has it ended?"
         with self._lock:
             if self.returncode is None and wait([self._control], 0):
@@ -262,18 +268,27 @@ class Forked:
 
 # %% ../../nbs/course/07_nursery.ipynb #7a0c1e12
 class Nursery:
-    "A process that has imported `preload` and forks others; use it in a `with` statement."
+    """A process that has imported `preload` and forks others; use it in a `with`
+    statement."""
     def __init__(self,
-        env:dict[str, str]|None=None,       # its environment, and that of all it forks; None: ours
-        preload:tuple[str, ...]=PRELOAD,    # modules; one that cannot be imported is left out
+        # its environment, and that of all it forks; None: ours
+        env:dict[str, str]|None=None,
+        # modules; one that cannot be imported is left out
+        preload:tuple[str, ...]=PRELOAD,
     ):
         env = dict(os.environ if env is None else env)
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        options = dict(orders=theirs.fileno(), preload=preload, env={k: env.pop(k, None) for k in LATE})
-        code = ("import sys; sys.path[:1] = sys.path[:1][sys.path[0] == '':]; "  # not our folder
-                'from visft_nb.course.nursery import _main; _main()')
-        inline = 'module://matplotlib_inline.backend_inline'  # what a kernel would choose
-        env |= {'OPENBLAS_NUM_THREADS': '1', 'MPLBACKEND': env.get('MPLBACKEND') or inline}
+        options = dict(
+            orders=theirs.fileno(), preload=preload,
+            env={k: env.pop(k, None) for k in LATE})
+        code = (
+            "import sys; sys.path[:1] = sys.path[:1][sys.path[0] == '':]; "   # not our folder
+            'from visft_nb.course.nursery import _main; _main()'
+        )
+        # what a kernel would choose
+        inline = 'module://matplotlib_inline.backend_inline'
+        env |= {
+            'OPENBLAS_NUM_THREADS': '1', 'MPLBACKEND': env.get('MPLBACKEND') or inline}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, '-c', code, json.dumps(options)], env=env,
@@ -298,15 +313,20 @@ def start(self:Nursery,
     args:list[str],  # its arguments
     stderr:IO,       # an open file for its standard error
 )->Forked:
-    "Fork a process that runs a module. Raises `CannotFork` where it must be started plainly."
+    """Fork a process that runs a module. Raises `CannotFork` where it must be started
+    plainly."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     read, write = os.pipe()
     order = json.dumps(dict(module=module, args=args, cwd=os.getcwd())).encode()
     try:
-        with theirs: socket.send_fds(self._orders, [order], [write, stderr.fileno(), theirs.fileno()])
+        with theirs:
+            socket.send_fds(
+                self._orders, [order], [write, stderr.fileno(), theirs.fileno()])
         said = json.loads(ours.recv(4096) or '{"refused": "it has ended"}')
-    except OSError as e: said = dict(refused=str(e))
-    finally: os.close(write)
+    except OSError as e:
+        said = dict(refused=str(e))
+    finally:
+        os.close(write)
     if 'pid' in said: return Forked(said['pid'], ours, open(read, errors='replace'))
     os.close(read)
     ours.close()

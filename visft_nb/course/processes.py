@@ -16,7 +16,8 @@ def end_family(
     pid:int|None=None, # whose children; None: of this process
     rounds:int=5,      # times to look for what was started meanwhile
 )->int:                # how many were ended
-    "Kill all that a process has started, and what they have started; not the process itself."
+    """Kill all that a process has started, and what they have started; not the process
+    itself."""
     import psutil
     ended = 0
     for _ in range(rounds):
@@ -25,16 +26,20 @@ def end_family(
         before = ended
         for p in family:
             try:
-                if p.status() == psutil.STATUS_ZOMBIE: continue   # dead, and not yet asked about
+                if p.status() == psutil.STATUS_ZOMBIE:
+                    continue   # dead, and not yet asked about
                 p.kill()
-            except psutil.Error: continue
+            except psutil.Error:
+                continue
             ended += 1
         if ended == before: break
         time.sleep(.05)
     return ended
 
 # %% ../../nbs/lib/course/processes.ipynb #938ac008
-OWNER = 'VISFT_OWNER'   # the environment's name for the mark of the process that everything is done for
+OWNER = (   # the environment's name for the mark of the process that everything is done for
+    'VISFT_OWNER'
+)
 
 def owned(
     env:dict,  # of a process to be started
@@ -45,10 +50,12 @@ def owned(
 def end_with_parent(
     every:float=.5, # seconds between two looks
 )->threading.Thread:
-    "From now on this process and all that it starts end when its parent has, or the owner that its environment names."
+    """From now on this process and all that it starts end when its parent has, or the
+    owner that its environment names."""
     parent, owner = os.getppid(), os.environ.get(OWNER, '')
     def watch():
-        while os.getppid() == parent and owner_lives(owner) is not False: time.sleep(every)
+        while os.getppid() == parent and owner_lives(owner) is not False:
+            time.sleep(every)
         end_family()
         os._exit(1)
     thread = threading.Thread(target=watch, daemon=True, name='end_with_parent')
@@ -59,7 +66,8 @@ def end_with_parent(
 def end_on_hang_up(
     patience:float=15, # seconds for what is under way to end in its own way
 )->None:
-    "A closed terminal counts as Ctrl-C; `patience` seconds later this process ends, and with it what it has started."
+    """A closed terminal counts as Ctrl-C; `patience` seconds later this process ends,
+    and with it what it has started."""
     hang_up = getattr(signal, 'SIGHUP', None)
     if hang_up is None or signal.getsignal(hang_up) is not signal.SIG_DFL: return
     terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
@@ -81,7 +89,8 @@ _WINDOWS = sys.platform == 'win32'
 
 def own_group()->dict: # keywords of `subprocess.Popen`
     "A process of its own group, which Ctrl-C in this terminal does not reach."
-    if _WINDOWS: return {'creationflags': getattr(subprocess, 'CREATE_NEW_PROCESS_GROUP', 0)}
+    if _WINDOWS:
+        return {'creationflags': getattr(subprocess, 'CREATE_NEW_PROCESS_GROUP', 0)}
     return {'start_new_session': True}
 
 def interrupt(
@@ -93,7 +102,8 @@ def interrupt(
 def abort(
     process, # with the methods `send_signal` and `kill`
 )->None:
-    "End a process; where the system can, it first prints where its threads stand (PYTHONFAULTHANDLER)."
+    """End a process; where the system can, it first prints where its threads stand
+    (PYTHONFAULTHANDLER)."""
     if _WINDOWS: process.kill()
     else: process.send_signal(signal.SIGABRT)
 
@@ -101,7 +111,8 @@ def abort(
 def on_interrupt(
     act, # act(number, frame), or `signal.default_int_handler`
 )->None:
-    "What is done at Ctrl-C, and at Ctrl-Break where there is one. In a thread other than the main one: nothing."
+    """What is done at Ctrl-C, and at Ctrl-Break where there is one. In a thread other
+    than the main one: nothing."""
     if threading.current_thread() is not threading.main_thread(): return
     for name in ('SIGINT', 'SIGBREAK'):
         if hasattr(signal, name): signal.signal(getattr(signal, name), act)
@@ -110,6 +121,9 @@ def interrupt_kernel(
     manager, # `jupyter_client.AsyncKernelManager`, whose event loop runs in this thread
     loop,    # that loop
 )->None:
-    "Ctrl-C for a kernel alone; its own children, such as the workers of a loader, are left to it."
-    if not _WINDOWS: os.kill(manager.provisioner.pid, signal.SIGINT)
-    else: loop.call_soon_threadsafe(lambda: loop.create_task(manager.interrupt_kernel()))
+    """Ctrl-C for a kernel alone; its own children, such as the workers of a loader, are
+    left to it."""
+    if not _WINDOWS:
+        os.kill(manager.provisioner.pid, signal.SIGINT)
+    else:
+        loop.call_soon_threadsafe(lambda: loop.create_task(manager.interrupt_kernel()))

@@ -20,15 +20,22 @@ def _number(v): return isinstance(v, Real) and not isinstance(v, bool)
 def collect(
     nb:dict,    # a notebook, executed: as nbformat or json reads it
 )->dict:        # name -> value, in the order of the notebook
-    "All records of an executed notebook. Raises `InputError` for a name that is recorded twice."
+    """All records of an executed notebook. Raises `InputError` for a name that is
+    recorded twice."""
     out = {}
     for cell in nb['cells']:
         for o in cell.get('outputs', []):
             kept = o.get('data', {}).get(RECORD_MIME, {})
             if not isinstance(kept, dict) or not all(isinstance(v, (str, bool)) or _number(v) and math.isfinite(v) for v in kept.values()):
-                raise InputError(f"A record of the notebook holds {brief(kept)}: names with finite numbers, strings or booleans were expected; run the notebook again.")
+                raise InputError(
+                    f"A record of the notebook holds {brief(kept)}: names with finite"
+                    " numbers, strings or booleans were expected; run the notebook"
+                    " again.")
             for k, v in kept.items():
-                if k in out: raise InputError(f"The record {k!r} is made twice; give the second one another name.")
+                if k in out:
+                    raise InputError(
+                        f"The record {k!r} is made twice; give the second one another"
+                        " name.")
                 out[k] = v
     return out
 
@@ -50,15 +57,28 @@ def check_expectation(
 )->None:
     "Raise `InputError` for an expectation that has an unknown key or states nothing."
     if not isinstance(expected, dict):
-        raise InputError(f"The expectation of {name!r} is {brief(expected)}: an object such as {{\"min\": 0, \"why\": …}} was expected.")
+        raise InputError(
+            f"The expectation of {name!r} is {brief(expected)}: an object such as"
+            " {\"min\": 0, \"why\": …} was expected.")
     if unknown := sorted(set(map(str, expected)) - _KEYS):
-        raise InputError(f"The expectation of {name!r} has the key {unknown[0]!r}; there are {', '.join(sorted(_KEYS))}.")
+        raise InputError(
+            f"The expectation of {name!r} has the key {unknown[0]!r}; there are"
+            f" {', '.join(sorted(_KEYS))}.")
     if not set(expected) & set(STATEMENTS):
-        raise InputError(f"The expectation of {name!r} states nothing: one of {', '.join(STATEMENTS)} was expected.")
-    fits = dict.fromkeys(('value', 'abs', 'rel', 'min', 'max'), lambda v: _number(v) and math.isfinite(v)) | dict.fromkeys(('above', 'below', 'why'), lambda v: isinstance(v, str)) | \
-        dict(equals=lambda v: isinstance(v, (str, bool)) or _number(v))
+        raise InputError(
+            f"The expectation of {name!r} states nothing: one of"
+            f" {', '.join(STATEMENTS)} was expected.")
+    fits = (
+        dict.fromkeys(
+            ('value', 'abs', 'rel', 'min', 'max'),
+            lambda v: _number(v) and math.isfinite(v))
+        | dict.fromkeys(('above', 'below', 'why'), lambda v: isinstance(v, str))
+        | dict(equals=lambda v: isinstance(v, (str, bool)) or _number(v)))
     if bad := next((k for k, fit in fits.items() if k in expected and not fit(expected[k])), None):
-        raise InputError(f"The expectation of {name!r} has {bad} {brief(expected[bad])}: {'a text' if bad in ('above', 'below', 'why') else 'a finite number'} was expected.")
+        raise InputError(
+            f"The expectation of {name!r} has {bad} {brief(expected[bad])}:"
+            f" {'a text' if bad in ('above', 'below', 'why') else 'a finite number'}"
+            " was expected.")
 
 # %% ../../nbs/course/02_records.ipynb #55872ca5
 def _margin(expected):
@@ -72,35 +92,55 @@ def meets(
 )->bool:
     "Does a record meet its expectation? Raises `InputError` for a misspelt one."
     check_expectation('a record', expected)
-    if 'equals' in expected and not (type(value) is type(expected['equals']) and value == expected['equals']): return False
+    if 'equals' in expected and not (
+        type(value) is type(expected['equals']) and value == expected['equals']):
+        return False
     if set(expected) & set(STATEMENTS) == {'equals'}: return True
     if not _number(value) or not math.isfinite(value): return False
-    if 'value' in expected and abs(value - expected['value']) > _margin(expected): return False
+    if 'value' in expected and abs(value - expected['value']) > _margin(expected):
+        return False
     others = [(records or {}).get(expected.get(k)) for k in ('above', 'below')]
     for k, other, sign in zip(('above', 'below'), others, (1, -1)):
-        if k in expected and not (_number(other) and sign*(value - other) > 0): return False
+        if k in expected and not (_number(other) and sign*(value - other) > 0):
+            return False
     return expected.get('min', -math.inf) <= value <= expected.get('max', math.inf)
 
 # %% ../../nbs/course/02_records.ipynb #2083b23f
 def expected_path(name:str, profile:str, book:Path|None=None)->Path:
-    "Where the expectations of notebook `name` stand: `tests/expected/<profile>/1_cnn__01_forward.json`."
-    return (book or book_dir())/'tests'/'expected'/profile/f"{name.replace('/', '__')}.json"
+    """Where the expectations of notebook `name` stand:
+    `tests/expected/<profile>/1_cnn__01_forward.json`."""
+    return (
+        (book or book_dir())
+        /'tests'
+        /'expected'
+        /profile
+        /f"{name.replace('/', '__')}.json")
 
 def load_expected(name:str, profile:str, book:Path|None=None)->dict:
-    "Expectations by record name; empty where none are kept for this profile. Keys that begin with `_` tell of the runs they came from."
+    """Expectations by record name; empty where none are kept for this profile. Keys
+    that begin with `_` tell of the runs they came from."""
     path = expected_path(name, profile, book)
     if not path.is_file(): return {}
     found = read_json(path, 'restore it from git, or make it anew with visft calibrate')
-    if not isinstance(found, dict): raise InputError(f"{path} holds a {type(found).__name__}: an object with an expectation for each record was expected.")
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path} holds a {type(found).__name__}: an object with an expectation for"
+            " each record was expected.")
     for k, e in found.items():
         if not k.startswith('_'): check_expectation(f'{k} in {path}', e)
-    if not isinstance(found.get('_run', {}), dict): raise InputError(f"{path} holds a _run that is {brief(found['_run'])}: an object was expected, what the run took.")
+    if not isinstance(found.get('_run', {}), dict):
+        raise InputError(
+            f"{path} holds a _run that is {brief(found['_run'])}: an object was"
+            " expected, what the run took.")
     return found
 
 def save_expected(name:str, profile:str, expected:dict, book:Path|None=None)->Path:
     "Write expectations, one a line."
-    rows = ',\n'.join(f' {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}' for k, v in expected.items())
-    with atomic_write(path := expected_path(name, profile, book)) as tmp: tmp.write_text(f'{{\n{rows}\n}}\n', encoding='utf-8')
+    rows = ',\n'.join(
+        f' {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}'
+        for k, v in expected.items())
+    with atomic_write(path := expected_path(name, profile, book)) as tmp:
+        tmp.write_text(f'{{\n{rows}\n}}\n', encoding='utf-8')
     return path
 
 # %% ../../nbs/course/02_records.ipynb #8f8b0dde
@@ -119,8 +159,12 @@ def in_words(
 )->str:             # `97 ± 0.5`, `at least 40`, `below clean`
     "An expectation as a reader says it."
     said = [str(expected['equals'])] if 'equals' in expected else []
-    if 'value' in expected: said += [f"{expected['value']:.4g} ± {_margin(expected):.2g}"]
-    said += [f"{w} {expected[k]:.4g}" for k, w in (('min', 'at least'), ('max', 'at most')) if k in expected]
+    if 'value' in expected:
+        said += [f"{expected['value']:.4g} ± {_margin(expected):.2g}"]
+    said += [
+        f"{w} {expected[k]:.4g}"
+        for k, w in (('min', 'at least'), ('max', 'at most'))
+        if k in expected]
     said += [f'{k} {expected[k]}' for k in ('above', 'below') if k in expected]
     return ', '.join(said or ['a number'])
 
@@ -138,6 +182,8 @@ def compare(
     rows = []
     for k in [*records, *(k for k in wanted if k not in records)]:
         e = wanted.get(k, {})
-        rows.append(dict(name=k, value=records.get(k), expected=in_words(e) if e else '', why=e.get('why', ''),
-                         verdict=_verdict(k, records, wanted)))
+        rows.append(
+            dict(
+                name=k, value=records.get(k), expected=in_words(e) if e else '',
+                why=e.get('why', ''), verdict=_verdict(k, records, wanted)))
     return rows

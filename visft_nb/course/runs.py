@@ -41,11 +41,14 @@ class Run:
     folder: str = ''                                # where it writes
     status: str = 'pending'                         # ok, differs, failed, interrupted
     seconds: float = 0.                             # wall time
-    memory: float|None = None                       # peak resident memory of the kernel, MB
-    error: str = ''                                 # the first failing cell, or what else went wrong
+    # peak resident memory of the kernel, MB
+    memory: float|None = None
+    # the first failing cell, or what else went wrong
+    error: str = ''
     records: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)        # records beside expectations
-    parameters: dict = field(default_factory=dict)  # what the profile and the command line set
+    # what the profile and the command line set
+    parameters: dict = field(default_factory=dict)
     machine: dict = field(default_factory=dict)
 
 # %% ../../nbs/course/04_runs.ipynb #d46d4e21
@@ -57,23 +60,32 @@ def run_folder(
     top = Path(out)/name.replace('/', '__')
     for k in range(1000):
         folder = top/(datetime.now().strftime('%Y%m%d-%H%M%S') + (f'-{k}' if k else ''))
-        try: folder.mkdir(parents=True); return folder.resolve()
-        except FileExistsError: continue
-        except OSError as e: raise (NoRoom if no_room(e) else InputError)(f"No run can be written to {out} ({e.strerror}): choose another folder with --out.") from e
+        try:
+            folder.mkdir(parents=True)
+            return folder.resolve()
+        except FileExistsError:
+            continue
+        except OSError as e:
+            raise (NoRoom if no_room(e) else InputError)(
+                f"No run can be written to {out} ({e.strerror}): choose another folder"
+                " with --out.") from e
     raise InputError(f"{top} already holds a thousand runs of this second.")
 
 # %% ../../nbs/course/04_runs.ipynb #cddc5136
 def _patient_client():
     "A kernel client that does not rely on being told of each message."
-    from jupyter_client.asynchronous.client import AsyncKernelClient, AsyncZMQSocketChannel
+    from jupyter_client.asynchronous.client import (
+        AsyncKernelClient, AsyncZMQSocketChannel)
 
     class PatientChannel(AsyncZMQSocketChannel):
         async def get_msg(self, timeout=None):
             end = math.inf if timeout is None else time.monotonic() + timeout
             while True:
-                try: return await super().get_msg(max(0, min(1, end - time.monotonic())))
+                try:
+                    return await super().get_msg(max(0, min(1, end - time.monotonic())))
                 except queue.Empty:
-                    if time.monotonic() >= end: raise
+                    if time.monotonic() >= end:
+                        raise
 
     class PatientClient(AsyncKernelClient):
         iopub_channel_class = shell_channel_class = Type(PatientChannel)
@@ -89,7 +101,8 @@ def _socket_path():
         yield path if os.name == 'posix' and len(os.fsencode(path)) < 90 else None
 
 def _course_client(socket_path):
-    "nbclient as papermill uses it, with our kernel client and a way that cannot be taken."
+    """nbclient as papermill uses it, with our kernel client and a way that cannot be
+    taken."""
     from papermill.clientwrap import PapermillNotebookClient
 
     class CourseClient(PapermillNotebookClient):
@@ -104,12 +117,14 @@ def _with_client(use, tries=3):
     "`use(client class)`; again where a kernel dies before it can listen, over TCP."
     for k in range(tries):
         try:
-            with _socket_path() as path: return use(_course_client(path if k == 0 else None))
+            with _socket_path() as path:
+                return use(_course_client(path if k == 0 else None))
         except RuntimeError as e:
             if 'died before replying' not in str(e) or k == tries - 1: raise
 
 # %% ../../nbs/course/04_runs.ipynb #cddc5137
-def _skips(cell): return re.search(r'^#\|\s*eval:\s*false', ''.join(cell['source']), re.M)
+def _skips(cell):
+    return re.search(r'^#\|\s*eval:\s*false', ''.join(cell['source']), re.M)
 
 def _engine(say):
     "papermill's engine that calls `say(cell, of)` after each cell."
@@ -119,9 +134,12 @@ def _engine(say):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, log_output=False, start_timeout=60, **kwargs):
             for c in nb_man.nb.cells:
-                if c.cell_type == 'code' and _skips(c): c.metadata.setdefault('tags', []).append('skip-execution')
+                if c.cell_type == 'code' and _skips(c):
+                    c.metadata.setdefault('tags', []).append('skip-execution')
             done, total = nb_man.cell_complete, len(nb_man.nb.cells)
-            def cell_complete(cell, cell_index=None, **kw): done(cell, cell_index=cell_index, **kw); say(cell_index + 1, total)
+            def cell_complete(cell, cell_index=None, **kw):
+                done(cell, cell_index=cell_index, **kw)
+                say(cell_index + 1, total)
             nb_man.cell_complete = cell_complete
             def use(client_class):
                 client = client_class(
@@ -140,14 +158,21 @@ TESTED = ('smoke', 'laptop')   # the profiles of which every record is expected
 
 def _machine():
     from importlib.metadata import version
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return dict(system=platform.platform(terse=True), processor=platform.machine(), cores=cores, threads=os.environ.get('OMP_NUM_THREADS'), precision=os.environ.get('VISFT_PRECISION'),
-                python=platform.python_version(), **{p: version(p) for p in ('torch', 'torchvision', 'numpy', 'visft_nb')})
+    cores = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, 'sched_getaffinity')
+        else os.cpu_count())
+    return dict(
+        system=platform.platform(terse=True), processor=platform.machine(), cores=cores,
+        threads=os.environ.get('OMP_NUM_THREADS'),
+        precision=os.environ.get('VISFT_PRECISION'), python=platform.python_version(),
+        **{p: version(p) for p in ('torch', 'torchvision', 'numpy', 'visft_nb')})
 
 def _peak_memory():
     try: import resource
     except ImportError: return None
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (2**20 if sys.platform == 'darwin' else 2**10)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (
+        2**20 if sys.platform == 'darwin' else 2**10)
 
 def _failure(e):
     "The failing cell with its source, and the error."
@@ -164,7 +189,8 @@ def _why_died(run, said):
 
 # %% ../../nbs/course/04_runs.ipynb #739a1d23
 def _write(run):
-    with atomic_write(Path(run.folder)/'records.json') as tmp: tmp.write_text(json.dumps(asdict(run), indent=1))
+    with atomic_write(Path(run.folder)/'records.json') as tmp:
+        tmp.write_text(json.dumps(asdict(run), indent=1))
 
 _START = 300   # seconds that a kernel may take to start: the machine may be busy
 
@@ -173,23 +199,35 @@ def execute(
     say=lambda cell, of: None,  # called after each cell
     report:bool=True,           # write report.html too?
 )->Run:                         # the same, filled in
-    "Execute a notebook in this process and write the executed notebook, `records.json` and `report.html` to its folder."
+    """Execute a notebook in this process and write the executed notebook,
+    `records.json` and `report.html` to its folder."""
     import papermill as pm
     from nbclient.exceptions import DeadKernelError
     from papermill.engines import papermill_engines
     papermill_engines.register('visft', _engine(say))
     path, folder = notebooks()[run.name], Path(run.folder)
-    run.parameters, out, start = overrides(run.name, run.profile, run.given), folder/path.name, time.perf_counter()
+    run.parameters, out, start = (
+        overrides(run.name, run.profile, run.given), folder/path.name,
+        time.perf_counter())
     try:
-        pm.execute_notebook(path, out, parameters=run.parameters, engine_name='visft', kernel_name='python3', cwd=folder, progress_bar=False, start_timeout=_START)
+        pm.execute_notebook(
+            path, out, parameters=run.parameters, engine_name='visft',
+            kernel_name='python3', cwd=folder, progress_bar=False, start_timeout=_START)
         run.status = 'ok'
-    except pm.PapermillExecutionError as e: run.status, run.error = 'interrupted' if e.ename == 'KeyboardInterrupt' else 'failed', _failure(e)
-    except DeadKernelError: run.status, run.error = 'failed', _why_died(run, 'its kernel died.')
-    except KeyboardInterrupt: run.status, run.error = 'interrupted', 'interrupted'
+    except pm.PapermillExecutionError as e:
+        run.status, run.error = (
+            'interrupted' if e.ename == 'KeyboardInterrupt' else 'failed'), _failure(e)
+    except DeadKernelError:
+        run.status, run.error = 'failed', _why_died(run, 'its kernel died.')
+    except KeyboardInterrupt:
+        run.status, run.error = 'interrupted', 'interrupted'
     except (OSError, RuntimeError) as e:
-        if not no_room(e) and 'ernel d' not in str(e): raise   # died, did not respond
-        run.status, run.error = 'failed', _why_died(run, f'the notebook could not be run: {e}')
-    run.seconds, run.memory, run.machine = time.perf_counter() - start, _peak_memory(), _machine()
+        if not no_room(e) and 'ernel d' not in str(e):
+            raise   # died, did not respond
+        run.status, run.error = 'failed', _why_died(
+            run, f'the notebook could not be run: {e}')
+    run.seconds, run.memory, run.machine = (
+        time.perf_counter() - start, _peak_memory(), _machine())
     if out.is_file():
         try: run.records = collect(read_notebook(out))
         except InputError as e: run.status, run.error = 'failed', str(e)
@@ -199,9 +237,11 @@ def execute(
         if any(r['verdict'] != 'ok' for r in run.rows): run.status = 'differs'
     _write(run)
     if report and out.is_file():
-        try: write_report(run)
+        try:
+            write_report(run)
         except InputError as e:
-            run.status, run.error = 'failed', f'{run.error}\nIt has no report: {e}'.strip()
+            run.status, run.error = (
+                'failed', f'{run.error}\nIt has no report: {e}'.strip())
             _write(run)
     return run
 
@@ -213,15 +253,29 @@ _FOLDED = """{% extends 'lab/index.html.j2' %}
 
 def _summary(run):
     # the page is made from Markdown, in which an empty line would end the HTML
-    show = lambda v: escape(f'{v:.4g}' if isinstance(v, float) else str(v)).replace('\n', '&#10;')
-    row = lambda *cells, t='td': '<tr>' + ''.join(f'<{t}>{show(c)}</{t}>' for c in cells) + '</tr>'
+    show = lambda v: escape(f'{v:.4g}' if isinstance(v, float) else str(v)).replace(
+        '\n', '&#10;'
+    )
+    row = (
+        lambda *cells, t='td': '<tr>'
+        + ''.join(f'<{t}>{show(c)}</{t}>' for c in cells)
+        + '</tr>')
     memory = f', {run.memory:,.0f} MB at the peak' if run.memory else ''
     facts = show(', '.join(f'{k} {v}' for k, v in run.machine.items() if v))
-    rows = ''.join(row(r['name'], r['value'], r['expected'], r['verdict'], r['why']) for r in run.rows) or \
-           ''.join(row(k, v, '', 'not compared', '') for k, v in run.records.items())
-    table = f'<table class="visft-report">{row("figure", "here", "expected", "verdict", "why this tolerance", t="th")}{rows}</table>' if rows else ''
+    rows = ''.join(
+        row(r['name'], r['value'], r['expected'], r['verdict'], r['why'])
+        for r in run.rows
+    ) or ''.join(row(k, v, '', 'not compared', '') for k, v in run.records.items())
+    table = (
+        '<table'
+        f' class="visft-report">{row("figure", "here", "expected", "verdict", "why this tolerance", t="th")}{rows}</table>'
+        if rows
+        else '')
     error = f'<pre>{show(run.error)}</pre>' if run.error else ''
-    return f'<p><b>{show(run.name)}</b>, profile {show(run.profile)}: <b>{show(run.status)}</b> in {run.seconds:.0f} s{memory}.<br><small>{facts}</small></p>{error}{table}'
+    return (
+        f'<p><b>{show(run.name)}</b>, profile {show(run.profile)}:'
+        f' <b>{show(run.status)}</b> in {run.seconds:.0f}'
+        f' s{memory}.<br><small>{facts}</small></p>{error}{table}')
 
 def write_report(
     run:Run,    # finished; its executed notebook lies in its folder
@@ -235,44 +289,72 @@ def write_report(
     for c in nb.cells:
         if c.cell_type == 'code':
             c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
-            c.outputs = [o for o in c.outputs if not (o.output_type == 'stream' and o.name == 'stderr')]
+            c.outputs = [
+                o
+                for o in c.outputs
+                if not (o.output_type == 'stream' and o.name == 'stderr')]
     nb.cells = [c for c in nb.cells if c.source.strip()]
     nb.cells.insert(0, nbformat.v4.new_markdown_cell(_summary(run)))
     nb.metadata.pop('widgets', None)
-    exporter = HTMLExporter(template_file='folded.html.j2', extra_loaders=[DictLoader({'folded.html.j2': _FOLDED})])
-    html, _ = exporter.from_notebook_node(nb, resources=dict(metadata=dict(name=f'{run.name} ({run.profile})')))
-    with atomic_write(path := Path(run.folder)/'report.html') as tmp: tmp.write_text(html, encoding='utf-8')
+    exporter = HTMLExporter(
+        template_file='folded.html.j2',
+        extra_loaders=[DictLoader({'folded.html.j2': _FOLDED})])
+    html, _ = exporter.from_notebook_node(
+        nb, resources=dict(metadata=dict(name=f'{run.name} ({run.profile})')))
+    with atomic_write(path := Path(run.folder)/'report.html') as tmp:
+        tmp.write_text(html, encoding='utf-8')
     return path
 
 # %% ../../nbs/course/04_runs.ipynb #05908e51
 def _environment(workers):
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    cores = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, 'sched_getaffinity')
+        else os.cpu_count())
     share = max(1, cores // workers)
     asked = os.environ.get('VISFT_THREADS')
-    most = lambda k: int(os.environ.get(k) or os.environ.get('OMP_NUM_THREADS') or share)
+    most = lambda k: int(
+        os.environ.get(k) or os.environ.get('OMP_NUM_THREADS') or share)
     kinds = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
-    # waiting threads sleep instead of spinning, or two programs that share the cores slow each other down tenfold
-    threads = {'OMP_WAIT_POLICY': 'PASSIVE'} | {k: asked or str(min(share, most(k))) for k in kinds}
-    places = {k: str(cache_dir()/v) for k, v in dict(IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime', JUPYTER_DATA_DIR='jupyter',
-              MPLCONFIGDIR='matplotlib').items() if not os.environ.get(k)}
+    # waiting threads sleep instead of spinning, or two programs that share the cores
+    # slow each other down tenfold
+    threads = {'OMP_WAIT_POLICY': 'PASSIVE'} | {
+        k: asked or str(min(share, most(k))) for k in kinds}
+    places = {
+        k: str(cache_dir()/v)
+        for k, v in dict(
+            IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime',
+            JUPYTER_DATA_DIR='jupyter', MPLCONFIGDIR='matplotlib').items()
+        if not os.environ.get(k)}
     for p in places.values(): Path(p).mkdir(parents=True, exist_ok=True)
     check_room(cache_dir())   # a kernel that cannot write there dies without a word
-    return {**owned(os.environ), **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1', 'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1', 'PYTHONFAULTHANDLER': '1'}
+    return {
+        **owned(os.environ), **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1',
+        'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1',
+        'PYTHONFAULTHANDLER': '1'}
 
 # %% ../../nbs/course/04_runs.ipynb #7d468feb
 class Runner:
-    "Executes runs in processes of their own, `workers` at a time; `stop` interrupts them and keeps what is finished."
+    """Executes runs in processes of their own, `workers` at a time; `stop` interrupts
+    them and keeps what is finished."""
     def __init__(self,
         workers:int=1,                       # how many at a time
         report:bool=True,                    # write a report for each?
-        on_event=lambda run, cell, of: None, # called from a worker's thread whenever a cell is done, and once at the end
-        limit:float|None=None,               # seconds a run may take; None: as long as it likes
-        nursery:Nursery|None=None,           # an open one to fork the runs from; None: an own one where that pays
-        env:dict[str, str]|None=None,        # the runs' environment; None: ours, with each worker's share of the cores
+        # called from a worker's thread whenever a cell is done, and once at the end
+        on_event=lambda run, cell, of: None,
+        # seconds a run may take; None: as long as it likes
+        limit:float|None=None,
+        # an open one to fork the runs from; None: an own one where that pays
+        nursery:Nursery|None=None,
+        # the runs' environment; None: ours, with each worker's share of the cores
+        env:dict[str, str]|None=None,
     ):
-        if workers < 1: raise InputError(f"--workers {workers}: at least one is needed.")
-        if limit is not None and limit <= 0: raise InputError(f"--limit {limit:g}: a number of seconds above 0.")
-        self.workers, self.report, self.on_event, self.limit = workers, report, on_event, limit
+        if workers < 1:
+            raise InputError(f"--workers {workers}: at least one is needed.")
+        if limit is not None and limit <= 0:
+            raise InputError(f"--limit {limit:g}: a number of seconds above 0.")
+        self.workers, self.report, self.on_event, self.limit = (
+            workers, report, on_event, limit)
         self.children, self.stopped, self.nursery, self.env = [], False, nursery, env
 
     def __call__(self, runs:list[Run])->list[Run]:
@@ -280,13 +362,18 @@ class Runner:
         env = self.env or _environment(self.workers)
         with self._warm(runs, env) as nursery, ThreadPoolExecutor(self.workers) as pool:
             futures = [pool.submit(self._one, r, env, nursery) for r in runs]
-            try: return [f.result() for f in futures]
+            try:
+                return [f.result() for f in futures]
             except KeyboardInterrupt:
                 self.stop()
-                try: return [f.result() for f in futures]
-                except KeyboardInterrupt:   # once more: no patience with a cell that is deaf to the first
+                try:
+                    return [f.result() for f in futures]
+                except (
+                    KeyboardInterrupt
+                ):   # once more: no patience with a cell that is deaf to the first
                     for c in self.children:
-                        if c.poll() is None: _abort(c, 2)
+                        if c.poll() is None:
+                            _abort(c, 2)
                     return [f.result() for f in futures]
 
     def stop(self):
@@ -297,7 +384,8 @@ class Runner:
 
 # %% ../../nbs/course/04_runs.ipynb #b43a3aa0
 def _abort(child, grace=20):
-    "End a run and all that it started; with PYTHONFAULTHANDLER each process first prints where its threads stand."
+    """End a run and all that it started; with PYTHONFAULTHANDLER each process first
+    prints where its threads stand."""
     import psutil
     try: tree = psutil.Process(child.pid).children(recursive=True)
     except psutil.NoSuchProcess: tree = []
@@ -318,9 +406,11 @@ def _listen(self:Runner, run, pipe):
 def _child(args, env, err, nursery):
     "The process of a run: forked from the nursery, or started plainly."
     if nursery:
-        with suppress(CannotFork): return nursery.start('visft_nb.course.runs', args, err)
-    return subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', *args], env=env, stdout=subprocess.PIPE,
-                            stderr=err, text=True, **own_group())
+        with suppress(CannotFork):
+            return nursery.start('visft_nb.course.runs', args, err)
+    return subprocess.Popen(
+        [sys.executable, '-m', 'visft_nb.course.runs', *args], env=env,
+        stdout=subprocess.PIPE, stderr=err, text=True, **own_group())
 
 @patch
 def _warm(self:Runner, runs, env):
@@ -334,22 +424,30 @@ def _one(self:Runner, run, env, nursery=None):
     if self.stopped: run.status = 'interrupted'; return run
     log, late = Path(run.folder)/'run.log', False
     with open(log, 'w') as err:
-        child = _child([json.dumps(asdict(run)), str(int(self.report))], env, err, nursery)
+        child = _child(
+            [json.dumps(asdict(run)), str(int(self.report))], env, err, nursery)
         self.children.append(child)
         if self.stopped: interrupt(child)
-        # a process that a notebook left behind may hold the pipe open, so the end of the child counts and not the end of its output
-        listener = threading.Thread(target=self._listen, args=(run, child.stdout), daemon=True)
+        # a process that a notebook left behind may hold the pipe open, so the end of
+        # the child counts and not the end of its output
+        listener = threading.Thread(
+            target=self._listen, args=(run, child.stdout), daemon=True)
         listener.start()
         try: child.wait(self.limit)
         except subprocess.TimeoutExpired: late = not self.stopped; _abort(child)
         listener.join(5)
     said = log.read_text(errors='replace').splitlines()
-    try: run = Run(**json.loads((Path(run.folder)/'records.json').read_text()))
+    try:
+        run = Run(**json.loads((Path(run.folder)/'records.json').read_text()))
     except (OSError, ValueError, TypeError):
         run.status = 'interrupted' if self.stopped else 'failed'
-        run.error = f'the run ended without a result (exit code {child.returncode}):\n' + '\n'.join(said[-8:])
-        try: _write(run)
-        except InputError as e: run.error = f'the run has no result: {e}'
+        run.error = (
+            f'the run ended without a result (exit code {child.returncode}):\n'
+            + '\n'.join(said[-8:]))
+        try:
+            _write(run)
+        except InputError as e:
+            run.error = f'the run has no result: {e}'
     if late: _cut_short(run, self.limit, said)
     self.on_event(run, 1, 1)
     if run.status == 'ok': log.unlink(missing_ok=True)
@@ -357,32 +455,44 @@ def _one(self:Runner, run, env, nursery=None):
 
 # %% ../../nbs/course/04_runs.ipynb #ca9a59bf
 def _cut_short(run, limit, said):
-    "Say of a run that was aborted where the main thread of its kernel stood, and write that down."
+    """Say of a run that was aborted where the main thread of its kernel stood, and
+    write that down."""
     at = next((i for i, s in enumerate(said) if s.startswith('Current thread')), 0)
-    run.status, run.error = 'failed', f'not finished after {limit:g} s, and aborted. {run.error}\nWhere it stood (all of it: run.log):\n' + '\n'.join(said[at:at + 12])
+    run.status, run.error = (
+        'failed',
+        f'not finished after {limit:g} s, and aborted. {run.error}\nWhere it stood (all'
+        ' of it: run.log):\n'
+        + '\n'.join(said[at:at + 12]))
     _write(run)
 
 # %% ../../nbs/course/04_runs.ipynb #dd085bf0
 def run_notebooks(
     names:list[str],         # notebooks
     profile:str='laptop',    # the scale
-    given:dict|None=None,    # parameters set by hand: name -> value; each where a notebook has it
+    # parameters set by hand: name -> value; each where a notebook has it
+    given:dict|None=None,
     workers:int=1,           # how many at a time
     out:Path|str='_runs',    # the folder for all runs
     report:bool=True,        # an HTML report for each?
     on_event=lambda run, cell, of: None, # called whenever a cell is done
-    limit:float|None=None,   # seconds each may take, after which it is aborted and says where it stood
+    # seconds each may take, after which it is aborted and says where it stood
+    limit:float|None=None,
 )->list[Run]:
-    "Execute notebooks. Raises `InputError` before anything starts where a profile, a notebook or a parameter is wrong."
+    """Execute notebooks. Raises `InputError` before anything starts where a profile, a
+    notebook or a parameter is wrong."""
     from visft_nb.course.profiles import parameters
     given, book = given or {}, notebooks()
-    mine = {n: {k: v for k, v in given.items() if k in parameters(book[n])} for n in names}
+    mine = {
+        n: {k: v for k, v in given.items() if k in parameters(book[n])} for n in names}
     for k in given:
         if not any(k in m for m in mine.values()):
             from visft_nb.core import lookup
-            lookup(k, sorted({p for n in names for p in parameters(book[n])}), f"parameter of {', '.join(names[:3])}")
+            lookup(
+                k, sorted({p for n in names for p in parameters(book[n])}),
+                f"parameter of {', '.join(names[:3])}")
     for n in names: overrides(n, profile, mine[n])
-    return Runner(workers, report, on_event, limit)([Run(n, profile, mine[n], str(run_folder(n, Path(out)))) for n in names])
+    return Runner(workers, report, on_event, limit)(
+        [Run(n, profile, mine[n], str(run_folder(n, Path(out)))) for n in names])
 
 # %% ../../nbs/course/04_runs.ipynb #384fea8a
 def _main():
@@ -397,7 +507,8 @@ def _main():
 if __name__ == '__main__' and '__file__' in globals(): _main()
 
 # %% ../../nbs/course/04_runs.ipynb #811f8051
-_PATHS = re.compile(r'(?<![\w./])/(?:home|root|tmp|work|Users|private|var)/[\w.][^\s"\'<>]*')
+_PATHS = re.compile(
+    r'(?<![\w./])/(?:home|root|tmp|work|Users|private|var)/[\w.][^\s"\'<>]*')
 
 def _saved(output, own):
     "An output as it is kept, or None."
@@ -417,13 +528,19 @@ def _written(nb): return json.dumps(nb, indent=1, ensure_ascii=False) + '\n'
 def _lighter(png, side=1.):
     "A picture (base64) in a palette of 256 colours, its sides times `side`."
     with Image.open(io.BytesIO(base64.b64decode(png))) as im: im = im.convert('RGB')
-    if side < 1: im = im.resize((int(im.width*side), int(im.height*side)), Image.LANCZOS)
+    if side < 1:
+        im = im.resize((int(im.width*side), int(im.height*side)), Image.LANCZOS)
     im.quantize(256).save(out := io.BytesIO(), 'PNG', optimize=True)
     return base64.b64encode(out.getvalue()).decode()
 
 def _within(nb):
-    "The notebook as text; where it is too large the heaviest pictures are made lighter, as little as will do."
-    outputs = [o['data'] for c in nb['cells'] for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
+    """The notebook as text; where it is too large the heaviest pictures are made
+    lighter, as little as will do."""
+    outputs = [
+        o['data']
+        for c in nb['cells']
+        for o in c.get('outputs', [])
+        if 'image/png' in o.get('data', {})]
     drawn = sorted(((o, o['image/png']) for o in outputs), key=lambda p: -len(p[1]))
     for side in (1, .8, .64, .5, .4):
         for o, png in drawn:
@@ -433,34 +550,60 @@ def _within(nb):
 
 # %% ../../nbs/course/04_runs.ipynb #0550887a
 def _keep_cost(run):
-    "Note beside the expectations what the run took, unless it took about what stands there."
+    """Note beside the expectations what the run took, unless it took about what stands
+    there."""
     expected = load_expected(run.name, run.profile)
     before = expected.get('_run', {}).get('seconds')
     if before is not None and abs(run.seconds - before) <= max(2, .25*before): return
-    cost = dict(seconds=round(run.seconds), cores=run.machine.get('cores'), memory_mb=round(run.memory or 0))
+    cost = dict(
+        seconds=round(run.seconds), cores=run.machine.get('cores'),
+        memory_mb=round(run.memory or 0))
     save_expected(run.name, run.profile, expected | {'_run': cost})
 
 # %% ../../nbs/course/04_runs.ipynb #44fb0448
 def save_run(
-    run:Run,     # finished with status ok or differs, at profile laptop or night, with no parameter set by hand
+    # finished with status ok or differs, at profile laptop or night, with no parameter
+    # set by hand
+    run:Run,
 )->bool:         # whether the notebook was written
-    "Write a run's outputs into the notebook in `nbs/`. Raises `InputError` where they may not be kept."
+    """Write a run's outputs into the notebook in `nbs/`. Raises `InputError` where they
+    may not be kept."""
     book, path = book_dir(), notebooks()[run.name]
-    if not (book/'pyproject.toml').is_file(): raise InputError("--save writes into a clone of the repository; this kit is installed from its wheel.")
+    if not (book/'pyproject.toml').is_file():
+        raise InputError(
+            "--save writes into a clone of the repository; this kit is installed from"
+            " its wheel.")
     if run.profile not in ('laptop', 'night') or run.given:
-        raise InputError(f"--save keeps what the profile laptop or night gives, with no parameter set by hand; this was {run.profile} with {run.given or 'none'}.")
-    if run.status not in ('ok', 'differs'): raise InputError(f"{run.name} {run.status}; nothing is saved.")
-    new, raw = read_notebook(Path(run.folder)/path.name), path.read_text(encoding='utf-8')
-    old, outputs = json.loads(raw), {c['id']: c['outputs'] for c in new['cells'] if c['cell_type'] == 'code'}
-    kept = {i: [s for o in out if (s := _saved(o, (run.folder, str(book), str(Path.home()))))] for i, out in outputs.items()}
+        raise InputError(
+            "--save keeps what the profile laptop or night gives, with no parameter"
+            f" set by hand; this was {run.profile} with {run.given or 'none'}.")
+    if run.status not in ('ok', 'differs'):
+        raise InputError(f"{run.name} {run.status}; nothing is saved.")
+    new, raw = read_notebook(Path(run.folder)/path.name), path.read_text(
+        encoding='utf-8')
+    old, outputs = json.loads(raw), {
+        c['id']: c['outputs'] for c in new['cells'] if c['cell_type'] == 'code'}
+    kept = {
+        i: [
+            s
+            for o in out
+            if (s := _saved(o, (run.folder, str(book), str(Path.home()))))]
+        for i, out in outputs.items()}
     _keep_cost(run)
     for c in old['cells']:
-        if c['cell_type'] == 'code': c['outputs'], c['execution_count'] = kept.get(c['id'], []), None
+        if c['cell_type'] == 'code':
+            c['outputs'], c['execution_count'] = kept.get(c['id'], []), None
     old['metadata'].pop('visft', None)
     if run.profile != 'laptop': old['metadata']['visft'] = {'profile': run.profile}
     text = _within(old)
     if text == raw: return False
-    if m := _PATHS.search(json.dumps([c.get('outputs') for c in old['cells']])): raise InputError(f"{run.name}: an output holds the path {m[0]} of this machine; do not print it.")
-    if len(text) > _MOST: raise InputError(f"{run.name} would be {len(text)//1000} kB; {_MOST//1000} are allowed: fewer or smaller pictures.")
+    if m := _PATHS.search(json.dumps([c.get('outputs') for c in old['cells']])):
+        raise InputError(
+            f"{run.name}: an output holds the path {m[0]} of this machine; do not"
+            " print it.")
+    if len(text) > _MOST:
+        raise InputError(
+            f"{run.name} would be {len(text)//1000} kB; {_MOST//1000} are allowed:"
+            " fewer or smaller pictures.")
     with atomic_write(path) as tmp: tmp.write_text(text, encoding='utf-8')
     return True

@@ -19,19 +19,31 @@ _RATIO = 1032   # the most that deflate can compress: 258 bytes in two bits
 def _header(f):
     "(shape, type) that an array file states."
     version = np.lib.format.read_magic(f)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers: raise ValueError(f'its header is of version {version[0]}.{version[1]}')
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f'its header is of version {version[0]}.{version[1]}')
     shape, _, dtype = readers[version](f)
     return shape, dtype
 
 def _check_claim(shape, dtype, there, info):
-    "Raise `ValueError` for a shape that needs other bytes than are there, or more than fit into memory."
-    if dtype.hasobject: raise ValueError('it holds Python objects, and a pickle can run code')
+    """Raise `ValueError` for a shape that needs other bytes than are there, or more
+    than fit into memory."""
+    if dtype.hasobject:
+        raise ValueError('it holds Python objects, and a pickle can run code')
     need, free = math.prod(shape)*dtype.itemsize, psutil.virtual_memory().available
-    packed = info.compress_size if info.compress_type == zipfile.ZIP_STORED else _RATIO*info.compress_size
+    packed = (
+        info.compress_size
+        if info.compress_type == zipfile.ZIP_STORED
+        else _RATIO*info.compress_size)
     if min(shape, default=0) < 0 or need != there or info.file_size > packed + 64:
-        raise ValueError(f"it claims {'×'.join(map(str, shape))} values of {dtype}, {need:,} bytes, and {min(there, packed):,} are there")
-    if need > free: raise ValueError(f'it needs {need/2**30:,.1f} GB, and {free/2**30:,.1f} are free')
+        raise ValueError(
+            f"it claims {'×'.join(map(str, shape))} values of {dtype}, {need:,} bytes,"
+            f" and {min(there, packed):,} are there")
+    if need > free:
+        raise ValueError(
+            f'it needs {need/2**30:,.1f} GB, and {free/2**30:,.1f} are free')
 
 # %% ../../nbs/lib/data/arrays.ipynb #c3d9e1f5
 def _member(z, info):
@@ -57,12 +69,19 @@ def read_arrays(
             found = [(i.filename.removesuffix('.npy'), i) for i in z.infolist()]
             there = dict(found)
             wanted = list(there) if names is None else list(names)
-            if lacks := [n for n in wanted if n not in there]: raise KeyError(f"{', '.join(lacks)} missing; there are {', '.join(there)[:200]}")
+            if lacks := [n for n in wanted if n not in there]:
+                raise KeyError(
+                    f"{', '.join(lacks)} missing; there are {', '.join(there)[:200]}")
             if len(there) < len(found): raise ValueError('an array stands there twice')
             out = {}
             for at in wanted: out[at] = _member(z, there[at])
             return out
     except Exception as e: # zipfile, zlib and NumPy raise all kinds
-        why = e.args[0] if isinstance(e, KeyError) and e.args else e.strerror if isinstance(e, OSError) and e.strerror else e
-        raise InputError(f"{path} is no npz file that can be read ({f'{at}: ' if at else ''}{str(why)[:300] or type(e).__name__}): "
-                         "get it again, or write it with np.savez_compressed.") from e
+        why = (
+            e.args[0]
+            if isinstance(e, KeyError) and e.args
+            else e.strerror if isinstance(e, OSError) and e.strerror else e)
+        raise InputError(
+            f"{path} is no npz file that can be read"
+            f" ({f'{at}: ' if at else ''}{str(why)[:300] or type(e).__name__}): get it"
+            " again, or write it with np.savez_compressed.") from e

@@ -17,7 +17,8 @@ def fetch_file(
     known:str,          # its checksum, md5:… or sha256:…
     path,               # where it shall stand
     bar:bool=True,      # show progress
-    timeout:float=20,   # seconds without a byte after which the connection counts as broken
+    # seconds without a byte after which the connection counts as broken
+    timeout:float=20,
 )->Path:
     """Download a file whole or not at all, with one more try where that fails. Raises
     `OSError` where it cannot be had, `RuntimeError` where what came has another

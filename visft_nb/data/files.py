@@ -716,9 +716,9 @@ def read_image(
     return picture.pixels
 
 # %% ../../nbs/lib/data/files.ipynb #fd9d412f
-IMAGE_KINDS = {'.png', '.apng', '.jpg', '.jpeg', '.jfif', '.jp2', '.tif', '.tiff',
-               '.bmp', '.webp', '.gif', '.pgm', '.ppm', '.pbm', '.pnm', '.avif', '.heic',
-               '.heif', *DICOM_KINDS}
+IMAGE_KINDS = {
+    '.png', '.apng', '.jpg', '.jpeg', '.jfif', '.jp2', '.tif', '.tiff', '.bmp', '.webp',
+    '.gif', '.pgm', '.ppm', '.pbm', '.pnm', '.avif', '.heic', '.heif', *DICOM_KINDS}
 
 def _is_image(path):
     "Does a file end like an image, or begin like DICOM?"

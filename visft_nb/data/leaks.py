@@ -27,7 +27,8 @@ from .images import Images
 _SIDE, _FINE = 24, 96   # pixels: of the images compared, and of the one that is moved
 
 def _luma(x):
-    "Gray (N, 1, H, W) in [0, 1] of bytes: the luma of colours (ITU-R BT.601), and the mean of what has not three channels."
+    """Gray (N, 1, H, W) in [0, 1] of bytes: the luma of colours (ITU-R BT.601), and the
+    mean of what has not three channels."""
     c = x.shape[1]
     weights = torch.tensor([.299, .587, .114] if c == 3 else [1/c]*c, device=x.device)
     return torch.einsum('nchw,c->nhw', x.to(torch.float32), weights)[:, None]/255
@@ -36,7 +37,8 @@ def _gray(images, side):
     "Gray in [0, 1] at side×side: (N, 1, side, side) on the CPU."
     size = dict(size=(side, side), mode='bilinear', antialias=True)
     some = max(1, 2**22//max(1, images[:1].numel()))
-    return torch.cat([F.interpolate(_luma(x), **size).cpu() for x in images.split(some)])
+    return torch.cat(
+        [F.interpolate(_luma(x), **size).cpu() for x in images.split(some)])
 
 # %% ../../nbs/lib/data/leaks.ipynb #8bb5f25a
 def _blur(x, r):
@@ -52,14 +54,20 @@ def _band(x): return _blur(x, 1) - _blur(x, 3)
 
 # %% ../../nbs/lib/data/leaks.ipynb #a4e20b71
 def _even(x, r=2):
-    "The band of each image (N, 1, S, S) over its strength within `r` pixels; where there is next to nothing it stays small."
+    """The band of each image (N, 1, S, S) over its strength within `r` pixels; where
+    there is next to nothing it stays small."""
     v = _band(x)
     floor = .03*(v*v).mean((1, 2, 3), keepdim=True) + 1e-8
     return v/(_blur(v*v, r) + floor).sqrt()
 
 # %% ../../nbs/lib/data/leaks.ipynb #97fb63d5
-_VIEWS = torch.tensor([(1., 0., 0.)] + [(s, x, y) for s in (.91, .85)
-                      for x in (s - 1, 0, 1 - s) for y in (s - 1, 0, 1 - s)])   # scale, shift in half images
+_VIEWS = torch.tensor(
+    [(1., 0., 0.)]
+    + [
+        (s, x, y)
+        for s in (.91, .85)
+        for x in (s - 1, 0, 1 - s)
+        for y in (s - 1, 0, 1 - s)])   # scale, shift in half images
 _COSINES = 128
 
 def _warp(x, p):
@@ -71,7 +79,8 @@ def _warp(x, p):
 
 @lru_cache(1)
 def _view_maps():
-    "(576, views · 128): from the pixels of an even band to the descriptors of its views."
+    """(576, views · 128): from the pixels of an even band to the descriptors of its
+    views."""
     i = torch.arange(_SIDE)
     cosines = F.normalize(torch.cos(math.pi*(i[:, None] + .5)*i/_SIDE), dim=0)
     u, v = torch.meshgrid(i, i, indexing='ij')
@@ -82,7 +91,8 @@ def _view_maps():
 
 # %% ../../nbs/lib/data/leaks.ipynb #f2ea77d6
 def _describe(x):
-    "Small gray images (N, 1, 24, 24) as their views: (N, 19, 128) of length 1, in half precision; the first is the whole image."
+    """Small gray images (N, 1, 24, 24) as their views: (N, 19, 128) of length 1, in
+    half precision; the first is the whole image."""
     out = torch.empty(len(x), len(_VIEWS), _COSINES, dtype=torch.float16)
     for part, into in zip(x.split(2048), out.split(2048)):
         d = (_even(part).flatten(1) @ _view_maps()).view(into.shape)
@@ -106,13 +116,15 @@ def _cells(whole):
 
 # %% ../../nbs/lib/data/leaks.ipynb #7b7a9c42
 def _look(queries, whole, centres, members):
-    "The nearest of `whole` to each query, from the cells that it looks into: similarities and indices (M, ·), -1 where none is worth a comparison."
+    """The nearest of `whole` to each query, from the cells that it looks into:
+    similarities and indices (M, ·), -1 where none is worth a comparison."""
     probes = min(_PROBES, len(members)) if centres is not None else 1
     k = min(4 if centres is not None else _NEAREST + 1, len(whole))
     cell = ((queries @ centres.T).topk(probes, 1).indices if centres is not None
             else torch.zeros(len(queries), 1, dtype=torch.int64)).flatten()
     s, idx = torch.full((len(cell), k), -2.), torch.full((len(cell), k), -1)
-    asks = cell.argsort(stable=True).split(cell.bincount(minlength=len(members)).tolist())
+    asks = cell.argsort(stable=True).split(
+        cell.bincount(minlength=len(members)).tolist())
     for rows, inside in zip(asks, members):
         if not len(inside): continue
         there = whole[inside]
@@ -120,7 +132,8 @@ def _look(queries, whole, centres, members):
             near = queries[r//probes] @ there.T
             hit = near.amax(1) > _WORTH
             r, top = r[hit], near[hit].topk(min(k, len(inside)), 1)
-            s[r, :top.values.shape[1]], idx[r, :top.values.shape[1]] = top.values, inside[top.indices]
+            s[r, :top.values.shape[1]], idx[r, :top.values.shape[1]] = (
+                top.values, inside[top.indices])
     return s, idx
 
 # %% ../../nbs/lib/data/leaks.ipynb #e25f2616
@@ -133,18 +146,25 @@ def _each_once(s, idx, k):
     return s, idx.gather(1, order)
 
 def _nearest(asking, left, whole, cells, own):
-    "The nearest of `whole` to each of `asking`[`left`], and those nearest to its crops; `own` (N,) is never named. Pairs (row, index)."
+    """The nearest of `whole` to each of `asking`[`left`], and those nearest to its
+    crops; `own` (N,) is never named. Pairs (row, index)."""
     pairs = []
     for start in range(0, len(left), 2048):
         q = asking.views(left[start:start + 2048])
-        s, idx = (t.view(len(q), len(_VIEWS), -1) for t in _look(q.flatten(0, 1).float(), whole, *cells))
+        s, idx = (
+            t.view(len(q), len(_VIEWS), -1)
+            for t in _look(q.flatten(0, 1).float(), whole, *cells))
         s = torch.where(idx == own[start:start + 2048, None, None], -2., s)
         for some in (slice(0, 1), slice(1, None)):
             crops = some.start == 1
-            best, there = _each_once(s[:, some].flatten(1), idx[:, some].flatten(1), _NEAREST*(4 if crops else 1))
+            best, there = _each_once(
+                s[:, some].flatten(1), idx[:, some].flatten(1),
+                _NEAREST*(4 if crops else 1))
             if crops:   # what is more like the whole image is no crop of it
-                unmoved = torch.einsum('nd,nkd->nk', q[:, 0].float(), whole[there.clamp(min=0)])
-                best, order = torch.where(unmoved < best, best, -2.).topk(min(_NEAREST, best.shape[1]), 1)
+                unmoved = torch.einsum(
+                    'nd,nkd->nk', q[:, 0].float(), whole[there.clamp(min=0)])
+                best, order = torch.where(unmoved < best, best, -2.).topk(
+                    min(_NEAREST, best.shape[1]), 1)
                 there = there.gather(1, order)
             row, column = (best > _WORTH).nonzero(as_tuple=True)
             pairs.append(torch.stack([row + start, there[row, column]], 1))
@@ -161,7 +181,8 @@ _WORTH = .6   # similarity of two views below which a pair is not looked at
 
 # %% ../../nbs/lib/data/leaks.ipynb #090b86e0
 def _design(image):
-    "Edges of (N, 1, 24, 24), and how they change with scale, shift across, shift down and blur: (N, 5, 576) without mean."
+    """Edges of (N, 1, 24, 24), and how they change with scale, shift across, shift down
+    and blur: (N, 5, 576) without mean."""
     c = (torch.arange(_SIDE) + .5)*2/_SIDE - 1
     soft = _blur(image, 1)
     h = _edges(image)
@@ -175,7 +196,8 @@ def _design(image):
 _RIDGE = torch.diag(torch.tensor([1e-4]*4 + [3e-3]))
 
 def _match(image, goal, band):
-    "Similarity to a target, given its edges and its band, after the sharpness was fitted; and the equations of a step."
+    """Similarity to a target, given its edges and its band, after the sharpness was
+    fitted; and the equations of a step."""
     soft, A = _design(image)
     A = A/A[:, :1].norm(dim=2, keepdim=True).clamp(min=1e-6)
     G, y = A @ A.mT + _RIDGE, A @ goal
@@ -183,13 +205,15 @@ def _match(image, goal, band):
     beta = (w[:, 1]/w[:, 0].clamp(min=.05)).clamp(-.8, 1.2)[:, None, None, None]
     return (_unit(_band(image + beta*(soft - image)).flatten(1))*band).sum(1), G, y
 
-def _goals(target): return _unit(_edges(target).flatten(1))[..., None], _unit(_band(target).flatten(1))
+def _goals(target):
+    return _unit(_edges(target).flatten(1))[..., None], _unit(_band(target).flatten(1))
 
 # %% ../../nbs/lib/data/leaks.ipynb #757c58f0
 def _pool(x): return F.avg_pool2d(x, x.shape[-1]//_SIDE)
 
 def _fit(moving, target, p, steps):
-    "Similarity in the band after `steps` of Gauss-Newton from `p` (N, 3), the best on the way, and the `p` of it."
+    """Similarity in the band after `steps` of Gauss-Newton from `p` (N, 3), the best on
+    the way, and the `p` of it."""
     goal, band = _goals(target)
     best, kept = torch.full((len(p),), -1.), p
     for step in range(steps + 1):
@@ -202,7 +226,8 @@ def _fit(moving, target, p, steps):
 
 # %% ../../nbs/lib/data/leaks.ipynb #df99d495
 def _clipped(x, y):
-    "Similarity of fine images after `x` was given the brightness and contrast of `y`, and was clipped as it is."
+    """Similarity of fine images after `x` was given the brightness and contrast of `y`,
+    and was clipped as it is."""
     m = ((x > .02) & (x < .98) & (y > .02) & (y < .98)).float().flatten(1)
     n = m.sum(1, keepdim=True).clamp(min=1)
     u, v = x.flatten(1), y.flatten(1)
@@ -219,21 +244,27 @@ def _detail(x):
     return z.sum(1)**2/(z*z).sum(1).clamp(min=1e-9)
 
 def _texture(x):
-    "Share of the pixels of each image (N, 1, 24, 24) in which anything is seen, even faintly."
+    """Share of the pixels of each image (N, 1, 24, 24) in which anything is seen, even
+    faintly."""
     v = _band(x).abs().flatten(1)
     return (v > .005*v.amax(1, keepdim=True)).float().mean(1)
 
-_LINE = {30: 7e-6, 115: .001, 160: .0034, 200: .0076, 230: .018, 260: .034}   # detail: distance of a copy
-_DRAWN = .9, .003   # texture below which an image is a drawing, and the most distance of its copies
+# detail: distance of a copy
+_LINE = {30: 7e-6, 115: .001, 160: .0034, 200: .0076, 230: .018, 260: .034}
+# texture below which an image is a drawing, and the most distance of its copies
+_DRAWN = .9, .003
 
 def _least(detail, texture):
-    "The least similarity of a copy: between the points of the line its logarithm is straight over that of detail, beyond them it is level."
+    """The least similarity of a copy: between the points of the line its logarithm is
+    straight over that of detail, beyond them it is level."""
     d, most = (np.log(list(v)) for v in (_LINE, _LINE.values()))
-    at = torch.from_numpy(np.exp(np.interp(detail.clamp(min=1).log().cpu().numpy(), d, most))).to(detail)
+    at = torch.from_numpy(
+        np.exp(np.interp(detail.clamp(min=1).log().cpu().numpy(), d, most))).to(detail)
     return 1 - torch.where(texture < _DRAWN[0], at.clamp(max=_DRAWN[1]), at)
 
 def _one_way(x):
-    "How far the edges of each image (N, 1, 24, 24) run one way: 0 for all ways alike, 1 for stripes."
+    """How far the edges of each image (N, 1, 24, 24) run one way: 0 for all ways alike,
+    1 for stripes."""
     v = _band(x)
     dx, dy = v[..., 1:, 1:] - v[..., 1:, :-1], v[..., 1:, 1:] - v[..., :-1, 1:]
     xx, yy, xy = (t.sum((1, 2, 3)) for t in (dx*dx, dy*dy, dx*dy))
@@ -241,19 +272,23 @@ def _one_way(x):
 
 # %% ../../nbs/lib/data/leaks.ipynb #69a90990
 class _Small:
-    "The images (set, index) of some tensors, small: gray, the whole view, detail; other views and the fine ones when they are asked for."
+    """The images (set, index) of some tensors, small: gray, the whole view, detail;
+    other views and the fine ones when they are asked for."""
     def __init__(self, sets, places=None, change=lambda x: x):
         self.sets, self.change = sets, change
         all_of = lambda: [(k, i) for k, x in enumerate(sets) for i in range(len(x))]
-        self.places = torch.as_tensor(all_of() if places is None else places, dtype=torch.int64).view(-1, 2)
+        self.places = torch.as_tensor(
+            all_of() if places is None else places, dtype=torch.int64).view(-1, 2)
         self.small = torch.zeros(len(self), 1, _SIDE, _SIDE)
         self.whole = torch.zeros(len(self), _COSINES, dtype=torch.float16)
         self.detail, self.texture, self.one_way = torch.zeros(3, len(self))
-        self.sides = torch.tensor([min(x.shape[-2:]) for x in sets])[self.places[:, 0]]   # pixels
+        # pixels
+        self.sides = torch.tensor([min(x.shape[-2:]) for x in sets])[self.places[:, 0]]
         for part in torch.arange(len(self)).split(2048):
             x = F.avg_pool2d(self.gray(part, 2*_SIDE), 2)
             self.small[part], self.whole[part] = x, _describe(x)[:, 0]
-            self.detail[part], self.texture[part], self.one_way[part] = _detail(x), _texture(x), _one_way(x)
+            self.detail[part], self.texture[part], self.one_way[part] = (
+                _detail(x), _texture(x), _one_way(x))
 
     def __len__(self): return len(self.places)
 
@@ -267,38 +302,51 @@ class _Small:
         for k, images in enumerate(self.sets):
             mine = (self.places[idx, 0] == k).nonzero()[:, 0]
             for part in mine.split(2048) if len(mine) else ():
-                out[part] = self.change(_gray(images[self.places[idx[part], 1].to(images.device)], side))
+                out[part] = self.change(
+                    _gray(images[self.places[idx[part], 1].to(images.device)], side))
         return out
 
 # %% ../../nbs/lib/data/leaks.ipynb #37a81cba
 def _best_view(va, vb):
     "The view in which each pair is most similar: even numbers crop a, odd ones b."
     va, vb = va.float(), vb.float()
-    s = torch.stack([torch.einsum('nvc,nc->nv', va, vb[:, 0]), torch.einsum('nvc,nc->nv', vb, va[:, 0])], 2)
+    s = torch.stack(
+        [
+            torch.einsum('nvc,nc->nv', va, vb[:, 0]),
+            torch.einsum('nvc,nc->nv', vb, va[:, 0])],
+        2)
     return s.flatten(1).argmax(1)
 
 # %% ../../nbs/lib/data/leaks.ipynb #5c0a91d7
-_FLOORS = .65, .8   # similarity after no step and after one, below which a pair is given up
+# similarity after no step and after one, below which a pair is given up
+_FLOORS = .65, .8
 
 def _approach(moving, target, p, least):
-    "The pairs that come near after three steps on 24×24 pixels: which, similarity, and scale and shift. Most are given up before."
+    """The pairs that come near after three steps on 24×24 pixels: which, similarity,
+    and scale and shift. Most are given up before."""
     slack = 2*(.966 - least).clamp(min=0)
     last = (1 - 8*(1 - least)).clamp(.85, .945)
     rows, s = torch.arange(len(p)), torch.full((len(p),), -1.)
     for steps, floor in zip((0, 1, 2), (*_FLOORS, last)):
         if not len(rows): break
         s, p = _fit(moving[rows], target[rows], p, steps)
-        near = s > (floor if torch.is_tensor(floor) else torch.full_like(least, floor))[rows] - slack[rows]
+        near = (
+            s
+            > (floor if torch.is_tensor(floor) else torch.full_like(least, floor))[rows]
+            - slack[rows])
         rows, s, p = rows[near], s[near], p[near]
     return rows, s, p
 
 # %% ../../nbs/lib/data/leaks.ipynb #a4e20b73
-_EVEN, _EVEN_FINE = .935, .85   # least similarity of a copy in even bands, at 24×24 and at 48×48
+# least similarity of a copy in even bands, at 24×24 and at 48×48
+_EVEN, _EVEN_FINE = .935, .85
 
 def _everywhere(x, y, fine):
-    "1 where fine images (N, 1, 96, 96) are alike in all their parts, else their similarity in even bands; `fine` (N,): look at 48×48, too."
-    alike = lambda side, r: (_unit(_even(F.avg_pool2d(x, _FINE//side), r).flatten(1))
-                             *_unit(_even(F.avg_pool2d(y, _FINE//side), r).flatten(1))).sum(1)
+    """1 where fine images (N, 1, 96, 96) are alike in all their parts, else their
+    similarity in even bands; `fine` (N,): look at 48×48, too."""
+    alike = lambda side, r: (
+        _unit(_even(F.avg_pool2d(x, _FINE//side), r).flatten(1))
+        *_unit(_even(F.avg_pool2d(y, _FINE//side), r).flatten(1))).sum(1)
     coarse, close = alike(_SIDE, 2), torch.where(fine, alike(2*_SIDE, 3), 1.)
     ok = (coarse >= _EVEN) & (close >= _EVEN_FINE)
     return torch.where(ok, 1., torch.minimum(coarse, close).clamp(max=_EVEN))
@@ -307,14 +355,20 @@ def _everywhere(x, y, fine):
 _STRIPES = .95   # `_one_way` above which a shift proves nothing
 
 def _compare(a, b, i, j, similarity=None):
-    "Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those that are far from it."
+    """Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those
+    that are far from it."""
     xa, xb = a.small[i], b.small[j]
     view = _best_view(a.views(i), b.views(j))
     sharper = _edges(xb).flatten(1).norm(dim=1) > _edges(xa).flatten(1).norm(dim=1)
     moves_b = torch.where(view < 2, sharper, view % 2 == 1)[:, None, None, None]
     least = torch.full((len(i),), float(similarity or 0))
-    if similarity is None: least = _least(torch.minimum(a.detail[i], b.detail[j]), torch.minimum(a.texture[i], b.texture[j]))
-    near, s, p = _approach(torch.where(moves_b, xb, xa), torch.where(moves_b, xa, xb), _VIEWS[view//2], least)
+    if similarity is None:
+        least = _least(
+            torch.minimum(a.detail[i], b.detail[j]),
+            torch.minimum(a.texture[i], b.texture[j]))
+    near, s, p = _approach(
+        torch.where(moves_b, xb, xa), torch.where(moves_b, xa, xb), _VIEWS[view//2],
+        least)
     out = torch.full((len(i),), -1.)
     if len(near):
         m = moves_b[near]
@@ -322,7 +376,8 @@ def _compare(a, b, i, j, similarity=None):
         moving, target = torch.where(m, fb, fa), torch.where(m, fa, fb)
         fine, q = _fit(moving, _pool(target), p, 5)
         moved = _warp(moving, q)
-        out[near] = torch.stack([s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
+        out[near] = torch.stack(
+            [s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
         large = torch.minimum(a.sides[i[near]], b.sides[j[near]]) >= 2*_SIDE
         out[near] = torch.minimum(out[near], _everywhere(moved, target, large))
     striped = (torch.maximum(a.one_way[i], b.one_way[j]) > _STRIPES).nonzero()[:, 0]
@@ -338,14 +393,16 @@ def _copies(a, b, pairs, similarity, bar):
     for part in pairs.split(512) if len(pairs) else ():
         s, least = _compare(a, b, *part.T, similarity)
         ok = s >= least
-        found |= {(i, j): round(v, 4) for (i, j), v in zip(part[ok].tolist(), s[ok].tolist())}
+        found |= {
+            (i, j): round(v, 4) for (i, j), v in zip(part[ok].tolist(), s[ok].tolist())}
         bar.update(len(part))
     return found
 
 # %% ../../nbs/lib/data/leaks.ipynb #ac7f85ca
 def _window(x, y):
     "The quarter of an image whose middle lies at (x, y), in half images."
-    return lambda images: _warp(images, torch.tensor([[.5, x, y]]).expand(len(images), 3))
+    return lambda images: _warp(
+        images, torch.tensor([[.5, x, y]]).expand(len(images), 3))
 
 _CHANGES = {
     'flip': [lambda x: x.flip(-1), lambda x: x.flip(-2)],
@@ -357,9 +414,13 @@ _CHANGES = {
 # %% ../../nbs/lib/data/leaks.ipynb #d2d2ada0
 @dataclass(repr=False)
 class Leaks:
-    "What `find_leaks` found. Attributes and items of the table (`a`, `kind`, `itertuples`, …) can be asked of it directly."
-    pairs:pd.DataFrame      # a, b (indices), name_a, name_b, kind (exact, near, flip, turn, negative, crop), similarity
-    groups:list             # of lists of (split, index): the copies of one image, the largest group first
+    """What `find_leaks` found. Attributes and items of the table (`a`, `kind`,
+    `itertuples`, …) can be asked of it directly."""
+    # a, b (indices), name_a, name_b, kind (exact, near, flip, turn, negative, crop),
+    # similarity
+    pairs:pd.DataFrame
+    # of lists of (split, index): the copies of one image, the largest group first
+    groups:list
     searched:str=''         # what was compared, in words
     note:str=''             # what the table leaves out, in words
 
@@ -372,20 +433,29 @@ class Leaks:
     def __str__(self):
         n, kinds = sum(map(len, self.groups)), self.pairs.kind.value_counts()
         what = ', '.join(f'{v} {k}' for k, v in kinds.items())
-        found = f'{len(self.groups)} groups with {n} images in all; {len(self)} pairs ({what})' if len(self) else 'no copies'
+        found = (
+            f'{len(self.groups)} groups with {n} images in all; {len(self)} pairs'
+            f' ({what})'
+            if len(self)
+            else 'no copies')
         return f'{self.searched}: {found}.' + f' {self.note}'*bool(self.note)
-    def __repr__(self): return str(self) + (f'\n{self.pairs.head(20)}' if len(self) else '')
+    def __repr__(self):
+        return str(self) + (f'\n{self.pairs.head(20)}' if len(self) else '')
     def _repr_html_(self):
         import html
-        return f'<p>{html.escape(str(self))}</p>' + (self.pairs.to_html(max_rows=20, border=0) if len(self) else '')
+        return f'<p>{html.escape(str(self))}</p>' + (
+            self.pairs.to_html(max_rows=20, border=0) if len(self) else '')
 
 # %% ../../nbs/lib/data/leaks.ipynb #580dff86
 def _classes(sets):
-    "Number of each image's class, over all sets: images of one class have the same shape and bytes. And the first image of each."
+    """Number of each image's class, over all sets: images of one class have the same
+    shape and bytes. And the first image of each."""
     seen, first, number = {}, [], []
     for k, images in enumerate(sets):
         for i, x in enumerate(images.cpu()):
-            key = (tuple(x.shape), hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest())
+            key = (
+                tuple(x.shape),
+                hashlib.blake2b(x.numpy().tobytes(), digest_size=16).digest())
             if key not in seen:
                 seen[key] = len(first)
                 first.append((k, i))
@@ -397,17 +467,21 @@ def components(
     n:int, # things
     edges, # pairs (i, j, …) of them that are joined
 )->np.ndarray: # (n,) the number of the group of each
-    "The groups that edges make of things (`scipy.sparse.csgraph.connected_components`)."
+    """The groups that edges make of things
+    (`scipy.sparse.csgraph.connected_components`)."""
     i, j = (np.array([e[k] for e in edges], dtype=np.int64) for k in (0, 1))
-    return connected_components(coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)[1]
+    return connected_components(
+        coo_array((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)[1]
 
 def _star(left, right):
-    "Pairs that join all of both lists, each named: the first of one side with all of the other."
+    """Pairs that join all of both lists, each named: the first of one side with all of
+    the other."""
     return [(left[0], j) for j in right] + [(i, right[0]) for i in left[1:]]
 
 # %% ../../nbs/lib/data/leaks.ipynb #f6818d35
 def _propose(asking, small, left, right):
-    "Pairs (i of `left`, j of `right`), of which a comparison is worth it: a view of `asking`[i] is like the whole `small`[j]."
+    """Pairs (i of `left`, j of `right`), of which a comparison is worth it: a view of
+    `asking`[i] is like the whole `small`[j]."""
     if not len(left) or not len(right): return torch.zeros(0, 2, dtype=torch.int64)
     whole = small.whole[right].float()
     position = torch.full((len(small),), -3)
@@ -424,26 +498,31 @@ def _complete(n, found, allowed):
     groups = {}
     for i in {i for e in found for i in e}: groups.setdefault(of[i], []).append(i)
     small = [g for g in groups.values() if len(g) <= _WHOLE_GROUP]
-    return [e for g in small for e in combinations(sorted(g), 2) if allowed(*e)], len(groups) - len(small)
+    return [e for g in small for e in combinations(sorted(g), 2) if allowed(*e)], len(
+        groups) - len(small)
 
 # %% ../../nbs/lib/data/leaks.ipynb #f06a250e
 def _near(small, ways, similarity, quiet):
-    "{(class, class): similarity} of near copies, and how many groups were too large to compare all their pairs."
+    """{(class, class): similarity} of near copies, and how many groups were too large
+    to compare all their pairs."""
     pairs = torch.cat([_propose(small, small, *w) for w in ways]).sort(1).values
     pairs = _unique(pairs)
     inside = torch.zeros(2, len(small), dtype=torch.bool)
     inside[0, ways[0][0]], inside[1, ways[0][1]] = True, True
-    across = lambda i, j: bool(inside[0, i] & inside[1, j] | inside[0, j] & inside[1, i])
+    across = lambda i, j: bool(
+        inside[0, i] & inside[1, j] | inside[0, j] & inside[1, i])
     with tqdm(total=len(pairs), desc='pairs', leave=False, disable=quiet) as bar:
         found = _copies(small, small, pairs, similarity, bar)
-        done, (more, large) = set(map(tuple, pairs.tolist())), _complete(len(small), found, across)
+        done, (more, large) = set(map(tuple, pairs.tolist())), _complete(
+            len(small), found, across)
         more = torch.tensor([e for e in more if e not in done], dtype=torch.int64)
         found |= _copies(small, small, more.view(-1, 2), similarity, bar)
     return found, large
 
 # %% ../../nbs/lib/data/leaks.ipynb #b7f7e2c6
 def _changed(small, kind, ways, similarity, quiet):
-    "{(class, class): similarity} of pairs of which one is a mirror image, a turned one, a negative or a crop of the other."
+    """{(class, class): similarity} of pairs of which one is a mirror image, a turned
+    one, a negative or a crop of the other."""
     best = {}
     for change in tqdm(_CHANGES[kind], kind, leave=False, disable=quiet):
         asking = _Small(small.sets, small.places, change)
@@ -460,34 +539,49 @@ def _check(a, b, also, similarity):
     for name, d in (('a', a), ('b', b)):
         if name == 'b' and d is None: continue
         if not torch.is_tensor(x := getattr(d, 'images', None)) or x.ndim != 4:
-            raise InputError(f"{name} is {describe(d)}: find_leaks compares Images with bytes (N, C, H, W), as image_folder and "
-                             "load_dataset give them; make them of a tensor by Images(tensor).")
+            raise InputError(
+                f"{name} is {describe(d)}: find_leaks compares Images with bytes (N, C,"
+                " H, W), as image_folder and load_dataset give them; make them of a"
+                " tensor by Images(tensor).")
         if d.images.is_meta or 0 in d.images.shape[1:]:
-            raise InputError(f"{name} holds images of {'×'.join(map(str, d.images.shape[1:]))} on {d.images.device}: there are no pixels to compare.")
+            raise InputError(
+                f"{name} holds images of {'×'.join(map(str, d.images.shape[1:]))} on"
+                f" {d.images.device}: there are no pixels to compare.")
     if isinstance(also, str): also = [also]
     if not isinstance(also, (list, tuple, set)):
-        raise InputError(f"also is {describe(also)}: a list of kinds was expected, of {', '.join(_CHANGES)}.")
+        raise InputError(
+            f"also is {describe(also)}: a list of kinds was expected, of"
+            f" {', '.join(_CHANGES)}.")
     for kind in also: lookup(str(kind), list(_CHANGES), 'kind in also')
     number = isinstance(similarity, Real) and not isinstance(similarity, bool)
     if similarity is not None and not (number and 0 < similarity <= 1):
-        raise InputError(f"similarity={brief(similarity)}: a number above 0, at most 1, was expected; None chooses it by the detail of the two images.")
+        raise InputError(
+            f"similarity={brief(similarity)}: a number above 0, at most 1, was"
+            " expected; None chooses it by the detail of the two images.")
     return list(also)
 
 # %% ../../nbs/lib/data/leaks.ipynb #6c178ce9
 def _table(a, b, rows, found, members):
-    "The table of pairs: stars of exact copies, and every found pair of classes with all its images; what is exact replaces what is near."
+    """The table of pairs: stars of exact copies, and every found pair of classes with
+    all its images; what is exact replaces what is near."""
     same, table = b is None, {}
     for kind, pairs in found.items():
         for (p, q), s in pairs.items():
-            ends = [(members[0][p][:1], members[0][q][:1])] if same else [(members[0][p], members[1][q]), (members[0][q], members[1][p])]
+            ends = (
+                [(members[0][p][:1], members[0][q][:1])]
+                if same
+                else [(members[0][p], members[1][q]), (members[0][q], members[1][p])])
             for left, right in ends:
                 for e in _star(left, right) if left and right else ():
                     if e not in table or table[e][1] < s: table[e] = kind, s
     for e in rows: table[e] = 'exact', 1.
     name = lambda d, i: d.names[i] if d.names else ''
     c = a if same else b
-    rows = [(i, j, name(a, i), name(c, j), *table[i, j]) for i, j in sorted((min(e), max(e)) if same else e for e in table)]
-    return pd.DataFrame(rows, columns=['a', 'b', 'name_a', 'name_b', 'kind', 'similarity'])
+    rows = [
+        (i, j, name(a, i), name(c, j), *table[i, j])
+        for i, j in sorted((min(e), max(e)) if same else e for e in table)]
+    return pd.DataFrame(
+        rows, columns=['a', 'b', 'name_a', 'name_b', 'kind', 'similarity'])
 
 # %% ../../nbs/lib/data/leaks.ipynb #6b9a913d
 def _groups(a, b, table):
@@ -495,17 +589,29 @@ def _groups(a, b, table):
     na, n = len(a), len(a) + (0 if b is None else len(b))
     of = components(n, list(zip(table.a, table.b + (0 if b is None else na))))
     in_pairs = sorted(set(table.a) | set(table.b + (0 if b is None else na)))
-    names = (a.split or 'a', '') if b is None else (a.split, b.split) if a.split and b.split and a.split != b.split else ('a', 'b')
+    names = (
+        (a.split or 'a', '')
+        if b is None
+        else (
+            (a.split, b.split)
+            if a.split and b.split and a.split != b.split
+            else ('a', 'b')))
     groups = {}
-    for i in in_pairs: groups.setdefault(of[i], []).append((names[0], int(i)) if i < na else (names[1], int(i - na)))
+    for i in in_pairs:
+        groups.setdefault(of[i], []).append(
+            (names[0], int(i)) if i < na else (names[1], int(i - na)))
     return sorted(groups.values(), key=lambda g: (-len(g), g[0][1]))
 
 # %% ../../nbs/lib/data/leaks.ipynb #ad6a71e1
 def find_leaks(
     a:Images,              # one split
     b:Images|None=None,    # the other; None looks for pairs within `a`
-    also=(),               # kinds to look for besides exact and near copies: flip, turn, negative, crop (to half the side)
-    similarity:float|None=None, # least similarity of a near copy; None: 0.966, and more for a pair with less detail (0.999 for a pen stroke)
+    # kinds to look for besides exact and near copies: flip, turn, negative, crop (to
+    # half the side)
+    also=(),
+    # least similarity of a near copy; None: 0.966, and more for a pair with less detail
+    # (0.999 for a pen stroke)
+    similarity:float|None=None,
     quiet:bool=True,       # no progress bar
 )->Leaks:
     """Images of `a` that also lie in `b`: the same bytes (exact), or copies changed by JPEG, size, brightness, contrast, a little blur or noise,
@@ -517,20 +623,34 @@ def find_leaks(
     sets = [a] if same else [a, b]
     number, first = _classes([d.images for d in sets])
     members = [[[] for _ in first] for _ in sets]
-    for i, c in enumerate(number): members[i >= len(a)][c].append(i - len(a)*(i >= len(a)))
-    exact = [e for m in zip(*members) if all(m) for e in (_star(m[0][:1], m[0][1:]) if same else _star(*m))]
-    with torch.no_grad(): found, large = _search(sets, first, members, also, similarity, quiet)
+    for i, c in enumerate(number):
+        members[i >= len(a)][c].append(i - len(a)*(i >= len(a)))
+    exact = [
+        e
+        for m in zip(*members)
+        if all(m)
+        for e in (_star(m[0][:1], m[0][1:]) if same else _star(*m))]
+    with torch.no_grad():
+        found, large = _search(sets, first, members, also, similarity, quiet)
     table = _table(a, b, exact, found, members)
     searched = f'{len(a):,} images' + ('' if same else f' against {len(b):,}')
-    note = f'Of {large} groups with more than {_WHOLE_GROUP} different images not every pair is in the table.' if large else ''
+    note = (
+        f'Of {large} groups with more than {_WHOLE_GROUP} different images not every'
+        ' pair is in the table.'
+        if large
+        else '')
     return Leaks(table, _groups(a, b, table), searched, note)
 
 # %% ../../nbs/lib/data/leaks.ipynb #bf01d674
 def _search(sets, first, members, also, similarity, quiet):
-    "{kind: {(class, class): similarity}} of what is not exact, and the number of large groups."
-    ia, ib = (torch.tensor([c for c, m in enumerate(ms) if m], dtype=torch.int64) for ms in (members[0], members[-1]))
+    """{kind: {(class, class): similarity}} of what is not exact, and the number of
+    large groups."""
+    ia, ib = (
+        torch.tensor([c for c, m in enumerate(ms) if m], dtype=torch.int64)
+        for ms in (members[0], members[-1]))
     if len(first) < 2 or not len(ia) or not len(ib): return {}, 0
     ways = [(ia, ib)] if len(sets) == 1 else [(ia, ib), (ib, ia)]
     small = _Small([d.images for d in sets], first)
     near, large = _near(small, ways, similarity, quiet)
-    return {'near': near} | {k: _changed(small, k, ways, similarity, quiet) for k in also}, large
+    return {'near': near} | {
+        k: _changed(small, k, ways, similarity, quiet) for k in also}, large

@@ -151,7 +151,8 @@ def _cache_place(reading, corrupt):
     return cache_dir()/'images'/f'{name}.bin', key.hexdigest()
 
 def _stored(reading, first, corrupt, what):
-    "What was met, and the images in a file of the cache, written where it is not there."
+    """What was met, and the images in a file of the cache, written where it is not
+    there."""
     file, key = _cache_place(reading, corrupt)
     reading = copy(reading)
     found = recall_rows(file, key) or _store(file, key, reading, first, corrupt, what)

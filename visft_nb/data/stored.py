@@ -35,8 +35,9 @@ def memory_limit()->int: # bytes
     unit = found[2].upper() if found else None
     if unit and unit != '%' and not unit.endswith('B'): unit += 'B'
     if not found or unit == '%' and float(found[1]) > 100:
-        raise InputError(f"VISFT_MEMORY={brief(asked)}: an amount of memory was expected, "
-                         "such as 500MB, 2GB, or 25% of what the machine has.")
+        raise InputError(
+            f"VISFT_MEMORY={brief(asked)}: an amount of memory was expected, "
+            "such as 500MB, 2GB, or 25% of what the machine has.")
     whole = _machine_memory()/100 if unit == '%' else _UNITS[unit]
     return int(float(found[1])*whole)
 
@@ -134,10 +135,11 @@ def _same(x): return _like(x, x.at)
 
 # %% ../../nbs/lib/data/stored.ipynb #5ed0a10c
 _aten = torch.ops.aten
-_LAZY = {_aten.slice.Tensor: _slice, _aten.split.Tensor: _split, _aten.select.int: _select,
-         _aten.index.Tensor: _index, _aten.index_select.default: _index_select,
-         _aten._to_copy.default: _moved, _aten.detach.default: _same,
-         _aten.alias.default: _same}
+_LAZY = {
+    _aten.slice.Tensor: _slice, _aten.split.Tensor: _split, _aten.select.int: _select,
+    _aten.index.Tensor: _index, _aten.index_select.default: _index_select,
+    _aten._to_copy.default: _moved, _aten.detach.default: _same,
+    _aten.alias.default: _same}
 
 def _in_memory(v): return _read(v, v.at) if isinstance(v, FileTensor) else v
 

@@ -14,14 +14,24 @@ from ..core import InputError, brief, lookup, read_text
 def _rows(text, path):
     "(header, number of rows) of a table, checked."
     reader = csv.reader(io.StringIO(text, newline=''), strict=True)
-    try: rows = [(reader.line_num, r) for r in reader if any(c.strip() for c in r)]
-    except csv.Error as e: raise InputError(f"{path} cannot be read as a table ({e}): was a quotation mark left open?") from e
-    if not rows: raise InputError(f"{path} cannot be read as a table, for it is empty: a header was expected.")
+    try:
+        rows = [(reader.line_num, r) for r in reader if any(c.strip() for c in r)]
+    except csv.Error as e:
+        raise InputError(
+            f"{path} cannot be read as a table ({e}): was a quotation mark left open?"
+        ) from e
+    if not rows:
+        raise InputError(
+            f"{path} cannot be read as a table, for it is empty: a header was expected."
+        )
     head = rows[0][1]
-    if twice := next((c for c in head if head.count(c) > 1), None): raise InputError(f"{path} has two columns called {brief(twice)}: rename one.")
+    if twice := next((c for c in head if head.count(c) > 1), None):
+        raise InputError(f"{path} has two columns called {brief(twice)}: rename one.")
     if odd := next(((line, r) for line, r in rows if len(r) != len(head)), None):
-        raise InputError(f"Line {odd[0]} of {path} has {len(odd[1])} fields, the header {len(head)}: "
-                         "is a comma missing, or one too many? A field that holds a comma stands in quotation marks.")
+        raise InputError(
+            f"Line {odd[0]} of {path} has {len(odd[1])} fields, the header {len(head)}:"
+            " is a comma missing, or one too many? A field that holds a comma stands"
+            " in quotation marks.")
     return head, len(rows) - 1
 
 # %% ../../nbs/lib/data/tables.ipynb #6d738b9f
@@ -34,13 +44,24 @@ def read_table(
     and an empty field in a column of `texts`."""
     import pandas as pd
     text = read_text(path).removeprefix('\ufeff')
-    if '\0' in text: raise InputError(f"{path} holds NUL characters: it is no text, or is UTF-16; save it as CSV in UTF-8.")
+    if '\0' in text:
+        raise InputError(
+            f"{path} holds NUL characters: it is no text, or is UTF-16; save it as CSV"
+            " in UTF-8.")
     head, n = _rows(text, path)
     for c in needs: lookup(c, head, f'column of {path}')
     texts = [c for c in texts if c in head]
-    try: frame = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(texts, str), index_col=False)
-    except (ValueError, OverflowError) as e: raise InputError(f"{path} cannot be read as a table ({e}).") from e
-    if len(frame) != n: raise InputError(f"{path} has {n} rows to Python's csv module and {len(frame)} to pandas: write it again, each row on one line.")
+    try:
+        frame = pd.read_csv(
+            io.StringIO(text), dtype=dict.fromkeys(texts, str), index_col=False)
+    except (ValueError, OverflowError) as e:
+        raise InputError(f"{path} cannot be read as a table ({e}).") from e
+    if len(frame) != n:
+        raise InputError(
+            f"{path} has {n} rows to Python's csv module and {len(frame)} to pandas:"
+            " write it again, each row on one line.")
     for c in texts:
-        if frame[c].isna().any(): raise InputError(f"{path} has no {c} in row {int(frame[c].isna().argmax()) + 2}.")
+        if frame[c].isna().any():
+            raise InputError(
+                f"{path} has no {c} in row {int(frame[c].isna().argmax()) + 2}.")
     return frame

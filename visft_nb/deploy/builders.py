@@ -161,9 +161,9 @@ _OTHERS = dict(
         drop_rate=SHARE, drop_path_rate=SHARE,
         global_pool=one_of('', 'avg', 'max', 'avgmax', 'catavgmax', 'token', 'map')),
     torchvision=dict(
-        num_classes=CLASSES, image_size=SIDE, dropout=SHARE, stochastic_depth_prob=SHARE,
-        width_mult=number(.1, 4), aux_logits=FLAG, transform_input=FLAG,
-        init_weights=FLAG))
+        num_classes=CLASSES, image_size=SIDE, dropout=SHARE,
+        stochastic_depth_prob=SHARE, width_mult=number(.1, 4), aux_logits=FLAG,
+        transform_input=FLAG, init_weights=FLAG))
 _TIMM_NAME = r'[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?'
 _NETWORK = text(
     rf'({"|".join(_KIT)}|(timm|torchvision)/{_TIMM_NAME})',

@@ -42,7 +42,10 @@ from ..tensors import header_json, is_file
 from ..train import kept_rng, predict_logits
 
 # %% ../../nbs/05_deploy.ipynb #e4a90c37
-_all_ = ['Picture', 'apply_window', 'dicom_frames', 'fit_channels', 'frame_value', 'prepare_image', 'read_image', 'read_pictures', 'rescaled'] # of `visft_nb.data.files`
+# of `visft_nb.data.files`
+_all_ = [
+    'Picture', 'apply_window', 'dicom_frames', 'fit_channels', 'frame_value',
+    'prepare_image', 'read_image', 'read_pictures', 'rescaled']
 
 # %% ../../nbs/05_deploy.ipynb #5219edaf
 @contextmanager
@@ -51,22 +54,29 @@ def _quiet():
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(), redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO())):
             warnings.simplefilter('ignore')
             yield
-    finally: logging.disable(level)
+    finally:
+        logging.disable(level)
 
 # %% ../../nbs/05_deploy.ipynb #c84e60a9
 def _export_dynamo(model, x):
     "By `torch.export`: the program is analysed."
-    return torch.onnx.export(model, (x,), dynamo=True, dynamic_shapes=({0: torch.export.Dim('batch')},), input_names=['images'], output_names=['logits'], verbose=False).model_proto
+    return torch.onnx.export(
+        model, (x,), dynamo=True, dynamic_shapes=({0: torch.export.Dim('batch')},),
+        input_names=['images'], output_names=['logits'], verbose=False).model_proto
 
 # %% ../../nbs/05_deploy.ipynb #c0cb6126
 def _export_trace(model, x):
     "By tracing: the model is run once."
     import onnx
     file, free = io.BytesIO(), {0: 'batch'}
-    torch.onnx.export(model, (x,), file, dynamo=False, dynamic_axes={'images': free, 'logits': free}, input_names=['images'], output_names=['logits'])
+    torch.onnx.export(
+        model, (x,), file, dynamo=False, dynamic_axes={'images': free, 'logits': free},
+        input_names=['images'], output_names=['logits'])
     return onnx.load_from_string(file.getvalue())
 
 # %% ../../nbs/05_deploy.ipynb #fd3d1e47
@@ -79,39 +89,62 @@ def _anonymous(graph):
         part.ClearField('metadata_props'); part.ClearField('doc_string')
     for node in graph.node:
         for a in node.attribute:
-            for inner in (*a.graphs, *([a.g] if a.HasField('g') else [])): _anonymous(inner)
+            for inner in (*a.graphs, *([a.g] if a.HasField('g') else [])):
+                _anonymous(inner)
 
 # %% ../../nbs/05_deploy.ipynb #bd574ea4
 def _graph(model, x, spec, dynamo):
-    "The graph of a model in eval mode on the CPU, with its specification; an onnx ModelProto."
+    """The graph of a model in eval mode on the CPU, with its specification; an onnx
+    ModelProto."""
     try:
         with _quiet(), kept_rng(): proto = _EXPORTERS[bool(dynamo)](model, x)
     except Exception as e: # exporters raise all kinds
-        raise InputError(f"{type(model).__name__} cannot be exported with dynamo={bool(dynamo)} ({_first_line(e.__cause__ or e)}): look for branches that depend on pixel values, or try dynamo={not dynamo}.") from e
+        raise InputError(
+            f"{type(model).__name__} cannot be exported with dynamo={bool(dynamo)}"
+            f" ({_first_line(e.__cause__ or e)}): look for branches that depend on"
+            f" pixel values, or try dynamo={not dynamo}.") from e
     _anonymous(proto.graph)
-    for f in proto.functions: f.ClearField('doc_string'); f.ClearField('metadata_props'); [n.ClearField('metadata_props') for n in f.node]
-    for k, v in spec.items(): proto.metadata_props.add(key=k, value=json.dumps(v, ensure_ascii=False))
+    for f in proto.functions:
+        f.ClearField('doc_string')
+        f.ClearField('metadata_props')
+        [n.ClearField('metadata_props') for n in f.node]
+    for k, v in spec.items():
+        proto.metadata_props.add(key=k, value=json.dumps(v, ensure_ascii=False))
     return proto
 
 # %% ../../nbs/05_deploy.ipynb #d6484604
 def _first_line(e):
     "What an exporter says, in one line."
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return f"{type(e).__name__}: {next((line for line in lines if 'rror' in line or 'ould not' in line), lines[0] if lines else '')[:200]}"
+    return (
+        f"{type(e).__name__}:"
+        f" {next((line for line in lines if 'rror' in line or 'ould not' in line), lines[0] if lines else '')[:200]}"
+    )
 
 # %% ../../nbs/05_deploy.ipynb #a5f1290b
 def load_onnx(
     path,          # a file of `export_onnx`
     threads=None,  # for ONNX Runtime; None takes as many as torch has
-    seconds:float|None=SECONDS, # that opening it and each batch may take, in a process of its own; None: in this process, without a limit, for a file of your own whose speed is measured
+    # that opening it and each batch may take, in a process of its own; None: in this
+    # process, without a limit, for a file of your own whose speed is measured
+    seconds:float|None=SECONDS,
 )->tuple:          # (run, spec): run takes images (N, C, H, W) float32 and gives logits (N, K), tensors on the CPU; spec is the specification
-    "Open an ONNX file with ONNX Runtime. Raises `InputError` for a file that is missing, broken, has no specification, asks for what it may not, or gives no answer in time."
+    """Open an ONNX file with ONNX Runtime. Raises `InputError` for a file that is
+    missing, broken, has no specification, asks for what it may not, or gives no
+    answer in time."""
     path = model_path(path, ('.onnx',))
     run, meta = _session(path, threads, seconds)
-    try: spec = {k: header_json(v, path, 'metadata') for k, v in meta.items()}
-    except InputError as e: raise InputError(f"{path} has metadata that export_onnx did not write ({e}): export the model with export_onnx.") from e
+    try:
+        spec = {k: header_json(v, path, 'metadata') for k, v in meta.items()}
+    except InputError as e:
+        raise InputError(
+            f"{path} has metadata that export_onnx did not write ({e}): export the"
+            " model with export_onnx.") from e
     if lacks := {'size', 'channels', 'values'} - set(spec):
-        raise InputError(f"{path} does not say what its images are like ({', '.join(sorted(lacks))} missing): it was not written by export_onnx, and a guess would lower the accuracy unseen.")
+        raise InputError(
+            f"{path} does not say what its images are like ({', '.join(sorted(lacks))}"
+            " missing): it was not written by export_onnx, and a guess would lower the"
+            " accuracy unseen.")
     return _finite_run(run, path), read_spec(spec, path)
 
 def check_logits(
@@ -120,14 +153,18 @@ def check_logits(
 ):           # the logits
     "Raise `InputError` where outputs are NaN or infinite."
     if bad := int((~logits.isfinite()).sum()):
-        raise InputError(f"{what} gives NaN or infinity in {bad:,} of {logits.numel():,} outputs: there is no answer in them; the training diverged, the file was damaged, or the images hold values that it never saw.")
+        raise InputError(
+            f"{what} gives NaN or infinity in {bad:,} of {logits.numel():,} outputs:"
+            " there is no answer in them; the training diverged, the file was damaged,"
+            " or the images hold values that it never saw.")
     return logits
 
 def _finite_run(run, path): return lambda x: check_logits(run(x), path)
 
 # %% ../../nbs/05_deploy.ipynb #ea127c72
 def _session(path, threads=None, seconds=None):
-    "(function images -> logits, metadata) of an ONNX file: in a process of its own, or in this one where `seconds` is None."
+    """(function images -> logits, metadata) of an ONNX file: in a process of its own,
+    or in this one where `seconds` is None."""
     threads = threads or torch.get_num_threads()
     if seconds is not None:
         graph = GuardedGraph(path, threads, seconds)
@@ -135,12 +172,25 @@ def _session(path, threads=None, seconds=None):
     import onnxruntime as ort
     options = ort.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, threads
-    try: session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    except Exception as e: # ONNX Runtime's own classes derive from Exception
-        raise InputError(f"{path} cannot be opened by ONNX Runtime ({Path(path).stat().st_size:,} bytes; {_first_line(e)}): it was cut short by a copy or a full disk, or is another kind of file.") from e
-    inputs, outputs = ([(v.name, v.type, v.shape) for v in vs] for vs in (session.get_inputs(), session.get_outputs()))
-    if fault := interface_fault(inputs, outputs): raise InputError(f"{path} cannot be asked about images: {fault}.")
-    run = lambda x: torch.from_numpy(np.asarray(session.run(None, {inputs[0][0]: np.ascontiguousarray(x.numpy(), dtype=np.float32)})[0], dtype=np.float32))
+    try:
+        session = ort.InferenceSession(
+            str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as e:   # ONNX Runtime's own classes derive from Exception
+        raise InputError(
+            f"{path} cannot be opened by ONNX Runtime ({Path(path).stat().st_size:,}"
+            f" bytes; {_first_line(e)}): it was cut short by a copy or a full disk, or"
+            " is another kind of file.") from e
+    inputs, outputs = (
+        [(v.name, v.type, v.shape) for v in vs]
+        for vs in (session.get_inputs(), session.get_outputs()))
+    if fault := interface_fault(inputs, outputs):
+        raise InputError(f"{path} cannot be asked about images: {fault}.")
+    run = lambda x: torch.from_numpy(
+        np.asarray(
+            session.run(
+                None, {inputs[0][0]: np.ascontiguousarray(x.numpy(), dtype=np.float32)}
+            )[0],
+            dtype=np.float32))
     return run, session.get_modelmeta().custom_metadata_map
 
 
@@ -151,17 +201,24 @@ def check_onnx(
     example,         # images (n, C, H, W)
     batches=(1, 7),  # batch sizes
     values=(0, 1),   # the noise lies between these
-    atol=1e-5,       # largest difference, as a share of the largest output where that exceeds 1
+    # largest difference, as a share of the largest output where that exceeds 1
+    atol=1e-5,
 )->dict:             # {batch size: largest difference}
-    "Compare a graph with its model, on the example and on noise. Raises `InputError` where they differ."
-    return _compare(_session(model_path(path, ('.onnx',)), None, SECONDS)[0], _cpu_copy(model), example, batches, values, atol)
+    """Compare a graph with its model, on the example and on noise. Raises `InputError`
+    where they differ."""
+    return _compare(
+        _session(model_path(path, ('.onnx',)), None, SECONDS)[0], _cpu_copy(model),
+        example, batches, values, atol)
 
 # %% ../../nbs/05_deploy.ipynb #ea6df7ac
 def _compare(run, model, example, batches=(1, 7), values=(0, 1), atol=1e-5):
-    "The largest difference of `run` and the model for each batch size; `InputError` where it is too large."
+    """The largest difference of `run` and the model for each batch size; `InputError`
+    where it is too large."""
     off = {}
     for n in batches:
-        inputs = [example[torch.arange(n) % len(example)].float().cpu(), noise(n, *example.shape[1:], values=values, seed=n)]
+        inputs = [
+            example[torch.arange(n) % len(example)].float().cpu(),
+            noise(n, *example.shape[1:], values=values, seed=n)]
         off[n] = max(_difference(run, _reference(model, x), x, atol) for x in inputs)
     return off
 
@@ -173,68 +230,128 @@ def _reference(model, x):
 # %% ../../nbs/05_deploy.ipynb #af7a2a0e
 def _cpu_copy(model):
     "The model on the CPU and in eval mode: itself where it is both, else a copy."
-    there = all(not m.training for m in model.modules()) and all(v.device.type == 'cpu' for v in (*model.parameters(), *model.buffers()))
+    there = all(not m.training for m in model.modules()) and all(
+        v.device.type == 'cpu' for v in (*model.parameters(), *model.buffers()))
     return model if there else deepcopy(model).cpu().eval()
 
 # %% ../../nbs/05_deploy.ipynb #ae16f97d
 def _difference(run, y, x, atol):
     "The largest difference of the outputs; `InputError` where it is too large."
-    try: o = run(x)
-    except InputError: raise
-    except Exception as e: raise InputError(f"The graph fails at a batch of {len(x)} ({_first_line(e)}): a batch size is fixed in it; in the model, write x.flatten(1) or x.shape[0], not int(…) or a number.") from e
-    if o.shape != y.shape: raise InputError(f"The graph gives {tuple(o.shape)} where the model gives {tuple(y.shape)}, at a batch of {len(x)}: an axis was lost on the way; try the other exporter.")
+    try:
+        o = run(x)
+    except InputError:
+        raise
+    except Exception as e:
+        raise InputError(
+            f"The graph fails at a batch of {len(x)} ({_first_line(e)}): a batch size"
+            " is fixed in it; in the model, write x.flatten(1) or x.shape[0], not"
+            " int(…) or a number.") from e
+    if o.shape != y.shape:
+        raise InputError(
+            f"The graph gives {tuple(o.shape)} where the model gives {tuple(y.shape)},"
+            f" at a batch of {len(x)}: an axis was lost on the way; try the other"
+            " exporter.")
     off, bound = (o - y).abs().max().item(), atol*max(1, y.abs().max().item())
     top = y.topk(min(2, y.shape[1]), 1).values
     clear = top[:, 0] - top[:, -1] > 2*bound
     moved = (o.argmax(1) != y.argmax(1)) & clear
     if not off <= bound or moved.any():
-        raise InputError(f"The exported graph is not equal to the model: outputs differ by up to {off:.3g} (at most {bound:.3g} was expected) at a batch of {len(x)}, and {int(moved.sum())} answers changed. "
-                         "Nothing was written: look for branches that depend on pixel values, and try the other exporter.")
+        raise InputError(
+            "The exported graph is not equal to the model: outputs differ by up to"
+            f" {off:.3g} (at most {bound:.3g} was expected) at a batch of {len(x)}, and"
+            f" {int(moved.sum())} answers changed. Nothing was written: look for"
+            " branches that depend on pixel values, and try the other exporter.")
     return off
 
 # %% ../../nbs/05_deploy.ipynb #f8f4d58b
 def _example(example, model, values):
-    "The example as two images or more on the CPU: an exporter takes a batch of 1 for a constant."
+    """The example as two images or more on the CPU: an exporter takes a batch of 1 for
+    a constant."""
     if not torch.is_tensor(example) or example.ndim != 4 or not len(example):
-        got = f'of shape {tuple(example.shape)}' if hasattr(example, 'shape') else f'a {type(example).__name__}'
-        raise InputError(f"The example is {got}; a tensor (N, C, H, W) was expected, such as test.floats()[:1]; of one image write x[None].")
-    if not example.is_floating_point(): raise InputError(f"The example is {example.dtype}: the model takes floats; divide bytes by 255 (`Images.floats()` does).")
+        got = (
+            f'of shape {tuple(example.shape)}'
+            if hasattr(example, 'shape')
+            else f'a {type(example).__name__}')
+        raise InputError(
+            f"The example is {got}; a tensor (N, C, H, W) was expected, such as"
+            " test.floats()[:1]; of one image write x[None].")
+    if not example.is_floating_point():
+        raise InputError(
+            f"The example is {example.dtype}: the model takes floats; divide bytes by"
+            " 255 (`Images.floats()` does).")
     low, high = sorted(values)
     if not (example.min() >= low - 1e-6 and example.max() <= high + 1e-6):
-        raise InputError(f"The example has values from {example.min():.3g} to {example.max():.3g}, but black and white are {values[0]} and {values[1]}: normalise inside the model, or give values=(black, white).")
-    return example.detach().float().cpu().contiguous()[torch.arange(max(2, len(example))) % len(example)]
+        raise InputError(
+            f"The example has values from {example.min():.3g} to {example.max():.3g},"
+            f" but black and white are {values[0]} and {values[1]}: normalise inside"
+            " the model, or give values=(black, white).")
+    return (
+        example.detach()
+        .float()
+        .cpu()
+        .contiguous()[torch.arange(max(2, len(example))) % len(example)])
 
 # %% ../../nbs/05_deploy.ipynb #6d3b89e9
 def _ready(model, path, suffix, example, classes, fit, values, extra):
-    "(path, specification, model in eval mode on the CPU, example): what every exporter begins with."
+    """(path, specification, model in eval mode on the CPU, example): what every
+    exporter begins with."""
     path = _target(path, suffix)
     known = model.spec if isinstance(getattr(model, 'spec', None), dict) else {}
     extra = {k: known[k] for k in ('task', 'window', 'in_range') if k in known} | extra
-    shape = (tuple(example.shape[2:]), example.shape[1]) if getattr(example, 'ndim', 0) == 4 else (None, 1)
-    spec = model_spec(known.get('classes') if classes is None else classes, *shape, fit, values, **extra)
+    shape = (
+        (tuple(example.shape[2:]), example.shape[1])
+        if getattr(example, 'ndim', 0) == 4
+        else (None, 1))
+    spec = model_spec(
+        known.get('classes') if classes is None else classes, *shape, fit, values,
+        **extra)
     example, model = _example(example, model, values), _cpu_copy(model)
-    try: y = _reference(model, example)
-    except (RuntimeError, ValueError) as e: raise InputError(f"The model does not take the example of shape {tuple(example.shape)}: {e}") from e
-    if not torch.is_tensor(y): raise InputError(f"The model gives a {type(y).__name__}; one tensor was expected: wrap it in a module that returns the logits.")
+    try:
+        y = _reference(model, example)
+    except (RuntimeError, ValueError) as e:
+        raise InputError(
+            f"The model does not take the example of shape {tuple(example.shape)}: {e}"
+        ) from e
+    if not torch.is_tensor(y):
+        raise InputError(
+            f"The model gives a {type(y).__name__}; one tensor was expected: wrap it in"
+            " a module that returns the logits.")
     check_outputs(y, spec, type(model).__name__, example.shape[2:])
     check_logits(y, type(model).__name__)
     return path, spec, model, example
 
 # %% ../../nbs/05_deploy.ipynb #a5a823d7
 def export_onnx(
-    model,           # nn.Module: images (N, C, H, W) to logits (N, K); it is left as it is, on its device and in its mode
+    # nn.Module: images (N, C, H, W) to logits (N, K); it is left as it is, on its
+    # device and in its mode
+    model,
     path,            # file to write, `.onnx`; it holds everything, weights too
-    example,         # images (n, C, H, W) float, n >= 1: they fix channels, height and width
+    # images (n, C, H, W) float, n >= 1: they fix channels, height and width
+    example,
     classes=None,    # names of the outputs; None takes those that `load_model` found
-    dynamo=True,     # True: the exporter that analyses the program; False: the one that traces
-    fit:str='crop',  # how an image of another shape is brought to the example's: crop, pad or stretch
+    # True: the exporter that analyses the program; False: the one that traces
+    dynamo=True,
+    # how an image of another shape is brought to the example's: crop, pad or stretch
+    fit:str='crop',
     values=(0, 1),   # what black and white are to the model
-    atol=1e-5,       # largest difference to the model, as a share of the largest output where that exceeds 1
-    **extra,         # `task` and `window` as for `model_spec`, and whatever else shall travel along, as plain values
+    # largest difference to the model, as a share of the largest output where that
+    # exceeds 1
+    atol=1e-5,
+    # `task` and `window` as for `model_spec`, and whatever else shall travel along, as
+    # plain values
+    **extra,
 )->dict:             # {batch size: largest difference between ONNX Runtime and torch}
-    "Write the model in eval mode as an ONNX graph for any batch size, compared with ONNX Runtime before the file gets its name. Raises `InputError` where it cannot be exported or is not equal."
-    path, spec, model, example = _ready(model, path, '.onnx', example, classes, fit, values, extra)
-    if (weight := sum(p.numel()*p.element_size() for p in model.parameters())) > 2**31 - 2**20: raise InputError(f"The weights take {weight/2**30:.1f} GB, and one ONNX file holds less than 2 GB: save it with save_model.")
+    """Write the model in eval mode as an ONNX graph for any batch size, compared with
+    ONNX Runtime before the file gets its name. Raises `InputError` where it cannot
+    be exported or is not equal."""
+    path, spec, model, example = _ready(
+        model, path, '.onnx', example, classes, fit, values, extra)
+    if (
+        weight := sum(p.numel()*p.element_size() for p in model.parameters())
+    ) > 2**31 - 2**20:
+        raise InputError(
+            f"The weights take {weight/2**30:.1f} GB, and one ONNX file holds less than"
+            " 2 GB: save it with save_model.")
     proto = _graph(model, example, spec, dynamo)
     with atomic_write(path) as tmp:
         tmp.write_bytes(proto.SerializeToString())
@@ -246,21 +363,37 @@ def export_program(
     path,            # file to write, `.pt2`
     example,         # images (n, C, H, W) float: they fix channels, height and width
     classes=None,    # names of the outputs; None takes those that `load_model` found
-    fit:str='crop',  # how an image of another shape is brought to the example's: crop, pad or stretch
+    # how an image of another shape is brought to the example's: crop, pad or stretch
+    fit:str='crop',
     values=(0, 1),   # what black and white are to the model
-    atol=1e-5,       # largest difference to the model, as a share of the largest output where that exceeds 1
-    **extra,         # `task` and `window` as for `model_spec`, and whatever else shall travel along
+    # largest difference to the model, as a share of the largest output where that
+    # exceeds 1
+    atol=1e-5,
+    # `task` and `window` as for `model_spec`, and whatever else shall travel along
+    **extra,
 )->dict:             # {batch size: largest difference}
-    "Write the program that `torch.export` finds, for any batch size, with its specification. Raises `InputError` where it cannot be exported or is not equal."
-    path, spec, model, example = _ready(model, path, '.pt2', example, classes, fit, values, extra)
+    """Write the program that `torch.export` finds, for any batch size, with its
+    specification. Raises `InputError` where it cannot be exported or is not equal."""
+    path, spec, model, example = _ready(
+        model, path, '.pt2', example, classes, fit, values, extra)
     try:
-        with _quiet(), kept_rng(): program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
+        with _quiet(), kept_rng():
+            program = torch.export.export(
+                model, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
     except Exception as e: # exporters raise all kinds
-        raise InputError(f"{type(model).__name__} cannot be exported ({_first_line(e.__cause__ or e)}): look for branches that depend on pixel values.") from e
-    for node in program.graph.nodes: node.meta.pop('stack_trace', None) # the author's folders
+        raise InputError(
+            f"{type(model).__name__} cannot be exported"
+            f" ({_first_line(e.__cause__ or e)}): look for branches that depend on"
+            " pixel values.") from e
+    for node in program.graph.nodes:
+        node.meta.pop('stack_trace', None)   # the author's folders
     with atomic_write(path) as tmp:
-        whole = io.BytesIO()   # torch's own writer ends the process where the disk is full
-        with _quiet(): torch.export.save(program, whole, extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
+        whole = (
+            io.BytesIO())   # torch's own writer ends the process where the disk is full
+        with _quiet():
+            torch.export.save(
+                program, whole,
+                extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
         tmp.write_bytes(whole.getbuffer())
         off = _compare(_open_program(tmp)[0], model, example, values=values, atol=atol)
         _remember(tmp)
@@ -269,31 +402,48 @@ def export_program(
 # %% ../../nbs/05_deploy.ipynb #0df6d0b4
 def load_program(
     path,             # a file of `export_program`
-    trust:bool=False, # open it although it was not written here; it may then run any code
+    # open it although it was not written here; it may then run any code
+    trust:bool=False,
 )->tuple:             # (run, spec), as `load_onnx` gives them
-    "Open a program. Raises `InputError` for a file that is missing, broken, has no specification, or was not written here: to open one can run code, so `predict` opens none."
-    if not is_file(path): raise InputError(f"There is no program {path}; export_program writes one.")
+    """Open a program. Raises `InputError` for a file that is missing, broken, has no
+    specification, or was not written here: to open one can run code, so `predict`
+    opens none."""
+    if not is_file(path):
+        raise InputError(f"There is no program {path}; export_program writes one.")
     if not (trust or _written_here(path)):
-        raise InputError(f"{path} was not written by export_program on this machine, and is refused: a program can run any code when it is opened; ask for the model as .safetensors or .onnx, or, if it is your own, write load_program(path, trust=True).")
+        raise InputError(
+            f"{path} was not written by export_program on this machine, and is refused:"
+            " a program can run any code when it is opened; ask for the model as"
+            " .safetensors or .onnx, or, if it is your own, write load_program(path,"
+            " trust=True).")
     return _open_program(Path(path))
 
 def _open_program(path):
     "(run, spec) of a program."
     found = {'spec.json': ''}
     try:
-        with _quiet(): module = torch.export.load(path, extra_files=found).module()
-    except Exception as e: raise InputError(f"{path} cannot be opened by torch.export ({_first_line(e)}): it was cut short, or is another kind of file.") from e
-    if not found['spec.json']: raise InputError(f"{path} has no specification: it was not written by export_program.")
-    return _finite_run(lambda x: _reference(module, x), path), read_spec(header_json(found['spec.json'], path, 'specification'), path)
+        with _quiet():
+            module = torch.export.load(path, extra_files=found).module()
+    except Exception as e:
+        raise InputError(
+            f"{path} cannot be opened by torch.export ({_first_line(e)}): it was cut"
+            " short, or is another kind of file.") from e
+    if not found['spec.json']:
+        raise InputError(
+            f"{path} has no specification: it was not written by export_program.")
+    return _finite_run(lambda x: _reference(module, x), path), read_spec(
+        header_json(found['spec.json'], path, 'specification'), path)
 
 
 # %% ../../nbs/05_deploy.ipynb #5c07ab1e
 def _mark(path):
     "The file in the cache that stands for a program: it is called by its SHA-256."
-    with open(path, 'rb') as f: return cache_dir()/'programs'/hashlib.file_digest(f, 'sha256').hexdigest()
+    with open(path, 'rb') as f:
+        return cache_dir()/'programs'/hashlib.file_digest(f, 'sha256').hexdigest()
 
 def _remember(path):
-    "Note that a program was written here. Where the cache cannot be written, it must be opened with trust=True."
+    """Note that a program was written here. Where the cache cannot be written, it must
+    be opened with trust=True."""
     try:
         mark = _mark(path)
         mark.parent.mkdir(parents=True, exist_ok=True)
@@ -309,21 +459,45 @@ def _tensors(x):
     names = getattr(x, 'names', None) if hasattr(x, 'floats') else None
     x = x.floats() if hasattr(x, 'floats') else as_tensor(x, 'images')
     x = x[None] if x.ndim == 3 else x
-    if x.ndim != 4 or 0 in x.shape[1:]: raise InputError(f"images have shape {tuple(x.shape)}; (N, C, H, W) was expected, or (C, H, W) for one image.")
-    x = x.detach().cpu().float()/255 if x.dtype == torch.uint8 else x.detach().cpu().float()
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise InputError(
+            f"images have shape {tuple(x.shape)}; (N, C, H, W) was expected, or (C, H,"
+            " W) for one image.")
+    x = (
+        x.detach().cpu().float()/255
+        if x.dtype == torch.uint8
+        else x.detach().cpu().float())
     if len(x) and not (x.min() >= -1e-6 and x.max() <= 1 + 1e-6):
-        raise InputError(f"images have values from {x.min():.3g} to {x.max():.3g}; floats in [0, 1] or bytes (uint8) were expected: undo the normalisation, the model has its own.")
-    return [(names[i] if names else i, lambda v=v, **how: [Picture(v)]) for i, v in enumerate(x)]
+        raise InputError(
+            f"images have values from {x.min():.3g} to {x.max():.3g}; floats in [0, 1]"
+            " or bytes (uint8) were expected: undo the normalisation, the model has"
+            " its own.")
+    return [
+        (names[i] if names else i, lambda v=v, **how: [Picture(v)])
+        for i, v in enumerate(x)]
 
 # %% ../../nbs/05_deploy.ipynb #68a8bea5
 def _pictures(images):
-    "(name, reader, is it a file?) of everything `predict` takes; a place that cannot be looked into becomes a reader that raises."
-    if hasattr(images, 'floats') or torch.is_tensor(images) or isinstance(images, np.ndarray): found = [(*pair, False) for pair in _tensors(images)]
+    """(name, reader, is it a file?) of everything `predict` takes; a place that cannot
+    be looked into becomes a reader that raises."""
+    if (
+        hasattr(images, 'floats')
+        or torch.is_tensor(images)
+        or isinstance(images, np.ndarray)):
+        found = [(*pair, False) for pair in _tensors(images)]
     else:
-        if isinstance(images, (bytes, dict, set)) or not (isinstance(images, (str, Path)) or hasattr(images, '__iter__') and getattr(images, 'ndim', 1)):
-            raise InputError(f"images is {describe(images)}; names of files, a tensor or Images were expected.")
+        if isinstance(images, (bytes, dict, set)) or not (
+            isinstance(images, (str, Path))
+            or hasattr(images, '__iter__')
+            and getattr(images, 'ndim', 1)):
+            raise InputError(
+                f"images is {describe(images)}; names of files, a tensor or Images were"
+                " expected.")
         paths = [images] if isinstance(images, (str, Path)) else list(images)
-        if other := [p for p in paths if not isinstance(p, (str, Path))]: raise InputError(f"images holds a {type(other[0]).__name__}; names of files, a tensor or Images were expected.")
+        if other := [p for p in paths if not isinstance(p, (str, Path))]:
+            raise InputError(
+                f"images holds a {type(other[0]).__name__}; names of files, a tensor or"
+                " Images were expected.")
         found = [(*pair, True) for p in paths for pair in pictures_at(p)]
     if not found: raise InputError("There is no image to predict: nothing was given.")
     return found
@@ -341,12 +515,14 @@ def open_model(
     path,         # a file of `export_onnx` or `save_model`
     device=None,  # for the latter; None takes `get_device()`
 )->Opened:
-    "Open a model file of either kind. Raises `InputError` for one that is missing, broken, or does not say what its images are like."
+    """Open a model file of either kind. Raises `InputError` for one that is missing,
+    broken, or does not say what its images are like."""
     path = model_path(path, ('.onnx', '.safetensors'))
     if path.suffix.lower() == '.onnx': return Opened(*load_onnx(path), path)
     model = load_model(path, device)
     run = lambda x: predict_logits(model, x)[0]
-    if tile := model.spec.get('tile'): return Opened(lambda x: tiled_logits(run, x, *tile), model.spec, path, model)
+    if tile := model.spec.get('tile'):
+        return Opened(lambda x: tiled_logits(run, x, *tile), model.spec, path, model)
     return Opened(run, model.spec, path, model)
 
 # %% ../../nbs/05_deploy.ipynb #c10e202a
@@ -373,12 +549,28 @@ def _read_all(images, spec):
     for name, read, from_file in _pictures(images):
         try:
             for p in read(window=spec.get('window'), in_range=spec.get('in_range')):
-                if p.note and not noted: warn_of([p.note + ', in the specification of the model (save_model)'])
+                if p.note and not noted:
+                    warn_of(
+                        [p.note + ', in the specification of the model (save_model)'])
                 noted = noted or bool(p.note)
-                yield _prepared(name if p.of == 1 or str(name).endswith(f'#{p.frame}') else f'{name}#{p.frame}', p, spec, from_file)
+                yield _prepared(
+                    (
+                        name
+                        if p.of == 1 or str(name).endswith(f'#{p.frame}')
+                        else f'{name}#{p.frame}'
+                    ),
+                    p,
+                    spec,
+                    from_file,
+                )
         except InputError as e:
             shown = one_line(str(name))
-            yield Answer(name, error=str(e) if shown in str(e) or brief(str(name)) in str(e) else f'{shown} {e}')
+            yield Answer(
+                name,
+                error=(
+                    str(e)
+                    if shown in str(e) or brief(str(name)) in str(e)
+                    else f'{shown} {e}'))
 
 def _prepared(name, p, spec, from_file):
     "An `Answer` with what the model will be asked."
@@ -388,7 +580,9 @@ def _prepared(name, p, spec, from_file):
     return a
 
 # %% ../../nbs/05_deploy.ipynb #cf6ea78a
-_ROOM = 2**22 # values of the images that are in memory at a time, as they were read and as the model takes them; one image may have more
+# values of the images that are in memory at a time, as they were read and as the model
+# takes them; one image may have more
+_ROOM = 2**22
 
 def answers(
     opened:Opened, # of `open_model`
@@ -398,28 +592,43 @@ def answers(
     waiting = []
     def ask():
         if good := [a for a in waiting if a.input is not None]:
-            for a, z in zip(good, _logits(opened, torch.stack([a.input for a in good]))): a.logits = z
+            for a, z in zip(
+                good, _logits(opened, torch.stack([a.input for a in good]))):
+                a.logits = z
         done = waiting[:]
         waiting.clear()
         return done
     for a in _read_all(images, opened.spec):
         held = [b for b in waiting if b.input is not None]
-        full = len(waiting) == 64 or sum(b.image.numel() + b.input.numel() for b in held) > _ROOM
-        if full or (held and a.input is not None and held[0].input.shape != a.input.shape): yield from ask()
+        full = (
+            len(waiting) == 64
+            or sum(b.image.numel() + b.input.numel() for b in held) > _ROOM)
+        if full or (
+            held and a.input is not None and held[0].input.shape != a.input.shape):
+            yield from ask()
         waiting.append(a)
     yield from ask()
 
 # %% ../../nbs/05_deploy.ipynb #59cb6170
 def _logits(opened, x):
     "The outputs for a batch, checked."
-    try: logits = opened.run(x)
-    except InputError: raise
-    except (RuntimeError, ValueError) as e: raise InputError(f"{opened.path} does not take images of shape {tuple(x.shape[1:])}: {_first_line(e)}") from e
-    except Exception as e: # ONNX Runtime's own classes derive from Exception
-        raise InputError(f"{opened.path} does not take images of shape {tuple(x.shape[1:])}: {_first_line(e)}") from e
+    try:
+        logits = opened.run(x)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError) as e:
+        raise InputError(
+            f"{opened.path} does not take images of shape {tuple(x.shape[1:])}:"
+            f" {_first_line(e)}") from e
+    except Exception as e:   # ONNX Runtime's own classes derive from Exception
+        raise InputError(
+            f"{opened.path} does not take images of shape {tuple(x.shape[1:])}:"
+            f" {_first_line(e)}") from e
     check_outputs(logits, opened.spec, str(opened.path), x.shape[2:])
     if opened.spec['task'] == 'classification' and (logits.ndim != 2 or logits.shape[1] < 2):
-        raise InputError(f"{opened.path} gives outputs of shape {tuple(logits.shape)}; (N, K) with K of 2 or more was expected: it is no classifier.")
+        raise InputError(
+            f"{opened.path} gives outputs of shape {tuple(logits.shape)}; (N, K) with K"
+            " of 2 or more was expected: it is no classifier.")
     return check_logits(logits, opened.path)
 
 # %% ../../nbs/05_deploy.ipynb #0c790a35
@@ -428,13 +637,17 @@ def uncertainty(
 ):     # (…) float64, 0 to 1
     "The entropy as a share of its largest value, log K."
     p = as_tensor(p, 'p').double()
-    if not p.ndim or len(p) < 2 or not ((p >= 0) & (p <= 1)).all(): raise InputError(f"p is {describe(p)}: probabilities (K, …) of two classes or more were expected.")
+    if not p.ndim or len(p) < 2 or not ((p >= 0) & (p <= 1)).all():
+        raise InputError(
+            f"p is {describe(p)}: probabilities (K, …) of two classes or more were"
+            " expected.")
     return torch.special.entr(p).sum(0)/math.log(len(p))
 
 def mask_confidence(
     p:torch.Tensor, # probabilities (K, H, W); class 0 is background
 )->float:           # 0 to 1
-    "Soft Dice confidence of the mask of `p` (Borges et al. 2024); 1 - max of the foreground where the mask is empty."
+    """Soft Dice confidence of the mask of `p` (Borges et al. 2024); 1 - max of the
+    foreground where the mask is empty."""
     foreground, mask = 1 - p[0].double(), p.argmax(0) > 0
     if not mask.any(): return 1 - foreground.max().item()
     return (2*foreground[mask].sum()/(foreground.sum() + mask.sum())).item()
@@ -452,7 +665,11 @@ def _class_row(a, spec, top, sure):
     for q, j, rank in zip(best.tolist(), k.tolist(), _RANKS):
         row[rank or 'label'] = _classes(spec, len(p))[j]
         row[f'{rank}_probability'.lstrip('_')] = q
-    return row if sure is None else row | dict(uncertainty=uncertainty(p).item(), second_reader=best[0].item() < sure)
+    return (
+        row
+        if sure is None
+        else row
+        | dict(uncertainty=uncertainty(p).item(), second_reader=best[0].item() < sure))
 
 # %% ../../nbs/05_deploy.ipynb #3a7b9442
 UNSEEN = 255 # in a mask: the model did not look there
@@ -466,9 +683,15 @@ def image_probabilities(
     th, tw = p.shape[1:]
     if (th, tw) == (h, w): return p, torch.ones(h, w, dtype=torch.bool)
     scale = (max if spec['fit'] == 'crop' else min)(th/h, tw/w)
-    sh, sw = (th, tw) if spec['fit'] == 'stretch' else (max(1, round(s*scale)) for s in (h, w))
+    sh, sw = (
+        (th, tw)
+        if spec['fit'] == 'stretch'
+        else (max(1, round(s*scale)) for s in (h, w)))
     top, left = (sh - th)//2, (sw - tw)//2
-    whole = F.pad(torch.cat([p, torch.ones(1, th, tw)]), (left, sw - tw - left, top, sh - th - top)) # less than nothing is cut off
+    # less than nothing is cut off
+    whole = F.pad(
+        torch.cat([p, torch.ones(1, th, tw)]),
+        (left, sw - tw - left, top, sh - th - top))
     back = F.interpolate(whole[None], (h, w), mode='bilinear', align_corners=False)[0]
     return back[:-1]/back[-1].clamp(min=1e-6), back[-1] > .5
 
@@ -477,7 +700,8 @@ def longest_diameter(
     mask,            # bool (H, W)
     spacing=(1, 1),  # from row to row and from column to column
 )->float:            # in the unit of `spacing`; 0 for an empty mask
-    "The longest diameter of the largest region: pixels that touch, by a corner at least, belong together."
+    """The longest diameter of the largest region: pixels that touch, by a corner at
+    least, belong together."""
     from scipy.ndimage import find_objects, label
     from scipy.spatial import ConvexHull
     from scipy.spatial.distance import pdist
@@ -485,7 +709,10 @@ def longest_diameter(
     longest = 0.
     for k, box in enumerate(find_objects(regions), 1):
         r, c = np.nonzero(regions[box] == k)
-        corners = np.concatenate([np.stack([r + i, c + j], 1) for i in (0, 1) for j in (0, 1)])*spacing
+        corners = (
+            np.concatenate(
+                [np.stack([r + i, c + j], 1) for i in (0, 1) for j in (0, 1)])
+            *spacing)
         longest = max(longest, pdist(corners[ConvexHull(corners).vertices]).max())
     return float(longest)
 
@@ -499,24 +726,32 @@ def answer_mask(
     return p.argmax(0).to(torch.uint8).masked_fill(~seen, UNSEEN)
 
 def _mask_row(a, spec, sure):
-    "Area and confidence, as columns; in millimetres where the file says how large a pixel is."
+    """Area and confidence, as columns; in millimetres where the file says how large a
+    pixel is."""
     p, m = a.probabilities(), answer_mask(a, spec)
     row = dict(height=m.shape[0], width=m.shape[1])
     for j, name in list(enumerate(_classes(spec, len(p))))[1:]:
         n = int((m == j).sum())
-        row |= {f'{name}_pixels': n, f'{name}_share': n/max(1, int((m != UNSEEN).sum()))}
-        if a.spacing: row |= {f'{name}_mm2': n*math.prod(a.spacing), f'{name}_longest_mm': longest_diameter(m == j, a.spacing)}
+        row |= {
+            f'{name}_pixels': n, f'{name}_share': n/max(1, int((m != UNSEEN).sum()))}
+        if a.spacing:
+            row |= {
+                f'{name}_mm2': n*math.prod(a.spacing),
+                f'{name}_longest_mm': longest_diameter(m == j, a.spacing)}
     row['confidence'] = mask_confidence(p)
     return row if sure is None else row | dict(second_reader=row['confidence'] < sure)
 
 # %% ../../nbs/05_deploy.ipynb #8748ffe0
-_PALETTE = [0, 0, 0, 213, 94, 0, 0, 114, 178, 0, 158, 115, 204, 121, 167, 230, 159, 0, 86, 180, 233, 102, 17, 0]
+_PALETTE = [
+    0, 0, 0, 213, 94, 0, 0, 114, 178, 0, 158, 115, 204, 121, 167, 230, 159, 0, 86, 180,
+    233, 102, 17, 0]
 
 def save_mask(
     mask:torch.Tensor, # uint8 (H, W) of class numbers
     path,              # file to write, `.png`
 )->None:
-    "Write a mask as a PNG with a palette: its values are the class numbers, and a viewer shows colours. `mask_pairs` reads it back."
+    """Write a mask as a PNG with a palette: its values are the class numbers, and a
+    viewer shows colours. `mask_pairs` reads it back."""
     from PIL import Image
     im = Image.fromarray(mask.numpy(), 'L')
     im.putpalette([*_PALETTE, *([128]*(3*256 - len(_PALETTE)))])
@@ -528,65 +763,120 @@ def free_name(
     end:str,   # of the file to write, such as "_mask.png"
     taken:set, # names that are taken; the new one joins them
 )->str:        # without folders
-    "A name for what is written beside an image; images of one name in different folders get different ones."
+    """A name for what is written beside an image; images of one name in different
+    folders get different ones."""
     name = re.sub(r'(\.\w+)#(\d+)$', r'_\2\1', str(name)) # a frame
     stem = re.sub(r'[^\w.-]+', '_', Path(name).stem) or 'image'
-    free = next(f for i in count(1) if (f := f"{stem}{f'_{i}' if i > 1 else ''}{end}") not in taken)
+    free = next(
+        f
+        for i in count(1)
+        if (f := f"{stem}{f'_{i}' if i > 1 else ''}{end}") not in taken)
     taken.add(free)
     return free
 
 # %% ../../nbs/05_deploy.ipynb #93c101e1
 def predict(
     model_path,  # a file of `export_onnx` or `save_model`, or `Opened`
-    images,      # names of image files, one name, folders, zips, a tensor (N, C, H, W) of floats in [0, 1] or bytes, or `Images`; each frame of a DICOM file is an image, file#1, file#2, …
+    # names of image files, one name, folders, zips, a tensor (N, C, H, W) of floats in
+    # [0, 1] or bytes, or `Images`; each frame of a DICOM file is an image, file#1,
+    # file#2, …
+    images,
     top:int=2,   # how many classes to name, 1 to 5
-    errors:str='raise', # "raise" names every image that cannot be read; "keep" gives it a row with its sentence in the column `error`
-    sure:float|None=None, # adds `uncertainty`, and `second_reader`: is the probability (confidence of a mask) below this?
+    # "raise" names every image that cannot be read; "keep" gives it a row with its
+    # sentence in the column `error`
+    errors:str='raise',
+    # adds `uncertainty`, and `second_reader`: is the probability (confidence of a mask)
+    # below this?
+    sure:float|None=None,
     each=None,   # called with each `Answer` that has one
 ):               # pandas.DataFrame; classification: image, label, probability, second, second_probability, …; segmentation: image, height, width, pixels and share of each class (and mm2 and longest_mm where a DICOM file says how large a pixel is), confidence
-    "Ask a model file about new images. Raises `InputError` that names every image that cannot be read."
+    """Ask a model file about new images. Raises `InputError` that names every image
+    that cannot be read."""
     import pandas as pd
-    if not isinstance(top, Integral) or isinstance(top, bool) or not 1 <= top <= len(_RANKS): raise InputError(f"top={brief(top)}: a whole number from 1 to {len(_RANKS)} was expected.")
-    if sure is not None and (not isinstance(sure, Real) or isinstance(sure, bool) or not 0 <= sure <= 1): raise InputError(f"sure={brief(sure)}: a probability from 0 to 1 was expected.")
-    keep, opened = lookup(errors, ['raise', 'keep'], 'way with errors') == 'keep', model_path if isinstance(model_path, Opened) else open_model(model_path)
+    if (
+        not isinstance(top, Integral)
+        or isinstance(top, bool)
+        or not 1 <= top <= len(_RANKS)):
+        raise InputError(
+            f"top={brief(top)}: a whole number from 1 to {len(_RANKS)} was expected.")
+    if sure is not None and (
+        not isinstance(sure, Real) or isinstance(sure, bool) or not 0 <= sure <= 1):
+        raise InputError(f"sure={brief(sure)}: a probability from 0 to 1 was expected.")
+    keep, opened = lookup(errors, ['raise', 'keep'], 'way with errors') == 'keep', (
+        model_path if isinstance(model_path, Opened) else open_model(model_path))
     rows, bad = [], []
     for a in answers(opened, images):
-        if a.error: bad.append(a.error); rows.append(dict(image=a.name, error=a.error)); continue
-        row = _class_row(a, opened.spec, top, sure) if opened.spec['task'] == 'classification' else _mask_row(a, opened.spec, sure)
+        if a.error:
+            bad.append(a.error)
+            rows.append(dict(image=a.name, error=a.error))
+            continue
+        row = (
+            _class_row(a, opened.spec, top, sure)
+            if opened.spec['task'] == 'classification'
+            else _mask_row(a, opened.spec, sure))
         rows.append(dict(image=a.name) | row | (dict(error='') if keep else {}))
         if each: each(a)
-    if bad and not keep: raise InputError(f"{len(bad)} of {len(rows)} images cannot be used: {'; '.join(bad[:20])}{' …' if len(bad) > 20 else ''}. Leave them out, or convert them to 8-bit PNG.")
-    return pd.DataFrame(rows, columns=list(dict.fromkeys(k for r in sorted(rows, key=len, reverse=True) for k in r)))
+    if bad and not keep:
+        raise InputError(
+            f"{len(bad)} of {len(rows)} images cannot be used:"
+            f" {'; '.join(bad[:20])}{' …' if len(bad) > 20 else ''}. Leave them out, or"
+            " convert them to 8-bit PNG.")
+    return pd.DataFrame(
+        rows,
+        columns=list(
+            dict.fromkeys(k for r in sorted(rows, key=len, reverse=True) for k in r)))
 
 # %% ../../nbs/05_deploy.ipynb #736ff145
 def quantize_onnx(
     path,          # a file of `export_onnx`, float32
     out,           # file to write, `.onnx`, int8
-    images=None,   # calibration images, as for `predict`, some tens to hundreds; None: only weights are stored in 8 bits (dynamic)
+    # calibration images, as for `predict`, some tens to hundreds; None: only weights
+    # are stored in 8 bits (dynamic)
+    images=None,
 )->dict:           # bytes and bytes_int8 of the files; on the calibration images: agree, share of equal answers, and off, the largest difference of the outputs
-    "Quantise a graph to 8 bits (Jacob et al. 2018, arXiv:1712.05877). It is no longer equal to the model: measure its accuracy. Raises `InputError` for a file or images that cannot be used."
+    """Quantise a graph to 8 bits (Jacob et al. 2018, arXiv:1712.05877). It is no longer
+    equal to the model: measure its accuracy. Raises `InputError` for a file or
+    images that cannot be used."""
     import tempfile
     out, (run, spec) = _target(out, '.onnx'), load_onnx(path)
     batches = [] if images is None else _calibration(images, spec)
     for x in batches: run(x) # that it answers at all is seen in a process of its own
     with atomic_write(out) as tmp, tempfile.TemporaryDirectory() as scratch:
         try:
-            with _quiet(): _quantize(path, Path(scratch)/'q.onnx', batches)
-        except Exception as e: raise InputError(f"{path} cannot be quantised ({_first_line(e)}).") from e
+            with _quiet():
+                _quantize(path, Path(scratch)/'q.onnx', batches)
+        except Exception as e:
+            raise InputError(f"{path} cannot be quantised ({_first_line(e)}).") from e
         _with_spec(Path(scratch)/'q.onnx', tmp, spec | {'precision': 'int8'})
         small = load_onnx(tmp)[0]
-        a, b = (torch.cat([f(x) for x in batches]) if batches else torch.zeros(0, 2) for f in (run, small))
+        a, b = (
+            torch.cat([f(x) for x in batches]) if batches else torch.zeros(0, 2)
+            for f in (run, small))
         sizes = dict(bytes=Path(path).stat().st_size, bytes_int8=tmp.stat().st_size)
-    return sizes | (dict(agree=(a.argmax(1) == b.argmax(1)).double().mean().item(), off=(a - b).abs().max().item()) if batches else {})
+    return sizes | (
+        dict(
+            agree=(a.argmax(1) == b.argmax(1)).double().mean().item(),
+            off=(a - b).abs().max().item())
+        if batches
+        else {})
 
 # %% ../../nbs/05_deploy.ipynb #0245f310
 def _calibration(images, spec):
     "Calibration images in batches of one shape."
     found = list(_read_all(images, spec))
-    if bad := [a.error for a in found if a.error]: raise InputError(f"{len(bad)} of {len(found)} calibration images cannot be used: {'; '.join(bad[:5])}.")
+    if bad := [a.error for a in found if a.error]:
+        raise InputError(
+            f"{len(bad)} of {len(found)} calibration images cannot be used:"
+            f" {'; '.join(bad[:5])}.")
     xs = [a.input for a in found]
-    if len(xs) > 1000: raise InputError(f"{len(xs)} calibration images: up to 1,000 were expected, for all activations are kept in memory; some hundreds are enough.")
-    return [torch.stack(list(g)[:1000]) for _, group in groupby(xs, lambda x: x.shape) for g in _in_batches(group, 32)]
+    if len(xs) > 1000:
+        raise InputError(
+            f"{len(xs)} calibration images: up to 1,000 were expected, for all"
+            " activations are kept in memory; some hundreds are enough.")
+    return [
+        torch.stack(list(g)[:1000])
+        for _, group in groupby(xs, lambda x: x.shape)
+        for g in _in_batches(group, 32)]
 
 def _in_batches(items, n):
     "Lists of n items."
@@ -599,14 +889,21 @@ def _quantize(path, out, batches):
     import onnx
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
-    quant_pre_process(str(path), str(out.with_suffix('.pre.onnx')), skip_symbolic_shape=True)
+    quant_pre_process(
+        str(path), str(out.with_suffix('.pre.onnx')), skip_symbolic_shape=True)
     source = str(out.with_suffix('.pre.onnx'))
-    if not batches: return q.quantize_dynamic(source, str(out), weight_type=q.QuantType.QInt8, per_channel=True)
+    if not batches:
+        return q.quantize_dynamic(
+            source, str(out), weight_type=q.QuantType.QInt8, per_channel=True)
     name = onnx.load(source).graph.input[0].name
     class Reader(q.CalibrationDataReader):
         rows = iter(batches)
-        def get_next(self): return {name: x.numpy()} if (x := next(self.rows, None)) is not None else None
-    q.quantize_static(source, str(out), Reader(), per_channel=True, activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8)
+        def get_next(self):
+            return (
+                {name: x.numpy()} if (x := next(self.rows, None)) is not None else None)
+    q.quantize_static(
+        source, str(out), Reader(), per_channel=True,
+        activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8)
 
 # %% ../../nbs/05_deploy.ipynb #1a40106d
 def _with_spec(source, target, spec):
@@ -614,70 +911,135 @@ def _with_spec(source, target, spec):
     import onnx
     proto = onnx.load(source)
     _anonymous(proto.graph); proto.ClearField('metadata_props')
-    for k, v in spec.items(): proto.metadata_props.add(key=k, value=json.dumps(v, ensure_ascii=False))
+    for k, v in spec.items():
+        proto.metadata_props.add(key=k, value=json.dumps(v, ensure_ascii=False))
     target.write_bytes(proto.SerializeToString())
 
 # %% ../../nbs/05_deploy.ipynb #7ec7f5bc
 _UNKNOWN = 'unknown'
 
 def _figure(name, v):
-    "(value, low, high, how) of a figure; low and high are None where nothing allows an interval."
+    """(value, low, high, how) of a figure; low and high are None where nothing allows
+    an interval."""
     if isinstance(v, dict):
-        if not {'value', 'low', 'high', 'how'} <= set(v) or not v['low'] <= v['value'] <= v['high']: raise InputError(f"figures[{name!r}]={v}: dict(value=, low=, high=, how=) was expected, with the value inside of its interval.")
+        if (
+            not {'value', 'low', 'high', 'how'} <= set(v)
+            or not v['low'] <= v['value'] <= v['high']):
+            raise InputError(
+                f"figures[{name!r}]={v}: dict(value=, low=, high=, how=) was expected,"
+                " with the value inside of its interval.")
         return v['value'], v['low'], v['high'], v['how']
     if isinstance(v, tuple) and len(v) == 2 and all(isinstance(i, Integral) for i in v):
-        return 100*v[0]/max(1, v[1]), *(100*p for p in proportion_interval(*v)), f"{v[0]:,} of {v[1]:,}, per cent; Wilson's interval"
-    if isinstance(v, Real) and math.isfinite(v): return float(v), None, None, f'the interval is {_UNKNOWN}: neither counts nor the values of the cases were given'
+        return (
+            100*v[0]/max(1, v[1]), *(100*p for p in proportion_interval(*v)),
+            f"{v[0]:,} of {v[1]:,}, per cent; Wilson's interval")
+    if isinstance(v, Real) and math.isfinite(v):
+        return (
+            float(v), None, None,
+            (
+                f'the interval is {_UNKNOWN}: neither counts nor the values of the'
+                ' cases were given'))
     try: cases = np.asarray(v, float)
     except (TypeError, ValueError): cases = np.zeros((0, 0))
     if cases.ndim != 1 or len(cases) < 2 or not np.isfinite(cases).all():
-        raise InputError(f"figures[{name!r}] is a {type(v).__name__}: (right, of) counts, the values of each case, dict(value=, low=, high=, how=) or a number was expected.")
-    return cases.mean(), *bootstrap_interval(lambda a: a.mean(), cases), f'mean of {len(cases)} cases; bootstrap interval'
+        raise InputError(
+            f"figures[{name!r}] is a {type(v).__name__}: (right, of) counts, the values"
+            " of each case, dict(value=, low=, high=, how=) or a number was expected.")
+    return (
+        cases.mean(), *bootstrap_interval(lambda a: a.mean(), cases),
+        f'mean of {len(cases)} cases; bootstrap interval')
 
 # %% ../../nbs/05_deploy.ipynb #2f61c8da
 def _is_count(v): return isinstance(v, Integral) and not isinstance(v, bool) and v >= 0
-def _is_real(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
-def _is_confusion(v): return isinstance(v, list) and all(isinstance(r, list) and len(r) == len(v) and all(map(_is_count, r)) for r in v)
-def _is_counts(v): return isinstance(v, dict) and all(_is_count(n) or isinstance(n, dict) and all(map(_is_count, n.values())) for n in v.values())
+def _is_real(v):
+    return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+def _is_confusion(v):
+    return isinstance(v, list) and all(
+        isinstance(r, list) and len(r) == len(v) and all(map(_is_count, r)) for r in v)
+def _is_counts(v):
+    return isinstance(v, dict) and all(
+        _is_count(n) or isinstance(n, dict) and all(map(_is_count, n.values()))
+        for n in v.values())
 
-_RECORDS = dict(name=lambda v: isinstance(v, str), images=_is_counts, right=_is_count, of=_is_count, confusion=_is_confusion, leaks=lambda v: isinstance(v, list),
-                leaks_searched=lambda v: isinstance(v, str)) | dict.fromkeys(('accuracy', 'dice', 'low', 'high', 'majority', 'accuracy_without_leaks'), _is_real) \
-    | dict.fromkeys(('classes', 'settings', 'machine', 'spec'), lambda v: isinstance(v, dict))
+_RECORDS = (
+    dict(
+        name=lambda v: isinstance(v, str), images=_is_counts, right=_is_count,
+        of=_is_count, confusion=_is_confusion, leaks=lambda v: isinstance(v, list),
+        leaks_searched=lambda v: isinstance(v, str))
+    | dict.fromkeys(
+        ('accuracy', 'dice', 'low', 'high', 'majority', 'accuracy_without_leaks'),
+        _is_real)
+    | dict.fromkeys(
+        ('classes', 'settings', 'machine', 'spec'), lambda v: isinstance(v, dict)))
 
 def _check_records(r, where):
     "The records of a run. Raises `InputError` for what no run has written."
-    if not isinstance(r, dict): raise InputError(f"{where} holds {brief(r)}: the records of a run, an object, were expected.")
+    if not isinstance(r, dict):
+        raise InputError(
+            f"{where} holds {brief(r)}: the records of a run, an object, were expected."
+        )
     if bad := next((k for k, fits in _RECORDS.items() if r.get(k) is not None and not fits(r[k])), None):
-        raise InputError(f"{where} holds {bad} {brief(r[bad])}, which no run has written: it was changed afterwards, or belongs to something else.")
-    if 'right' in r and 'of' in r and not (r['right'] or 0) <= (r['of'] or 0): raise InputError(f"{where} says {r['right']} of {r['of']} are right, which cannot be.")
-    if len(r.get('confusion') or ()) > len(r.get('classes') or ()): raise InputError(f"{where} holds a confusion of {len(r['confusion'])} classes and {len(r.get('classes') or ())} names.")
+        raise InputError(
+            f"{where} holds {bad} {brief(r[bad])}, which no run has written: it was"
+            " changed afterwards, or belongs to something else.")
+    if 'right' in r and 'of' in r and not (r['right'] or 0) <= (r['of'] or 0):
+        raise InputError(
+            f"{where} says {r['right']} of {r['of']} are right, which cannot be.")
+    if len(r.get('confusion') or ()) > len(r.get('classes') or ()):
+        raise InputError(
+            f"{where} holds a confusion of {len(r['confusion'])} classes and"
+            f" {len(r.get('classes') or ())} names.")
     return r
 
 # %% ../../nbs/05_deploy.ipynb #2006811b
 def _run_facts(run):
     "(records, specification) of what was trained, as far as they are there."
     if run is None: return {}, {}
-    if hasattr(run, 'records'): return _check_records(run.records, 'The run'), _run_facts(Path(run.folder))[1]
-    if isinstance(run, dict): return _check_records(run, 'The run'), run.get('spec') or {}
+    if hasattr(run, 'records'):
+        return _check_records(run.records, 'The run'), _run_facts(Path(run.folder))[1]
+    if isinstance(run, dict):
+        return _check_records(run, 'The run'), run.get('spec') or {}
     path = given_path(run, 'run')
     if path.suffix.lower() in ('.onnx', '.safetensors'):
         path = model_path(path, ('.onnx', '.safetensors'))
-        return {}, load_onnx(path)[1] if path.suffix.lower() == '.onnx' else model_header(path)[0]
+        return {}, (
+            load_onnx(path)[1]
+            if path.suffix.lower() == '.onnx'
+            else model_header(path)[0])
     path = path.parent if path.name == 'records.json' else path
-    if not (path/'records.json').is_file(): raise InputError(f"{path} holds no records.json: the folder of a run, its records or a model file was expected.")
-    records = read_json(path/'records.json', 'it was cut short or changed by hand; make the run again')
-    return _check_records(records, path/'records.json'), model_header(path/'model.safetensors')[0] if (path/'model.safetensors').is_file() else {}
+    if not (path/'records.json').is_file():
+        raise InputError(
+            f"{path} holds no records.json: the folder of a run, its records or a model"
+            " file was expected.")
+    records = read_json(
+        path/'records.json', 'it was cut short or changed by hand; make the run again')
+    return _check_records(records, path/'records.json'), (
+        model_header(path/'model.safetensors')[0]
+        if (path/'model.safetensors').is_file()
+        else {})
 
 # %% ../../nbs/05_deploy.ipynb #2a1afbe3
 def _run_figures(r):
-    "The figures of a run of `finetune_folder`, from its counts, or of `segment_folder`."
+    """The figures of a run of `finetune_folder`, from its counts, or of
+    `segment_folder`."""
     if {'dice', 'low', 'high'} <= {k for k, v in r.items() if v is not None}:
-        return {'Dice': dict(value=r['dice'], low=r['low'], high=r['high'], how=f"mean of {r.get('of', _UNKNOWN)} images; bootstrap interval")}
+        return {
+            'Dice': dict(
+                value=r['dice'], low=r['low'], high=r['high'],
+                how=f"mean of {r.get('of', _UNKNOWN)} images; bootstrap interval")}
     if not r.get('of') or r.get('right') is None: return {}
-    if r.get('accuracy') is not None and abs(r['accuracy'] - 100*r['right']/r['of']) > .06: raise InputError(f"The records say accuracy {r['accuracy']:.1f} %, but {r['right']} of {r['of']} right are {100*r['right']/r['of']:.1f} %: they were changed after the run.")
+    if (
+        r.get('accuracy') is not None
+        and abs(r['accuracy'] - 100*r['right']/r['of']) > .06):
+        raise InputError(
+            f"The records say accuracy {r['accuracy']:.1f} %, but {r['right']} of"
+            f" {r['of']} right are {100*r['right']/r['of']:.1f} %: they were changed"
+            " after the run.")
     out = {'accuracy': (int(r['right']), int(r['of']))}
     for name, row in zip(r.get('classes') or {}, r.get('confusion') or []):
-        if sum(row): out[f'recall of {name}'] = (int(row[list(r['classes']).index(name)]), int(sum(row)))
+        if sum(row):
+            out[f'recall of {name}'] = (
+                int(row[list(r['classes']).index(name)]), int(sum(row)))
     return out
 
 # %% ../../nbs/05_deploy.ipynb #225020bc
@@ -686,25 +1048,39 @@ def _data_facts(data, r):
     known = dict(name=r.get('name'), images=r.get('images'))
     if isinstance(data, str):
         d = lookup(data, DATASETS, 'data set')
-        known |= dict(name=data, licence=d.licence, home=d.home, note=d.note) | ({} if known['images'] else dict(images=d.images))
+        known |= dict(name=data, licence=d.licence, home=d.home, note=d.note) | (
+            {} if known['images'] else dict(images=d.images))
     elif data is not None:
         if not isinstance(data, dict) or (odd := set(data) - {'name', 'licence', 'home', 'images', 'note'}):
-            raise InputError(f"data={data!r}: the name of a data set or dict(name=, licence=, home=, images={{'train': n}}, note=) was expected{', not ' + ', '.join(sorted(odd)) if isinstance(data, dict) else ''}.")
+            raise InputError(
+                f"data={data!r}: the name of a data set or dict(name=, licence=, home=,"
+                " images={'train': n}, note=) was"
+                f" expected{', not ' + ', '.join(sorted(odd)) if isinstance(data, dict) else ''}."
+            )
         known |= data
-    counts = {k: sum(v.values()) if isinstance(v, dict) else v for k, v in (known['images'] or {}).items()}
+    counts = {
+        k: sum(v.values()) if isinstance(v, dict) else v
+        for k, v in (known['images'] or {}).items()}
     return known | dict(images=counts)
 
 # %% ../../nbs/05_deploy.ipynb #63c06e68
 def _card_head(name, licence, spec, data, figures):
-    "The YAML head of a card (`huggingface_hub.ModelCardData`), with the figures as a model-index."
+    """The YAML head of a card (`huggingface_hub.ModelCardData`), with the figures as a
+    model-index."""
     from huggingface_hub import EvalResult, ModelCardData
-    kinds = {'classification': 'image-classification', 'segmentation': 'image-segmentation'}
+    kinds = {
+        'classification': 'image-classification', 'segmentation': 'image-segmentation'}
     kind = kinds.get(spec.get('task', 'classification'))
-    there = dict(task_type=kind, dataset_type=data['name'] or _UNKNOWN, dataset_name=data['name'] or _UNKNOWN)
-    results = [EvalResult(metric_type=k, metric_name=k, metric_value=float(f'{v:.6g}'), **there)
-               for k, (v, *_) in figures.items()]
-    head = ModelCardData(license=licence or _UNKNOWN, library_name='visft_nb', pipeline_tag=kind, tags=['visft_nb', kind],
-                         model_name=name, eval_results=results or None)
+    there = dict(
+        task_type=kind, dataset_type=data['name'] or _UNKNOWN,
+        dataset_name=data['name'] or _UNKNOWN)
+    results = [
+        EvalResult(
+            metric_type=k, metric_name=k, metric_value=float(f'{v:.6g}'), **there)
+        for k, (v, *_) in figures.items()]
+    head = ModelCardData(
+        license=licence or _UNKNOWN, library_name='visft_nb', pipeline_tag=kind,
+        tags=['visft_nb', kind], model_name=name, eval_results=results or None)
     return f'---\n{head.to_yaml()}\n---'
 
 # %% ../../nbs/05_deploy.ipynb #d3910001
@@ -713,30 +1089,59 @@ from ..core import plain_markdown
 # %% ../../nbs/05_deploy.ipynb #51cc08b6
 def _listed(v, missing):
     "Text, or a list as bullets, or what is said where nothing was."
-    return missing if not v else v if isinstance(v, str) else '\n'.join(f'- {line}' for line in v)
+    return (
+        missing
+        if not v
+        else v if isinstance(v, str) else '\n'.join(f'- {line}' for line in v))
 
 def _rows(head, rows):
     "A table in Markdown."
-    return '\n'.join('| ' + ' | '.join(map(plain_markdown, r)) + ' |' for r in (head, ['---']*len(head), *rows))
+    return '\n'.join(
+        '| ' + ' | '.join(map(plain_markdown, r)) + ' |'
+        for r in (head, ['---']*len(head), *rows))
 
 # %% ../../nbs/05_deploy.ipynb #b049bc1d
 def _found_limits(r, data, figures):
     "What the run itself says against trusting it."
     found = []
-    if r.get('leaks'): found.append(f"{len(r['leaks'])} images reported on lie in the training set too, or copies of them" + ('.' if r.get('accuracy_without_leaks') is None else f"; without them the accuracy is {r['accuracy_without_leaks']:.1f} %."))
-    elif r.get('leaks_searched'): found.append(r['leaks_searched'])
-    else: found.append(f'Whether images lie on both sides of the split is {_UNKNOWN}.')
+    if r.get('leaks'):
+        found.append(
+            f"{len(r['leaks'])} images reported on lie in the training set too, or"
+            " copies of them"
+            + (
+                '.'
+                if r.get('accuracy_without_leaks') is None
+                else (
+                    "; without them the accuracy is"
+                    f" {r['accuracy_without_leaks']:.1f} %.")))
+    elif r.get('leaks_searched'):
+        found.append(r['leaks_searched'])
+    else:
+        found.append(f'Whether images lie on both sides of the split is {_UNKNOWN}.')
     if data.get('note'): found.append(f"Data: {data['note']}.")
-    wide = [f'{plain_markdown(k)} ({low:.3g} to {high:.3g})' for k, (v, low, high, how) in figures.items() if low is not None and 'per cent' in how and high - low > 10]
-    if wide: found.append(f"Measured on few images, so only roughly known: {', '.join(wide)}.")
-    return found + ['Measured on images from one source; how well it does on those of another camera, scanner, place or time is unknown until it is measured there.']
+    wide = [
+        f'{plain_markdown(k)} ({low:.3g} to {high:.3g})'
+        for k, (v, low, high, how) in figures.items()
+        if low is not None and 'per cent' in how and high - low > 10]
+    if wide:
+        found.append(
+            f"Measured on few images, so only roughly known: {', '.join(wide)}.")
+    return found + [
+        'Measured on images from one source; how well it does on those of another'
+        ' camera, scanner, place or time is unknown until it is measured there.']
 
 # %% ../../nbs/05_deploy.ipynb #07e9f364
 def model_card(
-    run=None,      # what was trained: a `FolderRun`, its records, its folder, or a model file; None where there is only what follows
+    # what was trained: a `FolderRun`, its records, its folder, or a model file; None
+    # where there is only what follows
+    run=None,
     name:str|None=None,     # of the model
-    data=None,     # a name of `dataset_table`, or dict(name=, licence=, home=, images={'train': n, …}, note=)
-    figures:dict|None=None, # {what: (right, of), the values of each case, dict(value=, low=, high=, how=), or a number}
+    # a name of `dataset_table`, or dict(name=, licence=, home=, images={'train': n, …},
+    # note=)
+    data=None,
+    # {what: (right, of), the values of each case, dict(value=, low=, high=, how=), or a
+    # number}
+    figures:dict|None=None,
     training:dict|None=None,# settings of the training
     hardware:str|None=None, # what it was trained on
     intended=None, # what it is for: a text or a list, as the three that follow
@@ -745,26 +1150,73 @@ def model_card(
     licence:str|None=None,  # of the model
     path=None,     # file to write, `.md`
 )->str:            # Markdown with a YAML head
-    "A model card from what is known. What is not known is said to be unknown. Raises `InputError` for facts that contradict each other."
+    """A model card from what is known. What is not known is said to be unknown. Raises
+    `InputError` for facts that contradict each other."""
     r, spec = _run_facts(run)
     data = _data_facts(data, r)
     shown = {k: _figure(k, v) for k, v in (_run_figures(r) | (figures or {})).items()}
-    name = name or (f"{data['name']} classifier" if data['name'] else 'Model without a name')
-    machine, settings = r.get('machine') or {}, (r.get('settings') or {}) | (training or {})
+    name = name or (
+        f"{data['name']} classifier" if data['name'] else 'Model without a name')
+    machine, settings = r.get('machine') or {}, (r.get('settings') or {}) | (
+        training or {})
     hardware = hardware or ', '.join(f'{k} {v}' for k, v in machine.items()) or _UNKNOWN
-    own = {k: spec[k] for k in ('task', 'classes', 'size', 'channels', 'fit', 'values', 'window') if k in spec}
-    say = lambda v: _UNKNOWN if v in (None, '', [], {}) else ', '.join(map(str, v)) if isinstance(v, list) else str(v)
+    own = {
+        k: spec[k]
+        for k in ('task', 'classes', 'size', 'channels', 'fit', 'values', 'window')
+        if k in spec}
+    say = lambda v: (
+        _UNKNOWN
+        if v in (None, '', [], {})
+        else ', '.join(map(str, v)) if isinstance(v, list) else str(v))
     interval = lambda low, high: _UNKNOWN if low is None else f'{low:.4g} to {high:.4g}'
-    parts = [_card_head(name, licence, spec, data, shown), f'# {plain_markdown(name)}',
-        '## Use', _listed(intended, f'What it is meant for is {_UNKNOWN}: nobody has stated it.'),
-        '## Must not be used for', _listed(not_for, f'{_UNKNOWN.capitalize()}: nobody has stated it. Until somebody has, and has tested it, no decision about a person should rest on this model.'),
-        '## Data', _rows(('what', 'value'), [(k, say(data.get(k))) for k in ('name', 'licence', 'home')] + [(f'images: {k}', f'{n:,}') for k, n in data['images'].items()] + [('images', _UNKNOWN)]*(not data['images'])),
-        '## Figures', _rows(('figure', 'value', '95 % interval', 'how'), [(k, f'{v:.4g}', interval(low, high), how) for k, (v, low, high, how) in shown.items()]) if shown else f'How well it does is {_UNKNOWN}: nothing was measured, or nobody has said what.',
-        '## Limits', _listed(([limits] if isinstance(limits, str) else list(limits or [])) + _found_limits(r, data, shown), ''),
-        '## Input and output', _rows(('what', 'value'), [(k, say(v)) for k, v in own.items()]) if own else _UNKNOWN.capitalize() + ': no model file was given.',
-        '## Training', _rows(('what', 'value'), [(k, say(v)) for k, v in settings.items()] + [('hardware', hardware)]),
-        f"Card written on {date.today()} by visft_nb {version('visft_nb')} with torch {torch.__version__.split('+')[0]} on Python {platform.python_version()}."]
+    parts = [
+        _card_head(name, licence, spec, data, shown),
+        f'# {plain_markdown(name)}',
+        '## Use',
+        _listed(intended, f'What it is meant for is {_UNKNOWN}: nobody has stated it.'),
+        '## Must not be used for',
+        _listed(
+            not_for,
+            f'{_UNKNOWN.capitalize()}: nobody has stated it. Until somebody has, and'
+            ' has tested it, no decision about a person should rest on this model.'),
+        '## Data',
+        _rows(
+            ('what', 'value'),
+            [(k, say(data.get(k))) for k in ('name', 'licence', 'home')]
+            + [(f'images: {k}', f'{n:,}') for k, n in data['images'].items()]
+            + [('images', _UNKNOWN)]*(not data['images'])),
+        '## Figures',
+        (
+            _rows(
+                ('figure', 'value', '95 % interval', 'how'),
+                [
+                    (k, f'{v:.4g}', interval(low, high), how)
+                    for k, (v, low, high, how) in shown.items()])
+            if shown
+            else (
+                f'How well it does is {_UNKNOWN}: nothing was measured, or nobody has'
+                ' said what.')),
+        '## Limits',
+        _listed(
+            ([limits] if isinstance(limits, str) else list(limits or []))
+            + _found_limits(r, data, shown),
+            ''),
+        '## Input and output',
+        (
+            _rows(('what', 'value'), [(k, say(v)) for k, v in own.items()])
+            if own
+            else _UNKNOWN.capitalize() + ': no model file was given.'),
+        '## Training',
+        _rows(
+            ('what', 'value'),
+            [(k, say(v)) for k, v in settings.items()] + [('hardware', hardware)]),
+        (
+            f"Card written on {date.today()} by visft_nb {version('visft_nb')} with"
+            f" torch {torch.__version__.split('+')[0]} on Python"
+            f" {platform.python_version()}."),
+    ]
     text = '\n\n'.join(parts) + '\n'
     if path is not None:
-        with atomic_write(_target(path, '.md')) as tmp: tmp.write_text(text, encoding='utf-8')
+        with atomic_write(_target(path, '.md')) as tmp:
+            tmp.write_text(text, encoding='utf-8')
     return text

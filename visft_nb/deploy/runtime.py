@@ -16,7 +16,8 @@ from ..core import InputError
 # %% ../../nbs/lib/deploy/runtime.ipynb #804bfe6f
 DOMAINS = (
     '', 'ai.onnx', 'ai.onnx.ml', 'ai.onnx.preview', 'com.microsoft',
-    'com.microsoft.nchwc', 'pkg.onnxscript.torch_lib', 'pkg.onnxscript.torch_lib.common')
+    'com.microsoft.nchwc', 'pkg.onnxscript.torch_lib',
+    'pkg.onnxscript.torch_lib.common')
 
 def _parts(graph):
     "(tensors, nodes) of a graph and of the graphs inside its nodes."
@@ -56,7 +57,8 @@ def graph_fault(
             graphs += inner
         for t in tensors:
             if t.data_location == t.EXTERNAL or t.external_data:
-                places = [e.value for e in t.external_data if e.key == 'location'] or ['']
+                places = [e.value for e in t.external_data if e.key == 'location'] or [
+                    '']
                 return (f'weights in another file ({places[0][:80]!r}), where all of '
                         'them were expected in one')
     return ''
@@ -73,8 +75,9 @@ def interface_fault(
         return f'it has {many}{names}, and one was expected: images (N, C, H, W)'
     _, kind, shape = inputs[0]
     if kind != 'tensor(float)' or (shape and len(shape) != 4):
-        return (f'its input is {kind} of shape {shape}, and images (N, C, H, W) of float '
-                'were expected')
+        return (
+            f'its input is {kind} of shape {shape}, and images (N, C, H, W) of float '
+            'were expected')
     given = outputs[0][1] if outputs else 'missing'
     if given not in ('tensor(float)', 'tensor(double)', 'tensor(float16)'):
         return f'its output is {given}, and logits, a tensor of float, were expected'
@@ -227,9 +230,10 @@ def _why(path, head):
     "Why a file was not opened."
     if why := head.get('refused'):
         return f'{path} asks for what no model file may, and is refused: {why}.'
-    return (f"{path} cannot be opened by ONNX Runtime ({path.stat().st_size:,} bytes; "
-            f"{head.get('broken') or head.get('error')}): it was cut short by a copy or "
-            "a full disk, or is another kind of file.")
+    return (
+        f"{path} cannot be opened by ONNX Runtime ({path.stat().st_size:,} bytes; "
+        f"{head.get('broken') or head.get('error')}): it was cut short by a copy or "
+        "a full disk, or is another kind of file.")
 
 def _end(process):
     "Kill a process, and wait until it is gone."
@@ -255,14 +259,15 @@ def _exchange(self:GuardedGraph, head, array, what):
         _end(self.process)
         if over.is_set():
             raise InputError(
-                f"{self.path} gave no answer within {self.seconds:g} s ({what}), and was "
-                "stopped: a loop in it does not end, or it is too large for this "
-                "machine.") from None
+                f"{self.path} gave no answer within {self.seconds:g} s ({what}), and"
+                " was stopped: a loop in it does not end, or it is too large for this"
+                " machine.") from None
         raise InputError(
-            f"{self.path} ended the process that it ran in ({what}; exit code "
-            f"{self.process.returncode}): it takes more than {self.memory/2**30:.1f} GB "
-            "of memory, or is damaged.") from e
-    finally: timer.cancel()
+            f"{self.path} ended the process that it ran in ({what}; exit code"
+            f" {self.process.returncode}): it takes more than {self.memory/2**30:.1f}"
+            " GB of memory, or is damaged.") from e
+    finally:
+        timer.cancel()
 
 def _memory():
     "Three quarters of the machine's memory, in bytes."

@@ -16,34 +16,60 @@ import torch
 from torch import nn
 
 from ..core import InputError, as_names, brief, get_device, given_path, lookup
-from .builders import build_model, largest_map, model_bytes, outline_model, shown
+from .builders import (
+    build_model, largest_map, model_bytes, outline_model, shown)
 from .tiles import check_tile
 from ..tensors import check_finite, is_file, tensor_shapes
-from ..train import load_checkpoint, load_weights, predict_logits, save_checkpoint, unpack_state
+from ..train import (
+    load_checkpoint, load_weights, predict_logits, save_checkpoint, unpack_state)
 
 # %% ../../nbs/lib/deploy/spec.ipynb #8eac501c
 def model_spec(
     classes=None,    # names of the outputs, in their order; None numbers them
-    size=None,       # side of the images, or (height, width); None takes images as they come
+    # side of the images, or (height, width); None takes images as they come
+    size=None,
     channels:int=1,  # 1 gray, 3 colour
-    fit:str='crop',  # how an image of another shape is brought to `size`: crop, pad or stretch, as in `image_folder`
+    # how an image of another shape is brought to `size`: crop, pad or stretch, as in
+    # `image_folder`
+    fit:str='crop',
     values=(0, 1),   # what black and white are to the model
-    task:str='classification', # or segmentation: a class for each pixel, logits (N, K, H, W)
-    window=None,     # (centre, width) that DICOM values are cut to, such as (-600, 1500) for lungs in CT; None takes the file's own
-    tile=None,       # of a segmentation without `size`: [side, overlap] of the tiles that larger images are cut into, pixels; None takes images whole
+    # or segmentation: a class for each pixel, logits (N, K, H, W)
+    task:str='classification',
+    # (centre, width) that DICOM values are cut to, such as (-600, 1500) for lungs in
+    # CT; None takes the file's own
+    window=None,
+    # of a segmentation without `size`: [side, overlap] of the tiles that larger images
+    # are cut into, pixels; None takes images whole
+    tile=None,
     **extra,         # whatever else shall travel along: numbers, strings, lists, dicts
 )->dict:             # plain values, as JSON gives them back
-    "The specification of a model, checked. Raises `InputError` for what no image can be prepared by."
-    spec = dict(classes=_class_names(classes), size=_sides(size), channels=channels, fit=lookup(fit, ['crop', 'pad', 'stretch'], 'way to fit'), values=values,
-                task=lookup(task, TASKS, 'task'), window=_window(window), **_tile(tile, task, size), **extra)
-    if not isinstance(channels, Integral) or channels < 1: raise InputError(f"channels={channels!r}: a whole number was expected, 1 for gray and 3 for colour images.")
+    """The specification of a model, checked. Raises `InputError` for what no image can
+    be prepared by."""
+    spec = dict(
+        classes=_class_names(classes), size=_sides(size), channels=channels,
+        fit=lookup(fit, ['crop', 'pad', 'stretch'], 'way to fit'), values=values,
+        task=lookup(task, TASKS, 'task'), window=_window(window),
+        **_tile(tile, task, size), **extra)
+    if not isinstance(channels, Integral) or channels < 1:
+        raise InputError(
+            f"channels={channels!r}: a whole number was expected, 1 for gray and 3 for"
+            " colour images.")
     if spec['size'] and channels*math.prod(spec['size']) > _LARGEST_IMAGE:
-        raise InputError(f"size={spec['size']} with {channels} channels: images of at most {_LARGEST_IMAGE:,} numbers were expected; look at parts of larger ones.")
+        raise InputError(
+            f"size={spec['size']} with {channels} channels: images of at most"
+            f" {_LARGEST_IMAGE:,} numbers were expected; look at parts of larger ones.")
     try: low, high = map(float, values)
     except (TypeError, ValueError, OverflowError, RuntimeError): low = high = math.nan
-    if not math.isfinite(low + high) or low == high: raise InputError(f"values={brief(values)}: two different numbers were expected, what black and white are to the model, such as (0, 1).")
-    try: return json.loads(json.dumps(spec, default=_plain))
-    except (TypeError, ValueError, RecursionError) as e: raise InputError(f"The specification cannot be written as JSON ({e}): numbers, strings, None, lists and dicts were expected.") from e
+    if not math.isfinite(low + high) or low == high:
+        raise InputError(
+            f"values={brief(values)}: two different numbers were expected, what black"
+            " and white are to the model, such as (0, 1).")
+    try:
+        return json.loads(json.dumps(spec, default=_plain))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise InputError(
+            f"The specification cannot be written as JSON ({e}): numbers, strings,"
+            " None, lists and dicts were expected.") from e
 
 # %% ../../nbs/lib/deploy/spec.ipynb #355415bc
 TASKS = ('classification', 'segmentation')
@@ -52,16 +78,23 @@ _LARGEST_IMAGE = 2**26 # numbers: 4,729 by 4,729 pixels in colour
 def _window(window):
     "[centre, width] as floats, or None."
     if window is None: return None
-    try: centre, width = map(float, window)
-    except (TypeError, ValueError, OverflowError, RuntimeError): centre = width = math.nan
-    if not (math.isfinite(centre) and width >= 1): raise InputError(f"window={brief(window)}: (centre, width) was expected, such as (40, 400); the width is 1 or more.")
+    try:
+        centre, width = map(float, window)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        centre = width = math.nan
+    if not (math.isfinite(centre) and width >= 1):
+        raise InputError(
+            f"window={brief(window)}: (centre, width) was expected, such as (40, 400);"
+            " the width is 1 or more.")
     return [centre, width]
 
 def _tile(tile, task, size):
     "{'tile': [side, overlap]}, or {}."
     if tile is None: return {}
     if task != 'segmentation' or size is not None:
-        raise InputError(f"tile={brief(tile)} with task={task!r} and size={size}: tiles are for a segmentation of images at their own size, size=None.")
+        raise InputError(
+            f"tile={brief(tile)} with task={task!r} and size={size}: tiles are for a"
+            " segmentation of images at their own size, size=None.")
     return dict(tile=check_tile(tile))
 
 def spec_sides(
@@ -75,7 +108,9 @@ def _class_names(classes):
     "A list of different strings, or None."
     names = [] if classes is None else list(as_names(classes, 'classes'))
     if len(set(names)) < len(names):
-        raise InputError(f"classes={brief(classes)}: a list of different names was expected, one for each output in its order, such as load_dataset(…).classes.")
+        raise InputError(
+            f"classes={brief(classes)}: a list of different names was expected, one for"
+            " each output in its order, such as load_dataset(…).classes.")
     return names or None
 
 # %% ../../nbs/lib/deploy/spec.ipynb #87c7a185
@@ -85,7 +120,8 @@ def _sides(size):
     try: sides = [size, size] if isinstance(size, Integral) else list(size)
     except TypeError: sides = []
     if (len(sides) != 2 or not all(isinstance(s, Integral) and s > 0 for s in sides)):
-        raise InputError(f"size={brief(size)}: a side in pixels or (height, width) was expected.")
+        raise InputError(
+            f"size={brief(size)}: a side in pixels or (height, width) was expected.")
     return sides
 
 # %% ../../nbs/lib/deploy/spec.ipynb #472660ad
@@ -98,9 +134,12 @@ def _plain(v):
 def target_path(path, suffix):
     "The path to write, checked before anything is computed."
     path = given_path(path, 'the file to write')
-    if path.suffix.lower() != suffix: raise InputError(f"{path} should end in {suffix}: the kind of a file is told by it.")
+    if path.suffix.lower() != suffix:
+        raise InputError(
+            f"{path} should end in {suffix}: the kind of a file is told by it.")
     if path.is_dir(): raise InputError(f"{path} is a folder; give the name of a file.")
-    if above := next((p for p in path.parents if p.exists() and not p.is_dir()), None): raise InputError(f"{path} cannot be written: {above} is a file, not a folder.")
+    if above := next((p for p in path.parents if p.exists() and not p.is_dir()), None):
+        raise InputError(f"{path} cannot be written: {above} is a file, not a folder.")
     return path
 
 # %% ../../nbs/lib/deploy/spec.ipynb #30c310f1
@@ -108,17 +147,31 @@ def _channels(model):
     "How many channels the images of a model have, as far as it can be told."
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     found = getattr(model, 'channels', getattr(first, 'in_channels', None))
-    if not isinstance(found, Integral): raise InputError(f"How many channels the images of a {type(model).__name__} have cannot be told from it: give channels=1 or channels=3.")
+    if not isinstance(found, Integral):
+        raise InputError(
+            f"How many channels the images of a {type(model).__name__} have cannot be"
+            " told from it: give channels=1 or channels=3.")
     return int(found)
 
 # %% ../../nbs/lib/deploy/spec.ipynb #123f6597
 def _check_twin(model, spec):
-    "Raise `InputError` where the network that the file would build is another one than the model."
+    """Raise `InputError` where the network that the file would build is another one
+    than the model."""
     outline = outline_model(spec['builder'], spec['kwargs'])
     call = f"{spec['builder']} called with {spec['kwargs']}"
-    mine, other = ({k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (model, outline))
-    wrong = [f"{k} is {mine.get(k, 'missing')} in the model and {other.get(k, 'missing')} there" for k in mine | other if mine.get(k) != other.get(k)]
-    if wrong: raise InputError(f"{call} builds another network than this model: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}. Give the builder and the kwargs that the model was made with.")
+    mine, other = (
+        {k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (model, outline)
+    )
+    wrong = [
+        f"{k} is {mine.get(k, 'missing')} in the model and {other.get(k, 'missing')}"
+        " there"
+        for k in mine | other
+        if mine.get(k) != other.get(k)]
+    if wrong:
+        raise InputError(
+            f"{call} builds another network than this model:"
+            f" {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}. Give the builder"
+            " and the kwargs that the model was made with.")
     check_finite(model.state_dict(), 'The model')
     twin = build_model(spec['builder'], spec['kwargs'])
     twin.load_state_dict(model.state_dict())
@@ -126,45 +179,80 @@ def _check_twin(model, spec):
     if spec.get('tile'): sides = [min(s, 128) for s in sides]
     x = noise(2, spec['channels'], *sides, values=spec['values'])
     device = next((p.device for p in model.parameters()), torch.device('cpu'))
-    try: a, b = (predict_logits(m.to(device), x)[0] for m in (model, twin))
-    except (RuntimeError, ValueError) as e: raise InputError(f"{type(model).__name__} does not take images of size {sides} with {spec['channels']} channels: {e}") from e
+    try:
+        a, b = (predict_logits(m.to(device), x)[0] for m in (model, twin))
+    except (RuntimeError, ValueError) as e:
+        raise InputError(
+            f"{type(model).__name__} does not take images of size {sides} with"
+            f" {spec['channels']} channels: {e}") from e
     check_outputs(a, spec, type(model).__name__, sides)
-    if not torch.allclose(a, b, atol=1e-3*max(1, a.abs().max().item())): raise InputError(f"{call} has the weights of this model but other outputs, up to {(a - b).abs().max():.3g} apart: was a layer without weights changed?")
+    if not torch.allclose(a, b, atol=1e-3*max(1, a.abs().max().item())):
+        raise InputError(
+            f"{call} has the weights of this model but other outputs, up to"
+            f" {(a - b).abs().max():.3g} apart: was a layer without weights changed?")
 
 # %% ../../nbs/lib/deploy/spec.ipynb #47dc8cd6
 def noise(*shape, values=(0, 1), seed=0):
     "Random images between what is black and what is white; no generator outside moves."
     low, high = values
-    return low + (high - low)*torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+    return low + (high - low)*torch.rand(
+        *shape, generator=torch.Generator().manual_seed(seed))
 
 def check_outputs(logits, spec, what, sides=None):
-    "Raise `InputError` where the outputs are no logits of these classes, or no map of the size of the images."
+    """Raise `InputError` where the outputs are no logits of these classes, or no map of
+    the size of the images."""
     classes, dense = spec['classes'], spec['task'] == 'segmentation'
-    if logits.ndim < 2: raise InputError(f"{what} gives outputs of shape {tuple(logits.shape)}, (N, K) was expected: one row for each image.")
+    if logits.ndim < 2:
+        raise InputError(
+            f"{what} gives outputs of shape {tuple(logits.shape)}, (N, K) was expected:"
+            " one row for each image.")
     if dense and (logits.ndim != 4 or (sides and list(logits.shape[2:]) != list(sides))):
-        raise InputError(f"{what} gives outputs of shape {tuple(logits.shape)} for images of {sides}: segmentation needs (N, K, H, W), a score of each class for each pixel of the image.")
+        raise InputError(
+            f"{what} gives outputs of shape {tuple(logits.shape)} for images of"
+            f" {sides}: segmentation needs (N, K, H, W), a score of each class for each"
+            " pixel of the image.")
     k = 2 if dense and logits.shape[1] == 1 else logits.shape[1]
-    if classes and k != len(classes): raise InputError(f"{what} has {k} outputs, but there are {len(classes)} classes: give one name for each output, in order.")
+    if classes and k != len(classes):
+        raise InputError(
+            f"{what} has {k} outputs, but there are {len(classes)} classes: give one"
+            " name for each output, in order.")
 
 # %% ../../nbs/lib/deploy/spec.ipynb #b6670766
 def save_model(
     model,           # nn.Module that `builder(**kwargs)` makes, trained
     path,            # file to write, `.safetensors`
-    builder:str|None=None, # "visft_nb.MODULE:NAME" of what made the model; None, here and below: as in `model.spec` (`UNet` and `load_model` set it), else small_cnn
+    # "visft_nb.MODULE:NAME" of what made the model; None, here and below: as in
+    # `model.spec` (`UNet` and `load_model` set it), else small_cnn
+    builder:str|None=None,
     kwargs:dict|None=None, # the arguments it was made with
     classes=None,    # names of the outputs
-    size=None,       # side of the images, or (height, width); else images are taken as they come
+    # side of the images, or (height, width); else images are taken as they come
+    size=None,
     channels:int|None=None, # 1 gray, 3 colour; else the model is asked
-    fit:str|None=None, # how an image of another shape is brought to `size`: crop, pad or stretch; else crop
+    # how an image of another shape is brought to `size`: crop, pad or stretch; else
+    # crop
+    fit:str|None=None,
     values=None,     # what black and white are to the model; else 0 and 1
-    **extra,         # `task` and `window` as for `model_spec`, and whatever else shall travel along, as plain values
+    # `task` and `window` as for `model_spec`, and whatever else shall travel along, as
+    # plain values
+    **extra,
 )->None:
-    "Write weights and specification as one safetensors file, whole or not at all. Raises `InputError` where the builder makes another network than this one."
+    """Write weights and specification as one safetensors file, whole or not at all.
+    Raises `InputError` where the builder makes another network than this one."""
     path = target_path(path, '.safetensors')
-    known = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1)) | (getattr(model, 'spec', None) or {})
+    known = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1)) | (
+        getattr(model, 'spec', None) or {})
     if builder is None and kwargs is None: kwargs = known.get('kwargs')
-    given = dict(builder=builder, classes=classes, size=size, channels=channels, fit=fit, values=values) | extra
-    told = {k: known.get(k) if v is None else v for k, v in ({k: None for k in ('task', 'window', 'in_range') if k in known} | given).items()}
+    given = (
+        dict(
+            builder=builder, classes=classes, size=size, channels=channels, fit=fit,
+            values=values)
+        | extra)
+    told = {
+        k: known.get(k) if v is None else v
+        for k, v in (
+            {k: None for k in ('task', 'window', 'in_range') if k in known} | given
+        ).items()}
     if told['channels'] is None: told['channels'] = _channels(model)
     spec = model_spec(**told, kwargs=dict(kwargs or {}))
     _check_twin(model, spec)
@@ -175,26 +263,53 @@ def model_path(path, suffixes):
     "The path of a model file that is there and of a kind that is read."
     path = given_path(path, 'the model')
     if path.suffix.lower() not in suffixes:
-        why = " A pickle runs code when it is opened, so it is not." if path.suffix.lower() in ('.pt', '.pth', '.pkl', '.bin', '.ckpt') else ''
-        raise InputError(f"{path} is no {' or '.join(suffixes)} file.{why} Write one with save_model or export_onnx.")
+        why = (
+            " A pickle runs code when it is opened, so it is not."
+            if path.suffix.lower() in ('.pt', '.pth', '.pkl', '.bin', '.ckpt')
+            else '')
+        raise InputError(
+            f"{path} is no {' or '.join(suffixes)} file.{why} Write one with save_model"
+            " or export_onnx.")
     if not is_file(path):
-        there = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in suffixes) if path.parent.is_dir() else None
-        near = there and (get_close_matches(path.name, there, n=3, cutoff=.3) or there[:5])
-        raise InputError(f"There is no model {path}; " + (f"did you mean {' or '.join(near)}?" if near else "there is no such folder." if there is None else f"the folder {path.parent} holds no model."))
+        there = (
+            sorted(
+                p.name for p in path.parent.iterdir() if p.suffix.lower() in suffixes)
+            if path.parent.is_dir()
+            else None)
+        near = there and (
+            get_close_matches(path.name, there, n=3, cutoff=.3) or there[:5])
+        raise InputError(
+            f"There is no model {path}; "
+            + (
+                f"did you mean {' or '.join(near)}?"
+                if near
+                else (
+                    "there is no such folder."
+                    if there is None
+                    else f"the folder {path.parent} holds no model.")))
     return path
 
 
 # %% ../../nbs/lib/deploy/spec.ipynb #a4faeb8a
 def model_header(path):
-    "The specification and the shapes in a file of `save_model`: ({…}, {name: (type, shape)}). No tensor is read."
+    """The specification and the shapes in a file of `save_model`: ({…}, {name: (type,
+    shape)}). No tensor is read."""
     metadata, shapes = tensor_shapes(path)
     state = unpack_state(metadata, {k: _Shape(*v) for k, v in shapes.items()}, path)
     if not all(isinstance(state.get(k), dict) for k in ('spec', 'model')):
-        raise InputError(f"{path} holds no specification: it is a checkpoint of fit, not a file of save_model. Its weights come back with load_weights(model, load_checkpoint(path)['model']).")
+        raise InputError(
+            f"{path} holds no specification: it is a checkpoint of fit, not a file of"
+            " save_model. Its weights come back with load_weights(model,"
+            " load_checkpoint(path)['model']).")
     spec = read_spec(state['spec'], path)
-    if lacks := {'builder', 'kwargs'} - set(spec): raise InputError(f"{path} does not say how its network is built ({', '.join(sorted(lacks))} missing): write it again with save_model.")
+    if lacks := {'builder', 'kwargs'} - set(spec):
+        raise InputError(
+            f"{path} does not say how its network is built ({', '.join(sorted(lacks))}"
+            " missing): write it again with save_model.")
     if odd := [k for k, v in state['model'].items() if not isinstance(v, _Shape)]:
-        raise InputError(f"{path} holds a {type(state['model'][odd[0]]).__name__} at {shown(odd[0])} where a tensor was expected: it was changed after it was written.")
+        raise InputError(
+            f"{path} holds a {type(state['model'][odd[0]]).__name__} at {shown(odd[0])}"
+            " where a tensor was expected: it was changed after it was written.")
     return spec, {str(k): (v.kind, v.shape) for k, v in state['model'].items()}
 
 class _Shape:
@@ -205,42 +320,66 @@ class _Shape:
 # %% ../../nbs/lib/deploy/spec.ipynb #41f57858
 def read_spec(spec, path):
     "A specification from a file, checked as a new one is."
-    try: return model_spec(**spec)
+    try:
+        return model_spec(**spec)
     except (InputError, TypeError, ValueError, OverflowError, RecursionError) as e:
-        raise InputError(f"{path} has a specification that cannot be used: {' '.join(str(e).split())[:400]}") from e
+        raise InputError(
+            f"{path} has a specification that cannot be used:"
+            f" {' '.join(str(e).split())[:400]}") from e
 
 # %% ../../nbs/lib/deploy/spec.ipynb #94670fc6
 def _check_request(path, spec, shapes):
-    "Raise `InputError` where a file asks for something that a file may not, or for more than it holds."
-    try: outline = outline_model(spec['builder'], spec['kwargs'])
-    except InputError as e: raise InputError(f"{path} asks for what no model file may, and is refused: {e}") from e
+    """Raise `InputError` where a file asks for something that a file may not, or for
+    more than it holds."""
+    try:
+        outline = outline_model(spec['builder'], spec['kwargs'])
+    except InputError as e:
+        raise InputError(
+            f"{path} asks for what no model file may, and is refused: {e}") from e
     own = {k: tuple(v.shape) for k, v in outline.state_dict().items()}
     there = {k: shape for k, (_, shape) in shapes.items()}
-    wrong = [f"{k} is {there[k]} there and {own[k]} here" for k in own if k in there and there[k] != own[k]]
-    wrong += [f"{k} is missing there" for k in own if k not in there] + [f"{k} is unknown here" for k in there if k not in own]
+    wrong = [
+        f"{k} is {there[k]} there and {own[k]} here"
+        for k in own
+        if k in there and there[k] != own[k]]
+    wrong += [f"{k} is missing there" for k in own if k not in there] + [
+        f"{k} is unknown here" for k in there if k not in own]
     if wrong:
         raise InputError(
-            f"{path} asks for {spec['builder']} with {shown(spec['kwargs'])}, and is refused: its tensors are those of another architecture "
-            f"({'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}).")
+            f"{path} asks for {spec['builder']} with {shown(spec['kwargs'])}, and is"
+            " refused: its tensors are those of another architecture "
+            f"({'; '.join(wrong[:3])}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''})."
+        )
     _check_memory(path, spec, outline)
 
 def _check_memory(path, spec, outline):
-    "Raise `InputError` where the network would take more memory than its file accounts for, or than there is."
+    """Raise `InputError` where the network would take more memory than its file
+    accounts for, or than there is."""
     import psutil
-    takes, size, there = model_bytes(outline), Path(path).stat().st_size, psutil.virtual_memory().total
+    takes, size, there = (
+        model_bytes(outline), Path(path).stat().st_size, psutil.virtual_memory().total)
     if takes > 8*size + 2**26: # float8 is the smallest type, and some buffers are not in the file
-        raise InputError(f"{path} asks for a network of {takes/2**30:.1f} GB and has {size/2**20:.1f} MB: refused, its weights cannot be in it.")
-    most = largest_map(outline, (spec['channels'], *sides)) if (sides := spec_sides(spec)) else 0
+        raise InputError(
+            f"{path} asks for a network of {takes/2**30:.1f} GB and has"
+            f" {size/2**20:.1f} MB: refused, its weights cannot be in it.")
+    most = (
+        largest_map(outline, (spec['channels'], *sides))
+        if (sides := spec_sides(spec))
+        else 0)
     if most > there/2:
-        raise InputError(f"{path} asks for a layer that makes {most/2**30:.1f} GB of one image of {sides}, and this machine has "
-                         f"{there/2**30:.0f} GB: refused; save it with a smaller size.")
+        raise InputError(
+            f"{path} asks for a layer that makes {most/2**30:.1f} GB of one image of"
+            f" {sides}, and this machine has {there/2**30:.0f} GB: refused; save it"
+            " with a smaller size.")
 
 # %% ../../nbs/lib/deploy/spec.ipynb #9ef3a699
 def load_model(
     path,         # a file of `save_model`
     device=None,  # where to; None takes `get_device()`
 )->nn.Module:     # in eval mode; its attribute `spec` is the specification, a dict
-    "Build the network that a file names and give it its weights. Raises `InputError` for a file that is missing, cut short, of another kind, that asks for what a file may not, or holds NaN or infinity."
+    """Build the network that a file names and give it its weights. Raises `InputError`
+    for a file that is missing, cut short, of another kind, that asks for what a file
+    may not, or holds NaN or infinity."""
     path = model_path(path, ('.safetensors',))
     spec, shapes = model_header(path)
     _check_request(path, spec, shapes)

@@ -30,24 +30,35 @@ def write_answers(
     frame,  # pandas.DataFrame; its index is not written
     path,   # file to write, `.csv`
 )->None:
-    "Write a table as CSV (UTF-8), whole or not at all, without formulas. Raises `InputError` where it cannot be written."
+    """Write a table as CSV (UTF-8), whole or not at all, without formulas. Raises
+    `InputError` where it cannot be written."""
     plain = frame.rename(columns=plain_cell)
     for i, (_, column) in enumerate(frame.items()):
-        if column.map(lambda v: isinstance(v, str)).any(): plain.isetitem(i, column.map(plain_cell))
-    texts = [*map(str, plain.columns), *(v for _, c in plain.items() for v in c if isinstance(v, str))]
-    end = '\r\n' if any('\r' in v for v in texts) else '\n'   # pandas quotes what is part of it
+        if column.map(lambda v: isinstance(v, str)).any():
+            plain.isetitem(i, column.map(plain_cell))
+    texts = [
+        *map(str, plain.columns),
+        *(v for _, c in plain.items() for v in c if isinstance(v, str))]
+    # pandas quotes what is part of it
+    end = '\r\n' if any('\r' in v for v in texts) else '\n'
     with atomic_write(path) as tmp: plain.to_csv(tmp, index=False, lineterminator=end)
 
 def read_answers(
     path,      # a file of `write_answers`
     **options, # for `pandas.read_csv`
 ):             # pandas.DataFrame
-    "Read a table of `write_answers`, with its text as it was. Raises `InputError` for a file that is none."
+    """Read a table of `write_answers`, with its text as it was. Raises `InputError` for
+    a file that is none."""
     import pandas as pd
     path = given_path(path, 'the table')
-    try: frame = pd.read_csv(path, **options)
-    except (OSError, ValueError) as e: raise InputError(f"{path} cannot be read as a table ({' '.join(str(e).split())[:120]}): a CSV file written by visft predict was expected.") from e
+    try:
+        frame = pd.read_csv(path, **options)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"{path} cannot be read as a table ({' '.join(str(e).split())[:120]}): a"
+            " CSV file written by visft predict was expected.") from e
     frame = frame.rename(columns=original_cell)
     for i, (_, column) in enumerate(frame.items()):
-        if column.map(lambda v: isinstance(v, str)).any(): frame.isetitem(i, column.map(original_cell))
+        if column.map(lambda v: isinstance(v, str)).any():
+            frame.isetitem(i, column.map(original_cell))
     return frame

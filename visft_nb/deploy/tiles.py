@@ -24,9 +24,10 @@ def check_tile(
     whole = lambda v: isinstance(v, Integral) and not isinstance(v, bool)
     fits = isinstance(tile, (list, tuple)) and len(tile) == 2 and all(map(whole, tile))
     if not fits or not low <= tile[0] <= high or not 0 <= tile[1] <= tile[0]//2:
-        raise InputError(f"tile={brief(tile)}: [side, overlap] was expected, in pixels, "
-                         f"the side from {low} to {high:,} and the overlap at most half "
-                         "of it.")
+        raise InputError(
+            f"tile={brief(tile)}: [side, overlap] was expected, in pixels, "
+            f"the side from {low} to {high:,} and the overlap at most half "
+            "of it.")
     return [int(v) for v in tile]
 
 # %% ../../nbs/lib/deploy/tiles.ipynb #71e50005

@@ -22,13 +22,18 @@ def saved_bytes(
     loss=cross_entropy_step, # loss(model, batch) -> scalar
     precision='fp32',        # "bf16", "fp32" or "auto"
 )->int:                      # bytes
-    "Activations that one forward pass in training mode keeps for the backward pass; weights are not counted, nor one tensor twice."
-    kept, own = {}, {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    """Activations that one forward pass in training mode keeps for the backward pass;
+    weights are not counted, nor one tensor twice."""
+    kept, own = {}, {
+        p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     def pack(t):
         store = t.untyped_storage()
         if store.data_ptr() not in own: kept[store.data_ptr()] = (store.nbytes(), t)
         return t
-    with train_mode(model), autocast(batch[0].device, precision), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): loss(model, batch)
+    with (
+        train_mode(model), autocast(batch[0].device, precision),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)):
+        loss(model, batch)
     return sum(n for n, _ in kept.values())
 
 # %% ../../nbs/3_finetune/09_table.ipynb #e72ebff2
@@ -39,19 +44,30 @@ def training_costs(
     loss=cross_entropy_step, # loss(model, batch) -> scalar
     precision='auto',        # of the timed steps
 ):                           # pandas.DataFrame, a row a model: trained, share (per cent), memory (MB), ms (a step), relative (to the last)
-    "Parameters, memory and time of a training step. Memory: activations, gradients and Adam's moments in float32. Raises `InputError` for a model that trains nothing."
+    """Parameters, memory and time of a training step. Memory: activations, gradients
+    and Adam's moments in float32. Raises `InputError` for a model that trains
+    nothing."""
     import pandas as pd
     rows, times = {}, {name: [] for name in models}
     for name, m in models.items():
         protect(m)
         n = trainable_parameters(m)
-        if not n.trained: raise InputError(f"{name} has no trainable parameter: unfreeze some, e.g. model.head.requires_grad_(True).")
-        rows[name] = dict(trained=n.trained, share=100*n.trained/n.total, memory=(saved_bytes(m, batch, loss) + 12*n.trained)/2**20)
-    steps = {name: (m, torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], 1e-9)) for name, m in models.items()}
+        if not n.trained:
+            raise InputError(
+                f"{name} has no trainable parameter: unfreeze some, e.g."
+                " model.head.requires_grad_(True).")
+        rows[name] = dict(
+            trained=n.trained, share=100*n.trained/n.total,
+            memory=(saved_bytes(m, batch, loss) + 12*n.trained)/2**20)
+    steps = {
+        name: (
+            m, torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], 1e-9))
+        for name, m in models.items()}
     for i in range(rounds + 1):
         for name, (m, optimizer) in steps.items():
             began = time.perf_counter()
-            with train_mode(m), autocast(batch[0].device, precision): value = loss(m, batch)
+            with train_mode(m), autocast(batch[0].device, precision):
+                value = loss(m, batch)
             value.backward(); optimizer.step(); optimizer.zero_grad()
             if batch[0].is_cuda: torch.cuda.synchronize()
             if i: times[name].append(time.perf_counter() - began)

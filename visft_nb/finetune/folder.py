@@ -26,95 +26,149 @@ from ..deploy import find_builder, save_model
 from .heads import set_head
 from .strategies import RATES, finetune
 from .transfer import KIT, fit_head, load_backbone
-from ..metrics import classification_report, confusion_matrix, proportion_interval
+from ..metrics import (
+    classification_report, confusion_matrix, proportion_interval)
 from ..plot import figure, picture, plot_confusion
 from ..report import render
 from ..train import predict_logits
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #4887767b
-SPLITS = {'train': 'train', 'training': 'train', 'valid': 'valid', 'val': 'valid', 'validation': 'valid', 'dev': 'valid', 'test': 'test', 'testing': 'test'}
+SPLITS = {
+    'train': 'train', 'training': 'train', 'valid': 'valid', 'val': 'valid',
+    'validation': 'valid', 'dev': 'valid', 'test': 'test', 'testing': 'test'}
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #62461581
 def find_splits(
-    folder,  # of class folders, or of split folders above them; a zip of either is taken too
+    # of class folders, or of split folders above them; a zip of either is taken too
+    folder,
 )->dict:     # {split: folder}; the split is "" where there are none
-    "Where the class folders are. Raises `InputError` for class folders that differ between splits, and for a folder without any."
+    """Where the class folders are. Raises `InputError` for class folders that differ
+    between splits, and for a folder without any."""
     top = given_path(folder, 'folder')
-    if not top.exists(): raise InputError(f"There is no folder {folder}: it should hold one folder of images for each class.")
+    if not top.exists():
+        raise InputError(
+            f"There is no folder {folder}: it should hold one folder of images for each"
+            " class.")
     names = [n.split('/') for n, _ in file_entries(top)]
-    if not names: raise InputError(f"{folder} is empty: it should hold one folder of images for each class.")
-    while len({n[0] for n in names}) == 1 and all(len(n) > 2 for n in names): top, names = top/names[0][0], [n[1:] for n in names]
+    if not names:
+        raise InputError(
+            f"{folder} is empty: it should hold one folder of images for each class.")
+    while len({n[0] for n in names}) == 1 and all(len(n) > 2 for n in names):
+        top, names = top/names[0][0], [n[1:] for n in names]
     heads = {n[0] for n in names if len(n) > 1}
     splits = {h: SPLITS[h.lower()] for h in heads if h.lower() in SPLITS}
-    if 'train' not in splits.values() or not all(any(n[0] == h and len(n) > 2 for n in names) for h in splits): return {'': top}
-    if len(set(splits.values())) < len(splits): raise InputError(f"{folder} has two folders for one split ({', '.join(sorted(splits))}): join them, "
-                                                                 "or take one away.")
-    if other := heads - set(splits): raise InputError(f"{folder} has split folders ({', '.join(sorted(splits))}) and beside them "
-                                                      f"{', '.join(sorted(other))}: move the images into a split, or out of {folder}.")
-    _same_classes({s: {n[1] for n in names if n[0] == h and len(n) > 2} for h, s in splits.items()}, folder)
-    return {s: top/h for h, s in sorted(splits.items(), key=lambda k: list(SPLITS.values()).index(k[1]))}
+    if 'train' not in splits.values() or not all(
+        any(n[0] == h and len(n) > 2 for n in names) for h in splits):
+        return {'': top}
+    if len(set(splits.values())) < len(splits):
+        raise InputError(
+            f"{folder} has two folders for one split ({', '.join(sorted(splits))}):"
+            " join them, or take one away.")
+    if other := heads - set(splits):
+        raise InputError(
+            f"{folder} has split folders ({', '.join(sorted(splits))}) and beside them"
+            f" {', '.join(sorted(other))}: move the images into a split, or out of"
+            f" {folder}.")
+    _same_classes(
+        {
+            s: {n[1] for n in names if n[0] == h and len(n) > 2}
+            for h, s in splits.items()},
+        folder)
+    return {
+        s: top/h
+        for h, s in sorted(
+            splits.items(), key=lambda k: list(SPLITS.values()).index(k[1]))}
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #677d655d
 def _same_classes(classes, folder):
-    "Raise `InputError` where the class folders of a split are not those of the training split."
+    """Raise `InputError` where the class folders of a split are not those of the
+    training split."""
     for split, found in classes.items():
         less, more = sorted(classes['train'] - found), sorted(found - classes['train'])
         if less or more:
-            said = [f"{split} lacks {', '.join(less[:5])}"]*bool(less) + [f"{split} has {', '.join(more[:5])}, which train lacks"]*bool(more)
-            raise InputError(f"The class folders of {folder} differ between the splits: {'; '.join(said)}. A class has the same name everywhere: "
-                             "rename the folders, or move the images.")
+            said = [f"{split} lacks {', '.join(less[:5])}"]*bool(less) + [
+                f"{split} has {', '.join(more[:5])}, which train lacks"]*bool(more)
+            raise InputError(
+                f"The class folders of {folder} differ between the splits:"
+                f" {'; '.join(said)}. A class has the same name everywhere: rename the"
+                " folders, or move the images.")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #60f44f28
 def group_finder(
     pattern, # regular expression; None where there are no groups
 ):           # a function from a file's name to its group, or None
-    "What finds the patient in a name. Raises `InputError` for what is no regular expression, and later for a name without a group."
+    """What finds the patient in a name. Raises `InputError` for what is no regular
+    expression, and later for a name without a group."""
     if pattern is None: return None
-    try: find = re.compile(pattern)
-    except re.error as e: raise InputError(f"group={pattern!r} is no regular expression ({e}): an example is '(patient[0-9]+)', "
-                                           "which finds patient12 in patient12_left.png.") from e
+    try:
+        find = re.compile(pattern)
+    except re.error as e:
+        raise InputError(
+            f"group={pattern!r} is no regular expression ({e}): an example is"
+            " '(patient[0-9]+)', which finds patient12 in patient12_left.png.") from e
     def of(name):
-        if not (m := find.search(name)): raise InputError(f"group={pattern!r} is not found in the name {name}: it has to match every file, "
-                                                          "or some images belong to nobody.")
+        if not (m := find.search(name)):
+            raise InputError(
+                f"group={pattern!r} is not found in the name {name}: it has to match"
+                " every file, or some images belong to nobody.")
         return m[1] if m.groups() else m[0]
     return of
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #156d157b
 def read_splits(
     folder,           # as for `find_splits`
-    size:int=224,     # side to which images are brought: shorter side scaled, middle cut out
+    # side to which images are brought: shorter side scaled, middle cut out
+    size:int=224,
     channels:int=3,   # 1 gray, 3 colour
-    skip:bool=False,  # leave out files that are no images, instead of an error that names them
-    group=None,       # regular expression that finds the patient (or the source) in a file's name
+    # leave out files that are no images, instead of an error that names them
+    skip:bool=False,
+    # regular expression that finds the patient (or the source) in a file's name
+    group=None,
     window=None,      # as for `image_folder`, and so is what follows
     in_range=None,
 )->tuple:             # ({split: Images}, [what was left out, and how ranges were taken])
-    "Read what is there. Raises `InputError` that names corrupt files, empty classes and classes with one image."
+    """Read what is there. Raises `InputError` that names corrupt files, empty classes
+    and classes with one image."""
     parts, notes = {}, []
     for split, path in find_splits(folder).items():
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('always')
-            data = image_folder(path, size, channels, 'crop', 'skip' if skip else 'raise', group=group_finder(group), window=window, in_range=in_range)
-        notes += [str(w.message).replace(f' in {path}', f' of {split}' if split else '') for w in said if w.category is UserWarning]
+            data = image_folder(
+                path, size, channels, 'crop', 'skip' if skip else 'raise',
+                group=group_finder(group), window=window, in_range=in_range)
+        notes += [
+            str(w.message).replace(f' in {path}', f' of {split}' if split else '')
+            for w in said
+            if w.category is UserWarning]
         data.split, data.name = split, Path(folder).stem
-        if len(data.classes) < 2: raise InputError(f"{path} has one class, {data.classes[0]}: there is nothing to tell apart; "
-                                                   "put the images of each class into a folder of its own.")
+        if len(data.classes) < 2:
+            raise InputError(
+                f"{path} has one class, {data.classes[0]}: there is nothing to tell"
+                " apart; put the images of each class into a folder of its own.")
         counts = data.labels.bincount(minlength=len(data.classes))
         for i, n in enumerate(counts.tolist()):
             if n < (2 if split in ('', 'train') else 1):
-                name = data.names[int((data.labels == i).nonzero()[0])] if n else 'no image that can be read'
-                raise InputError(f"Class {data.classes[i]} of {path} has {n or 'no'} image{'s'*(not n)} ({name}): two or more are needed, "
-                                 "to learn from one and to check with another; add images, or take the class away.")
+                name = (
+                    data.names[int((data.labels == i).nonzero()[0])]
+                    if n
+                    else 'no image that can be read')
+                raise InputError(
+                    f"Class {data.classes[i]} of {path} has {n or 'no'}"
+                    f" image{'s'*(not n)} ({name}): two or more are needed, to learn"
+                    " from one and to check with another; add images, or take the"
+                    " class away.")
         parts[split] = data
     return parts, notes
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #b02188db
 class Sides(dict):
-    "Images by role: train, report, and choose where an epoch is chosen; `note` says what was done about copies."
+    """Images by role: train, report, and choose where an epoch is chosen; `note` says
+    what was done about copies."""
     note = ''
 
 def _together(*columns):
-    "A number for each image; those that share a value in any column, or are joined through others that do, share the number."
+    """A number for each image; those that share a value in any column, or are joined
+    through others that do, share the number."""
     group = list(range(len(columns[0])))
     def root(i):
         while group[i] != i: group[i] = i = group[group[i]]
@@ -125,14 +179,16 @@ def _together(*columns):
     return [root(i) for i in range(len(group))]
 
 def _copies(data):
-    "The images with two more columns: their number, and the number of the group of copies that each belongs to."
+    """The images with two more columns: their number, and the number of the group of
+    copies that each belongs to."""
     data, group = data[:], torch.arange(len(data))
     for g in find_leaks(data).groups: group[[i for _, i in g]] = min(i for _, i in g)
     data.extra |= dict(place=torch.arange(len(data)), copies=group)
     return data
 
 def _split(data, fractions, seed):
-    "As `split_data`, with whole groups of copies, and whole patients where they are known."
+    """As `split_data`, with whole groups of copies, and whole patients where they are
+    known."""
     new, copies = data[:], data.extra['copies'].tolist()
     new.groups = copies if data.groups is None else _together(copies, data.groups)
     new.extra['row'] = torch.arange(len(new))
@@ -151,7 +207,8 @@ def _assign(parts, choose, held, seed):
     if source == '' or report is None:
         train, report = _split(train, [1 - held, held], seed)
         ours.append('report')
-    if choose and 'valid' in parts and report is not parts['valid']: out['choose'] = parts['valid']
+    if choose and 'valid' in parts and report is not parts['valid']:
+        out['choose'] = parts['valid']
     elif choose:
         train, out['choose'] = _split(train, [.8, .2], seed)
         ours.append('choose')
@@ -159,16 +216,23 @@ def _assign(parts, choose, held, seed):
 
 def _torn(out, ours):
     "Pairs of copies, by their place, that lie on two of our own sides."
-    return [(int(out[s].extra['place'][i]), int(out[t].extra['place'][j])) for s, t in combinations(ours, 2)
-            for i, j in find_leaks(out[s], out[t])[['a', 'b']].values.tolist()]
+    return [
+        (int(out[s].extra['place'][i]), int(out[t].extra['place'][j]))
+        for s, t in combinations(ours, 2)
+        for i, j in find_leaks(out[s], out[t])[['a', 'b']].values.tolist()]
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #5be20d17
 def _assign_needs(parts, choose):
     "Is a part split by us?"
-    return '' in parts or not {'test', 'valid'} & set(parts) or choose and not {'test', 'valid'} <= set(parts)
+    return (
+        '' in parts
+        or not {'test', 'valid'} & set(parts)
+        or choose
+        and not {'test', 'valid'} <= set(parts))
 
 def _note(out, ours, held):
-    "What was done about copies in what we split, in sentences; empty where there were none."
+    """What was done about copies in what we split, in sentences; empty where there were
+    none."""
     if not ours: return ''
     total = sum(len(out[s]) for s in ours)
     groups = defaultdict(list)
@@ -177,18 +241,27 @@ def _note(out, ours, held):
     groups = sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)
     if not groups: return ''
     n, side = len(groups[0]), groups[0][0][0]
-    said = [f"{sum(map(len, groups))} images are copies of one another, in {len(groups)} groups; each group was kept on one side."]
+    said = [
+        f"{sum(map(len, groups))} images are copies of one another, in {len(groups)}"
+        " groups; each group was kept on one side."]
     wanted = round(total*(held if 'report' in ours else .2))
     if n > wanted:
-        said.append(f"The largest group has {n} images, more than the {wanted} that were to be held out: it went as a whole to those to {_ROLES[side]}, "
-                    f"and {', '.join(f'{len(out[s])} images are there to {_ROLES[s]}' for s in ours)}.")
+        said.append(
+            f"The largest group has {n} images, more than the {wanted} that were to be"
+            f" held out: it went as a whole to those to {_ROLES[side]}, "
+            f"and {', '.join(f'{len(out[s])} images are there to {_ROLES[s]}' for s in ours)}."
+        )
     label = lambda s, k: out[s].classes[int(out[s].labels[k])]
-    name = lambda s, k: out[s].names[k] if out[s].names else f'image {int(out[s].extra["place"][k])}'
+    name = lambda s, k: (
+        out[s].names[k] if out[s].names else f'image {int(out[s].extra["place"][k])}')
     mixed = [g for g in groups if len({label(*i) for i in g}) > 1]
     if mixed:
-        one, other = mixed[0][0], next(i for i in mixed[0] if label(*i) != label(*mixed[0][0]))
-        said.append(f"{len(mixed)} of the groups hold images of different classes, such as {name(*one)} ({label(*one)}) and {name(*other)} ({label(*other)}): "
-                    "one of the two is labelled wrong.")
+        one, other = mixed[0][0], next(
+            i for i in mixed[0] if label(*i) != label(*mixed[0][0]))
+        said.append(
+            f"{len(mixed)} of the groups hold images of different classes, such as"
+            f" {name(*one)} ({label(*one)}) and {name(*other)} ({label(*other)}): one"
+            " of the two is labelled wrong.")
     return ' '.join(said)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1e041dec
@@ -212,8 +285,10 @@ def divide(
         for i, j in torn: group[group == group[j]] = group[i].clone()
     for d in out.values():
         if missing := sorted(set(range(len(d.classes))) - set(d.labels.tolist())):
-            raise InputError(f"After the split, {', '.join(d.classes[i] for i in missing)} has no image on one side: there are too few images or groups "
-                             "of it (copies of one image stay together); add some, or give splits of your own.")
+            raise InputError(
+                f"After the split, {', '.join(d.classes[i] for i in missing)} has no"
+                " image on one side: there are too few images or groups of it (copies"
+                " of one image stay together); add some, or give splits of your own.")
     out = Sides(out)
     out.note = _note(out, ours, held)
     for d in out.values():
@@ -228,19 +303,29 @@ def estimate_seconds(
     sides:dict,       # of `divide`
     strategy:str, epochs:int, batch_size:int,
 )->float:
-    "Seconds that training and report will take on this device, from timed batches; the model is not changed."
+    """Seconds that training and report will take on this device, from timed batches;
+    the model is not changed."""
     train, n = sides['train'], min(16, len(sides['train']))
     def seconds(f):
         start = time.perf_counter()
         f()
         return time.perf_counter() - start
     model.to(get_device())
-    forward = min(seconds(lambda: predict_logits(model, train[:n], n)) for _ in range(2))/n
-    total = 2 + forward*len(sides['report']) + _SEARCH*(len(train) + len(sides['report']))
-    if strategy in ('linear', 'lp-ft'): total += forward*len(train) + 2 + len(train)*len(train.classes)/1000   # and the cross-validation
+    forward = (
+        min(seconds(lambda: predict_logits(model, train[:n], n)) for _ in range(2))/n)
+    total = (
+        2
+        + forward*len(sides['report'])
+        + _SEARCH*(len(train) + len(sides['report'])))
+    # and the cross-validation
+    if strategy in ('linear', 'lp-ft'):
+        total += forward*len(train) + 2 + len(train)*len(train.classes)/1000
     if strategy != 'linear':
         few, twin = train[:min(2*batch_size, len(train))], deepcopy(model)
-        once = seconds(lambda: finetune(twin, few, strategy='as_is', epochs=1, batch_size=batch_size, bar=False))
+        once = seconds(
+            lambda: finetune(
+                twin, few, strategy='as_is', epochs=1, batch_size=batch_size, bar=False)
+        )
         total += epochs*(once*len(train)/len(few) + forward*len(sides['choose']))
     return total
 
@@ -281,12 +366,19 @@ Look at them: some may be labelled wrong.</p>
 def _page(r, sides, logits):
     "The report as HTML."
     report = sides['report']
-    fig, ax = figure(width=1.4 + .4*len(report.classes), height=1.1 + .4*len(report.classes))
+    fig, ax = figure(
+        width=1.4 + .4 *len(report.classes), height=1.1 + .4 *len(report.classes))
     plot_confusion(confusion_matrix(logits, report.labels, report.classes), ax=ax)
-    confusion = picture(fig, f"Confusion matrix of {len(report)} images: {r['accuracy']:.1f} % on the diagonal.")
+    confusion = picture(
+        fig,
+        f"Confusion matrix of {len(report)} images: {r['accuracy']:.1f} % on the"
+        " diagonal.")
     return render(
-        _REPORT, title=r['name'], r=r, n=len(report), classes=report.classes, confusion=confusion,
-        leaks=[(k['train'], k['report'], k['kind'], k['similarity']) for k in r['leaks'][:50]],
+        _REPORT, title=r['name'], r=r, n=len(report), classes=report.classes,
+        confusion=confusion,
+        leaks=[
+            (k['train'], k['report'], k['kind'], k['similarity'])
+            for k in r['leaks'][:50]],
         scores=[(k, *v.values()) for k, v in r['classes'].items()],
         shown=[(w, report.images[w['index']]) for w in r['wrong'][:60]],
         data=[(c, *(n[c] for n in r['images'].values())) for c in report.classes])
@@ -295,8 +387,14 @@ def _page(r, sides, logits):
 def _wrong(report, logits):
     "The images that were taken for another class, the surest mistakes first."
     p = logits.softmax(1)
-    order = sorted((i for i in range(len(report)) if logits[i].argmax() != report.labels[i]), key=lambda i: -p[i].max().item())
-    return [dict(index=i, file=report.names[i], label=report.classes[report.labels[i]], said=report.classes[p[i].argmax()], probability=round(p[i].max().item(), 4)) for i in order]
+    order = sorted(
+        (i for i in range(len(report)) if logits[i].argmax() != report.labels[i]),
+        key=lambda i: -p[i].max().item())
+    return [
+        dict(
+            index=i, file=report.names[i], label=report.classes[report.labels[i]],
+            said=report.classes[p[i].argmax()], probability=round(p[i].max().item(), 4))
+        for i in order]
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #df5d8725
 def _start(backbone, weights, classes, size):
@@ -306,7 +404,9 @@ def _start(backbone, weights, classes, size):
         spec = model.spec
         builder, options = spec['builder'], dict(spec['kwargs'])
         if not (counts := find_builder(builder).outputs):
-            raise InputError(f"{backbone} holds a network of {builder}, whose number of outputs cannot be chosen: take another backbone.")
+            raise InputError(
+                f"{backbone} holds a network of {builder}, whose number of outputs"
+                " cannot be chosen: take another backbone.")
         options[counts] = len(classes)
         channels, size = spec['channels'], (spec['size'] or [size])[0]
         del model.spec
@@ -314,17 +414,26 @@ def _start(backbone, weights, classes, size):
         options = {'channels': 3} if backbone in KIT else {}
         if backbone == 'vit_tiny': options['size'] = size
         model = load_backbone(backbone, weights, len(classes), **options)
-        builder, options, channels = 'visft_nb.finetune.transfer:make_backbone', dict(name=backbone, outputs=len(classes)) | options, 3
+        builder, options, channels = (
+            'visft_nb.finetune.transfer:make_backbone',
+            dict(name=backbone, outputs=len(classes)) | options, 3)
     return set_head(model, classes), builder, options, channels, size
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #e7db6d3a
 def _how(strategy, sides, l2):
     "How the choices were made, in a sentence."
-    if strategy == 'linear': return f"The body is as it came; the head is the best linear one on its features, with a penalty (λ = {l2:g}) chosen by cross-validation on the {len(sides['train'])} training images alone."
-    return f"Trained with the strategy {strategy}; the epoch was chosen on {len(sides['choose'])} other images; those reported on chose nothing."
+    if strategy == 'linear':
+        return (
+            "The body is as it came; the head is the best linear one on its features,"
+            f" with a penalty (λ = {l2:g}) chosen by cross-validation on the"
+            f" {len(sides['train'])} training images alone.")
+    return (
+        f"Trained with the strategy {strategy}; the epoch was chosen on"
+        f" {len(sides['choose'])} other images; those reported on chose nothing.")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #b5a87249
-_PIXELS = 16*224*224   # that a network sees at once on a CPU, where all it computes of them lies in memory
+# that a network sees at once on a CPU, where all it computes of them lies in memory
+_PIXELS = 16*224*224
 
 def _at_once(data):
     "How many images a network is shown at once where nothing is learned."
@@ -347,37 +456,69 @@ def _train(model, sides, strategy, epochs, batch_size, seed):
         model.to(get_device())
         l2, *_ = fit_head(model, train, seed=seed, batch_size=_at_once(train))
     else:
-        augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
+        augment = Augment(
+            crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
         choose = sides['choose']
-        if isinstance(choose.images, FileTensor): choose = Batches(choose, _at_once(choose), shuffle=False)
-        finetune(model, train, choose, strategy, epochs=epochs, batch_size=batch_size, augment=augment, seed=seed)
+        if isinstance(choose.images, FileTensor):
+            choose = Batches(choose, _at_once(choose), shuffle=False)
+        finetune(
+            model, train, choose, strategy, epochs=epochs, batch_size=batch_size,
+            augment=augment, seed=seed)
     logits, y = _predict(model, report), report.labels.cpu()
     right = int((logits.argmax(1) == y).sum())
     low, high = (100*v for v in proportion_interval(right, len(y)))
     table = classification_report(logits, y, report.classes)
-    classes = {k: dict(precision=float(v.precision), recall=float(v.recall), f1=float(v.f1), images=int(v.support)) for k, v in zip(table.index, table.itertuples())}
-    return dict(accuracy=100*right/len(y), low=low, high=high, right=right, of=len(y), majority=100*y.bincount().max().item()/len(y), how=_how(strategy, sides, l2),
-                classes=classes, confusion=confusion_matrix(logits, y, report.classes).to_numpy().tolist(), wrong=_wrong(report, logits)), logits
+    classes = {
+        k: dict(
+            precision=float(v.precision), recall=float(v.recall), f1=float(v.f1),
+            images=int(v.support))
+        for k, v in zip(table.index, table.itertuples())}
+    return (
+        dict(
+            accuracy=100*right/len(y), low=low, high=high, right=right, of=len(y),
+            majority=100*y.bincount().max().item()/len(y),
+            how=_how(strategy, sides, l2), classes=classes,
+            confusion=confusion_matrix(logits, y, report.classes).to_numpy().tolist(),
+            wrong=_wrong(report, logits)),
+        logits)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #5a86ade2
 def _leaks(sides, logits):
-    "Images reported on that are in the training set too, each with the training image it is most like, and the accuracy without them."
+    """Images reported on that are in the training set too, each with the training image
+    it is most like, and the accuracy without them."""
     train, report = sides['train'], sides['report']
-    found = find_leaks(train, report).pairs.sort_values('similarity', ascending=False, kind='stable').drop_duplicates('b').sort_values('b')
+    found = (
+        find_leaks(train, report)
+        .pairs.sort_values('similarity', ascending=False, kind='stable')
+        .drop_duplicates('b')
+        .sort_values('b'))
     right = logits.argmax(1) == report.labels
     rest = torch.ones(len(report), dtype=torch.bool)
     rest[torch.tensor(found.b.tolist(), dtype=torch.int64)] = False
-    leaks = [dict(train=k.name_a, report=k.name_b, kind=k.kind, similarity=float(k.similarity)) for k in found.itertuples()]
-    return dict(leaks=leaks, leaks_searched='No image of one side was found on the other, neither the same nor cropped, resized or recompressed.',
-                copies=getattr(sides, 'note', ''), accuracy_without_leaks=100*right[rest].double().mean().item() if rest.any() else None)
+    leaks = [
+        dict(
+            train=k.name_a, report=k.name_b, kind=k.kind, similarity=float(k.similarity)
+        )
+        for k in found.itertuples()]
+    return dict(
+        leaks=leaks,
+        leaks_searched=(
+            'No image of one side was found on the other, neither the same nor cropped,'
+            ' resized or recompressed.'),
+        copies=getattr(sides, 'note', ''),
+        accuracy_without_leaks=(
+            100*right[rest].double().mean().item() if rest.any() else None))
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #658f2f09
 _ROLES = dict(train='learn from', report='report on', choose='choose the epoch by')
 
-_MASKS = {'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'segmentation', 'segmentations', 'gt', 'groundtruth'}
+_MASKS = {
+    'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'segmentation',
+    'segmentations', 'gt', 'groundtruth'}
 
 def _request(folder, strategy, size, epochs, held):
-    "Where the first split lies, the name of the folder, its classes; else `InputError`."
+    """Where the first split lies, the name of the folder, its classes; else
+    `InputError`."""
     lookup(strategy, ['linear', *(s for s in RATES if s != 'as_is')], 'strategy')
     for given, fine, hint in ((f'size={size}', 32 <= size <= 1024, 'from 32 to 1024 pixels'), (f'epochs={epochs}', epochs >= 1, '1 or more'),
                               (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
@@ -387,15 +528,26 @@ def _request(folder, strategy, size, epochs, held):
         if '/' in n: stems[n.split('/')[0]].add(Path(n).stem.removesuffix('_mask'))
     classes = sorted(stems)
     if masks := next((c for c in classes if c.lower() in _MASKS and any(stems[c] == stems[o] for o in classes if o != c)), None):
-        raise InputError(f"{first} holds images and their masks ({masks}), and no classes: "
-                         f"visft segment {first}/{next(c for c in classes if c != masks)} {first}/{masks} learns from pairs.")
+        raise InputError(
+            f"{first} holds images and their masks ({masks}), and no classes: visft"
+            f" segment {first}/{next(c for c in classes if c != masks)} {first}/{masks}"
+            " learns from pairs.")
     if len(classes) < 2:
-        raise InputError(f"{first} has {len(classes)} class folders with images{' (' + classes[0] + ')' if classes else ''}: "
-                         "two or more are needed, one folder of images for each class.")
-    return first, Path(first.name if first.name.lower() not in SPLITS else first.parent.name).stem, classes
+        raise InputError(
+            f"{first} has {len(classes)} class folders with"
+            f" images{' (' + classes[0] + ')' if classes else ''}: two or more are"
+            " needed, one folder of images for each class.")
+    return (
+        first,
+        Path(
+            first.name if first.name.lower() not in SPLITS else first.parent.name).stem,
+        classes)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae0
-def _counts(sides): return {k: dict(zip(d.classes, d.labels.bincount(minlength=len(d.classes)).tolist())) for k, d in sides.items()}
+def _counts(sides):
+    return {
+        k: dict(zip(d.classes, d.labels.bincount(minlength=len(d.classes)).tolist()))
+        for k, d in sides.items()}
 
 def machine_facts(
     start:float, # `time.perf_counter()` at the beginning
@@ -403,61 +555,94 @@ def machine_facts(
     guess:float, # seconds that the rest was estimated to take
 )->dict:
     "Where and how long something ran, for its records."
-    return dict(device=get_device().type, python=platform.python_version(), **{p: version(p) for p in ('torch', 'visft_nb')},
-                seconds=round(time.perf_counter() - start, 1), seconds_estimated=round(guess, 1),
-                seconds_since_estimate=round(time.perf_counter() - work, 1))
+    return dict(
+        device=get_device().type, python=platform.python_version(),
+        **{p: version(p) for p in ('torch', 'visft_nb')},
+        seconds=round(time.perf_counter() - start, 1),
+        seconds_estimated=round(guess, 1),
+        seconds_since_estimate=round(time.perf_counter() - work, 1))
 
 def duration(
     s:float, # seconds
 )->str:
     "A time in words."
-    return f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours'
+    return (
+        f'{max(1, round(s))} s'
+        if s < 100
+        else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours')
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae1
 def _tell_of_files(parts, say):
     "Say where the images lie that do not fit into memory."
     for d in parts.values():
         if isinstance(d.images, FileTensor):
-            say(f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the memory that they may have "
-                f"(VISFT_MEMORY): they lie in {d.images.path}, and stay there for the next time")
+            say(
+                f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the"
+                " memory that they may have (VISFT_MEMORY): they lie in"
+                f" {d.images.path}, and stay there for the next time")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
 def finetune_folder(
-    folder,                            # class folders, or train, valid, test folders of them; or a zip
-    out=None,                          # new folder for the results; None: _runs/finetune/NAME/TIME
+    # class folders, or train, valid, test folders of them; or a zip
+    folder,
+    # new folder for the results; None: _runs/finetune/NAME/TIME
+    out=None,
     backbone:str='efficientnet_lite0', # as for `load_backbone`
     weights='default',                 # as for `load_backbone`
     strategy:str='linear',             # as for `finetune`
     size:int=224,                      # side of the images
     epochs:int=10,                     # of every strategy but linear
     batch_size:int=32,
-    held:float=.25,                    # share to report on, where the folder has no test or valid
+    # share to report on, where the folder has no test or valid
+    held:float=.25,
     skip:bool=False,                   # leave out files that are no images
-    group=None,                        # regular expression for the patient in a file's name
+    # regular expression for the patient in a file's name
+    group=None,
     seed:int=0,
     say=print,                         # called with a line for whoever waits
-    window=None,                       # (centre, width) for DICOM; None takes the files' own
-    in_range=None,                     # (black, white) of files of more than 8 bits; None takes each file's own
+    # (centre, width) for DICOM; None takes the files' own
+    window=None,
+    # (black, white) of files of more than 8 bits; None takes each file's own
+    in_range=None,
 )->FolderRun:
-    "From a folder of images to a model, a report and figures. Raises `InputError` before anything is written; nothing half-written is left."
+    """From a folder of images to a model, a report and figures. Raises `InputError`
+    before anything is written; nothing half-written is left."""
     start = time.perf_counter()
     first, name, classes = _request(folder, strategy, size, epochs, held)
-    place = out or Path('_runs')/'finetune'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
+    place = out or Path('_runs')/'finetune'/name/datetime.now().strftime(
+        '%Y%m%d-%H%M%S')
     with atomic_folder(place, fresh=out is None) as (tmp, place):
-        model, builder, options, channels, size = _start(backbone, weights, classes, size)
+        model, builder, options, channels, size = _start(
+            backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
         _tell_of_files(parts, say)
         sides = divide(parts, strategy != 'linear', held, seed)
-        guess, work = estimate_seconds(model, sides, strategy, epochs, batch_size), time.perf_counter()
-        say(f"{name}: {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())}; about {duration(guess)} on {get_device().type}")
+        guess, work = (
+            estimate_seconds(model, sides, strategy, epochs, batch_size),
+            time.perf_counter())
+        say(
+            f"{name}:"
+            f" {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())};"
+            f" about {duration(guess)} on {get_device().type}")
         r, logits = _train(model, sides, strategy, epochs, batch_size, seed)
         r |= _leaks(sides, logits)
-        settings = dict(folder=name, backbone=str(backbone), strategy=strategy, size=size, epochs=epochs if strategy != 'linear' else 0,
-                        batch_size=batch_size, held=held, group=group, seed=seed, window=window, in_range=in_range)
-        r = dict(name=name, images=_counts(sides), left_out=left, **r, settings=settings, machine=machine_facts(start, work, guess))
-        save_model(model, tmp/'model.safetensors', builder, options, sides['train'].classes, size, channels, strategy=strategy,
-                   **{k: v for k, v in (('window', window), ('in_range', in_range)) if v is not None},
-                   accuracy=r['accuracy'], interval=[r['low'], r['high']])
+        settings = dict(
+            folder=name, backbone=str(backbone), strategy=strategy, size=size,
+            epochs=epochs if strategy != 'linear' else 0, batch_size=batch_size,
+            held=held, group=group, seed=seed, window=window, in_range=in_range)
+        r = dict(
+            name=name, images=_counts(sides), left_out=left, **r, settings=settings,
+            machine=machine_facts(start, work, guess))
+        save_model(
+            model, tmp/'model.safetensors', builder, options, sides['train'].classes,
+            size, channels, strategy=strategy,
+            **{
+                k: v
+                for k, v in (('window', window), ('in_range', in_range))
+                if v is not None},
+            accuracy=r['accuracy'],
+            interval=[r['low'], r['high']])
         (tmp/'report.html').write_text(_page(r, sides, logits), encoding='utf-8')
-        (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
+        (tmp/'records.json').write_text(
+            json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
     return FolderRun(place, r, model)

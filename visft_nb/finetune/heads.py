@@ -37,12 +37,20 @@ def set_head(
     answers,           # names of the classes, or how many classes or figures there are
     kind:str='classes',# a key of `HEADS`: classes, multilabel, regression, ordered
 ):                     # the model
-    "Put a fresh linear layer in the place of the head. Raises `InputError` for a model without features and for too few answers."
+    """Put a fresh linear layer in the place of the head. Raises `InputError` for a
+    model without features and for too few answers."""
     if not all(hasattr(model, k) for k in ('features', 'dim', 'head')):
-        raise InputError(f"{type(model).__name__} has no `features`, `dim` and `head`: take a network of load_backbone, or wrap yours so that it has them.")
-    what, names = lookup(kind, HEADS, 'kind of head'), None if isinstance(answers, int) else tuple(map(str, answers))
-    n, least = answers if names is None else len(names), 1 if kind in ('multilabel', 'regression') else 2
-    if n < least: raise InputError(f"set_head got {n} answer(s) for a head of kind {kind!r}: at least {least} are needed; is there only one class folder?")
+        raise InputError(
+            f"{type(model).__name__} has no `features`, `dim` and `head`: take a"
+            " network of load_backbone, or wrap yours so that it has them.")
+    what, names = lookup(kind, HEADS, 'kind of head'), (
+        None if isinstance(answers, int) else tuple(map(str, answers)))
+    n, least = answers if names is None else len(names), (
+        1 if kind in ('multilabel', 'regression') else 2)
+    if n < least:
+        raise InputError(
+            f"set_head got {n} answer(s) for a head of kind {kind!r}: at least {least}"
+            " are needed; is there only one class folder?")
     like, old = next(model.parameters()), getattr(model.head, 'weight', None)
     like = like if old is None else old
     model.head = nn.Linear(model.dim, what.outputs(n)).to(like.device)
@@ -59,11 +67,19 @@ def head_kind(model)->str: # a key of `HEADS`; "classes" where `set_head` did no
 def _accuracy(logits, y): return (logits.argmax(1) == y).double().mean().item()
 
 def _check_numbers(y, k):
-    if y is None or y.is_floating_point() or y.ndim != 1: return f"class numbers (int64) of shape (N,) were expected, got {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}"
-    if len(y) and (y.min() < 0 or y.max() >= k): return f"they run from {int(y.min())} to {int(y.max())}, and the head knows 0 to {k - 1}"
+    if y is None or y.is_floating_point() or y.ndim != 1:
+        return (
+            "class numbers (int64) of shape (N,) were expected, got"
+            f" {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
+    if len(y) and (y.min() < 0 or y.max() >= k):
+        return (
+            f"they run from {int(y.min())} to {int(y.max())}, and the head knows 0 to"
+            f" {k - 1}")
     return ''
 
-HEADS['classes'] = Head(lambda n: n, F.cross_entropy, _accuracy, 'accuracy', 'max', lambda z: z.argmax(1), _check_numbers)
+HEADS['classes'] = Head(
+    lambda n: n, F.cross_entropy, _accuracy, 'accuracy', 'max', lambda z: z.argmax(1),
+    _check_numbers)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #8b963a59
 @renamed(logits='preds', y='target')
@@ -71,37 +87,61 @@ def mean_precision(
     preds,  # (N, K) logits, or any score that grows with the belief
     target, # (N, K) of 0 and 1
 )->float:   # 0 to 1
-    "Mean average precision over the labels that occur (`sklearn.metrics.average_precision_score`)."
+    """Mean average precision over the labels that occur
+    (`sklearn.metrics.average_precision_score`)."""
     from sklearn.metrics import average_precision_score
     check_order('mean_precision', preds, target)
     there = [k for k in range(target.shape[1]) if 0 < target[:, k].sum()]
-    if not there: raise InputError("mean_precision: no label occurs in target, so there is nothing to find; take more images.")
-    return sum(average_precision_score(target[:, k].numpy(), preds[:, k].numpy()) for k in there)/len(there)
+    if not there:
+        raise InputError(
+            "mean_precision: no label occurs in target, so there is nothing to find;"
+            " take more images.")
+    return sum(
+        average_precision_score(target[:, k].numpy(), preds[:, k].numpy())
+        for k in there)/len(there)
 
 def _check_several(y, k):
-    if y is None or not y.is_floating_point() or y.ndim != 2 or y.shape[1] != k: return f"floats 0 and 1 of shape (N, {k}) were expected, got {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}"
-    return '' if ((y >= 0) & (y <= 1)).all() else f"they run from {y.min():g} to {y.max():g}, and must lie between 0 and 1"
+    if y is None or not y.is_floating_point() or y.ndim != 2 or y.shape[1] != k:
+        return (
+            f"floats 0 and 1 of shape (N, {k}) were expected, got"
+            f" {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
+    return (
+        ''
+        if ((y >= 0) & (y <= 1)).all()
+        else f"they run from {y.min():g} to {y.max():g}, and must lie between 0 and 1")
 
-HEADS['multilabel'] = Head(lambda n: n, F.binary_cross_entropy_with_logits, mean_precision, 'mean_precision', 'max', lambda z: z > 0, _check_several)
+HEADS['multilabel'] = Head(
+    lambda n: n, F.binary_cross_entropy_with_logits, mean_precision, 'mean_precision',
+    'max', lambda z: z > 0, _check_several)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #15a811b3
-def _column(z, y): return z.flatten() if y.ndim == 1 and z.ndim == 2 and z.shape[1] == 1 else z
+def _column(z, y):
+    return z.flatten() if y.ndim == 1 and z.ndim == 2 and z.shape[1] == 1 else z
 def _squares(z, y): return F.mse_loss(_column(z, y), y)
 def _absolute(z, y): return (_column(z, y) - y).abs().mean().item()
 
 def _check_figures(y, k):
-    fits = y is not None and y.is_floating_point() and (y.shape[1:] == (k,) or (y.ndim == 1 and k == 1))
-    if not fits: return f"floats of shape (N,){f' or (N, {k})' if k > 1 else ''} were expected, got {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}"
+    fits = (
+        y is not None
+        and y.is_floating_point()
+        and (y.shape[1:] == (k,) or (y.ndim == 1 and k == 1)))
+    if not fits:
+        return (
+            f"floats of shape (N,){f' or (N, {k})' if k > 1 else ''} were expected, got"
+            f" {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
     return '' if y.isfinite().all() else "some are NaN or infinite"
 
-HEADS['regression'] = Head(lambda n: n, _squares, _absolute, 'absolute_error', 'min', lambda z: z, _check_figures)
+HEADS['regression'] = Head(
+    lambda n: n, _squares, _absolute, 'absolute_error', 'min', lambda z: z,
+    _check_figures)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #78ea63f7
 def corn_loss(
     logits, # (N, K-1): output k belongs to the question whether y > k, given y >= k
     y,      # (N,) ranks from 0 to K-1
 )->torch.Tensor:
-    "The loss of conditional ordinal regression (CORN; Shi, Cao and Raschka 2021): question k is put to the images with y >= k alone."
+    """The loss of conditional ordinal regression (CORN; Shi, Cao and Raschka 2021):
+    question k is put to the images with y >= k alone."""
     k = torch.arange(logits.shape[1], device=logits.device)
     asked, answer = y[:, None] >= k, (y[:, None] > k).to(logits.dtype)
     each = F.binary_cross_entropy_with_logits(logits, answer, reduction='none')
@@ -128,14 +168,17 @@ def kappa(
     preds,  # (N,) ranks, or (N, K-1) outputs of an ordered head
     target, # (N,) ranks
 )->float:   # 1 is perfect, 0 is chance
-    "Cohen's kappa with quadratic weights (`sklearn.metrics.cohen_kappa_score`); 0 where all ranks are one and the same."
+    """Cohen's kappa with quadratic weights (`sklearn.metrics.cohen_kappa_score`); 0
+    where all ranks are one and the same."""
     from sklearn.metrics import cohen_kappa_score
     check_order('kappa', preds, target)
     preds = corn_rank(preds) if preds.ndim == 2 else preds
     if len(set(preds.tolist()) | set(target.tolist())) < 2: return 0.
     return float(cohen_kappa_score(target.numpy(), preds.numpy(), weights='quadratic'))
 
-HEADS['ordered'] = Head(lambda n: n - 1, corn_loss, kappa, 'kappa', 'max', corn_rank, lambda y, k: _check_numbers(y, k + 1))
+HEADS['ordered'] = Head(
+    lambda n: n - 1, corn_loss, kappa, 'kappa', 'max', corn_rank,
+    lambda y, k: _check_numbers(y, k + 1))
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #d087d118
 def check_labels(
@@ -148,6 +191,8 @@ def check_labels(
     outputs = getattr(model.head, 'out_features', None)
     if outputs is None: outputs = [p for p in model.head.parameters()][-1].shape[0]
     if wrong := lookup(kind, HEADS, 'kind of head').check(y, outputs):
-        raise InputError(f"The labels do not fit a head of kind {kind!r} with {outputs} outputs: {wrong}. Give the model a fitting head: "
-                         "set_head(model, data.classes), or set_head(model, n, kind=…).")
+        raise InputError(
+            f"The labels do not fit a head of kind {kind!r} with {outputs} outputs:"
+            f" {wrong}. Give the model a fitting head: set_head(model, data.classes),"
+            " or set_head(model, n, kind=…).")
     return kind

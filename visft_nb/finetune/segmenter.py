@@ -147,7 +147,8 @@ def batch(self:TileBatches,
     i:int, # which of the epoch
 ):         # images (B, C, tile, tile), class numbers (B, tile, tile)
     "Batch `i` of this epoch, on the device."
-    g, first = seeded(self.seed, self.epoch, i), (self.epoch*self.steps + i)*self.batch_size
+    g, first = (
+        seeded(self.seed, self.epoch, i), (self.epoch*self.steps + i)*self.batch_size)
     x, m = zip(*(self._window(first + j, g) for j in range(self.batch_size)))
     x, m = (torch.stack(v).to(self.device) for v in (x, m))
     return self.patches(x.float().div_(255), g, masks=m)
@@ -200,7 +201,8 @@ def _judge(looks, classes):
     "A function of the model: the mean Dice of some images, for `fit`."
     def dice_of(model):
         said = [(answer(model, x, _SEEN).argmax(0), m) for x, m in looks]
-        return {'dice': sum(_mean(class_dice(p, m, classes)) for p, m in said)/len(said)}
+        return {
+            'dice': sum(_mean(class_dice(p, m, classes)) for p, m in said)/len(said)}
     return dice_of
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7018
@@ -230,14 +232,16 @@ def put_threshold(
     model.head.bias[len(model.head.bias)//2:] -= math.log(t/(1 - t))
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701b
-_EPOCHS, _MINUTES = 30, 15   # that are trained where nothing was asked for: so many, or as fit
+# that are trained where nothing was asked for: so many, or as fit
+_EPOCHS, _MINUTES = 30, 15
 
 @dataclass
 class Plan:
     "How a training will be: what it costs, and how long it goes."
     epochs:int
     seconds:float   # that it will take, with the report
-    whole:float     # seconds that as many epochs would take as are trained where there is time
+    # seconds that as many epochs would take as are trained where there is time
+    whole:float
 
 def plan_training(
     model,          # as it will be trained; not changed
@@ -250,7 +254,8 @@ def plan_training(
 )->Plan:
     "Time a few batches, and see how many epochs there will be."
     twin = deepcopy(model)
-    def seconds(work, times=1):   # the median, so that what else the machine does counts little
+    # the median, so that what else the machine does counts little
+    def seconds(work, times=1):
         found = []
         for _ in range(times):
             start = time.perf_counter()
@@ -285,7 +290,8 @@ def train_tiles(
     history = fit(model, batches, judge, epochs=epochs, loss=SegmentationLoss(), lr=lr,
                   schedule='onecycle', clip=1., seed=seed)
     if len(data.classes) > 2: return history, None
-    said = ((answer(model, data.images[k], _SEEN), data.masks[k]) for k in rows['choose'])
+    said = (
+        (answer(model, data.images[k], _SEEN), data.masks[k]) for k in rows['choose'])
     threshold = best_threshold(said)
     put_threshold(model, threshold)
     return history, threshold
@@ -368,14 +374,18 @@ def _case_figures(data, i, pred, row):
     near = (slice(None), *part)
     close = lambda v: v.repeat_interleave(2, 1).repeat_interleave(2, 2)
     wrong = _wrong(x, pred, mask)
-    return [_picture_of(_painted(x, mask), f'{row["image"]} with its mask',
-                        f'{name}, as drawn'),
-            _picture_of(_painted(x, pred), f'{row["image"]} with the answer',
-                        'as answered'),
-            _picture_of(wrong, f'{row["image"]} with wrong pixels in colours',
-                        f'Dice {row["dice"]:.3f}, wrong pixels'),
-            _picture_of(close(wrong[near]), f'The place of {row["image"]} with the most '
-                        'wrong pixels', 'where most is wrong, enlarged')]
+    return [
+        _picture_of(
+            _painted(x, mask), f'{row["image"]} with its mask', f'{name}, as drawn'),
+        _picture_of(
+            _painted(x, pred), f'{row["image"]} with the answer', 'as answered'),
+        _picture_of(
+            wrong, f'{row["image"]} with wrong pixels in colours',
+            f'Dice {row["dice"]:.3f}, wrong pixels'),
+        _picture_of(
+            close(wrong[near]),
+            f'The place of {row["image"]} with the most wrong pixels',
+            'where most is wrong, enlarged')]
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7021
 def _curve(history):
@@ -383,9 +393,11 @@ def _curve(history):
     fig, axes = figure(1, 2)
     plot_history(history, ax=axes)
     rows = history.epochs
-    return picture(fig, f"Training: the loss goes from {rows[0]['loss']:.3g} to "
-                        f"{rows[-1]['loss']:.3g}; the Dice of the images that choose is "
-                        f"best in epoch {history.best_epoch}, {history.best:.3f}.")
+    return picture(
+        fig,
+        f"Training: the loss goes from {rows[0]['loss']:.3g} to "
+        f"{rows[-1]['loss']:.3g}; the Dice of the images that choose is "
+        f"best in epoch {history.best_epoch}, {history.best:.3f}.")
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7022
 _REPORT = """{% extends "page.html" %}
@@ -416,20 +428,23 @@ def _page(r, data, rows, said, history):
     cases = [_case_figures(data, k, said[k], r['cases'][i])
              for i in order[:12] for k in [rows['report'][i]]]
     colours = [*WRONG.items(), ('another class', COLORS[2])][:len(data.classes)]
-    text = lambda v: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v
+    text = lambda v: (
+        json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v)
     return render(
         _REPORT, title=r['name'], r=r, classes=data.classes[1:], n=len(data),
         pairs=_pair_figures(data, r['shown']), cases=cases, colours=colours,
-        split=[(k, len(v), ', '.join(data.names[i] for i in v)) for k, v in rows.items()],
-        rows=[tuple(r['cases'][i].values()) for i in order], head=tuple(r['cases'][0]),
-        curve=_curve(history),
+        split=[
+            (k, len(v), ', '.join(data.names[i] for i in v)) for k, v in rows.items()],
+        rows=[tuple(r['cases'][i].values()) for i in order],
+        head=tuple(r['cases'][0]), curve=_curve(history),
         settings=[(k, text(v)) for k, v in (r['settings'] | r['machine']).items()])
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
 @dataclass
 class SegmentRun:
     "What `segment_folder` found and wrote."
-    folder:Path    # that holds report.html, answers.csv, records.json, model.safetensors
+    # that holds report.html, answers.csv, records.json, model.safetensors
+    folder:Path
     records:dict   # as in records.json
     model:torch.nn.Module = field(repr=False, default=None)
 
@@ -463,9 +478,12 @@ def _tell(found, data, shown, say):
     "Say which files are pairs, before anything is trained."
     say(f"{len(data)} images with their masks: {found.rule}")
     if len(found.readers) > 1:
-        say(f"{len(found.readers)} readers drew masks: " + ', '.join(
-            f"{n}{' (taken)'*(i == found.reader)}" for i, n in enumerate(found.readers)) +
-            '; --reader (reader=) takes another')
+        say(
+            f"{len(found.readers)} readers drew masks: "
+            + ', '.join(
+                f"{n}{' (taken)'*(i == found.reader)}"
+                for i, n in enumerate(found.readers))
+            + '; --reader (reader=) takes another')
     for line in (*data.table(shown), *data.notes): say(f'  {line}')
 
 def _how(rows, history, threshold, r):
@@ -473,20 +491,24 @@ def _how(rows, history, threshold, r):
     said = (f"Trained on tiles of {len(rows['train'])} images; epoch "
             f"{history.best_epoch} of {len(history.epochs)}")
     if threshold is not None: said += f" and the threshold {threshold:g}"
-    return (f"{said} were chosen on {len(rows['choose'])} other images; those reported on "
-            f"chose nothing. The interval is a bootstrap over {r['over']}.")
+    return (
+        f"{said} were chosen on {len(rows['choose'])} other images; those reported on "
+        f"chose nothing. The interval is a bootstrap over {r['over']}.")
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
 def segment_folder(
     images,             # folder of images, or a folder in a zip
     masks=None,         # folder of masks; None: they lie among the images
     out=None,           # new folder for the results; None: _runs/segment/NAME/TIME
-    pair=None,          # regular expression with a group that pairs the names; None finds the rule
+    # regular expression with a group that pairs the names; None finds the rule
+    pair=None,
     reader=1,           # of several masks of an image: which, or a part of its name
-    classes=None,       # names of the masks' values in their order, the background first
+    # names of the masks' values in their order, the background first
+    classes=None,
     background=None,    # value of the background in the masks; None: the smallest
     cut=None,           # gray above which a mask is foreground, for masks saved as JPEG
-    epochs:int|None=None, # of `steps` batches; None: 30, or as many as fit into 15 minutes
+    # of `steps` batches; None: 30, or as many as fit into 15 minutes
+    epochs:int|None=None,
     minutes:float|None=None, # train so long, instead of so many epochs
     tile:int=192,       # side of the tiles that are trained on, pixels
     batch_size:int=8,   # tiles
@@ -495,7 +517,8 @@ def segment_folder(
     depth:int=3,
     held:float=.25,     # share of the images to report on
     group=None,         # regular expression for the patient in an image's name
-    upright:bool=False, # left, right, up and down mean something: tiles are not mirrored
+    # left, right, up and down mean something: tiles are not mirrored
+    upright:bool=False,
     skip:bool=False,    # leave out pairs that cannot be read
     seed:int=0,
     window=None,        # (centre, width) for DICOM; None takes the files' own
@@ -504,7 +527,8 @@ def segment_folder(
 )->SegmentRun:
     """From images and masks to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""
-    start, settings = time.perf_counter(), {k: v for k, v in locals().items() if k in _ASKED}
+    start, settings = time.perf_counter(), {
+        k: v for k, v in locals().items() if k in _ASKED}
     _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth, seed)
     name = _called(images)
     place = out or Path('_runs')/'segment'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
@@ -512,7 +536,8 @@ def segment_folder(
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         found = find_pairs(images, masks, pair, reader)
         data = read_pairs(found, classes, skip, window, in_range, background, cut)
-        rows, r, model, *told = _learn(data, found, settings, epochs, minutes, start, say)
+        rows, r, model, *told = _learn(
+            data, found, settings, epochs, minutes, start, say)
         _save(tmp/'model.safetensors', model, data, r)
         _write(tmp, r, data, rows, *told)
     return SegmentRun(place, r, model)
@@ -538,9 +563,9 @@ def _learn(data, found, settings, epochs, minutes, start, say):
     work = time.perf_counter()
     parts = ', '.join(f"{len(v)} image{'s'*(len(v) != 1)} to {what}" for v, what in
                       zip(rows.values(), ('learn from', 'choose by', 'report on')))
-    say(f"{name}: {parts}; "
-        f"{plan.epochs} epochs of {s['steps']} batches of tiles of {side} pixels; about "
-        f"{duration(plan.seconds)} on {get_device().type}")
+    say(
+        f"{name}: {parts}; {plan.epochs} epochs of {s['steps']} batches of tiles of"
+        f" {side} pixels; about {duration(plan.seconds)} on {get_device().type}")
     if epochs is minutes is None and plan.epochs < _EPOCHS:
         say(f"{_EPOCHS} epochs would take about {duration(plan.whole)}: {plan.epochs} "
             f"fit into {_MINUTES} minutes; --epochs {_EPOCHS} (epochs=) takes them all")
@@ -548,17 +573,21 @@ def _learn(data, found, settings, epochs, minutes, start, say):
                                      seed=s['seed'])
     cases, told = _test(model, data, rows)
     r = _records(data, found, rows, groups, cases, history, threshold)
-    r |= dict(name=name, copies=copies, shown=shown, settings=s | dict(epochs=plan.epochs),
-              machine=machine_facts(start, work, plan.seconds))
+    r |= dict(
+        name=name, copies=copies, shown=shown, settings=s | dict(epochs=plan.epochs),
+        machine=machine_facts(start, work, plan.seconds))
     return rows, r, model, told, history
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7028
 def _records(data, found, rows, groups, cases, history, threshold):
     "What was found, as plain values."
     r = _summary(cases, groups, rows)
-    says = f"Dice {r['dice']:.3f} ({r['low']:.2f} to {r['high']:.2f}) on {len(cases)} images"
-    searched = (f'{len(data)} images were searched for copies: none lies on two sides of '
-                'the split.')
+    says = (
+        f"Dice {r['dice']:.3f} ({r['low']:.2f} to {r['high']:.2f}) on {len(cases)}"
+        " images")
+    searched = (
+        f'{len(data)} images were searched for copies: none lies on two sides of '
+        'the split.')
     return r | dict(
         says=says, how=_how(rows, history, threshold, r),
         rule=found.rule, readers=found.readers, reader=found.reader + 1,
@@ -576,14 +605,16 @@ def _plain(v):
 
 def _save(path, model, data, r):
     "The model file."
-    reads = {k: v for k in ('window', 'in_range') if (v := r['settings'][k]) is not None}
+    reads = {
+        k: v for k in ('window', 'in_range') if (v := r['settings'][k]) is not None}
     save_model(model, path, classes=data.classes, task='segmentation', tile=list(_SEEN),
                **reads, dice=r['dice'], interval=[r['low'], r['high']])
 
 def _write(tmp, r, data, rows, told, history):
     "Report, table and records."
     import pandas as pd
-    (tmp/'report.html').write_text(_page(r, data, rows, told, history), encoding='utf-8')
+    (tmp/'report.html').write_text(
+        _page(r, data, rows, told, history), encoding='utf-8')
     plain = json.dumps(_plain(r), indent=1, ensure_ascii=False)
     (tmp/'records.json').write_text(plain, encoding='utf-8')
     write_answers(pd.DataFrame(r['cases']), tmp/'answers.csv')

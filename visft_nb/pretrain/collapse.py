@@ -21,26 +21,32 @@ from .contrast import check_pairs, check_several, embed, gather_pairs
 def embedding_std(
     z, # (N, D) vectors, N at least 2
 )->float:
-    "Standard deviation of a dimension over the rows, the mean over dimensions: 0 where all rows are equal. Raises `InputError` for other shapes."
+    """Standard deviation of a dimension over the rows, the mean over dimensions: 0
+    where all rows are equal. Raises `InputError` for other shapes."""
     return _several(z).std(0).mean().item()
 
 def spectrum(
     z, # (N, D) vectors, N at least 2
 )->torch.Tensor: # (D,) float64, the largest first
-    "Eigenvalues of the covariance matrix of the dimensions. Raises `InputError` for other shapes."
+    """Eigenvalues of the covariance matrix of the dimensions. Raises `InputError` for
+    other shapes."""
     x = _several(z)
     x = x - x.mean(0)
     return torch.linalg.eigvalsh(x.T @ x/(len(x) - 1)).flip(0).clamp(min=0)
 
 def _several(z):
-    if z.ndim != 2 or len(z) < 2: raise InputError(f"Vectors of shape {tuple(z.shape)}: (N, D) with N of at least 2 was expected, for one vector has no spread.")
+    if z.ndim != 2 or len(z) < 2:
+        raise InputError(
+            f"Vectors of shape {tuple(z.shape)}: (N, D) with N of at least 2 was"
+            " expected, for one vector has no spread.")
     return z.detach().cpu().double()
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #36d2439b
 def effective_rank(
     z, # (N, D) vectors, N at least 2
 )->float: # from 1 to D; 0 where all rows are equal
-    "How many directions the vectors use: the exponential of the entropy of their eigenvalues (Roy and Vetterli 2007)."
+    """How many directions the vectors use: the exponential of the entropy of their
+    eigenvalues (Roy and Vetterli 2007)."""
     p = spectrum(z)
     if not p.sum() > 0: return 0.
     p = p/p.sum()
@@ -48,19 +54,27 @@ def effective_rank(
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #68d6842e
 class TermsLoss(nn.Module):
-    "A weighted sum of the terms that a subclass names. Several processes compute it on the images of all of them (`gather_pairs`)."
+    """A weighted sum of the terms that a subclass names. Several processes compute it
+    on the images of all of them (`gather_pairs`)."""
     def __init__(self,
         gather:bool, # False: each process keeps to its own images
         **weights,   # of the terms; 0 removes one
     ):
         super().__init__()
         for name, w in weights.items():
-            if not 0 <= w < math.inf: raise InputError(f"{name}={w}: the weight of a term is a number from 0 up, and 0 removes it.")
-        if not any(weights.values()): raise InputError(f"All weights are 0 ({', '.join(weights)}): nothing is left to learn from.")
+            if not 0 <= w < math.inf:
+                raise InputError(
+                    f"{name}={w}: the weight of a term is a number from 0 up, and 0"
+                    " removes it.")
+        if not any(weights.values()):
+            raise InputError(
+                f"All weights are 0 ({', '.join(weights)}): nothing is left to learn"
+                " from.")
         self.gather, self.weights = gather, weights
 
     def forward(self, z1, z2):
-        "(N, D) projections of the first and (N, D) of the second views to a scalar. Raises `InputError` for other shapes and for N = 1."
+        """(N, D) projections of the first and (N, D) of the second views to a scalar.
+        Raises `InputError` for other shapes and for N = 1."""
         check_pairs(z1, z2)
         z1, z2 = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (z1, z2))
         if self.gather: z1, z2 = gather_pairs(z1, z2)
@@ -91,7 +105,8 @@ def off_diagonal(
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #881f6021
 class BarlowTwinsLoss(TermsLoss):
-    "Barlow Twins (Zbontar et al. 2021): the cross-correlation of the two views' dimensions shall be the identity."
+    """Barlow Twins (Zbontar et al. 2021): the cross-correlation of the two views'
+    dimensions shall be the identity."""
     def __init__(self,
         on_diagonal:float=1.,    # weight of: a dimension agrees across the views
         off_diagonal:float=5e-3, # lambda, weight of: no two dimensions say the same
@@ -101,14 +116,17 @@ class BarlowTwinsLoss(TermsLoss):
     def terms(self, z1, z2)->dict:
         "The terms without their weights, of (N, D) projections."
         C = cross_correlation(z1, z2)
-        return {'on_diagonal': (1 - C.diagonal()).square().sum(), 'off_diagonal': off_diagonal(C)}
+        return {
+            'on_diagonal': (1 - C.diagonal()).square().sum(),
+            'off_diagonal': off_diagonal(C)}
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #4e17412e
 def hinge_std(
     z,               # (N, D)
     eps:float=1e-4,  # epsilon: keeps the gradient of the root finite
 ):                   # v, a scalar
-    "By how much the standard deviation of a dimension falls short of 1, the mean over dimensions."
+    """By how much the standard deviation of a dimension falls short of 1, the mean over
+    dimensions."""
     return F.relu(1 - (z.var(0) + eps).sqrt()).mean()
 
 def covariance(
@@ -120,35 +138,48 @@ def covariance(
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #6a240259
 class VICRegLoss(TermsLoss):
-    "Variance-invariance-covariance regularisation (Bardes et al. 2022), with the means of its authors' code."
-    def __init__(self,
-        invariance:float=25., # lambda, weight of: the views agree
-        variance:float=25.,   # mu, weight of: every dimension varies over the batch
-        covariance:float=1.,  # nu, weight of: no two dimensions vary together
-        gather:bool=True,     # False: each process keeps to its own images
-    ): super().__init__(gather, invariance=invariance, variance=variance, covariance=covariance)
+    """Variance-invariance-covariance regularisation (Bardes et al. 2022), with the
+    means of its authors' code."""
+    def __init__(
+        self,
+        invariance:float= 25.,   # lambda, weight of: the views agree
+        variance:float= 25.,   # mu, weight of: every dimension varies over the batch
+        covariance:float= 1.,   # nu, weight of: no two dimensions vary together
+        gather:bool=True,   # False: each process keeps to its own images
+    ):
+        super().__init__(
+            gather, invariance=invariance, variance=variance, covariance=covariance)
 
     def terms(self, z1, z2)->dict:
         "The terms without their weights, of (N, D) projections."
         c = [off_diagonal(covariance(z))/z.shape[1] for z in (z1, z2)]
-        return {'invariance': F.mse_loss(z1, z2), 'variance': (hinge_std(z1) + hinge_std(z2))/2, 'covariance': c[0] + c[1]}
+        return {
+            'invariance': F.mse_loss(z1, z2),
+            'variance': (hinge_std(z1) + hinge_std(z2))/2, 'covariance': c[0] + c[1]}
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #9ef560ac
 class WatchCollapse(nn.Module):
-    "A loss that also notes, every few calls, the spread and the effective rank of the first views' projections: `steps`, `std`, `rank`."
+    """A loss that also notes, every few calls, the spread and the effective rank of the
+    first views' projections: `steps`, `std`, `rank`."""
     def __init__(self,
         loss,         # loss(z1, z2) -> scalar, the one that is trained with
         every:int=10, # calls between two looks
     ):
         super().__init__()
-        if every < 1: raise InputError(f"every={every}: a whole number of steps from 1 up was expected.")
-        self.loss, self.every, self.calls, self.steps, self.std, self.rank = loss, every, 0, [], [], []
+        if every < 1:
+            raise InputError(
+                f"every={every}: a whole number of steps from 1 up was expected.")
+        self.loss, self.every, self.calls, self.steps, self.std, self.rank = (
+            loss, every, 0, [], [], [])
 
     def forward(self, z1, z2):
         "What the loss says."
         value = self.loss(z1, z2)
         if self.calls % self.every == 0:
-            for row, v in ((self.steps, self.calls), (self.std, embedding_std(z1)), (self.rank, effective_rank(z1))): row.append(v)
+            for row, v in (
+                (self.steps, self.calls), (self.std, embedding_std(z1)),
+                (self.rank, effective_rank(z1))):
+                row.append(v)
         self.calls += 1
         return value
 
@@ -159,6 +190,8 @@ def project(
     projector, # nn.Module on the features
     images,    # `Images`, or a float tensor (N, C, H, W) in [0, 1]
 )->torch.Tensor: # (N, P) float32 on the CPU
-    "Projections of all images, in eval mode; model and projector are left as they were."
+    """Projections of all images, in eval mode; model and projector are left as they
+    were."""
     device = next((p.device for p in projector.parameters()), torch.device('cpu'))
-    with eval_mode(projector): return projector(embed(model, images).to(device)).float().cpu()
+    with eval_mode(projector):
+        return projector(embed(model, images).to(device)).float().cpu()

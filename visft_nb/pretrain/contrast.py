@@ -27,29 +27,40 @@ def elastic(
     knots:int=4,   # knots along each side; more make finer waves
     generator=None,# torch.Generator
 ):                 # as x; zeros from outside
-    "Bend each image by a smooth random field (after Simard et al. 2003, here interpolated between knots)."
+    """Bend each image by a smooth random field (after Simard et al. 2003, here
+    interpolated between knots)."""
     n, _, h, w = x.shape
-    pull = 2*amount*draw(generator, n, 2, knots, knots, device=x.device, normal=True)   # grid_sample's image is 2 wide
-    field = F.interpolate(pull, (h, w), mode='bicubic', align_corners=True).permute(0, 2, 3, 1)
-    still = F.affine_grid(torch.eye(2, 3, device=x.device).expand(n, 2, 3), x.shape, align_corners=False)
+    pull = (
+        2*amount*draw(generator, n, 2, knots, knots, device=x.device, normal=True)
+    )   # grid_sample's image is 2 wide
+    field = F.interpolate(pull, (h, w), mode='bicubic', align_corners=True).permute(
+        0, 2, 3, 1)
+    still = F.affine_grid(
+        torch.eye(2, 3, device=x.device).expand(n, 2, 3), x.shape, align_corners=False)
     return F.grid_sample(x, still + field.to(x.dtype), align_corners=False)
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #a5a2c2f2
 @dataclass
 class Views:
-    "The random change of one view: bent, then turned, moved, scaled, and blemished. `views(x, generator)`."
+    """The random change of one view: bent, then turned, moved, scaled, and blemished.
+    `views(x, generator)`."""
     bend:float=.07             # `amount` of `elastic`
-    rest:Augment=field(default_factory=lambda: Augment(degrees=15, translate=.1, scale=(.8, 1.2), noise=.2, brightness=.5, contrast=.3))
+    rest:Augment=field(
+        default_factory=lambda: Augment(
+            degrees=15, translate=.1, scale=(.8, 1.2), noise=.2, brightness=.5,
+            contrast=.3))
 
     def __call__(self, x, generator=None):
-        return self.rest(elastic(x, self.bend, generator=generator) if self.bend else x, generator)
+        return self.rest(
+            elastic(x, self.bend, generator=generator) if self.bend else x, generator)
 
 VIEWS = Views() # suits digits and other small grey images of things that may be bent
 
 def two_views(
     augment=VIEWS,  # augment(x, generator) -> x
 ):                  # views(x, generator=None) -> (v1, v2), both shaped as x
-    "Two random changes of each image, drawn independently, as one call on the joint batch."
+    """Two random changes of each image, drawn independently, as one call on the joint
+    batch."""
     def views(x, generator=None): return augment(torch.cat([x, x]), generator).chunk(2)
     return views
 
@@ -67,7 +78,8 @@ def nt_xent(
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #8ff75291
 class SumOverProcesses(torch.autograd.Function):
-    "The sum of a tensor over all processes; its gradient is the sum of their gradients."
+    """The sum of a tensor over all processes; its gradient is the sum of their
+    gradients."""
     @staticmethod
     def forward(ctx, x):
         "x of this process to the sum, the same in each process."
@@ -88,20 +100,27 @@ def processes()->int:
 def gather_rows(
     z,  # (n, …) rows of this process; n may differ between processes
 ):      # (N, …) rows of all processes, in their order; differentiable
-    "The joint batch, in every process. All of them must call it; with one process it is `z` itself."
+    """The joint batch, in every process. All of them must call it; with one process it
+    is `z` itself."""
     if processes() == 1: return z
     n = torch.zeros(processes(), dtype=torch.long, device=z.device)
     n[dist.get_rank()] = len(z)
     dist.all_reduce(n)
-    parts = [z if p == dist.get_rank() else z.new_zeros(k, *z.shape[1:]) for p, k in enumerate(n.tolist())]
-    return SumOverProcesses.apply(torch.cat(parts).to(torch.promote_types(z.dtype, torch.float32)))
+    parts = [
+        z if p == dist.get_rank() else z.new_zeros(k, *z.shape[1:])
+        for p, k in enumerate(n.tolist())]
+    return SumOverProcesses.apply(
+        torch.cat(parts).to(torch.promote_types(z.dtype, torch.float32)))
 
 def gather_pairs(
     z1, # (n, D) of the first views
     z2, # (n, D) of the second views, row i of the same image
 ):      # two of (N, D), still in pairs
     "`gather_rows` of both views at once."
-    return (z1, z2) if processes() == 1 else gather_rows(torch.stack([z1, z2], 1)).unbind(1)
+    return (
+        (z1, z2)
+        if processes() == 1
+        else gather_rows(torch.stack([z1, z2], 1)).unbind(1))
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #55cab0ec
 def check_pairs(
@@ -109,27 +128,39 @@ def check_pairs(
     z2, # (N, D) of the second views, row i of the same image
 )->None:
     "Raises `InputError` for projections that are not in pairs."
-    if z1.ndim != 2 or z1.shape != z2.shape: raise InputError(f"Projections have shapes {tuple(z1.shape)} and {tuple(z2.shape)}, expected two of (N, D), row i of both from image i.")
+    if z1.ndim != 2 or z1.shape != z2.shape:
+        raise InputError(
+            f"Projections have shapes {tuple(z1.shape)} and {tuple(z2.shape)}, expected"
+            " two of (N, D), row i of both from image i.")
 
 def check_several(
     z, # (N, D), a row for each image of the joint batch
 )->None:
     "Raises `InputError` for a batch of one image."
-    if len(z) < 2: raise InputError("A batch of one image came to a loss that compares the images of a batch: take a larger batch, and drop_last=True if the last one is that small.")
+    if len(z) < 2:
+        raise InputError(
+            "A batch of one image came to a loss that compares the images of a batch:"
+            " take a larger batch, and drop_last=True if the last one is that small.")
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #44e494e5
 class NTXentLoss(nn.Module):
-    "Normalised temperature-scaled cross-entropy (Chen et al. 2020). Several processes compare the views of all of them."
+    """Normalised temperature-scaled cross-entropy (Chen et al. 2020). Several processes
+    compare the views of all of them."""
     def __init__(self,
-        temperature:float=0.5, # tau: the smaller, the more the nearest wrong neighbours count
+        # tau: the smaller, the more the nearest wrong neighbours count
+        temperature:float=0.5,
         gather:bool=True,      # False: each process keeps to its own views
     ):
         super().__init__()
-        if not temperature > 0: raise InputError(f"temperature={temperature}: the cosines are divided by it, so it must be above 0, mostly between 0.1 and 1.")
+        if not temperature > 0:
+            raise InputError(
+                f"temperature={temperature}: the cosines are divided by it, so it must"
+                " be above 0, mostly between 0.1 and 1.")
         self.temperature, self.gather = temperature, gather
 
     def forward(self, z1, z2):
-        "(N, D) projections of the first and (N, D) of the second views to a scalar. Raises `InputError` for other shapes and for N = 1."
+        """(N, D) projections of the first and (N, D) of the second views to a scalar.
+        Raises `InputError` for other shapes and for N = 1."""
         check_pairs(z1, z2)
         if self.gather: z1, z2 = gather_pairs(z1, z2)
         check_several(z1)
@@ -140,15 +171,20 @@ def make_projector(
     dim:int,         # length of the features
     out:int=64,      # length of the projections
     hidden:int=None, # length in between; None: as the features
-    norm:bool=False, # batch norm in between: losses on the dimensions (Barlow Twins, VICReg) like it, and are wide
+    # batch norm in between: losses on the dimensions (Barlow Twins, VICReg) like it,
+    # and are wide
+    norm:bool=False,
 )->nn.Sequential:
     "The two-layer projection head of SimCLR."
     hidden = hidden or dim
-    return nn.Sequential(nn.Linear(dim, hidden), *[nn.BatchNorm1d(hidden)]*norm, nn.ReLU(inplace=True), nn.Linear(hidden, out))
+    return nn.Sequential(
+        nn.Linear(dim, hidden), *[nn.BatchNorm1d(hidden)]*norm, nn.ReLU(inplace=True),
+        nn.Linear(hidden, out))
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #db7df856
 class ContrastiveStep(nn.Module):
-    "loss(model, batch) for `fit`: augments, projects the model's features, compares. The projector is trained along; labels are not looked at."
+    """loss(model, batch) for `fit`: augments, projects the model's features, compares.
+    The projector is trained along; labels are not looked at."""
     def __init__(self,
         loss,      # loss(z1, z2) -> scalar, e.g. `NTXentLoss`
         augment,   # augment(x, generator) -> x
@@ -166,18 +202,26 @@ class ContrastiveStep(nn.Module):
 def contrastive_step(
     loss=None,      # loss(z1, z2) -> scalar; None: NTXentLoss()
     augment=VIEWS,  # augment(x, generator) -> x
-    projector=None, # nn.Module on the features; None: none, the features themselves are compared
+    # nn.Module on the features; None: none, the features themselves are compared
+    projector=None,
 )->ContrastiveStep:
-    "The loss of contrastive pre-training, for `fit(model, batches, loss=…)`; the model needs `features(x)`."
-    return ContrastiveStep(NTXentLoss() if loss is None else loss, augment, nn.Identity() if projector is None else projector)
+    """The loss of contrastive pre-training, for `fit(model, batches, loss=…)`; the
+    model needs `features(x)`."""
+    return ContrastiveStep(
+        NTXentLoss() if loss is None else loss, augment,
+        nn.Identity() if projector is None else projector)
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
 @contextmanager
 def frozen_head(
     model, # nn.Module, with or without `head`
 ):
-    "The head requires no gradient inside, so weight decay does not shrink what is not used; the flags as they were afterwards."
-    wanted = [(p, p.requires_grad) for p in model.head.parameters()] if hasattr(model, 'head') else []
+    """The head requires no gradient inside, so weight decay does not shrink what is not
+    used; the flags as they were afterwards."""
+    wanted = (
+        [(p, p.requires_grad) for p in model.head.parameters()]
+        if hasattr(model, 'head')
+        else [])
     try:
         for p, _ in wanted: p.requires_grad_(False)
         yield
@@ -185,8 +229,11 @@ def frozen_head(
         for p, flag in wanted: p.requires_grad_(flag)
 
 def pretrain_contrast(
-    model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head is not touched
-    images,                # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
+    # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head
+    # is not touched
+    model,
+    # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
+    images,
     epochs:int=40,         # passes over the images
     batch_size:int=256,    # images; the loss compares twice as many views
     lr:float=5e-3,         # peak of the one-cycle schedule
@@ -194,23 +241,38 @@ def pretrain_contrast(
     augment=VIEWS,         # augment(x, generator) -> x
     dim:int|None=None,     # length of the projections; None: 64, with another loss 256
     seed:int=0,            # of the projector, order and views
-    loss=None,             # loss(z1, z2) -> scalar in the place of NTXentLoss(temperature), e.g. of `visft_nb.pretrain.collapse`
-    projector=None,        # nn.Module (N, D) -> (N, P), trained along; None: that of SimCLR, with another loss one with batch norm
+    # loss(z1, z2) -> scalar in the place of NTXentLoss(temperature), e.g. of
+    # `visft_nb.pretrain.collapse`
+    loss=None,
+    # nn.Module (N, D) -> (N, P), trained along; None: that of SimCLR, with another loss
+    # one with batch norm
+    projector=None,
     **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
 ):                         # `History` of the training
-    "SimCLR in one call, or another loss of two views. Raises `InputError` for a model without features, fewer than two images, and a loss that is no number."
+    """SimCLR in one call, or another loss of two views. Raises `InputError` for a model
+    without features, fewer than two images, and a loss that is no number."""
     if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(f"{type(model).__name__} has no `features` and `dim`: pre-training needs a network that gives vectors, such as visft_nb.cnn.models.small_cnn().")
-    if len(images) < 2: raise InputError(f"{len(images)} image(s) came to contrastive pre-training, which tells images apart: at least 2 are needed, hundreds are useful.")
+        raise InputError(
+            f"{type(model).__name__} has no `features` and `dim`: pre-training needs a"
+            " network that gives vectors, such as visft_nb.cnn.models.small_cnn().")
+    if len(images) < 2:
+        raise InputError(
+            f"{len(images)} image(s) came to contrastive pre-training, which tells"
+            " images apart: at least 2 are needed, hundreds are useful.")
     if torch.is_tensor(images): images = Images((images*255).round().to(torch.uint8))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if projector is None:
             out = dim or (64 if loss is None else 256)
-            projector = make_projector(model.dim, out, *((max(model.dim, out), True) if loss is not None else ()))
-        step = contrastive_step(NTXentLoss(temperature) if loss is None else loss, augment, projector)
-    batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed, drop_last=True)
-    with frozen_head(model): return fit(model, batches, epochs=epochs, loss=step, lr=lr, seed=seed, **kwargs)
+            projector = make_projector(
+                model.dim, out,
+                *((max(model.dim, out), True) if loss is not None else ()))
+        step = contrastive_step(
+            NTXentLoss(temperature) if loss is None else loss, augment, projector)
+    batches = Batches(
+        Images(images.images), min(batch_size, len(images)), seed=seed, drop_last=True)
+    with frozen_head(model):
+        return fit(model, batches, epochs=epochs, loss=step, lr=lr, seed=seed, **kwargs)
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #1de13e54
 def embed(

@@ -22,29 +22,43 @@ from ..train import eval_mode, fit, on_device
 def image_nll(
     logits,             # (N, C, H, W); the image meant is sigmoid(logits)
     x,                  # (N, C, H, W) in [0, 1]
-    sigma:float|None=None, # None: Bernoulli; else Gaussian of this standard deviation, in units of the pixels' range
+    # None: Bernoulli; else Gaussian of this standard deviation, in units of the pixels'
+    # range
+    sigma:float|None=None,
 )->torch.Tensor:        # (N,) float32 (float64 of float64), nats per image
     "Negative log-likelihood of images. Raises `InputError` for shapes that differ."
     if logits.shape != x.shape:
-        raise InputError(f"The decoder gives images of shape {tuple(logits.shape)} for {tuple(x.shape)}: build the autoencoder with the channels and the size of the images.")
+        raise InputError(
+            f"The decoder gives images of shape {tuple(logits.shape)} for"
+            f" {tuple(x.shape)}: build the autoencoder with the channels and the size"
+            " of the images.")
     if logits.dtype != torch.float64: logits, x = logits.float(), x.float()
-    if sigma is None: return F.binary_cross_entropy_with_logits(logits, x, reduction='none').flatten(1).sum(1)
-    return ((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)/2 + x[0].numel()*math.log(sigma*math.sqrt(2*math.pi))
+    if sigma is None:
+        return (
+            F.binary_cross_entropy_with_logits(logits, x, reduction='none')
+            .flatten(1)
+            .sum(1))
+    return ((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)/2 + x[
+        0].numel()*math.log(sigma*math.sqrt(2*math.pi))
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1e0c6d2b
 def _whole(**sizes):
     "Raise `InputError` unless every size is a whole number of at least 1."
     for name, v in sizes.items():
-        if not isinstance(v, int) or isinstance(v, bool) or v < 1: raise InputError(f"{name}={v!r}: a whole number of at least 1 was expected.")
+        if not isinstance(v, int) or isinstance(v, bool) or v < 1:
+            raise InputError(
+                f"{name}={v!r}: a whole number of at least 1 was expected.")
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #04c811f0
 class Decoder(nn.Module):
-    "Codes to images: a linear layer onto a grid of 4 to 7, then as many transposed convolutions as the side needs doublings."
+    """Codes to images: a linear layer onto a grid of 4 to 7, then as many transposed
+    convolutions as the side needs doublings."""
     def __init__(self,
         code:int,       # length of the code
         channels:int,   # of the image
         size,           # side of the image, or (height, width)
-        width:int=32,   # channels before the last layer; twice as many per halving, 256 at most
+        # channels before the last layer; twice as many per halving, 256 at most
+        width:int=32,
     ):
         super().__init__()
         h, w = self.size = (size, size) if isinstance(size, int) else tuple(size)
@@ -54,7 +68,12 @@ class Decoder(nn.Module):
         plan = [min(width*2**i, 256) for i in reversed(range(max(steps, 1)))]
         layers = [nn.Linear(code, plan[0]*h*w), nn.Unflatten(1, (plan[0], h, w))]
         for i, o in zip(plan, [*plan[1:], channels]):
-            layers += [nn.BatchNorm2d(i), nn.ReLU(inplace=True), nn.ConvTranspose2d(i, o, 4, 2, 1) if steps else nn.Conv2d(i, o, 3, 1, 1)]
+            layers += [
+                nn.BatchNorm2d(i), nn.ReLU(inplace=True),
+                (
+                    nn.ConvTranspose2d(i, o, 4, 2, 1)
+                    if steps
+                    else nn.Conv2d(i, o, 3, 1, 1))]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)
 
@@ -66,7 +85,8 @@ class Decoder(nn.Module):
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #716f7122
 class Coder(nn.Module):
-    "What stands behind the features of an autoencoder: a linear layer to the code, and the decoder."
+    """What stands behind the features of an autoencoder: a linear layer to the code,
+    and the decoder."""
     def __init__(self,
         dim:int,            # length of the features
         channels:int,       # of the image
@@ -78,26 +98,33 @@ class Coder(nn.Module):
         super().__init__()
         if code is not None: _whole(code=code)
         if sigma is not None and not 0 < sigma < math.inf:
-            raise InputError(f"sigma={sigma}: the standard deviation of a pixel must be above 0, mostly between 0.05 and 1; None takes the Bernoulli error.")
+            raise InputError(
+                f"sigma={sigma}: the standard deviation of a pixel must be above 0,"
+                " mostly between 0.05 and 1; None takes the Bernoulli error.")
         self.dim, self.channels, self.sigma = code or dim, channels, sigma
         self.code = nn.Linear(dim, code) if code else nn.Identity()
         self.decoder = Decoder(self.dim, channels, size, width)
 
     def loss(self, h, x):
-        "Features (N, dim) and the images (N, C, H, W) they should give: mean negative log-likelihood, nats per image."
+        """Features (N, dim) and the images (N, C, H, W) they should give: mean negative
+        log-likelihood, nats per image."""
         return image_nll(self.decoder(self.code(h)), x, self.sigma).mean()
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #183200cd
 def _check_encoder(model):
     if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(f"{type(model).__name__} has no `features` and `dim`: an encoder is a network that gives vectors, such as small_cnn() of visft_nb.cnn.models.")
+        raise InputError(
+            f"{type(model).__name__} has no `features` and `dim`: an encoder is a"
+            " network that gives vectors, such as small_cnn() of visft_nb.cnn.models.")
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #35042edb
 class Autoencoder(nn.Module):
-    "A network and its coder (Rumelhart et al. 1986). As `features` it has the codes, so that `embed(autoencoder, images)` gives these."
+    """A network and its coder (Rumelhart et al. 1986). As `features` it has the codes,
+    so that `embed(autoencoder, images)` gives these."""
     coder_class = Coder
     def __init__(self,
-        encoder,            # nn.Module with `features(x)` -> (N, dim) and `dim`; it is used, not copied
+        # nn.Module with `features(x)` -> (N, dim) and `dim`; it is used, not copied
+        encoder,
         channels:int,       # of the image
         size,               # side of the image, or (height, width)
         code:int|None=None, # length of the code; None: as long as the features
@@ -105,7 +132,8 @@ class Autoencoder(nn.Module):
     ):
         super().__init__()
         _check_encoder(encoder)
-        self.encoder, self.coder = encoder, self.coder_class(encoder.dim, channels, size, code, **options)
+        self.encoder, self.coder = encoder, self.coder_class(
+            encoder.dim, channels, size, code, **options)
         self.dim = self.coder.dim
 
     def encode(self, x):
@@ -124,7 +152,8 @@ class Autoencoder(nn.Module):
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #caa7be20
 class ReconstructionStep(nn.Module):
-    "loss(model, batch) for `fit`: the images from their features. The coder is trained along; labels are not looked at."
+    """loss(model, batch) for `fit`: the images from their features. The coder is
+    trained along; labels are not looked at."""
     def __init__(self,
         coder,         # `Coder` or `VariationalCoder`
         corrupt=None,  # corrupt(x) -> x: what the network sees; the target stays clean
@@ -133,10 +162,15 @@ class ReconstructionStep(nn.Module):
         self.coder, self.corrupt = coder, corrupt
 
     def forward(self, model, batch):
-        "The loss of a batch: images, or (images, anything). Raises `InputError` for a batch of one image."
+        """The loss of a batch: images, or (images, anything). Raises `InputError` for a
+        batch of one image."""
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
-        if len(x) < 2: raise InputError("A batch of one image gives batch normalisation no statistics: take a larger batch, and drop_last=True if the last one is that small.")
-        return self.coder.loss(model.features(self.corrupt(x) if self.corrupt else x), x)
+        if len(x) < 2:
+            raise InputError(
+                "A batch of one image gives batch normalisation no statistics: take a"
+                " larger batch, and drop_last=True if the last one is that small.")
+        return self.coder.loss(
+            model.features(self.corrupt(x) if self.corrupt else x), x)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #b2c304f9
 def mask_pixels(
@@ -154,9 +188,12 @@ def reconstruction_error(
     images,             # `Images`, or a float tensor (N, C, H, W) in [0, 1]
     batch_size:int=256, # images at once
 )->float:               # squared error of a pixel, mean; pixels in [0, 1]
-    "Mean squared error of the reconstructions, in eval mode; the model is left as it was."
-    x, device = images.floats() if hasattr(images, 'floats') else images, next(model.parameters()).device
-    if not len(x): raise InputError("There is no image to reconstruct: the set is empty.")
+    """Mean squared error of the reconstructions, in eval mode; the model is left as it
+    was."""
+    x, device = images.floats() if hasattr(images, 'floats') else images, next(
+        model.parameters()).device
+    if not len(x):
+        raise InputError("There is no image to reconstruct: the set is empty.")
     with eval_mode(model):
         batches = (on_device(b, device) for b in x.split(batch_size))
         return sum((model(b) - b).square().sum().item() for b in batches)/x.numel()
@@ -166,7 +203,8 @@ def gaussian_kl(
     mu,      # (N, D) means
     logvar,  # (N, D) logarithms of the variances
 )->torch.Tensor: # (N, D) nats, for each number of the code
-    "Kullback-Leibler divergence of N(mu, exp(logvar)) from N(0, 1) (Kingma and Welling 2014, appendix B)."
+    """Kullback-Leibler divergence of N(mu, exp(logvar)) from N(0, 1) (Kingma and
+    Welling 2014, appendix B)."""
     return (mu.square() + logvar.exp() - 1 - logvar)/2
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #9b30c1e4
@@ -176,11 +214,13 @@ def reparametrise(
     generator=None, # torch.Generator; None takes torch's own
 )->torch.Tensor:    # (N, D) draws, differentiable by both
     "A draw from N(mu, exp(logvar)) (Kingma and Welling 2014)."
-    return mu + (logvar/2).exp()*draw(generator, *mu.shape, device=mu.device, normal=True).to(mu.dtype)
+    return mu + (logvar/2).exp()*draw(
+        generator, *mu.shape, device=mu.device, normal=True).to(mu.dtype)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #03c7d78d
 class VariationalCoder(Coder):
-    "A `Coder` whose code is a Gaussian: `code` gives its mean, `logvar` the logarithm of its variance."
+    """A `Coder` whose code is a Gaussian: `code` gives its mean, `logvar` the logarithm
+    of its variance."""
     def __init__(self,
         dim:int,            # length of the features
         channels:int,       # of the image
@@ -194,9 +234,12 @@ class VariationalCoder(Coder):
         self.logvar, self.beta = nn.Linear(dim, self.dim), beta
 
     def parts(self, h, x, generator=None):
-        "Features (N, dim) and images: log-likelihood of one draw (N,) and divergence (N,), nats per image."
+        """Features (N, dim) and images: log-likelihood of one draw (N,) and divergence
+        (N,), nats per image."""
         mu, logvar = self.code(h).float(), self.logvar(h).float()
-        return -image_nll(self.decoder(reparametrise(mu, logvar, generator)), x, self.sigma), gaussian_kl(mu, logvar).sum(1)
+        return -image_nll(
+            self.decoder(reparametrise(mu, logvar, generator)), x, self.sigma
+        ), gaussian_kl(mu, logvar).sum(1)
 
     def loss(self, h, x):
         "The negative bound with the divergence weighed by beta, mean, nats per image."
@@ -205,7 +248,8 @@ class VariationalCoder(Coder):
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #4efa94f6
 class VariationalAutoencoder(Autoencoder):
-    "The autoencoder of Kingma and Welling (2014); its code is the mean of the posterior."
+    """The autoencoder of Kingma and Welling (2014); its code is the mean of the
+    posterior."""
     coder_class = VariationalCoder
 
     def posterior(self, x):
@@ -214,53 +258,79 @@ class VariationalAutoencoder(Autoencoder):
         return self.coder.code(h).float(), self.coder.logvar(h).float()
 
     def elbo(self, x, generator=None):
-        "The bound of each image and its two parts, (N,) nats: {'elbo', 'likelihood', 'kl'}, with one draw of the code."
+        """The bound of each image and its two parts, (N,) nats: {'elbo', 'likelihood',
+        'kl'}, with one draw of the code."""
         likelihood, kl = self.coder.parts(self.encoder.features(x), x, generator)
         return {'elbo': likelihood - kl, 'likelihood': likelihood, 'kl': kl}
 
     def sample(self, n:int, generator=None):
         "n images drawn: codes from the prior, then their means (n, C, H, W)."
         _whole(n=n)
-        return self.decode(draw(generator, n, self.dim, device=self.coder.logvar.weight.device, normal=True))
+        return self.decode(
+            draw(
+                generator, n, self.dim, device=self.coder.logvar.weight.device,
+                normal=True))
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #c46137be
 def _as_images(images):
     "`Images` without labels of what `pretrain_autoencoder` takes."
     if torch.is_tensor(images):
         if images.ndim != 4 or not images.is_floating_point():
-            raise InputError(f"images are {images.dtype} of shape {tuple(images.shape)}: floats (N, C, H, W) in [0, 1] were expected, or `Images`.")
+            raise InputError(
+                f"images are {images.dtype} of shape {tuple(images.shape)}: floats (N,"
+                " C, H, W) in [0, 1] were expected, or `Images`.")
         if not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError("images hold values outside [0, 1], or NaN: divide bytes by 255, undo a normalisation; the network normalises by itself.")
+            raise InputError(
+                "images hold values outside [0, 1], or NaN: divide bytes by 255, undo a"
+                " normalisation; the network normalises by itself.")
         images = Images((images*255).round().to(torch.uint8))
-    if len(images) < 2: raise InputError(f"{len(images)} image(s) came to pre-training: at least 2 are needed, hundreds are useful.")
+    if len(images) < 2:
+        raise InputError(
+            f"{len(images)} image(s) came to pre-training: at least 2 are needed,"
+            " hundreds are useful.")
     return Images(images.images)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #849144cc
 def _corruption(noise):
     if callable(noise): return noise
-    if not 0 <= noise < 1: raise InputError(f"noise={noise}: the share of pixels to hide lies from 0 up to below 1; for other noise give a function of the images.")
+    if not 0 <= noise < 1:
+        raise InputError(
+            f"noise={noise}: the share of pixels to hide lies from 0 up to below 1; for"
+            " other noise give a function of the images.")
     return (lambda x: mask_pixels(x, noise)) if noise else None
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1d83ebf0
 def _check_whole(whole, shape, variational):
     "An autoencoder that was given must fit the images and the wish."
     built = (whole.coder.channels, *whole.coder.decoder.size)
-    if built != shape: raise InputError(f"The autoencoder was built for images (C, H, W) = {built}, these are {shape}: build it with their channels and size.")
+    if built != shape:
+        raise InputError(
+            f"The autoencoder was built for images (C, H, W) = {built}, these are"
+            f" {shape}: build it with their channels and size.")
     if variational and not isinstance(whole, VariationalAutoencoder):
-        raise InputError(f"variational=True with a {type(whole).__name__}, which has no variance: pass a VariationalAutoencoder, or the encoder alone.")
+        raise InputError(
+            f"variational=True with a {type(whole).__name__}, which has no variance:"
+            " pass a VariationalAutoencoder, or the encoder alone.")
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #352515a5
 def pretrain_autoencoder(
-    model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D, or an `Autoencoder`, which keeps its coder; trained in place
-    images,                # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
+    # nn.Module with `features(x)` -> (N, D) and `dim` = D, or an `Autoencoder`, which
+    # keeps its coder; trained in place
+    model,
+    # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
+    images,
     epochs:int=30,         # passes over the images
     batch_size:int=128,    # images
     lr:float=3e-3,         # peak of the one-cycle schedule
-    noise=0.,              # share of the pixels hidden from the network, or corrupt(x) -> x: a denoising autoencoder
+    # share of the pixels hidden from the network, or corrupt(x) -> x: a denoising
+    # autoencoder
+    noise=0.,
     variational:bool=False,# a variational autoencoder
     beta:float=1.,         # weight of its KL term
     code:int|None=None,    # length of the code; None: that of the features
-    sigma:float|None=None, # of the Gaussian error; None: Bernoulli. An `Autoencoder` has its own code and sigma
+    # of the Gaussian error; None: Bernoulli. An `Autoencoder` has its own code and
+    # sigma
+    sigma:float|None=None,
     augment=None,          # augment(x, generator) -> x, of input and target
     seed:int=0,            # of the coder, order, augmentation and noise
     **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
@@ -269,14 +339,24 @@ def pretrain_autoencoder(
     autoencoder was not built for, and a loss that is no number."""
     _check_encoder(model)
     images, corrupt = _as_images(images), _corruption(noise)
-    if not 0 <= beta < math.inf: raise InputError(f"beta={beta}: the weight of the KL term is 0 or more; 1 gives the evidence lower bound.")
+    if not 0 <= beta < math.inf:
+        raise InputError(
+            f"beta={beta}: the weight of the KL term is 0 or more; 1 gives the evidence"
+            " lower bound.")
     channels, *size = images.images.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind = VariationalAutoencoder if variational else Autoencoder
-        whole = model if isinstance(model, Autoencoder) else kind(model, channels, size, code, sigma=sigma)
+        whole = (
+            model
+            if isinstance(model, Autoencoder)
+            else kind(model, channels, size, code, sigma=sigma))
     _check_whole(whole, (channels, *size), variational)
     if isinstance(whole, VariationalAutoencoder): whole.coder.beta = beta
-    batches = Batches(images, min(batch_size, len(images)), seed=seed, transform=augment, drop_last=True)
+    batches = Batches(
+        images, min(batch_size, len(images)), seed=seed, transform=augment,
+        drop_last=True)
     with frozen_head(whole.encoder):
-        return fit(whole.encoder, batches, epochs=epochs, loss=ReconstructionStep(whole.coder, corrupt), lr=lr, seed=seed, **kwargs)
+        return fit(
+            whole.encoder, batches, epochs=epochs,
+            loss=ReconstructionStep(whole.coder, corrupt), lr=lr, seed=seed, **kwargs)

@@ -24,7 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..core import InputError, autocast, get_device, given_path, lookup
 from ..data import Batches, Images, seeded
 from ..cnn.models import resnet18
-from ..train import Objective, cosine, fit, load_checkpoint, predict_logits, save_checkpoint, train_step
+from visft_nb.train import (
+    Objective, cosine, fit, load_checkpoint, predict_logits, save_checkpoint,
+    train_step)
 from .collapse import BarlowTwinsLoss, VICRegLoss
 from .contrast import NTXentLoss, contrastive_step, frozen_head
 from .views import CIFAR_VIEWS, ColourViews
@@ -40,33 +42,47 @@ class Recipe:
     out:int            # length of the projections
     norm:bool          # batch norm between the layers
     views:ColourViews
-    published:float    # accuracy of its linear evaluation after 1,000 epochs (solo-learn README), per cent
+    # accuracy of its linear evaluation after 1,000 epochs (solo-learn README), per cent
+    published:float
 
     def projector(self, dim:int, hidden:int=2048)->nn.Sequential:
-        "The projection head on features of length `dim`; `hidden` scales its output too."
+        """The projection head on features of length `dim`; `hidden` scales its output
+        too."""
         sizes = [dim, *[hidden]*(self.layers - 1), max(1, self.out*hidden//2048)]
-        parts = [[nn.Linear(a, b), *[nn.BatchNorm1d(b)]*self.norm, nn.ReLU(inplace=True)] for a, b in zip(sizes[:-1], sizes[1:-1])]
+        parts = [
+            [nn.Linear(a, b), *[nn.BatchNorm1d(b)]*self.norm, nn.ReLU(inplace=True)]
+            for a, b in zip(sizes[:-1], sizes[1:-1])]
         return nn.Sequential(*sum(parts, []), nn.Linear(*sizes[-2:]))
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #193f8b65
 _strong = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8, hue=.2)
 RECIPES = {
     'simclr': Recipe(lambda: NTXentLoss(.2), .4, 1e-5, 2, 256, False, _strong, 90.74),
-    'barlow': Recipe(lambda: BarlowTwinsLoss(.1, .1*.0051), .3, 1e-4, 3, 2048, True, ColourViews((.08, 1), saturation=.2, solarise=.1), 92.10),
-    'vicreg': Recipe(VICRegLoss, .3, 1e-4, 3, 2048, True, ColourViews((.2, 1), saturation=.2, solarise=.1), 92.07),
-}
+    'barlow': Recipe(
+        lambda: BarlowTwinsLoss(.1, .1 * .0051), .3, 1e-4, 3, 2048, True,
+        ColourViews((.08, 1), saturation=.2, solarise=.1), 92.10),
+    'vicreg': Recipe(
+        VICRegLoss, .3, 1e-4, 3, 2048, True,
+        ColourViews((.2, 1), saturation=.2, solarise=.1), 92.07)}
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #4c79208b
 class LARS(torch.optim.Optimizer):
-    "Layer-wise adaptive rates for SGD with momentum (You et al. 2017); parameters with one dimension are neither scaled nor decayed."
-    def __init__(self,
-        params,                  # parameters
-        lr:float,                # alpha
-        momentum:float=.9,       # mu
-        weight_decay:float=0,    # lambda
-        trust:float=.02,         # eta
-        clip:bool=True,          # no layer moves faster than at the rate `lr`; False: r itself scales the gradient
-    ): super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust, clip=clip))
+    """Layer-wise adaptive rates for SGD with momentum (You et al. 2017); parameters
+    with one dimension are neither scaled nor decayed."""
+    def __init__(
+        self,
+        params,   # parameters
+        lr:float,   # alpha
+        momentum:float= .9,   # mu
+        weight_decay:float=0,   # lambda
+        trust:float= .02,   # eta
+        clip:bool=True,   # no layer moves faster than at the rate `lr`; False: r itself scales the gradient
+    ):
+        super().__init__(
+            params,
+            dict(
+                lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust,
+                clip=clip))
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -95,29 +111,44 @@ def warm_cosine(
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #f78c4384
 def pretrain(
-    model,               # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head is not touched
-    data,                # `Images` (labels are not used), or a `FolderStream`, which has its own batch size
+    # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head
+    # is not touched
+    model,
+    # `Images` (labels are not used), or a `FolderStream`, which has its own batch size
+    data,
     method:str='simclr', # a key of `RECIPES`
     epochs:int=1000,
     batch_size:int=256,  # images of all processes together
     hidden:int=2048,     # width of the projector
     views=None,          # augment(x, generator) -> x; None: the recipe's
     seed:int=0,          # of the projector, the order and the views
-    **kwargs,            # for `fit`: checkpoint, every, trackers, precision, bar, optimizer, …
+    # for `fit`: checkpoint, every, trackers, precision, bar, optimizer, …
+    **kwargs,
 ):                       # `History`
-    "Pre-train by a published recipe. Raises `InputError` for an unknown method, a model without features, and batches that the images do not fill."
+    """Pre-train by a published recipe. Raises `InputError` for an unknown method, a
+    model without features, and batches that the images do not fill."""
     recipe = lookup(method, RECIPES, 'method')
     if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(f"{type(model).__name__} has no `features` and `dim`: pre-training needs a network that gives vectors, such as "
-                    f"visft_nb.cnn.models.resnet18(stem='cifar').")
+        raise InputError(
+            f"{type(model).__name__} has no `features` and `dim`: pre-training needs a"
+            " network that gives vectors, such as"
+            " visft_nb.cnn.models.resnet18(stem='cifar').")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        step = contrastive_step(recipe.loss(), views or recipe.views, recipe.projector(model.dim, hidden))
-    batches = data if hasattr(data, 'iter_from') else Batches(Images(data.images), batch_size, seed=seed, drop_last=True)
+        step = contrastive_step(
+            recipe.loss(), views or recipe.views, recipe.projector(model.dim, hidden))
+    batches = (
+        data
+        if hasattr(data, 'iter_from')
+        else Batches(Images(data.images), batch_size, seed=seed, drop_last=True))
     with frozen_head(model):
         params = [p for p in Objective(model, step).parameters() if p.requires_grad]
-        optimizer = LARS(params, recipe.lr*batches.batch_size/256, weight_decay=recipe.weight_decay)
-        return fit(model, batches, epochs=epochs, loss=step, **dict(optimizer=optimizer, schedule=warm_cosine(epochs), seed=seed) | kwargs)
+        optimizer = LARS(
+            params, recipe.lr*batches.batch_size/256, weight_decay=recipe.weight_decay)
+        return fit(
+            model, batches, epochs=epochs, loss=step,
+            **dict(optimizer=optimizer, schedule=warm_cosine(epochs), seed=seed)
+            | kwargs)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #6ff0a0c5
 def _child(function, args, folder, threads):
@@ -125,37 +156,58 @@ def _child(function, args, folder, threads):
     rank = os.environ['RANK']
     log = os.open(f'{folder}/{rank}.log', os.O_CREAT | os.O_WRONLY)
     for fd in (1, 2): os.dup2(log, fd)
-    torch.set_num_threads(threads)   # the threads of before the copy are not there any more
+    # the threads of before the copy are not there any more
+    torch.set_num_threads(threads)
     if get_device().type == 'cuda': torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-    try: save_checkpoint(f'{folder}/{rank}.safetensors', result=function(*args))
+    try:
+        save_checkpoint(f'{folder}/{rank}.safetensors', result=function(*args))
     except Exception as e:
-        Path(folder, f'{rank}.error').write_text(f'{type(e).__name__}: {e}' if not isinstance(e, InputError) else str(e))
+        Path(folder, f'{rank}.error').write_text(
+            f'{type(e).__name__}: {e}' if not isinstance(e, InputError) else str(e))
         raise
     finally:
-        if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #85f5b517
 def launch(
-    function,         # called in each process; returns tensors, numbers, strings, None, and dicts, lists and tuples of them
+    # called in each process; returns tensors, numbers, strings, None, and dicts, lists
+    # and tuples of them
+    function,
     *args,            # for it
     processes:int=2,  # 1 calls it here
 )->list:              # what it returned, by process
-    "Run a function in processes that train together. Raises `InputError` where this process has used a GPU, and with what went wrong in one of them."
-    if not isinstance(processes, int) or processes < 1: raise InputError(f"processes={processes!r}: a whole number from 1 up is expected, one for each GPU.")
+    """Run a function in processes that train together. Raises `InputError` where this
+    process has used a GPU, and with what went wrong in one of them."""
+    if not isinstance(processes, int) or processes < 1:
+        raise InputError(
+            f"processes={processes!r}: a whole number from 1 up is expected, one for"
+            " each GPU.")
     if processes == 1: return [function(*args)]
     if torch.cuda.is_initialized():
-        raise InputError("This process has used a GPU, so it cannot be copied into several: restart the kernel and run this cell before any that computes "
-                    "on a GPU.")
-    if not hasattr(os, 'fork'): raise InputError("This system cannot copy a process: take processes=1, or start the training by accelerate launch.")
+        raise InputError(
+            "This process has used a GPU, so it cannot be copied into several: restart"
+            " the kernel and run this cell before any that computes on a GPU.")
+    if not hasattr(os, 'fork'):
+        raise InputError(
+            "This system cannot copy a process: take processes=1, or start the training"
+            " by accelerate launch.")
     AcceleratorState._reset_state(True)
     with TemporaryDirectory() as folder:
-        try: _start(function, args, folder, processes)
+        try:
+            _start(function, args, folder, processes)
         except Exception as e:
             if errors := sorted(Path(folder).glob('*.error')):
-                raise InputError(f"Process {errors[0].stem} of {processes} stopped: {errors[0].read_text()}") from None
+                raise InputError(
+                    f"Process {errors[0].stem} of {processes} stopped:"
+                    f" {errors[0].read_text()}") from None
             logs = [f.read_text()[-300:] for f in sorted(Path(folder).glob('*.log'))]
-            raise InputError(f"The processes stopped without a word of why ({type(e).__name__}); their last lines: {' | '.join(logs)}") from e
-        return [load_checkpoint(f'{folder}/{rank}.safetensors')['result'] for rank in range(processes)]
+            raise InputError(
+                f"The processes stopped without a word of why ({type(e).__name__});"
+                f" their last lines: {' | '.join(logs)}") from e
+        return [
+            load_checkpoint(f'{folder}/{rank}.safetensors')['result']
+            for rank in range(processes)]
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #31be5bef
 def _start(function, args, folder, processes):
@@ -168,7 +220,9 @@ def _start(function, args, folder, processes):
     threads = max(1, torch.get_num_threads()//processes)
     cpu = {'accelerate_use_cpu': 'true'} if get_device().type == 'cpu' else {}
     with patch_environment(omp_num_threads=threads, **cpu), redirect_stdout(io.StringIO()):
-        notebook_launcher(_child, (function, args, folder, threads), num_processes=processes, use_port=port)
+        notebook_launcher(
+            _child, (function, args, folder, threads), num_processes=processes,
+            use_port=port)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #626e78eb
 def _own_share(batch):
@@ -178,33 +232,56 @@ def _own_share(batch):
 
 class _Files(Dataset):
     "Decodes the files of a list; what cannot be decoded comes as a sentence."
-    def __init__(self, files, labels, side): self.files, self.labels, self.side = files, labels, side
+    def __init__(self, files, labels, side):
+        self.files, self.labels, self.side = files, labels, side
     def __len__(self): return len(self.files)
     def __getitem__(self, i):
         from PIL import Image, ImageOps
         from visft_nb.data.files import decode_image, fit_channels, read_bytes, to_bytes
         name = self.files[i]
-        try: # a JPEG is decoded at half or a quarter of its size where that is enough
-            x = fit_channels(to_bytes(decode_image(read_bytes(name), name, near=self.side).stored), 3, f'{name} ')
-        except InputError as e: return str(e)
-        im = ImageOps.fit(Image.fromarray(x.permute(1, 2, 0).contiguous().numpy()), (self.side, self.side), Image.Resampling.BILINEAR)
+        try:   # a JPEG is decoded at half or a quarter of its size where that is enough
+            x = fit_channels(
+                to_bytes(decode_image(read_bytes(name), name, near=self.side).stored),
+                3, f'{name} ')
+        except InputError as e:
+            return str(e)
+        im = ImageOps.fit(
+            Image.fromarray(x.permute(1, 2, 0).contiguous().numpy()),
+            (self.side, self.side), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(im)).permute(2, 0, 1), self.labels[i]
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #64738d4f
 def _stack(items):
-    "(B, 3, side, side) bytes and (B,) labels, or the sentences of the files that are no images."
+    """(B, 3, side, side) bytes and (B,) labels, or the sentences of the files that are
+    no images."""
     if bad := [i for i in items if isinstance(i, str)]: return bad
-    return torch.stack([x for x, _ in items]).contiguous(memory_format=torch.channels_last), torch.tensor([y for _, y in items])
+    return torch.stack([x for x, _ in items]).contiguous(
+        memory_format=torch.channels_last), torch.tensor([y for _, y in items])
 
 def _class_files(path):
     "(files, labels, names of the classes) of class folders."
     path = given_path(path, 'folder')
-    if not path.is_dir(): raise InputError(f"There is no folder {path}; it should hold one folder of images for each class, such as ImageNet's train.")
-    names = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
-    if not names: raise InputError(f"{path} has no class folders; the layout is {path.name}/CLASS/IMAGE, one folder per class.")
-    files = [sorted(os.path.join(d, f) for d, _, fs in os.walk(path/n) for f in fs if not f.startswith('.')) for n in names]
+    if not path.is_dir():
+        raise InputError(
+            f"There is no folder {path}; it should hold one folder of images for each"
+            " class, such as ImageNet's train.")
+    names = sorted(
+        p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    if not names:
+        raise InputError(
+            f"{path} has no class folders; the layout is {path.name}/CLASS/IMAGE, one"
+            " folder per class.")
+    files = [
+        sorted(
+            os.path.join(d, f)
+            for d, _, fs in os.walk(path/n)
+            for f in fs
+            if not f.startswith('.'))
+        for n in names]
     if empty := [n for n, fs in zip(names, files) if not fs]:
-        raise InputError(f"Class folders without images in {path}: {', '.join(empty[:5])}; put images there, or remove the folder.")
+        raise InputError(
+            f"Class folders without images in {path}: {', '.join(empty[:5])}; put"
+            " images there, or remove the folder.")
     return sum(files, []), [y for y, fs in enumerate(files) for _ in fs], tuple(names)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #8fc38e6e
@@ -220,15 +297,27 @@ class FolderStream:
         side:int=224,        # of the squares, pixels
         shuffle:bool=True,   # False: by class, and the last batch may be smaller
         seed:int=0,          # of the order
-        workers:int|None=None,# processes that decode, for each training process; None: the cores, shared among the training processes
+        # processes that decode, for each training process; None: the cores, shared
+        # among the training processes
+        workers:int|None=None,
     ):
         self.files, self.labels, self.classes = _class_files(path)
         if not 1 <= batch_size <= len(self.files):
-            raise InputError(f"batch_size={batch_size} for the {len(self.files)} images in {path}: a number from 1 to that is expected.")
-        self.batch_size, self.side, self.shuffle, self.seed, self.epoch = batch_size, side, shuffle, seed, 0
-        self.workers = max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1))) if workers is None else workers
+            raise InputError(
+                f"batch_size={batch_size} for the {len(self.files)} images in {path}: a"
+                " number from 1 to that is expected.")
+        self.batch_size, self.side, self.shuffle, self.seed, self.epoch = (
+            batch_size, side, shuffle, seed, 0)
+        self.workers = (
+            max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+            if workers is None
+            else workers)
 
-    def __len__(self): return len(self.files)//self.batch_size if self.shuffle else math.ceil(len(self.files)/self.batch_size)
+    def __len__(self):
+        return (
+            len(self.files)//self.batch_size
+            if self.shuffle
+            else math.ceil(len(self.files)/self.batch_size))
     def __iter__(self): return self.iter_from(0)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #3a6b1a4e
@@ -237,13 +326,24 @@ def iter_from(self:FolderStream,
     k:int, # number of the first batch
 ):         # iterates (x, y)
     "The batches of this epoch from number `k` on, without decoding those before."
-    order = torch.randperm(len(self.files), generator=seeded(self.seed, self.epoch)).tolist() if self.shuffle else list(range(len(self.files)))
-    whole = [order[i*self.batch_size:(i + 1)*self.batch_size] for i in range(k, len(self))]
+    order = (
+        torch.randperm(
+            len(self.files), generator=seeded(self.seed, self.epoch)).tolist()
+        if self.shuffle
+        else list(range(len(self.files))))
+    whole = [
+        order[i*self.batch_size:(i + 1)*self.batch_size]
+        for i in range(k, len(self))]
     own = [b[_own_share(b)] for b in whole]
-    loader = DataLoader(_Files(self.files, self.labels, self.side), batch_sampler=own, num_workers=self.workers, collate_fn=_stack,
-                        generator=seeded(self.seed, self.epoch), pin_memory=get_device().type == 'cuda')
+    loader = DataLoader(
+        _Files(self.files, self.labels, self.side), batch_sampler=own,
+        num_workers=self.workers, collate_fn=_stack,
+        generator=seeded(self.seed, self.epoch), pin_memory=get_device().type == 'cuda')
     for indices, batch in zip(whole, loader):
-        if isinstance(batch, list): raise InputError(f"{'; '.join(batch[:3])}: remove such files (visft_nb.data.corrupt_files lists them all).")
+        if isinstance(batch, list):
+            raise InputError(
+                f"{'; '.join(batch[:3])}: remove such files"
+                " (visft_nb.data.corrupt_files lists them all).")
         yield self._whole(indices, *batch)
 
 @patch
@@ -257,21 +357,28 @@ def _whole(self:FolderStream, indices, x, y):
 # %% ../../nbs/2_pretrain/08_scale.ipynb #b411cd8a
 def embed_stream(
     model,    # with `features(x)`
-    batches,  # of (x, y): a `FolderStream`, `Batches`, or a list; bytes are divided by 255
+    # of (x, y): a `FolderStream`, `Batches`, or a list; bytes are divided by 255
+    batches,
 )->tuple:     # (N, D) float32 features and (N,) labels, on the CPU
-    "Features of images that come in batches, in eval mode; the model is left as it was."
+    """Features of images that come in batches, in eval mode; the model is left as it
+    was."""
     class Body(nn.Module):
         def __init__(self): super().__init__(); self.model = model
-        def forward(self, x): return self.model.features(x.float()/255 if x.dtype == torch.uint8 else x)
+        def forward(self, x):
+            return self.model.features(x.float()/255 if x.dtype == torch.uint8 else x)
     return predict_logits(Body(), batches)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #7f766c9e
 class _Photos(Dataset):
-    "Two changed copies of each image by torchvision, as lightly's SimCLRTransform(32, cj_strength=.5, min_scale=.2, gaussian_blur=0) makes them."
+    """Two changed copies of each image by torchvision, as lightly's SimCLRTransform(32,
+    cj_strength=.5, min_scale=.2, gaussian_blur=0) makes them."""
     def __init__(self, images):
         from torchvision import transforms as T
         self.images, jitter = images, T.RandomApply([T.ColorJitter(.4, .4, .4, .1)], .8)
-        self.change = T.Compose([T.RandomResizedCrop(images.shape[-1], (.2, 1)), T.RandomHorizontalFlip(), jitter, T.RandomGrayscale(.2), T.ToTensor()])
+        self.change = T.Compose(
+            [
+                T.RandomResizedCrop(images.shape[-1], (.2, 1)),
+                T.RandomHorizontalFlip(), jitter, T.RandomGrayscale(.2), T.ToTensor()])
     def __len__(self): return len(self.images)
     def __getitem__(self, i):
         from PIL import Image
@@ -289,9 +396,12 @@ def _forever(batches):
 def peer_loss(
     temperature=.2, # tau
 ):                  # (loss, whose it is)
-    "NT-Xent of lightly; where that is not installed, our own, which gives the same number (and takes a thousandth of the step)."
-    try: from lightly.loss import NTXentLoss as Theirs
-    except ImportError: return NTXentLoss(temperature), 'this kit (lightly is not installed)'
+    """NT-Xent of lightly; where that is not installed, our own, which gives the same
+    number (and takes a thousandth of the step)."""
+    try:
+        from lightly.loss import NTXentLoss as Theirs
+    except ImportError:
+        return NTXentLoss(temperature), 'this kit (lightly is not installed)'
     return Theirs(temperature), 'lightly'
 
 class PairStep(nn.Module):
@@ -305,7 +415,8 @@ class PairStep(nn.Module):
 
     def forward(self, model, batch):
         "The loss of (first views, second views)."
-        return self.loss(*self.projector(model.features(torch.cat(list(batch)))).chunk(2))
+        return self.loss(
+            *self.projector(model.features(torch.cat(list(batch)))).chunk(2))
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #1d80f7c8
 WAYS = {   # what is switched: views on the device, channels-last, precision
@@ -317,7 +428,8 @@ WAYS = {   # what is switched: views on the device, channels-last, precision
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #d75eed20
 class SimCLRWay:
-    "One way to train SimCLR, a step at a time: `step()` takes one and returns its seconds, that of having the batch included."
+    """One way to train SimCLR, a step at a time: `step()` takes one and returns its
+    seconds, that of having the batch included."""
     def __init__(self,
         images,              # uint8 (N, 3, H, W)
         way:str,             # a key of `WAYS`
@@ -329,31 +441,47 @@ class SimCLRWay:
         seed:int=0,
     ):
         ours, last, self.precision = lookup(way, WAYS, 'way')
-        self.device, self.layout, self.stock = get_device(), torch.channels_last if last else torch.contiguous_format, 0
+        self.device, self.layout, self.stock = (
+            get_device(), torch.channels_last if last else torch.contiguous_format, 0)
         torch.manual_seed(seed)
         self.model = resnet18(10, stem=stem, width=width, mean=.47, std=.25)
-        projector = nn.Sequential(nn.Linear(self.model.dim, self.model.dim), nn.ReLU(inplace=True), nn.Linear(self.model.dim, 128))
+        projector = nn.Sequential(
+            nn.Linear(self.model.dim, self.model.dim), nn.ReLU(inplace=True),
+            nn.Linear(self.model.dim, 128))
         if ours:
-            batches = Batches(Images(images), batch_size, seed=seed, device=self.device, drop_last=True)
+            batches = Batches(
+                Images(images), batch_size, seed=seed, device=self.device,
+                drop_last=True)
             step = contrastive_step(NTXentLoss(.2), self.views, projector)
-        else: batches, step = self.loader(images, batch_size, workers), PairStep(peer_loss()[0], projector)
-        self.objective = Objective(self.model, step).to(self.device, memory_format=self.layout)
-        self.optimizer, self.batches = torch.optim.Adam((p for n, p in self.objective.named_parameters() if '.fc.' not in n), lr), _forever(batches)
+        else:
+            batches, step = self.loader(images, batch_size, workers), PairStep(
+                peer_loss()[0], projector)
+        self.objective = Objective(self.model, step).to(
+            self.device, memory_format=self.layout)
+        self.optimizer, self.batches = torch.optim.Adam(
+            (p for n, p in self.objective.named_parameters() if '.fc.' not in n), lr
+        ), _forever(batches)
 
-    def views(self, x, generator=None): return CIFAR_VIEWS(x, generator).contiguous(memory_format=self.layout)
+    def views(self, x, generator=None):
+        return CIFAR_VIEWS(x, generator).contiguous(memory_format=self.layout)
 
     def loader(self, images, batch_size, workers):
         "The peer's batches; the workers hold two each in stock."
         workers = os.cpu_count() or 1 if workers is None else workers
         self.stock = 2*workers
-        return DataLoader(_Photos(images), batch_size, shuffle=True, drop_last=True, num_workers=workers)
+        return DataLoader(
+            _Photos(images), batch_size, shuffle=True, drop_last=True,
+            num_workers=workers)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #5bc4c099
 @patch
 def step(self:SimCLRWay):
     "One step of gradient descent: its seconds."
     start = time.perf_counter()
-    batch = [x.to(self.device, memory_format=self.layout) for x in next(self.batches) if torch.is_tensor(x) and x.ndim == 4]
+    batch = [
+        x.to(self.device, memory_format=self.layout)
+        for x in next(self.batches)
+        if torch.is_tensor(x) and x.ndim == 4]
     def objective(batch):
         with autocast(self.device, self.precision): return self.objective(batch)
     train_step(objective, batch, self.optimizer, self)
@@ -384,15 +512,20 @@ def simclr_step_times(
     batch_size:int=128,  # images, of which two views are made
     width:int=64,        # of the ResNet-18
     stem:str='cifar',    # of the ResNet-18
-    rounds:int=3,        # turns of all ways, after one that does not count; the fastest counts
+    # turns of all ways, after one that does not count; the fastest counts
+    rounds:int=3,
     workers:int|None=None,# of the DataLoader; None: one for each core
 ):                       # pandas.DataFrame: way, ms, gain over the way before, times as fast as the first
-    "Milliseconds of one pre-training step, written in several ways, in turns on the same machine."
+    """Milliseconds of one pre-training step, written in several ways, in turns on the
+    same machine."""
     import pandas as pd
     workers = os.cpu_count() or 1 if workers is None else workers
-    batches = (rounds + 2)*(2*workers + 1)   # no epoch may end meanwhile: a new one starts new workers
+    # no epoch may end meanwhile: a new one starts new workers
+    batches = (rounds + 2)*(2*workers + 1)
     images = images.repeat(-(-batches*batch_size//len(images)), 1, 1, 1)
-    ways = {name: SimCLRWay(images, name, batch_size, width, stem, workers) for name in WAYS}
+    ways = {
+        name: SimCLRWay(images, name, batch_size, width, stem, workers) for name in WAYS
+    }
     best = dict.fromkeys(ways, math.inf)
     for turn in range(rounds + 1):
         for name, way in ways.items():
@@ -400,4 +533,8 @@ def simclr_step_times(
             seconds = way.step()
             if turn: best[name] = min(best[name], seconds)
     ms = [1000*t for t in best.values()]
-    return pd.DataFrame({'way': list(ways), 'ms': ms, 'gain': [a/b for a, b in zip([ms[0], *ms], ms)], 'times': [ms[0]/m for m in ms]})
+    return pd.DataFrame(
+        {
+            'way': list(ways), 'ms': ms,
+            'gain': [a/b for a, b in zip([ms[0], *ms], ms)],
+            'times': [ms[0]/m for m in ms]})

@@ -16,7 +16,8 @@ import torch
 from ..core import InputError, check_number, lookup
 from ..data import draw
 from ..metrics import proportion_interval
-from .attacks import AttackResult, L1, LOSSES, NORMS, check_attack, _length, _tall, lent, margin_loss
+from .attacks import (
+    AttackResult, L1, LOSSES, NORMS, check_attack, _length, _tall, lent, margin_loss)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e7853f9
 def checkpoints(
@@ -32,14 +33,19 @@ def checkpoints(
     return out
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #30909f1a
-_BALLS = {k: NORMS[k] for k in ('linf', 'l2')}   # those that the four attacks are derived for; the third follows
+# those that the four attacks are derived for; the third follows
+_BALLS = {k: NORMS[k] for k in ('linf', 'l2')}
 
 def _size(d, norm):
     "The norm of each row: (N, C, H, W) to (N, 1, 1, 1)."
-    return _tall(torch.linalg.vector_norm(d.flatten(1), {'linf': math.inf, 'l2': 2, 'l1': 1}[norm], dim=1), d)
+    return _tall(
+        torch.linalg.vector_norm(
+            d.flatten(1), {'linf': math.inf, 'l2': 2, 'l1': 1}[norm], dim=1),
+        d)
 
 def _unit(v, norm):
-    "v divided by its norm, row by row; rows of 0 stay 0. Divided by the largest value first, so that tiny gradients keep their direction."
+    """v divided by its norm, row by row; rows of 0 stay 0. Divided by the largest value
+    first, so that tiny gradients keep their direction."""
     v = v/_size(v, 'linf').clamp(min=torch.finfo(v.dtype).tiny)
     return v if norm == 'linf' else v/_size(v, norm).clamp(min=1e-12)
 
@@ -50,7 +56,11 @@ def _momentum_step(adv, old, g, step, x, eps, norm, first):
     "The next point of APGD."
     ball = _BALLS[norm]
     z = ball.project_(adv + step*_direction(g, norm), x, eps)
-    return z if first else ball.project_(z.mul_(.75).add_(adv, alpha=.5).sub_(old, alpha=.25), x, eps)
+    return (
+        z
+        if first
+        else ball.project_(
+            z.mul_(.75).add_(adv, alpha=.5).sub_(old, alpha=.25), x, eps))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #ac4ee515
 def project_l1_box(
@@ -58,13 +68,15 @@ def project_l1_box(
     x,    # (N, D) images in [0, 1]
     eps,  # radius of the ball
 ):        # (N, D)
-    "The nearest change of which the absolute values add up to at most eps and that does not leave [0, 1] (Croce and Hein 2021)."
+    """The nearest change of which the absolute values add up to at most eps and that
+    does not leave [0, 1] (Croce and Hein 2021)."""
     size, room = d.abs(), torch.where(d > 0, 1 - x, x)
     corner, order = torch.cat([size, size - room], 1).sort(dim=1, descending=True)
     moving = torch.where(order < d.shape[1], 1, -1).cumsum(1)
     total = (-corner.diff(dim=1)*moving[:, :-1]).cumsum(1)
     k = (total < eps).sum(1, keepdim=True).clamp(max=total.shape[1] - 1)
-    theta = corner.gather(1, k + 1) + (total.gather(1, k) - eps)/moving.gather(1, k).clamp(min=1)
+    theta = corner.gather(1, k + 1) + (total.gather(1, k) - eps)/moving.gather(
+        1, k).clamp(min=1)
     return d.sign()*torch.minimum(size - theta.clamp(min=0), room).clamp(min=0)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8ecc5e57
@@ -74,7 +86,10 @@ class L1Box(L1):
     def project_(adv, x, eps):
         "The nearest point of the ball around x and of the box [0, 1], in place."
         d = adv.sub_(x)
-        return d.copy_(project_l1_box(d.flatten(1), x.flatten(1), eps).view(d.shape)).add_(x).clamp_(0, 1)
+        return (
+            d.copy_(project_l1_box(d.flatten(1), x.flatten(1), eps).view(d.shape))
+            .add_(x)
+            .clamp_(0, 1))
 
 _BALLS['l1'] = L1Box
 
@@ -84,7 +99,8 @@ def _changed(adv, x):
     return (adv != x).flatten(1).sum(1)
 
 def _sparse_step(adv, g, step, changed, x, eps):
-    "The next point of APGD in l1: a step shared by the values with the largest derivatives, two for three that are changed."
+    """The next point of APGD in l1: a step shared by the values with the largest
+    derivatives, two for three that are changed."""
     size = g.flatten(1).abs()
     k = (changed/1.5).ceil().long().clamp(min=1)
     least = size.sort(dim=1, descending=True).values.gather(1, k[:, None] - 1)
@@ -97,8 +113,12 @@ def dlr_targeted(
     y, # int64 (N,) true classes
     t, # int64 (N,) classes wanted
 ):     # (N,)
-    "Targeted difference of logits ratio (Croce and Hein 2020): 0 where class t has caught up with y."
-    if z.shape[1] < 4: raise InputError(f"loss='dlr-targeted' looks at the four largest logits, and the model gives {z.shape[1]}: take loss='margin'.")
+    """Targeted difference of logits ratio (Croce and Hein 2020): 0 where class t has
+    caught up with y."""
+    if z.shape[1] < 4:
+        raise InputError(
+            "loss='dlr-targeted' looks at the four largest logits, and the model gives"
+            f" {z.shape[1]}: take loss='margin'.")
     top = z.topk(4, dim=1).values
     pick = lambda c: z.gather(1, c[:, None])[:, 0]
     return (pick(t) - pick(y))/(top[:, 0] - (top[:, 2] + top[:, 3])/2 + 1e-12)
@@ -112,7 +132,8 @@ def _objective(loss):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #90c9f276
 def _look(model, x, y, t, f, average, wanted):
-    "Loss (N,), gradient (N, C, H, W) or zeros, and which samples are misclassified, from one pass, or the mean of several."
+    """Loss (N,), gradient (N, C, H, W) or zeros, and which samples are misclassified,
+    from one pass, or the mean of several."""
     adv, total = x.detach().requires_grad_(), None
     for _ in range(average):
         z = model(adv)
@@ -127,10 +148,12 @@ def _look(model, x, y, t, f, average, wanted):
 class _Rows:
     "Tensors that have one row for each sample."
     def __init__(self, **rows): self.__dict__.update(rows)
-    def keep(self, rows): self.__dict__.update({k: v[rows] for k, v in self.__dict__.items()})
+    def keep(self, rows):
+        self.__dict__.update({k: v[rows] for k, v in self.__dict__.items()})
     def put(self, where, **new):
         "Take the new rows `where` the mask says so."
-        for k, v in new.items(): setattr(self, k, torch.where(_tall(where, v), v, getattr(self, k)))
+        for k, v in new.items():
+            setattr(self, k, torch.where(_tall(where, v), v, getattr(self, k)))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #5677eb99
 def _drop(s, down, out, fell):
@@ -153,7 +176,8 @@ def _compare(s, loss, g):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #11e83524
 def _halve(s, g, most):
-    "At a checkpoint: halve the step where one of the two conditions holds, and go back to the best point there. Returns points and gradients to go on from."
+    """At a checkpoint: halve the step where one of the two conditions holds, and go
+    back to the best point there. Returns points and gradients to go on from."""
     halve = (s.ups <= most) | (~s.halved & (s.best_loss <= s.check_loss))
     s.put(halve, step=s.step/2)
     s.halved, s.check_loss, s.ups = halve, s.best_loss, torch.zeros_like(s.ups)
@@ -166,18 +190,25 @@ def _to_best(s, g, back):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #d94c9ed4
 def _thin(s, g, eps):
-    "At a checkpoint in l1: note how sparse the best point is, and shorten the step or begin anew from there. Returns points and gradients to go on from."
+    """At a checkpoint in l1: note how sparse the best point is, and shorten the step or
+    begin anew from there. Returns points and gradients to go on from."""
     now = _changed(s.best, s.x)
     fewer = now < .95*s.changed
-    s.changed, s.step = now, torch.where(_tall(fewer, g), eps, (s.step/1.5).clamp(min=eps/10))
+    s.changed, s.step = now, torch.where(
+        _tall(fewer, g), eps, (s.step/1.5).clamp(min=eps/10))
     return _to_best(s, g, fewer)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #38ee95a3
 def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75, average=1, drop=True):
-    "APGD for rows of images and targets. Returns the images where they fell (without `drop` none does), the best points of the others; and which fell."
-    out, fell, last, checks = x.clone(), torch.zeros_like(y, dtype=torch.bool), 0, set(checkpoints(steps, norm))
-    s = _Rows(x=x, y=y, t=t, ids=ids, rows=torch.arange(len(x), device=x.device), adv=start, old=start, changed=_changed(start, x),
-              step=torch.full_like(x[:, :1, :1, :1], eps if norm == 'l1' else 2*eps))
+    """APGD for rows of images and targets. Returns the images where they fell (without
+    `drop` none does), the best points of the others; and which fell."""
+    out, fell, last, checks = (
+        x.clone(), torch.zeros_like(y, dtype=torch.bool), 0,
+        set(checkpoints(steps, norm)))
+    s = _Rows(
+        x=x, y=y, t=t, ids=ids, rows=torch.arange(len(x), device=x.device), adv=start,
+        old=start, changed=_changed(start, x),
+        step=torch.full_like(x[:, :1, :1, :1], eps if norm == 'l1' else 2*eps))
     for i in range(steps + 1):
         loss, g, down = _look(model, s.adv, s.y, s.t, f, average, i < steps)
         if drop and down.any():
@@ -187,27 +218,38 @@ def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75, average=1, 
         _compare(s, loss, g)
         if i == steps: break
         adv = s.adv
-        if i in checks: (adv, g), last = _thin(s, g, eps) if norm == 'l1' else _halve(s, g, rho*(i - last)), i
-        new = _sparse_step(adv, g, s.step, s.changed, s.x, eps) if norm == 'l1' else _momentum_step(adv, s.old, g, s.step, s.x, eps, norm, i == 0)
+        if i in checks:
+            (adv, g), last = (
+                _thin(s, g, eps) if norm == 'l1' else _halve(s, g, rho*(i - last))), i
+        new = (
+            _sparse_step(adv, g, s.step, s.changed, s.x, eps)
+            if norm == 'l1'
+            else _momentum_step(adv, s.old, g, s.step, s.x, eps, norm, i == 0))
         s.old, s.adv = adv, new
     out[s.rows] = s.best
     return out, fell
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #1524e981
 def _answers(model, x):
-    "Logits (N, K) on the device of x, without gradient, whatever the model gives them as."
+    """Logits (N, K) on the device of x, without gradient, whatever the model gives them
+    as."""
     with torch.no_grad(): z = torch.as_tensor(model(x), device=x.device).detach()
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #402aaa32
-def _rows_of(mask): return mask.nonzero()[:, 0] if (~mask).any() else torch.arange(len(mask), device=mask.device)
+def _rows_of(mask):
+    return (
+        mask.nonzero()[:, 0]
+        if (~mask).any()
+        else torch.arange(len(mask), device=mask.device))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #57d0aa48
 def _rounds(model, x, y, targets, restarts, width, run):
     """Give `run(x, y, t, ids, restart)` what stands: restart by restart and, with targets, towards the most likely other classes in turn. Where few stand,
     several targets go into one batch of `width`. `run` returns images and which fell."""
     z, out = _answers(model, x), x.clone()
-    stands, order = z.argmax(1) == y, z.argsort(1, descending=True) # the first of the order is y where it stands
+    # the first of the order is y where it stands
+    stands, order = z.argmax(1) == y, z.argsort(1, descending=True)
     for restart in range(restarts):
         k, end = (1, 1 + min(targets, z.shape[1] - 1)) if targets else (0, 1)
         while k < end:
@@ -223,7 +265,9 @@ def _rounds(model, x, y, targets, restarts, width, run):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #7f8673bb
 def apgd(
-    model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
+    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
+    # given
+    model,
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
     eps:float,         # radius of the ball, for images in [0, 1]
@@ -231,26 +275,41 @@ def apgd(
     steps:int=100,     # gradient steps of each run
     loss:str='ce',     # a key of `LOSSES`, or "dlr-targeted"
     restarts:int=1,    # random starts, each for the samples that still stand
-    targets:int=9,     # of "dlr-targeted": most likely other classes that are tried in turn
+    # of "dlr-targeted": most likely other classes that are tried in turn
+    targets:int=9,
     rho:float=.75,     # share of rising steps below which the step is halved
-    average:int=1,     # passes whose mean is taken, for networks that draw random numbers
-    shrink:bool|None=None, # take 30 % of the steps at 3 eps and 30 % at 2 eps, then come back; None: in l1
+    # passes whose mean is taken, for networks that draw random numbers
+    average:int=1,
+    # take 30 % of the steps at 3 eps and 30 % at 2 eps, then come back; None: in l1
+    shrink:bool|None=None,
     generator=None,    # torch.Generator of the random starts, on any device
-    batch_size:int|None=None, # images in one pass, where several targets fit; None: as many as x has
+    # images in one pass, where several targets fit; None: as many as x has
+    batch_size:int|None=None,
     check:bool=True,   # look at the input before
 )->torch.Tensor:       # (N, C, H, W) images in the ball and in [0, 1]: where it fell, or the point of highest loss for what still stands
     """Auto-PGD (Croce and Hein 2020; in l1 2021): a step that adapts itself. Raises what `pgd` raises, and `InputError` for 'dlr-targeted' with fewer than four classes.
     An image that is misclassified as it stands comes back unchanged."""
     lookup(norm, _BALLS, 'norm')
     f = _objective(loss)
-    for name, v in (('steps', steps), ('restarts', restarts), ('targets', targets), ('average', average)): check_number(name, v, 1, whole=True)
-    if min(steps, restarts, targets, average) < 1: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}, average={average}: at least 1 of each is needed.")
+    for name, v in (
+        ('steps', steps), ('restarts', restarts), ('targets', targets),
+        ('average', average)):
+        check_number(name, v, 1, whole=True)
+    if min(steps, restarts, targets, average) < 1:
+        raise InputError(
+            f"steps={steps}, restarts={restarts}, targets={targets}, average={average}:"
+            " at least 1 of each is needed.")
     if check: check_attack(model, x, y, eps)
     radii = (3*eps, 2*eps, eps) if shrink or shrink is None and norm == 'l1' else (eps,)
     def run(x, y, t, ids, restart):
-        climb = partial(_climb, model, x, y, t, ids, norm=norm, f=f, rho=rho, average=average)
-        return _inwards(climb, x, _begin(x, radii[0], norm, generator), radii, norm, steps)
-    with lent(model): return _rounds(model, x.detach(), y, targets if loss == 'dlr-targeted' else 0, restarts, batch_size or len(x), run)
+        climb = partial(
+            _climb, model, x, y, t, ids, norm=norm, f=f, rho=rho, average=average)
+        return _inwards(
+            climb, x, _begin(x, radii[0], norm, generator), radii, norm, steps)
+    with lent(model):
+        return _rounds(
+            model, x.detach(), y, targets if loss == 'dlr-targeted' else 0, restarts,
+            batch_size or len(x), run)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #d27e3d5c
 def _noise(x, norm, generator):
@@ -261,18 +320,25 @@ def _noise(x, norm, generator):
 def _begin(x, eps, norm, generator):
     "A random point on the surface of the ball, in the box; in l1 a sparse one."
     d = _noise(x, norm, generator)
-    return _BALLS[norm].project_(x + d, x, eps) if norm == 'l1' else (x + eps*_unit(d, norm)).clamp_(0, 1)
+    return (
+        _BALLS[norm].project_(x + d, x, eps)
+        if norm == 'l1'
+        else (x + eps*_unit(d, norm)).clamp_(0, 1))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #4ac2a2c5
 def _inwards(climb, x, start, radii, norm, steps):
-    "`climb` in each of the balls, the largest first, from the best point before; only in the last one do samples fall."
+    """`climb` in each of the balls, the largest first, from the best point before; only
+    in the last one do samples fall."""
     early = int(.3*steps)
-    for eps, smaller in pairwise(radii): start = _BALLS[norm].project_(climb(start, eps, steps=early, drop=False)[0], x, smaller)
+    for eps, smaller in pairwise(radii):
+        start = _BALLS[norm].project_(
+            climb(start, eps, steps=early, drop=False)[0], x, smaller)
     return climb(start, radii[-1], steps=steps - early*(len(radii) - 1))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #eb90fb80
 def _fill(a, room, need):
-    "The least change in sum that gains `need`, at a gain of a for each unit: the best values first, each up to its room."
+    """The least change in sum that gains `need`, at a gain of a for each unit: the best
+    values first, each up to its room."""
     a, order = a.sort(dim=1, descending=True)
     room = room.gather(1, order)
     before = (a*room).cumsum(1) - a*room
@@ -286,34 +352,42 @@ def nearest_on_plane(
     f,    # (N,) values of the linear function at x
     norm, # "linf", "l2" or "l1"
 ):        # (N, d)
-    "The shortest change that brings the linear function f + w·change to 0 inside the box; where the box does not reach the plane, the way to its nearest corner."
+    """The shortest change that brings the linear function f + w·change to 0 inside the
+    box; where the box does not reach the plane, the way to its nearest corner."""
     a, u, need = w.abs(), torch.where(f[:, None] < 0, w, -w).sign(), f.abs()
     room, lam = torch.where(u > 0, 1 - x, x), torch.zeros_like(need)
     if norm == 'l1': return u*_fill(a, room, need)
-    speed, tiny = a if norm == 'l2' else torch.ones_like(lam)[:, None], torch.finfo(x.dtype).tiny
+    speed, tiny = a if norm == 'l2' else torch.ones_like(lam)[:, None], torch.finfo(
+        x.dtype).tiny
     rate = a*speed
     for _ in range(x.shape[1] + 1):
         way = lam[:, None]*speed
         gap = need - torch.linalg.vecdot(a, torch.minimum(way, room))
         gap = torch.where(gap > 4*torch.finfo(x.dtype).eps*need, gap, 0)
-        further = (lam + gap/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)).clamp(max=1e30)
+        further = (
+            lam + gap/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)
+        ).clamp(max=1e30)
         if not (further > lam).any(): break   # there, or the box does not reach so far
         lam = further
     return u*torch.minimum(lam[:, None]*speed, room)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #d2c1c3ea
 def _toward_boundary(adv, x, f, w, norm, most=.1, beyond=1.05):
-    "The next point of FAB: a mixture of the steps from adv and from x to the linearised boundary."
+    """The next point of FAB: a mixture of the steps from adv and from x to the
+    linearised boundary."""
     flat = w.flatten(1)
     at_x = f + (flat*(x - adv).flatten(1)).sum(1)
-    d = nearest_on_plane(torch.cat([adv, x]).flatten(1), flat.repeat(2, 1), torch.cat([f, at_x]), norm).view(2, *x.shape)
+    d = nearest_on_plane(
+        torch.cat([adv, x]).flatten(1), flat.repeat(2, 1), torch.cat([f, at_x]), norm
+    ).view(2, *x.shape)
     near, far = (_size(v, norm).clamp(min=1e-8) for v in d)
     alpha = (near/(near + far)).clamp(max=most)
     return ((adv + beyond*d[0])*(1 - alpha) + (x + beyond*d[1])*alpha).clamp_(0, 1)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #2c14a8c2
 def _difference(model, adv, y, t, norm):
-    "f = z_t - z_y and its gradient; without targets (t None) for the class whose linearised boundary is the nearest."
+    """f = z_t - z_y and its gradient; without targets (t None) for the class whose
+    linearised boundary is the nearest."""
     adv = adv.detach().requires_grad_()
     z = model(adv)
     mine = z.gather(1, y[:, None])
@@ -331,9 +405,12 @@ def _difference(model, adv, y, t, norm):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #4df9f7c6
 def _approach(model, x, y, t, ids, start, eps, norm, steps, back=.9):
-    "FAB for rows of images and targets. Returns the images that fell within eps, and which; with eps below 0 the nearest misclassified image of each."
+    """FAB for rows of images and targets. Returns the images that fell within eps, and
+    which; with eps below 0 the nearest misclassified image of each."""
     out, fell = x.clone(), torch.zeros_like(y, dtype=torch.bool)
-    s = _Rows(x=x, y=y, ids=ids, rows=torch.arange(len(x), device=x.device), adv=start, least=torch.full_like(x[:, 0, 0, 0], math.inf), nearest=x)
+    s = _Rows(
+        x=x, y=y, ids=ids, rows=torch.arange(len(x), device=x.device), adv=start,
+        least=torch.full_like(x[:, 0, 0, 0], math.inf), nearest=x)
     if t is not None: s.t = t
     for _ in range(steps):
         f, w = _difference(model, s.adv, s.y, getattr(s, 't', None), norm)
@@ -352,39 +429,63 @@ def _approach(model, x, y, t, ids, start, eps, norm, steps, back=.9):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #50fb7cb6
 def fab(
-    model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
+    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
+    # given
+    model,
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
-    eps:float|None,    # radius of the ball; None: go on to the nearest misclassified image, however far it is
+    # radius of the ball; None: go on to the nearest misclassified image, however far it
+    # is
+    eps:float|None,
     norm:str='linf',   # "linf", "l2" or "l1"
     steps:int=100,     # steps of each run
-    targets:int=9,     # most likely other classes that are tried in turn; 0 goes to the nearest boundary, with as many gradients a step as there are classes
-    restarts:int=1,    # the first from the image, the others from a random point at eps/2
+    # most likely other classes that are tried in turn; 0 goes to the nearest boundary,
+    # with as many gradients a step as there are classes
+    targets:int=9,
+    # the first from the image, the others from a random point at eps/2
+    restarts:int=1,
     generator=None,    # torch.Generator of the random starts, on any device
-    batch_size:int|None=None, # images in one pass, where several targets fit; None: as many as x has
+    # images in one pass, where several targets fit; None: as many as x has
+    batch_size:int|None=None,
     check:bool=True,   # look at the input before
 )->torch.Tensor:       # (N, C, H, W) images in [0, 1]: misclassified within eps, or unchanged where none was found
     """Fast adaptive boundary attack (Croce and Hein 2020), by default towards each target in turn, as in AutoAttack. Raises what `pgd` raises.
     An image that is misclassified as it stands comes back unchanged."""
     lookup(norm, _BALLS, 'norm')
-    for name, v, low in (('steps', steps, 1), ('restarts', restarts, 1), ('targets', targets, 0)): check_number(name, v, low, whole=True)
+    for name, v, low in (
+        ('steps', steps, 1), ('restarts', restarts, 1), ('targets', targets, 0)):
+        check_number(name, v, low, whole=True)
     if eps is not None: check_number('eps', eps, 0, 1e9)
-    if min(steps, restarts) < 1 or targets < 0: raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}: at least 1 step and 1 restart are needed, and no negative number of targets.")
-    if eps is None and restarts > 1: raise InputError(f"restarts={restarts} with eps=None: a restart begins at half the radius, so give a radius or take one start.")
+    if min(steps, restarts) < 1 or targets < 0:
+        raise InputError(
+            f"steps={steps}, restarts={restarts}, targets={targets}: at least 1 step"
+            " and 1 restart are needed, and no negative number of targets.")
+    if eps is None and restarts > 1:
+        raise InputError(
+            f"restarts={restarts} with eps=None: a restart begins at half the radius,"
+            " so give a radius or take one start.")
     if check: check_attack(model, x, y, eps or 0.)
     if eps is None: return _nearest(model, x.detach(), y, norm, steps, targets)
     def run(x, y, t, ids, restart):
-        start = (x + eps/2*_unit(_noise(x, norm, generator), norm)).clamp_(0, 1) if restart else x
-        return _approach(model, x, y, t if targets else None, ids, start, eps, norm, steps)
-    with lent(model): return _rounds(model, x.detach(), y, targets, restarts, batch_size or len(x), run)
+        start = (
+            (x + eps/2*_unit(_noise(x, norm, generator), norm)).clamp_(0, 1)
+            if restart
+            else x)
+        return _approach(
+            model, x, y, t if targets else None, ids, start, eps, norm, steps)
+    with lent(model):
+        return _rounds(
+            model, x.detach(), y, targets, restarts, batch_size or len(x), run)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #c39f790c
 def _nearest(model, x, y, norm, steps, targets):
     "The nearest misclassified image over all targets."
     out, least = x.clone(), torch.full_like(x[:, :1, :1, :1], math.inf)
     def run(x, y, t, ids, restart):
-        adv, fell = _approach(model, x, y, t if targets else None, ids, x, -1., norm, steps)
-        length = torch.where((adv != x).flatten(1).any(1), _size(adv - x, norm).flatten(), math.inf)
+        adv, fell = _approach(
+            model, x, y, t if targets else None, ids, x, -1., norm, steps)
+        length = torch.where(
+            (adv != x).flatten(1).any(1), _size(adv - x, norm).flatten(), math.inf)
         for i, a, d in zip(ids.tolist(), adv, length):
             if d < least[i, 0, 0, 0]: out[i], least[i] = a, d
         return adv, fell
@@ -392,7 +493,8 @@ def _nearest(model, x, y, norm, steps, targets):
     return out
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #fd479de5
-HALVINGS = 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000 # queries after which the window loses half of its area
+# queries after which the window loses half of its area
+HALVINGS = 10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000
 
 def window_share(
     query:int,    # number of the query, from 0
@@ -412,7 +514,10 @@ def _check_answers(model, x, y, eps):
     "`check_attack` for a model that needs to have no gradient."
     def with_gradient(x):
         z = _answers(model, x.detach())
-        return z + 0*x.flatten(1).sum(1, keepdim=True) if z.ndim == 2 else z.float().requires_grad_()
+        return (
+            z + 0*x.flatten(1).sum(1, keepdim=True)
+            if z.ndim == 2
+            else z.float().requires_grad_())
     with lent(model): check_attack(with_gradient, x, y, eps)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #9c72c3f9
@@ -423,30 +528,40 @@ def _window(side, h, w, r):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #c1a18971
 class _LinfSearch:
-    "Proposals of Square in l-inf: stripes at first, then windows of one sign in each channel."
+    """Proposals of Square in l-inf: stripes at first, then windows of one sign in each
+    channel."""
     def __init__(self, x, eps, generator):
-        self.x, self.low, self.high, self.generator = x, (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1), generator
+        self.x, self.low, self.high, self.generator = (
+            x, (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1), generator)
     def start(self):
         n, c, h, w = self.x.shape
-        return torch.where(draw(self.generator, n, c, 1, w, device=self.x.device) < .5, self.low, self.high)
+        return torch.where(
+            draw(self.generator, n, c, 1, w, device=self.x.device) < .5, self.low,
+            self.high)
     def propose(self, best, share):
-        "A function from rows to new images, which rows would differ from `best`, and a name by which the proposal is known again."
+        """A function from rows to new images, which rows would differ from `best`, and
+        a name by which the proposal is known again."""
         c, h, w = best.shape[1:]
-        at = _window(min(max(round((share*h*w)**.5), 1), h, w), h, w, draw(self.generator, 2))
+        at = _window(
+            min(max(round((share*h*w)** .5), 1), h, w), h, w, draw(self.generator, 2))
         up = draw(self.generator, c, 1, 1) < .5
         new = torch.where(up.to(best.device), self.high[at], self.low[at])
         def make(rows):
             trial = best[rows]
             trial[at] = new[rows]
             return trial
-        return make, (new != best[at]).flatten(1).any(1), str((at, up.flatten().tolist()))
-    def keep(self, rows): self.x, self.low, self.high = self.x[rows], self.low[rows], self.high[rows]
+        return (
+            make, (new != best[at]).flatten(1).any(1), str((at, up.flatten().tolist())))
+    def keep(self, rows):
+        self.x, self.low, self.high = self.x[rows], self.low[rows], self.high[rows]
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #c44a0178
 def _bump(a, b, p=2):
-    "A hill on a x b pixels, of norm 1: tail sums of 1/k**2 by the distance from the middle, in l1 of 1/k**4."
+    """A hill on a x b pixels, of norm 1: tail sums of 1/k**2 by the distance from the
+    middle, in l1 of 1/k**4."""
     tail = (1/torch.arange(1., max(a, b)//2 + 2)**(4//p)).flip(0).cumsum(0).flip(0)
-    far = torch.maximum((torch.arange(a) - a//2).abs()[:, None], (torch.arange(b) - b//2).abs()[None])
+    far = torch.maximum(
+        (torch.arange(a) - a//2).abs()[:, None], (torch.arange(b) - b//2).abs()[None])
     return tail[far]/tail[far].norm(p)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #4e2b4873
@@ -457,22 +572,32 @@ def _twins(side, p=2):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #99b4e4ce
 class _L2Search:
-    "Proposals of Square in l2: a grid of bumps at first, then the length of one window is given to another."
+    """Proposals of Square in l2: a grid of bumps at first, then the length of one
+    window is given to another."""
     p, boost = 2, 1
     def __init__(self, x, eps, generator):
-        self.x, self.eps, self.generator, self.n, self.rows, self.patterns = x, eps, generator, len(x), torch.arange(len(x), device=x.device), {}
+        self.x, self.eps, self.generator, self.n, self.rows, self.patterns = (
+            x, eps, generator, len(x), torch.arange(len(x), device=x.device), {})
     def _signs(self):
-        return (2*(draw(self.generator, self.n, self.x.shape[1], 1, 1, device=self.x.device) < .5) - 1)[self.rows]
+        return (
+            2
+            *(
+                draw(
+                    self.generator, self.n, self.x.shape[1], 1, 1, device=self.x.device)
+                < .5)
+            - 1)[self.rows]
     def _pattern(self, side):
         p = self.patterns.get(side)
         if p is None: p = self.patterns[side] = _twins(side, self.p).to(self.x)
         return p.T if draw(self.generator, 1).item() < .5 else p
-    def _image(self, d): return (self.x + d*(self.eps/_length(d).clamp(min=1e-12))).clamp_(0, 1)
+    def _image(self, d):
+        return (self.x + d*(self.eps/_length(d).clamp(min=1e-12))).clamp_(0, 1)
     def start(self):
         d, (h, w) = torch.zeros_like(self.x), self.x.shape[2:]
         side = max(min(h, w)//5, 1)
         for i in range(h % side//2, h - side + 1, side):
-            for j in range(w % side//2, w - side + 1, side): d[..., i:i + side, j:j + side] = self._pattern(side)*self._signs()
+            for j in range(w % side//2, w - side + 1, side):
+                d[..., i:i + side, j:j + side] = self._pattern(side)*self._signs()
         return self._image(d)
     def propose(self, best, share):
         "As `_LinfSearch.propose`; all differ, and none comes twice."
@@ -482,11 +607,17 @@ class _L2Search:
         mass = lambda d: d.abs().pow(self.p).sum((2, 3), keepdim=True)
         d = best - self.x
         whole, old = mass(d), d[to].clone()
-        new = self._pattern(side)*self._signs() + old/mass(old).pow(1/self.p).clamp(min=1e-12)
+        new = self._pattern(side)*self._signs() + old/mass(old).pow(
+            1/self.p).clamp(min=1e-12)
         d[off], d[to] = 0, 0
         spare = (self.eps**self.p - whole.sum(1, keepdim=True)).clamp(min=0)/c
-        d[to] = new*(self.boost*(spare + whole - mass(d)).clamp(min=0)/mass(new).clamp(min=1e-12)).pow(1/self.p)
-        return self._image(d).__getitem__, torch.ones(len(best), dtype=torch.bool, device=best.device), None
+        d[to] = new*(
+            self.boost
+            *(spare + whole - mass(d)).clamp(min=0)
+            /mass(new).clamp(min=1e-12)).pow(1/self.p)
+        return (
+            self._image(d).__getitem__,
+            torch.ones(len(best), dtype=torch.bool, device=best.device), None)
     def keep(self, rows): self.x, self.rows = self.x[rows], self.rows[rows]
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8b9807b9
@@ -503,7 +634,9 @@ def _search(model, x, y, search, queries, p):
     "Random search: keep what raises the margin, and leave a sample where it falls."
     out, tried, best = x.clone(), {}, search.start()
     f, fell = _judge(model, best, y)
-    s = _Rows(y=y, rows=torch.arange(len(x), device=x.device), best=best, f=f, fell=fell, changed=torch.zeros_like(y))
+    s = _Rows(
+        y=y, rows=torch.arange(len(x), device=x.device), best=best, f=f, fell=fell,
+        changed=torch.zeros_like(y))
     for query in range(queries + 1):
         if s.fell.any():
             out[s.rows[s.fell]] = s.best[s.fell]
@@ -511,7 +644,8 @@ def _search(model, x, y, search, queries, p):
             if not len(s.y): return out
         if query == queries: break
         make, moved, name = search.propose(s.best, window_share(query, p))
-        if name in tried: moved &= s.changed >= tried[name]  # otherwise it was refused, and would be again
+        # otherwise it was refused, and would be again
+        if name in tried: moved &= s.changed >= tried[name]
         if name: tried[name] = query + 1
         _ask(model, s, make, _rows_of(moved), query + 1)
     out[s.rows] = s.best
@@ -525,11 +659,13 @@ def _ask(model, s, make, rows, query):
     margin, down = _judge(model, trial, s.y[rows])
     if (better := (margin > s.f[rows]) | down).any():
         won = rows[better]
-        s.best[won], s.f[won], s.fell[won], s.changed[won] = trial[better], margin[better], down[better], query
+        s.best[won], s.f[won], s.fell[won], s.changed[won] = (
+            trial[better], margin[better], down[better], query)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #0cf0f8b9
 def square(
-    model,             # images (N, C, H, W) to logits (N, K) as tensor or array; no gradient is needed
+    # images (N, C, H, W) to logits (N, K) as tensor or array; no gradient is needed
+    model,
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
     eps:float,         # radius of the ball, for images in [0, 1]
@@ -545,45 +681,75 @@ def square(
     check_number('queries', queries, 1, whole=True)
     check_number('p', p, 0, 1, above=True)
     check_number('eps', eps, 0, 1e9)
-    if queries < 1 or not 0 < p <= 1: raise InputError(f"queries={queries}, p={p}: at least 1 query is needed, and a share above 0, at most 1.")
+    if queries < 1 or not 0 < p <= 1:
+        raise InputError(
+            f"queries={queries}, p={p}: at least 1 query is needed, and a share above"
+            " 0, at most 1.")
     if check: _check_answers(model, x, y, eps)
     with lent(model), torch.no_grad():
         out, x, y = x.detach().clone(), x.detach(), y.clone()
         down = _judge(model, x, y)[1]
         rows = _rows_of(~down)
-        if len(rows): out[rows] = _search(model, x[rows], y[rows], search(x[rows], eps, generator), queries, p)
+        if len(rows):
+            out[rows] = _search(
+                model, x[rows], y[rows], search(x[rows], eps, generator), queries, p)
     return out
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #7c74dbb8
-STAGES = {'apgd-ce': apgd, 'apgd-dlr': partial(apgd, loss='dlr'), 'apgd-t': partial(apgd, loss='dlr-targeted'), 'fab': partial(fab, targets=0), 'fab-t': fab, 'square': square}
+STAGES = {
+    'apgd-ce': apgd, 'apgd-dlr': partial(apgd, loss='dlr'),
+    'apgd-t': partial(apgd, loss='dlr-targeted'), 'fab': partial(fab, targets=0),
+    'fab-t': fab, 'square': square}
 VERSIONS = {
     'standard': {'apgd-ce': {}, 'apgd-t': {}, 'fab-t': {}, 'square': {}},
-    'plus': {'apgd-ce': {'restarts': 5}, 'apgd-dlr': {'restarts': 5}, 'fab': {'restarts': 5}, 'square': {}, 'apgd-t': {}, 'fab-t': {}},
-    'rand': {'apgd-ce': {'average': 20}, 'apgd-dlr': {'average': 20}},   # for networks that draw random numbers
+    'plus': {
+        'apgd-ce': {'restarts': 5}, 'apgd-dlr': {'restarts': 5}, 'fab': {'restarts': 5},
+        'square': {}, 'apgd-t': {}, 'fab-t': {}},
+    'rand': {
+        'apgd-ce': {'average': 20}, 'apgd-dlr': {'average': 20},
+    },   # for networks that draw random numbers
 }
-L1_VERSIONS = VERSIONS | {'standard': {'apgd-ce': {'restarts': 5}, 'apgd-t': {'targets': 5}, 'fab-t': {}, 'square': {}}}
+L1_VERSIONS = VERSIONS | {
+    'standard': {
+        'apgd-ce': {'restarts': 5}, 'apgd-t': {'targets': 5}, 'fab-t': {}, 'square': {}}
+}
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8f8c9377
 def _plan(version, classes, norm):
-    "{stage: attack}; where there are too few classes for DLR, the margin takes its place."
+    """{stage: attack}; where there are too few classes for DLR, the margin takes its
+    place."""
     lookup(norm, _BALLS, 'norm')
     versions = L1_VERSIONS if norm == 'l1' else VERSIONS
-    plan = {stage: dict(how) for stage, how in (version if isinstance(version, dict) else lookup(version, versions, 'version of AutoAttack')).items()}
+    plan = {
+        stage: dict(how)
+        for stage, how in (
+            version
+            if isinstance(version, dict)
+            else lookup(version, versions, 'version of AutoAttack')).items()}
     for stage, how in plan.items():
         lookup(stage, STAGES, 'stage of AutoAttack')
-        if classes < 4 and stage == 'apgd-t' or classes < 3 and stage == 'apgd-dlr': how['loss'] = 'margin'
-    return {stage: partial(STAGES[stage], norm=norm, check=False, **how) for stage, how in plan.items()}
+        if classes < 4 and stage == 'apgd-t' or classes < 3 and stage == 'apgd-dlr':
+            how['loss'] = 'margin'
+    return {
+        stage: partial(STAGES[stage], norm=norm, check=False, **how)
+        for stage, how in plan.items()}
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #ceeaaa8a
 def _flags_before(model, x, y, averaged):
     "What can be noticed before the attack, as sentences."
     flags, (a, b) = [], [_answers(model, x) for _ in range(2)]
     if not averaged and ((a - b).norm(dim=1) > 1e-4*a.norm(dim=1)).any():
-        flags.append("the logits of the same image differ from pass to pass: the network draws random numbers, take version='rand'")
+        flags.append(
+            "the logits of the same image differ from pass to pass: the network draws"
+            " random numbers, take version='rand'")
     f = _objective('dlr' if a.shape[1] > 2 else 'margin')
     _, g, wrong = _look(model, x, y, y, f, 1, True)
-    zero = int(((g.flatten(1).abs().amax(1) == 0) & ~wrong).sum())  # of a wrong image it may be 0 by the formula
-    if zero: flags.append(f"{zero} of {len(x)} gradients are exactly 0: attacks by gradient have nothing to follow, rely on Square and on an attack made for this network")
+    # of a wrong image it may be 0 by the formula
+    zero = int(((g.flatten(1).abs().amax(1) == 0) & ~wrong).sum())
+    if zero:
+        flags.append(
+            f"{zero} of {len(x)} gradients are exactly 0: attacks by gradient have"
+            " nothing to follow, rely on Square and on an attack made for this network")
     return flags
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #7cf3e2d4
@@ -591,8 +757,16 @@ def _flags_after(stands):
     "Did Square find what the others have missed? stands: {stage: (N,) booleans}."
     names = list(stands)
     if 'square' not in names[2:]: return []
-    won = stands[names[names.index('square') - 1]].float().mean().item() - stands['square'].float().mean().item()
-    return [f"Square, without gradients, lowered the accuracy by {100*won:.1f} points: the gradients may be masked, run it longer and try an attack made for this network"] if won > .002 else []
+    won = (
+        stands[names[names.index('square') - 1]].float().mean().item()
+        - stands['square'].float().mean().item())
+    return (
+        [
+            f"Square, without gradients, lowered the accuracy by {100*won:.1f} points:"
+            " the gradients may be masked, run it longer and try an attack made for"
+            " this network"]
+        if won > .002
+        else [])
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #0092bd3a
 def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
@@ -603,12 +777,14 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     with lent(model):
         z = torch.cat([_answers(model, b) for b in x.split(batch_size)])
         plan = _plan(version, z.shape[1], norm)
-        averaged = any(attack.keywords.get('average', 1) > 1 for attack in plan.values())
+        averaged = any(
+            attack.keywords.get('average', 1) > 1 for attack in plan.values())
         flags = _flags_before(model, x[:batch_size], y[:batch_size], averaged)
     on = z.argmax(1) == y
     stands = {'clean': on.clone()}
     for stage, attack in plan.items():
-        start, more = time.perf_counter(), {} if stage == 'square' else {'batch_size': batch_size}
+        start, more = time.perf_counter(), (
+            {} if stage == 'square' else {'batch_size': batch_size})
         for i in _rows_of(on).split(batch_size):
             if not len(i): continue
             new = attack(model, x[i], y[i], eps, generator=generator, **more)
@@ -621,12 +797,16 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8cdb52c1
 def autoattack(
-    model,             # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was given
+    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
+    # given
+    model,
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
     eps:float,         # radius of the ball, for images in [0, 1]
     norm:str='linf',   # "linf", "l2" or "l1"
-    version='standard',# a key of `VERSIONS`, or {stage: options} with keys of `STAGES`, e.g. {'apgd-ce': {}, 'square': {'queries': 1000}}
+    # a key of `VERSIONS`, or {stage: options} with keys of `STAGES`, e.g. {'apgd-ce':
+    # {}, 'square': {'queries': 1000}}
+    version='standard',
     batch_size:int=250,# images attacked at once
     generator=None,    # torch.Generator, on any device
     check:bool=True,   # look at the input before
@@ -637,10 +817,18 @@ def autoattack(
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #2b537fca
 def autoattack_table(
-    model, x, y, eps:float, norm:str='linf', version='standard', batch_size:int=250, generator=None, check:bool=True, # as `autoattack`
+    # as `autoattack`
+    model, x, y, eps:float, norm:str='linf', version='standard', batch_size:int=250, generator=None, check:bool=True,
 )->AttackResult: # a row for each stage, with its seconds; the first is clean; with the images of the last stage, and flags
     "The accuracy that is left after each stage of `autoattack`."
     import pandas as pd
-    adv, stands, seconds, flags = _ensemble(model, x, y, eps, norm, version, batch_size, generator, check)
-    rows = [(stage, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s)), seconds.get(stage, 0.)) for stage, s in stands.items()]
-    return AttackResult(pd.DataFrame(rows, columns=['attack', 'accuracy', 'low', 'high', 'seconds']), stands, adv, flags)
+    adv, stands, seconds, flags = _ensemble(
+        model, x, y, eps, norm, version, batch_size, generator, check)
+    rows = [
+        (
+            stage, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s)),
+            seconds.get(stage, 0.))
+        for stage, s in stands.items()]
+    return AttackResult(
+        pd.DataFrame(rows, columns=['attack', 'accuracy', 'low', 'high', 'seconds']),
+        stands, adv, flags)

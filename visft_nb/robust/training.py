@@ -34,16 +34,22 @@ def ascend(
     steps:int,   # gradients
     norm:str='linf', # a key of `NORMS`
 )->torch.Tensor: # (N, C, H, W) in the ball and in [0, 1]
-    "Projected gradient ascent: all steps with all samples, the gradient for the image alone."
-    return _steps(gain, x, None, start, NORMS[norm], eps, alpha, steps, lambda value, _: value)
+    """Projected gradient ascent: all steps with all samples, the gradient for the image
+    alone."""
+    return _steps(
+        gain, x, None, start, NORMS[norm], eps, alpha, steps, lambda value, _: value)
 
 # %% ../../nbs/4_robust/05_training.ipynb #07d8b05a
 @contextmanager
 def kept_buffers(
     model,  # nn.Module, or any function
 ):
-    "Whatever forward passes are made inside, running averages are as they were afterwards."
-    kept = [(b, b.clone()) for b in model.buffers()] if isinstance(model, nn.Module) else []
+    """Whatever forward passes are made inside, running averages are as they were
+    afterwards."""
+    kept = (
+        [(b, b.clone()) for b in model.buffers()]
+        if isinstance(model, nn.Module)
+        else [])
     try: yield
     finally:
         with torch.no_grad():
@@ -54,8 +60,12 @@ def attacked(
     model,       # nn.Module, or any function
     mode='eval', # "eval" or "train": how batch norm and dropout act inside
 ):
-    "`lent` in either mode: gradients for the image alone; modes, flags and running averages as they were afterwards."
-    modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) and mode == 'train' else []
+    """`lent` in either mode: gradients for the image alone; modes, flags and running
+    averages as they were afterwards."""
+    modes = (
+        [(m, m.training) for m in model.modules()]
+        if isinstance(model, nn.Module) and mode == 'train'
+        else [])
     with kept_buffers(model if modes else None), lent(model):
         for m, training in modes: m.training = training
         yield
@@ -65,31 +75,45 @@ STARTS = {
     'zero': lambda x, ball, eps: x.clone(),
     'random': lambda x, ball, eps: ball.project_(x + ball.random(x, eps), x, eps),
     'uncut': lambda x, ball, eps: x + ball.random(x, eps),
-    'near': lambda x, ball, eps: ball.project_(x + 1e-3*draw(None, *x.shape, device=x.device, normal=True), x, eps),
-}
+    'near': lambda x, ball, eps: ball.project_(
+        x + 1e-3*draw(None, *x.shape, device=x.device, normal=True), x, eps)}
 
 # %% ../../nbs/4_robust/05_training.ipynb #7e006cd4
 def _check_step(eps, alpha, steps, warmup, clean=0.):
     "Refuse numbers that make no attack."
     if not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
-        raise InputError(f"eps={eps!r}: adversarial training needs a radius above 0, for images in [0, 1]; for none, train with fit's own loss.")
+        raise InputError(
+            f"eps={eps!r}: adversarial training needs a radius above 0, for images in"
+            " [0, 1]; for none, train with fit's own loss.")
     if alpha is not None and not 0 < alpha < math.inf:
-        raise InputError(f"alpha={alpha!r}: the step of the attack must be above 0; None takes what suits eps and steps.")
-    if not isinstance(steps, int) or steps < 1: raise InputError(f"steps={steps!r}: the attack takes a whole number of steps, at least 1.")
+        raise InputError(
+            f"alpha={alpha!r}: the step of the attack must be above 0; None takes what"
+            " suits eps and steps.")
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(
+            f"steps={steps!r}: the attack takes a whole number of steps, at least 1.")
     if not isinstance(warmup, (int, float)) or not 0 <= warmup < math.inf:
-        raise InputError(f"warmup={warmup!r}: the radius grows over a number of steps of at least 0.")
-    if not 0 <= clean < 1: raise InputError(f"clean={clean!r}: the share of unchanged images in the loss lies in [0, 1).")
+        raise InputError(
+            f"warmup={warmup!r}: the radius grows over a number of steps of at least 0."
+        )
+    if not 0 <= clean < 1:
+        raise InputError(
+            f"clean={clean!r}: the share of unchanged images in the loss lies in"
+            " [0, 1).")
 
 # %% ../../nbs/4_robust/05_training.ipynb #462f7ea3
 class AdversarialStep(nn.Module):
-    "loss(model, batch) for `fit`: cross-entropy on images that PGD has made out of the batch. Other methods change `attack` or `value`."
+    """loss(model, batch) for `fit`: cross-entropy on images that PGD has made out of
+    the batch. Other methods change `attack` or `value`."""
     def __init__(self, eps, alpha=None, steps=7, norm='linf', warmup=0, loss='ce', clean=0., start='random', mode='eval'):
         super().__init__()
         _check_step(eps, alpha, steps, warmup, clean)
         for kind, name, among in (('norm', norm, NORMS), ('loss', loss, LOSSES), ('start', start, STARTS), ('mode', mode, ['eval', 'train'])):
             lookup(name, among, kind)
-        self.eps, self.alpha, self.steps, self.norm = eps, 2.5*eps/steps if alpha is None else alpha, steps, norm
-        self.warmup, self.loss, self.clean, self.start, self.mode, self.looked = warmup, loss, clean, start, mode, False
+        self.eps, self.alpha, self.steps, self.norm = (
+            eps, 2.5*eps/steps if alpha is None else alpha, steps, norm)
+        self.warmup, self.loss, self.clean, self.start, self.mode, self.looked = (
+            warmup, loss, clean, start, mode, False)
         if warmup: self.register_buffer('seen', torch.zeros((), dtype=torch.long))
 
     def share(self):
@@ -103,7 +127,9 @@ class AdversarialStep(nn.Module):
 def attack(self:AdversarialStep, model, x, y, eps, alpha):
     "Images of the ball of radius eps with a large loss."
     start = STARTS[self.start](x, NORMS[self.norm], eps)
-    return ascend(lambda adv: LOSSES[self.loss](model(adv), y), start, x, eps, alpha, self.steps, self.norm)
+    return ascend(
+        lambda adv: LOSSES[self.loss](model(adv), y), start, x, eps, alpha, self.steps,
+        self.norm)
 
 @patch
 def look(self:AdversarialStep, model, x, y):
@@ -116,14 +142,18 @@ def images(self:AdversarialStep, model, x, y):
     "`attack` at the radius in force."
     self.look(model, x, y)
     share = self.share()
-    with attacked(model, self.mode): return self.attack(model, x, y, share*self.eps, share*self.alpha)
+    with attacked(model, self.mode):
+        return self.attack(model, x, y, share*self.eps, share*self.alpha)
 
 # %% ../../nbs/4_robust/05_training.ipynb #64fd4211
 @patch
 def value(self:AdversarialStep, model, x, adv, y):
     "The loss that the weights are moved by."
     loss = F.cross_entropy(model(adv).float(), y)
-    return loss if not self.clean else (1 - self.clean)*loss + self.clean*F.cross_entropy(model(x).float(), y)
+    return (
+        loss
+        if not self.clean
+        else (1 - self.clean)*loss + self.clean*F.cross_entropy(model(x).float(), y))
 
 @patch
 def forward(self:AdversarialStep, model, batch):
@@ -148,21 +178,28 @@ def adversarial_step(
     start:str='random',# a key of `STARTS`
     mode:str='eval',   # of the network under attack: "eval" or "train"
 )->AdversarialStep:    # for `fit(model, batches, loss=…)`
-    "PGD adversarial training (Madry et al. 2018) as a loss. The training step itself is taken in training mode."
+    """PGD adversarial training (Madry et al. 2018) as a loss. The training step itself
+    is taken in training mode."""
     return AdversarialStep(eps, alpha, steps, norm, warmup, loss, clean, start, mode)
 
 # %% ../../nbs/4_robust/05_training.ipynb #340be3c1
 class NoisyStep(AdversarialStep):
-    "N-FGSM (de Jorge et al. 2022): one step from an image with noise of `noise` eps, not projected back; the images may leave the ball, never [0, 1]."
+    """N-FGSM (de Jorge et al. 2022): one step from an image with noise of `noise` eps,
+    not projected back; the images may leave the ball, never [0, 1]."""
     def __init__(self, eps, alpha=None, noise=2., **kwargs):
         super().__init__(eps, eps if alpha is None else alpha, 1, **kwargs)
-        if not 0 < noise < math.inf: raise InputError(f"noise={noise!r}: N-FGSM needs noise above 0, in units of eps; for none, take the method 'fgsm'.")
+        if not 0 < noise < math.inf:
+            raise InputError(
+                f"noise={noise!r}: N-FGSM needs noise above 0, in units of eps; for"
+                " none, take the method 'fgsm'.")
         self.noise = noise
 
     def attack(self, model, x, y, eps, alpha):
         "Images in and around the ball."
         noisy = (x + self.noise*NORMS[self.norm].random(x, eps)).clamp(0, 1)
-        return ascend(lambda adv: LOSSES[self.loss](model(adv), y), noisy.clone(), noisy, math.inf, alpha, 1, self.norm)
+        return ascend(
+            lambda adv: LOSSES[self.loss](model(adv), y), noisy.clone(), noisy,
+            math.inf, alpha, 1, self.norm)
 
 # %% ../../nbs/4_robust/05_training.ipynb #f5d4f8ea
 class FreeStep(AdversarialStep):
@@ -170,13 +207,18 @@ class FreeStep(AdversarialStep):
     For l-inf, in one process; the batches come from `Replayed`."""
     def __init__(self, eps, shape, replays=4, alpha=None, norm='linf', **kwargs):
         super().__init__(eps, eps if alpha is None else alpha, replays, norm, **kwargs)
-        if norm != 'linf': raise InputError(f"norm={norm!r}: Free keeps its change in the l-inf ball; take the method 'pgd' for other norms.")
+        if norm != 'linf':
+            raise InputError(
+                f"norm={norm!r}: Free keeps its change in the l-inf ball; take the"
+                " method 'pgd' for other norms.")
         self.register_buffer('delta', torch.zeros(shape))
 
     def look(self, model, x, y):
         "Also refuse several processes, which would overwrite each other's change."
         if not self.looked and torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise InputError("Free keeps one change for a batch, and several processes would share it: train in one process, or take the method 'fast'.")
+            raise InputError(
+                "Free keeps one change for a batch, and several processes would share"
+                " it: train in one process, or take the method 'fast'.")
         super().look(model, x, y)
 
     def forward(self, model, batch):
@@ -184,7 +226,9 @@ class FreeStep(AdversarialStep):
         x, y, *_ = batch
         self.look(model, x, y)
         share, d = self.share(), self.delta[:len(x)]
-        def move(g): d.add_(g.sign(), alpha=share*self.alpha).clamp_(-share*self.eps, share*self.eps)
+        def move(g):
+            d.add_(g.sign(), alpha=share*self.alpha).clamp_(
+                -share*self.eps, share*self.eps)
         adv = (x + d).clamp(0, 1).requires_grad_()
         adv.register_hook(move)
         return self.value(model, x, adv, y)
@@ -198,10 +242,13 @@ class FreeStep(AdversarialStep):
 def _check_batches(batches):
     "Refuse images that are in no batches yet."
     if hasattr(batches, 'floats') or torch.is_tensor(batches) or not hasattr(batches, '__len__'):
-        raise InputError(f"A {type(batches).__name__} came to be trained on: give Batches(data, batch_size=128), a DataLoader, or a list of batches (x, y).")
+        raise InputError(
+            f"A {type(batches).__name__} came to be trained on: give Batches(data,"
+            " batch_size=128), a DataLoader, or a list of batches (x, y).")
 
 class Replayed:
-    "Batches, each `times` times in a row. What `fit` needs to go on in the middle of an epoch is handed through."
+    """Batches, each `times` times in a row. What `fit` needs to go on in the middle of
+    an epoch is handed through."""
     def __init__(self,
         batches,   # `Batches`, a DataLoader, or a list of batches
         times:int, # how often each is taken
@@ -220,7 +267,9 @@ class Replayed:
 # %% ../../nbs/4_robust/05_training.ipynb #20dd9c23
 def _kl(z, z_adv):
     "KL(p || q) of each sample, from the logits of p and q."
-    return F.kl_div(F.log_softmax(z_adv.float(), 1), F.log_softmax(z.float(), 1), log_target=True, reduction='none').sum(1)
+    return F.kl_div(
+        F.log_softmax(z_adv.float(), 1), F.log_softmax(z.float(), 1), log_target=True,
+        reduction='none').sum(1)
 
 def trades_loss(
     z,             # (N, K) logits of the images
@@ -228,23 +277,29 @@ def trades_loss(
     y,             # int64 (N,) classes
     beta:float=6., # weight of the second part; 0 is standard training
 )->torch.Tensor:   # scalar
-    "Cross-entropy of the images, and beta times the divergence of the predictions on image and adversarial image (TRADES, Zhang et al. 2019)."
+    """Cross-entropy of the images, and beta times the divergence of the predictions on
+    image and adversarial image (TRADES, Zhang et al. 2019)."""
     _check_pair(z, z_adv, y, beta)
     return F.cross_entropy(z.float(), y) + beta*_kl(z, z_adv).mean()
 
 def _check_beta(beta):
     if not isinstance(beta, (int, float)) or not 0 <= beta < math.inf:
-        raise InputError(f"beta={beta!r}: the weight of the robust part must be a number of at least 0.")
+        raise InputError(
+            f"beta={beta!r}: the weight of the robust part must be a number of at"
+            " least 0.")
 
 def _check_pair(z, z_adv, y, beta):
     "Refuse logits, classes and weights that do not belong together."
     _check_beta(beta)
     if z.ndim != 2 or z.shape != z_adv.shape or len(y) != len(z):
-        raise InputError(f"Logits of shape {tuple(z.shape)} and {tuple(z_adv.shape)} came with {len(y)} labels: expected (N, K) twice, and N labels.")
+        raise InputError(
+            f"Logits of shape {tuple(z.shape)} and {tuple(z_adv.shape)} came with"
+            f" {len(y)} labels: expected (N, K) twice, and N labels.")
 
 # %% ../../nbs/4_robust/05_training.ipynb #208a4bba
 class TradesStep(AdversarialStep):
-    "loss(model, batch) for `fit`: TRADES (Zhang et al. 2019). The attack maximises the divergence from the prediction on the image, beginning next to it."
+    """loss(model, batch) for `fit`: TRADES (Zhang et al. 2019). The attack maximises
+    the divergence from the prediction on the image, beginning next to it."""
     def __init__(self, eps, alpha=None, steps=10, beta=6., start='near', **kwargs):
         super().__init__(eps, alpha, steps, start=start, **kwargs)
         _check_beta(beta)
@@ -253,7 +308,10 @@ class TradesStep(AdversarialStep):
     def attack(self, model, x, y, eps, alpha):
         "Images of the ball whose prediction is far from that of x."
         with torch.no_grad(): z = model(x)
-        return ascend(lambda adv: _kl(z, model(adv)), STARTS[self.start](x, NORMS[self.norm], eps), x, eps, alpha, self.steps, self.norm)
+        return ascend(
+            lambda adv: _kl(z, model(adv)),
+            STARTS[self.start](x, NORMS[self.norm], eps), x, eps, alpha, self.steps,
+            self.norm)
 
     def value(self, model, x, adv, y):
         "`trades_loss` of the batch."
@@ -261,7 +319,8 @@ class TradesStep(AdversarialStep):
 
     @property
     def gradients(self):
-        "Forward and backward passes of a batch: the loss looks at the images and at the adversarial ones."
+        """Forward and backward passes of a batch: the loss looks at the images and at
+        the adversarial ones."""
         return self.steps + 2
 
 # %% ../../nbs/4_robust/05_training.ipynb #e55b58db
@@ -271,7 +330,8 @@ def mart_loss(
     y,             # int64 (N,) classes
     beta:float=5., # weight of the second part
 )->torch.Tensor:   # scalar
-    "Boosted cross-entropy of the adversarial images, and beta times the divergence where the network is unsure (MART, Wang et al. 2020)."
+    """Boosted cross-entropy of the adversarial images, and beta times the divergence
+    where the network is unsure (MART, Wang et al. 2020)."""
     _check_pair(z, z_adv, y, beta)
     z, z_adv = z.float(), z_adv.float()
     rival = z_adv.scatter(1, y[:, None], -math.inf).argmax(1, keepdim=True)
@@ -292,7 +352,8 @@ class MartStep(AdversarialStep):
 
     @property
     def gradients(self):
-        "Forward and backward passes of a batch: the loss looks at the images and at the adversarial ones."
+        """Forward and backward passes of a batch: the loss looks at the images and at
+        the adversarial ones."""
         return self.steps + 2
 
 # %% ../../nbs/4_robust/05_training.ipynb #901c8851
@@ -300,25 +361,33 @@ class PerturbedStep(nn.Module):
     """loss(model, batch) for `fit`: adversarial weight perturbation (Wu et al. 2020) around another step.
     Matrices and kernels are moved, biases and batch norm are not."""
     def __init__(self,
-        step,             # an `AdversarialStep` or kin: what is attacked how, and its loss
+        # an `AdversarialStep` or kin: what is attacked how, and its loss
+        step,
         gamma:float=.01,  # length of the change of a layer, as a share of its weights
     ):
         super().__init__()
         if not isinstance(gamma, (int, float)) or not 0 < gamma < 1:
-            raise InputError(f"awp={gamma!r}: the weights are moved by a share of their length above 0 and below 1, mostly 0.005 to 0.01.")
+            raise InputError(
+                f"awp={gamma!r}: the weights are moved by a share of their length above"
+                " 0 and below 1, mostly 0.005 to 0.01.")
         self.step, self.gamma = step, gamma
 
     def moved(self, model, value):
         "The weights that `value` rises to, by name."
-        w = {k: p for k, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
+        w = {
+            k: p for k, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
         up = torch.autograd.grad(value, list(w.values()), allow_unused=True)
-        return {k: p + self.gamma*p.detach().norm()*g/(g.norm() + 1e-12) for (k, p), g in zip(w.items(), up) if g is not None}
+        return {
+            k: p + self.gamma*p.detach().norm()*g/(g.norm() + 1e-12)
+            for (k, p), g in zip(w.items(), up)
+            if g is not None}
 
     def forward(self, model, batch):
         "The loss of the step, at the moved weights."
         x, y, *_ = batch
         adv = self.step.images(model, x, y)
-        with kept_buffers(model): weights = self.moved(model, self.step.value(model, x, adv, y))
+        with kept_buffers(model):
+            weights = self.moved(model, self.step.value(model, x, adv, y))
         return self.step.value(partial(functional_call, model, weights), x, adv, y)
 
     @property
@@ -328,14 +397,18 @@ class PerturbedStep(nn.Module):
 
 # %% ../../nbs/4_robust/05_training.ipynb #693a5c1f
 METHODS = {
-    'pgd':    (AdversarialStep, dict(steps=7)),                         # Madry et al. 2018
-    'fgsm':   (AdversarialStep, dict(steps=1, alpha=1., start='zero')), # Goodfellow et al. 2015; overfits catastrophically at large radii
-    'fast':   (AdversarialStep, dict(steps=1, alpha=1.25)),             # Wong et al. 2020
-    'n-fgsm': (NoisyStep, dict(alpha=1., noise=2.)),                    # de Jorge et al. 2022
-    'free':   (FreeStep, dict(replays=4, alpha=1.)),                    # Shafahi et al. 2019
-    'trades': (TradesStep, dict(steps=10, beta=6.)),                    # Zhang et al. 2019
-    'mart':   (MartStep, dict(steps=10, beta=5.)),                      # Wang et al. 2020
-    'awp':    (AdversarialStep, dict(steps=7)),                         # Wu et al. 2020, on PGD; with another method: awp=…
+    'pgd':    (AdversarialStep, dict(steps=7)),   # Madry et al. 2018
+    'fgsm':   (
+        AdversarialStep, dict(steps=1, alpha=1., start='zero'),
+    ),   # Goodfellow et al. 2015; overfits catastrophically at large radii
+    'fast':   (AdversarialStep, dict(steps=1, alpha=1.25)),   # Wong et al. 2020
+    'n-fgsm': (NoisyStep, dict(alpha=1., noise=2.)),   # de Jorge et al. 2022
+    'free':   (FreeStep, dict(replays=4, alpha=1.)),   # Shafahi et al. 2019
+    'trades': (TradesStep, dict(steps=10, beta=6.)),   # Zhang et al. 2019
+    'mart':   (MartStep, dict(steps=10, beta=5.)),   # Wang et al. 2020
+    'awp':    (
+        AdversarialStep, dict(steps=7),
+    ),   # Wu et al. 2020, on PGD; with another method: awp=…
 }
 
 # %% ../../nbs/4_robust/05_training.ipynb #cfbca503
@@ -347,15 +420,26 @@ def stands(
     seed:int=0,       # of the random starts
     batch_size:int=250,
 ):                    # model -> {'robust', 'clean'}: accuracies, 0 to 1
-    "What `fit` is to validate by: accuracy under PGD first, then that on the images as they are."
+    """What `fit` is to validate by: accuracy under PGD first, then that on the images
+    as they are."""
     x, y = (data.floats(), data.labels) if hasattr(data, 'floats') else data
-    if not len(x): raise InputError("The validation part has no image: give some that are not trained on.")
+    if not len(x):
+        raise InputError(
+            "The validation part has no image: give some that are not trained on.")
     def measure(model):
-        device, generator, right = next(model.parameters()).device, seeded(seed), torch.zeros(2, dtype=torch.double)
+        device, generator, right = (
+            next(model.parameters()).device, seeded(seed),
+            torch.zeros(2, dtype=torch.double))
         for a, b in zip(x.split(batch_size), y.split(batch_size)):
             a, b = a.to(device), b.to(device)
             with eval_mode(model), torch.no_grad():
-                for i, v in enumerate((pgd(model, a, b, eps, steps=steps, norm=norm, generator=generator), a)): right[i] += (model(v).argmax(1) == b).sum().cpu()
+                for i, v in enumerate(
+                    (
+                        pgd(
+                            model, a, b, eps, steps=steps, norm=norm,
+                            generator=generator),
+                        a)):
+                    right[i] += (model(v).argmax(1) == b).sum().cpu()
         return dict(zip(('robust', 'clean'), (right/len(x)).tolist()))
     return measure
 
@@ -364,15 +448,22 @@ def _check_trainer(t):
     "Refuse numbers that the method has no use for, and those that make no attack."
     _, defaults = lookup(t.method, METHODS, 'method of adversarial training')
     if t.steps not in (None, 1) and defaults.get('steps', defaults.get('replays', 1)) == 1:
-        raise InputError(f"steps={t.steps}: the method {t.method!r} takes one step; take 'pgd' for more.")
+        raise InputError(
+            f"steps={t.steps}: the method {t.method!r} takes one step; take 'pgd' for"
+            " more.")
     for name in ('beta', 'noise'):
         with_it = ', '.join(m for m, (_, d) in METHODS.items() if name in d)
         if getattr(t, name) is not None and name not in defaults:
-            raise InputError(f"{name}={getattr(t, name)}: the method {t.method!r} has no such number; leave it out, or take {with_it}.")
+            raise InputError(
+                f"{name}={getattr(t, name)}: the method {t.method!r} has no such"
+                f" number; leave it out, or take {with_it}.")
     if t.awp is not None and t.method == 'free':
-        raise InputError("awp needs an attack apart from the training step, and Free has none: take the method 'pgd', 'trades' or 'mart'.")
+        raise InputError(
+            "awp needs an attack apart from the training step, and Free has none: take"
+            " the method 'pgd', 'trades' or 'mart'.")
     _check_step(t.eps, t.alpha, 1, t.warmup)
-    t.loss_for([(torch.zeros(1, 1, 1, 1), None)])   # raises for numbers that make no attack
+    # raises for numbers that make no attack
+    t.loss_for([(torch.zeros(1, 1, 1, 1), None)])
 
 # %% ../../nbs/4_robust/05_training.ipynb #83d5e8ad
 @dataclass
@@ -381,50 +472,79 @@ class AdversarialTrainer:
     Images in [0, 1], normalisation inside the model. Raises `InputError` for an unknown method and for numbers that make no attack."""
     method:str='pgd'         # a key of `METHODS`
     eps:float=.3             # radius of the ball, for images in [0, 1]
-    steps:int|None=None      # gradients of the attack; of 'free' how often a batch is replayed; None: as published
+    steps:int|None=None   # gradients of the attack; of 'free' how often a batch is replayed; None: as published
     alpha:float|None=None    # step of the attack; None: as published
     norm:str='linf'          # a key of `NORMS`
     beta:float|None=None     # weight of the robust part, of 'trades' and 'mart'
     noise:float|None=None    # of 'n-fgsm', in units of eps
-    awp:float|None=None      # move the weights by this share, too; None: .01 for 'awp', otherwise not
+    awp:float|None= (
+        None   # move the weights by this share, too; None: .01 for 'awp', otherwise not
+    )
     warmup:float=0.          # epochs over which the radius grows from 0
     mode:str='eval'          # of the network under attack: "eval" or "train"
     epochs:int=15            # passes over the batches
     lr:float=4e-3            # the highest rate of the schedule
-    early_stop:int|None=None # epochs without a higher robust accuracy after which to stop
+    # epochs without a higher robust accuracy after which to stop
+    early_stop:int|None=None
     valid_steps:int=10       # of the PGD that judges an epoch
     seed:int=0               # decides everything random
 
     def __post_init__(self): _check_trainer(self)
 
     def fit(self,
-        model,           # nn.Module, images (N, C, H, W) to logits (N, K); trained in place
+        # nn.Module, images (N, C, H, W) to logits (N, K); trained in place
+        model,
         batches,         # `Batches`, a DataLoader, or a list of (x, y)
-        validation=None, # `Images` or (x, y) to choose the epoch by, or a function of the model that gives {name: number}, the first of which is monitored
-        **kwargs,        # for `fit`: optimizer, schedule, precision, checkpoint, callbacks, trackers, bar, …
+        # `Images` or (x, y) to choose the epoch by, or a function of the model that
+        # gives {name: number}, the first of which is monitored
+        validation=None,
+        # for `fit`: optimizer, schedule, precision, checkpoint, callbacks, trackers,
+        # bar, …
+        **kwargs,
     ):                   # `History`; with validation each epoch has 'robust' and 'clean', and the weights of the best are put back
-        "Train. Raises `InputError` for images outside [0, 1], a model that returns probabilities, labels out of range, and a loss that is no number."
+        """Train. Raises `InputError` for images outside [0, 1], a model that returns
+        probabilities, labels out of range, and a loss that is no number."""
         if self.early_stop is not None and validation is None:
-            raise InputError("early_stop needs validation: give Images that are not trained on, to see when robustness falls.")
+            raise InputError(
+                "early_stop needs validation: give Images that are not trained on, to"
+                " see when robustness falls.")
         _check_batches(batches)
         loss = self.loss_for(batches)
-        if isinstance(loss, FreeStep): batches = Replayed(batches, loss.steps, self.seed)
-        judged = validation is None or callable(validation) and not hasattr(validation, 'floats')
-        valid = validation if judged else stands(validation, self.eps, self.norm, self.valid_steps, self.seed)
-        return fit(model, batches, valid, loss=loss, patience=self.early_stop, **dict(epochs=self.epochs, lr=self.lr, seed=self.seed) | kwargs)
+        if isinstance(loss, FreeStep):
+            batches = Replayed(batches, loss.steps, self.seed)
+        judged = (
+            validation is None
+            or callable(validation)
+            and not hasattr(validation, 'floats'))
+        valid = (
+            validation
+            if judged
+            else stands(validation, self.eps, self.norm, self.valid_steps, self.seed))
+        return fit(
+            model, batches, valid, loss=loss, patience=self.early_stop,
+            **dict(epochs=self.epochs, lr=self.lr, seed=self.seed) | kwargs)
 
 # %% ../../nbs/4_robust/05_training.ipynb #4b6434eb
 @patch
 def loss_for(self:AdversarialTrainer,
-    batches,  # what is trained on; decides the length of the warm-up, and for 'free' the shape of the change
+    # what is trained on; decides the length of the warm-up, and for 'free' the shape of
+    # the change
+    batches,
 ):            # nn.Module, loss(model, batch), for `fit`
     "The method as a loss."
     make, defaults = METHODS[self.method]
-    how = defaults | {k: v for k, v in dict(beta=self.beta, noise=self.noise).items() if v is not None}
-    if self.steps is not None: how |= {k: self.steps for k in ('steps', 'replays') if k in how}
-    how['alpha'] = how['alpha']*self.eps if self.alpha is None and 'alpha' in how else self.alpha
+    how = defaults | {
+        k: v for k, v in dict(beta=self.beta, noise=self.noise).items() if v is not None
+    }
+    if self.steps is not None:
+        how |= {k: self.steps for k in ('steps', 'replays') if k in how}
+    how['alpha'] = (
+        how['alpha']*self.eps if self.alpha is None and 'alpha' in how else self.alpha)
     if make is FreeStep:
         with kept_rng(): how['shape'] = next(iter(batches))[0].shape
-    step = make(self.eps, norm=self.norm, warmup=math.ceil(self.warmup*len(batches)*how.get('replays', 1)), mode=self.mode, **how)
+    step = make(
+        self.eps, norm=self.norm,
+        warmup=math.ceil(self.warmup*len(batches)*how.get('replays', 1)),
+        mode=self.mode, **how)
     share = .01 if self.awp is None and self.method == 'awp' else self.awp
     return step if share is None else PerturbedStep(step, share)
