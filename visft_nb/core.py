@@ -72,7 +72,7 @@ def describe(
     "What was given in the place of something expected, for the sentence."
     return f'{v.dtype} {tuple(v.shape)}' if hasattr(v, 'dtype') else type(v).__name__
 
-# %% ../nbs/00_core.ipynb #d8e91f25
+# %% ../nbs/00_core.ipynb #a5e55520
 def as_array(
     # a tensor on any device and in any precision, an array, a number, or lists of
     # numbers
@@ -100,6 +100,7 @@ def as_array(
             " turn what else it is into numbers first.")
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder('='))
 
+# %% ../nbs/00_core.ipynb #d8e91f25
 def as_tensor(
     v,         # as for `as_array`
     name:str,  # of the argument, for the sentence

@@ -513,7 +513,7 @@ def _drawable(arrays):
             " expected one length.")
     return arrays
 
-# %% ../nbs/03_metrics.ipynb #ccbfb140
+# %% ../nbs/03_metrics.ipynb #f6eb4182
 def bootstrap_interval(
     fn,                 # function of the arrays that returns a number
     # arrays or tensors of one length N; drawn together, so that a prediction keeps its
@@ -561,6 +561,7 @@ def bootstrap_interval(
         confidence_level=float(level), method='percentile', random_state=rng)
     return tuple(map(float, found.confidence_interval))
 
+# %% ../nbs/03_metrics.ipynb #ccbfb140
 def _finite(value):
     "The value of a metric; else `InputError`."
     if math.isfinite(value): return value

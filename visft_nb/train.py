@@ -508,7 +508,7 @@ def _moved(batch, device):
         return type(batch)(_moved(v, device) for v in batch)
     return batch
 
-# %% ../nbs/02_train.ipynb #b1a00012
+# %% ../nbs/02_train.ipynb #6fb77f0b
 def _stacked(v): return torch.is_tensor(v) and v.ndim >= 4   # surely images first
 
 def _cut(v, n, rank, of):
@@ -526,6 +526,7 @@ def _cut(v, n, rank, of):
         " cannot share it: give a DataLoader, whose sampler chooses for each process,"
         " or `Batches`.")
 
+# %% ../nbs/02_train.ipynb #b1a00012
 def share(
     batch,  # as for `on_device`
     part,   # this process and the number of processes
@@ -586,7 +587,7 @@ def eval_mode(
     finally:
         for m, training in modes: m.training = training
 
-# %% ../nbs/02_train.ipynb #7caf479c
+# %% ../nbs/02_train.ipynb #83383540
 _DENSE = 2**20   # pixels of one chunk where each has outputs of its own
 
 def _chunks(data, batch_size):
@@ -609,6 +610,7 @@ def _chunks(data, batch_size):
     if torch.is_tensor(data): return ((x, None) for x in data.split(batch_size))
     return (_two(b) for b in data)
 
+# %% ../nbs/02_train.ipynb #7caf479c
 def _two(batch):
     """(x, y) of a batch, y None where a mapping has none. Raises `InputError` where
     there is no image."""
@@ -633,7 +635,7 @@ def _check_two(x, y):
         f"A batch holds {', '.join(map(describe, (x, y)))}: (images, labels) was"
         " expected, tensors of one length; labels may be None.")
 
-# %% ../nbs/02_train.ipynb #c9a747a9
+# %% ../nbs/02_train.ipynb #30ac4d40
 class _Joined:
     """Tensors to be joined, sixteen at a time: small ones that stay between large ones
     that go would keep the heap from shrinking."""
@@ -661,6 +663,7 @@ def _outputs(model, data, batch_size, precision, take, strict=True):
         raise InputError(
             "There is no image to predict: the data set or the loader is empty.")
 
+# %% ../nbs/02_train.ipynb #c9a747a9
 def predict_logits(
     model,              # nn.Module, used on the device it is on
     # `Images`, `Batches`, a DataLoader, a list of (x, y), or a tensor of images (N, C,
@@ -734,7 +737,7 @@ class RunningLoss:
 
     def compute(self): return float(self.total/self.n)
 
-# %% ../nbs/02_train.ipynb #b1a00014
+# %% ../nbs/02_train.ipynb #d034c248
 def streams(
     metric,  # anything
 )->bool:     # does it go from batch to batch, as the metrics of torchmetrics do?
@@ -768,6 +771,7 @@ def _figure(name, value):
             f"The metric {name} is {describe(value)}: one number was expected, e.g. the"
             " mean over classes (average='macro').") from e
 
+# %% ../nbs/02_train.ipynb #b1a00014
 def _figures(found, several):
     "{name: number} of what the metrics gave: each a number, or {name: number}."
     values = {}
@@ -1704,7 +1708,7 @@ def loop(
             run.end_epoch(measure)
             run.keep(asked, due=True)
 
-# %% ../nbs/02_train.ipynb #06ec9c0a
+# %% ../nbs/02_train.ipynb #70473e64
 def _entropy(logits, y):
     """The cross-entropy of outputs in validation; maps one by one, as a copy of all
     would double the memory."""
@@ -1739,6 +1743,7 @@ def _goal(goal, metric, loss, valid):
         if metric is None and _by_loss(loss) and not _is_function(valid)
         else 'max')
 
+# %% ../nbs/02_train.ipynb #06ec9c0a
 def _measure(valid, metric, loss, precision):
     """The function model -> {name: number} that is called after each epoch; the first
     number is monitored."""
@@ -1766,7 +1771,7 @@ def train_mode(
     finally:
         for m, training in modes: m.training = training
 
-# %% ../nbs/02_train.ipynb #b1a0001c
+# %% ../nbs/02_train.ipynb #e7d23564
 _ALONE = 'Expected more than 1 value per channel when training'   # so torch begins
 
 def _last_one(train):
@@ -1798,6 +1803,7 @@ def _last_one(train):
         return None
     return lambda: train.batch(len(train) - 1)
 
+# %% ../nbs/02_train.ipynb #b1a0001c
 def _leaves_one(objective, train, accelerator):
     "Must the last batch of an epoch be left out, for batch norm cannot learn from it?"
     norms = [

@@ -26,7 +26,7 @@ def conv_block(
         nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out),
         nn.ReLU(inplace=True))
 
-# %% ../../nbs/1_cnn/05_models.ipynb #5047e140
+# %% ../../nbs/1_cnn/05_models.ipynb #4fb77065
 class SmallCNN(nn.Module):
     """Normalisation, convolution blocks, global average pooling, and a linear `head`;
     made by `small_cnn`."""
@@ -56,6 +56,7 @@ class SmallCNN(nn.Module):
         "(N, C, H, W) images in [0, 1] to (N, classes) logits."
         return self.head(self.features(x))
 
+# %% ../../nbs/1_cnn/05_models.ipynb #5047e140
 def _check_images(x, channels):
     "Shape and type only: the values stay where they are, on the device."
     if x.ndim != 4 or x.shape[1] != channels:

@@ -176,19 +176,18 @@ def badge(
     book:Path|None=None, # None takes `book_dir()`
 )->str:                  # Markdown
     "The badge that opens the notebook in Colab."
-    here = repository(book).removeprefix('https://')
-    return (
-        "[![Open in"
-        f" Colab]({BADGE})](https://colab.research.google.com/{here.replace('github.com', 'github', 1)}/blob/main/nbs/{name}.ipynb)"
-    )
+    here = repository(book).removeprefix('https://').replace('github.com', 'github', 1)
+    colab = f'https://colab.research.google.com/{here}/blob/main/nbs/{name}.ipynb'
+    return f'[![Open in Colab]({BADGE})]({colab})'
 
 def install_cell(book:Path|None=None)->str:
     "The source of the cell that installs the kit, in Colab alone."
-    return (
-        "#| hide\n#| eval: false\nimport sys\nif 'google.colab' in sys.modules:\n   "
-        " get_ipython().run_line_magic('pip', 'install -q \"visft_nb[course] @"
-        f" git+{repository(book)}\"')"
-    )
+    return f"""#| hide
+#| eval: false
+import sys
+if 'google.colab' in sys.modules:
+    get_ipython().run_line_magic(
+        'pip', 'install -q "visft_nb[course] @ git+{repository(book)}"')"""
 
 # %% ../../nbs/course/00_book.ipynb #475128b8
 def sync_headers(

@@ -105,7 +105,7 @@ def list_(chapter: Annotated[str, typer.Argument(help='a chapter, a notebook or 
         + '.',
         style='dim')
 
-# %% ../../nbs/course/05_cli.ipynb #c6baa35b
+# %% ../../nbs/course/05_cli.ipynb #1faa126d
 _COLOURS = dict(ok='green', differs='yellow', failed='red', interrupted='yellow')
 
 def _watch(runs_of):
@@ -141,6 +141,7 @@ def _results(runs):
             f" {row['expected'] or 'nothing'}: {row['verdict']}",
             markup=False)
 
+# %% ../../nbs/course/05_cli.ipynb #c6baa35b
 def _figures(run):
     if not run.records: return
     expected = {r['name']: r for r in run.rows}
@@ -268,7 +269,7 @@ def sync():
     from visft_nb.course.docs import sync_map
     for name in sync_headers() + ['index']*sync_map() + sync_pictures(): out.print(name)
 
-# %% ../../nbs/course/05_cli.ipynb #f6719f32
+# %% ../../nbs/course/05_cli.ipynb #720eb26b
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help='a model saved by the course: .onnx or .safetensors')],
@@ -306,6 +307,7 @@ def predict(
     for line in wrong: complain(line)
     if len(wrong): raise typer.Exit(1)
 
+# %% ../../nbs/course/05_cli.ipynb #f6719f32
 @app.command('app')
 def app_(
     model: Annotated[Path, typer.Argument(help='a model saved by the course: .onnx or .safetensors')],
@@ -416,7 +418,7 @@ def segment(
         say(str(done.folder/name))
     say(str(done))
 
-# %% ../../nbs/course/05_cli.ipynb #5021905c
+# %% ../../nbs/course/05_cli.ipynb #bfba6652
 def checks()->list[tuple[str, str, str]]: # what, what was found, what to do ("" where all is well)
     "Device, precision, memory, disk, data, versions."
     import os, shutil
@@ -479,6 +481,7 @@ def checks()->list[tuple[str, str, str]]: # what, what was found, what to do (""
                         else 'pip install visft_nb')))
     return rows
 
+# %% ../../nbs/course/05_cli.ipynb #5021905c
 @app.command()
 def doctor():
     "What this machine has, and what to do about what it lacks."

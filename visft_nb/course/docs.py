@@ -26,7 +26,7 @@ from .book import (
 # %% ../../nbs/course/03_docs.ipynb #d0c50001
 from ..core import NoRoom, no_room, owner_mark, sweep
 
-# %% ../../nbs/course/03_docs.ipynb #713325d3
+# %% ../../nbs/course/03_docs.ipynb #f35140e5
 def _config(book):
     """`_quarto.yml`; the sidebar's contents are patterns of notebooks, or dicts of a
     section and its pattern."""
@@ -52,6 +52,7 @@ def _config(book):
             f" with their contents: {where}.")
     return config
 
+# %% ../../nbs/course/03_docs.ipynb #713325d3
 def chapters(
     book:Path|None=None,        # None takes `book_dir()`
 )->list[tuple[str, list[str]]]: # (title, names of its notebooks), in reading order

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core import InputError, lookup, read_text
 from .book import book_dir, notebooks, parse_code, read_notebook
 
-# %% ../../nbs/course/01_profiles.ipynb #8650e7a4
+# %% ../../nbs/course/01_profiles.ipynb #6c3c7ac4
 def _code(cell):
     "The cell's Python, without magics and shell lines."
     return '\n'.join(
@@ -49,6 +49,7 @@ def _parameters(path, _changed):
                 " cannot tell it from a variable.")
     return values
 
+# %% ../../nbs/course/01_profiles.ipynb #8650e7a4
 def parameters(
     path:Path,  # a notebook
 )->dict:        # name -> value at laptop scale; empty where no cell is tagged

@@ -187,13 +187,14 @@ def _why_died(run, said):
         except NoRoom as e: return f'{said} {e}'
     return said
 
-# %% ../../nbs/course/04_runs.ipynb #739a1d23
+# %% ../../nbs/course/04_runs.ipynb #93c75239
 def _write(run):
     with atomic_write(Path(run.folder)/'records.json') as tmp:
         tmp.write_text(json.dumps(asdict(run), indent=1))
 
 _START = 300   # seconds that a kernel may take to start: the machine may be busy
 
+# %% ../../nbs/course/04_runs.ipynb #739a1d23
 def execute(
     run:Run,                    # its folder exists
     say=lambda cell, of: None,  # called after each cell
@@ -245,7 +246,7 @@ def execute(
             _write(run)
     return run
 
-# %% ../../nbs/course/04_runs.ipynb #8f264b75
+# %% ../../nbs/course/04_runs.ipynb #48092b7a
 _FOLDED = """{% extends 'lab/index.html.j2' %}
 {% block input %}<details class="visft-code"><summary>code</summary>{{ super() }}</details>{% endblock input %}
 {% block html_head_css %}{{ super() }}<style>.visft-code summary {cursor: pointer; color: #666; font-size: 85%; margin-left: 4em}
@@ -277,6 +278,7 @@ def _summary(run):
         f' <b>{show(run.status)}</b> in {run.seconds:.0f}'
         f' s{memory}.<br><small>{facts}</small></p>{error}{table}')
 
+# %% ../../nbs/course/04_runs.ipynb #8f264b75
 def write_report(
     run:Run,    # finished; its executed notebook lies in its folder
 )->Path:        # the report

@@ -298,8 +298,10 @@ for _n, _info in medmnist_table().items():
         _info['license'], 'medmnist', f'*/{_n}.npz', _info['url'], _info['MD5'],
         tuple(_info['label'].values()))
 
-# %% ../../nbs/01_data.ipynb #207d79e7
+# %% ../../nbs/01_data.ipynb #aa3e1ba8
 _shape = dict(train=120, valid=20, test=30)
+
+# %% ../../nbs/01_data.ipynb #207d79e7
 DATASETS |= dict(
     cifar10_subset=DataSet(
         'classification', dict(train=10000, test=2000), '3×32×32', 12.6, _cifar,

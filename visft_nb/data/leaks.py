@@ -136,7 +136,7 @@ def _look(queries, whole, centres, members):
                 top.values, inside[top.indices])
     return s, idx
 
-# %% ../../nbs/lib/data/leaks.ipynb #e25f2616
+# %% ../../nbs/lib/data/leaks.ipynb #e56c7ad7
 def _each_once(s, idx, k):
     "The best `k` of each row, each index once; the others of a row are -2."
     s, order = s.topk(min(8*k, s.shape[1]), 1)
@@ -170,6 +170,7 @@ def _nearest(asking, left, whole, cells, own):
             pairs.append(torch.stack([row + start, there[row, column]], 1))
     return _unique(torch.cat(pairs))
 
+# %% ../../nbs/lib/data/leaks.ipynb #e25f2616
 def _unique(pairs):
     "Each of the pairs (M, 2) of numbers from 0 once, in order."
     if not len(pairs): return pairs
@@ -351,7 +352,7 @@ def _everywhere(x, y, fine):
     ok = (coarse >= _EVEN) & (close >= _EVEN_FINE)
     return torch.where(ok, 1., torch.minimum(coarse, close).clamp(max=_EVEN))
 
-# %% ../../nbs/lib/data/leaks.ipynb #dd1a0f38
+# %% ../../nbs/lib/data/leaks.ipynb #3223ae71
 _STRIPES = .95   # `_one_way` above which a shift proves nothing
 
 def _compare(a, b, i, j, similarity=None):
@@ -387,6 +388,7 @@ def _compare(a, b, i, j, similarity=None):
         least[striped] = least[striped].clamp(min=.995)
     return out, least
 
+# %% ../../nbs/lib/data/leaks.ipynb #dd1a0f38
 def _copies(a, b, pairs, similarity, bar):
     "Those of the pairs (M, 2) that are copies: {(i, j): similarity}."
     found = {}

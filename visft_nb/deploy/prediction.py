@@ -949,7 +949,7 @@ def _figure(name, v):
         cases.mean(), *bootstrap_interval(lambda a: a.mean(), cases),
         f'mean of {len(cases)} cases; bootstrap interval')
 
-# %% ../../nbs/05_deploy.ipynb #2f61c8da
+# %% ../../nbs/05_deploy.ipynb #b874601a
 def _is_count(v): return isinstance(v, Integral) and not isinstance(v, bool) and v >= 0
 def _is_real(v):
     return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
@@ -972,6 +972,7 @@ _RECORDS = (
     | dict.fromkeys(
         ('classes', 'settings', 'machine', 'spec'), lambda v: isinstance(v, dict)))
 
+# %% ../../nbs/05_deploy.ipynb #2f61c8da
 def _check_records(r, where):
     "The records of a run. Raises `InputError` for what no run has written."
     if not isinstance(r, dict):

@@ -201,7 +201,7 @@ class GuardedGraph:
         "End the process."
         _end(self.process)
 
-# %% ../../nbs/lib/deploy/runtime.ipynb #7a633471
+# %% ../../nbs/lib/deploy/runtime.ipynb #4b30efd9
 from fastcore.basics import patch
 
 _RUN = '''
@@ -235,6 +235,7 @@ def _why(path, head):
         f"{head.get('broken') or head.get('error')}): it was cut short by a copy or "
         "a full disk, or is another kind of file.")
 
+# %% ../../nbs/lib/deploy/runtime.ipynb #7a633471
 def _end(process):
     "Kill a process, and wait until it is gone."
     if process.poll() is None: process.kill()

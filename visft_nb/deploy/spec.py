@@ -327,7 +327,7 @@ def read_spec(spec, path):
             f"{path} has a specification that cannot be used:"
             f" {' '.join(str(e).split())[:400]}") from e
 
-# %% ../../nbs/lib/deploy/spec.ipynb #94670fc6
+# %% ../../nbs/lib/deploy/spec.ipynb #ad3b462d
 def _check_request(path, spec, shapes):
     """Raise `InputError` where a file asks for something that a file may not, or for
     more than it holds."""
@@ -352,6 +352,7 @@ def _check_request(path, spec, shapes):
         )
     _check_memory(path, spec, outline)
 
+# %% ../../nbs/lib/deploy/spec.ipynb #94670fc6
 def _check_memory(path, spec, outline):
     """Raise `InputError` where the network would take more memory than its file
     accounts for, or than there is."""

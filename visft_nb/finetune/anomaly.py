@@ -146,7 +146,7 @@ def _check_good(images):
             f"{bad} of the {len(images)} parts to learn from have a defect in their"
             " mask: pass good ones only, data[data.labels == 0].")
 
-# %% ../../nbs/3_finetune/18_anomaly.ipynb #f185d7e0
+# %% ../../nbs/3_finetune/18_anomaly.ipynb #bd3f73ce
 class AnomalyDetector:
     """A detector defines `learn(x)`, from all good parts, and `look(x)` -> (scores
     (N,), heat (N, H, W)) of a batch, before blurring."""
@@ -187,6 +187,7 @@ class AnomalyDetector:
             *(self.look(on_device(b, self.device)) for b in x.split(batch_size)))
         return torch.cat(scores).float().cpu(), torch.cat(heat).float().cpu()
 
+# %% ../../nbs/3_finetune/18_anomaly.ipynb #f185d7e0
 def _blurred(
     heat,  # (N, H, W)
     sigma, # pixels; 0 leaves it as it is
@@ -301,13 +302,14 @@ class ReconstructionDetector(AnomalyDetector):
         heat = _blurred(join_windows(error, x.shape[2:], self.side//4)[:, 0], self.blur)
         return heat.flatten(1).amax(1), heat
 
-# %% ../../nbs/3_finetune/18_anomaly.ipynb #daff52db
+# %% ../../nbs/3_finetune/18_anomaly.ipynb #2a7646ce
 def _area(good, bad):
     "AUROC from counts in bins, (…, B) each, in the order of rising scores."
     good, bad = good.double(), bad.double()
     below = good.cumsum(-1) - good/2
     return (bad*below).sum(-1)/(good.sum(-1)*bad.sum(-1))
 
+# %% ../../nbs/3_finetune/18_anomaly.ipynb #daff52db
 def pixel_auc(
     heat,              # (N, H, W), the higher the stranger
     masks,             # (N, H, W), above 0 where the defect is

@@ -152,7 +152,7 @@ def clip_loss(
         else same.to(logits.dtype)/same.sum(1, keepdim=True))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))/2
 
-# %% ../../nbs/3_finetune/07_context.ipynb #89633462
+# %% ../../nbs/3_finetune/07_context.ipynb #faa568c8
 class CaptionStep(nn.Module):
     "loss(model, batch) for `fit`: a batch is (images, numbers of their sentences)."
     def __init__(self,
@@ -169,6 +169,7 @@ class CaptionStep(nn.Module):
             model.encode_image(x), model.encode_text(t), model.scale,
             (t[:, None] == t[None]).all(-1))
 
+# %% ../../nbs/3_finetune/07_context.ipynb #89633462
 def train_dual(
     dual,               # `DualEncoder`, trained in place
     data,               # `Images` with captions
@@ -194,7 +195,7 @@ def train_dual(
         dual, batches, epochs=epochs, loss=CaptionStep(dual.tokenize(data.captions)),
         lr=lr, seed=seed, **kwargs)
 
-# %% ../../nbs/3_finetune/07_context.ipynb #bf119f64
+# %% ../../nbs/3_finetune/07_context.ipynb #18a3a059
 @torch.no_grad()
 def zero_shot_weights(
     dual,                  # `DualEncoder` or `ClipEncoder`
@@ -220,6 +221,7 @@ def _check_names(names):
         raise InputError(
             f"names={names}: a classifier needs two names at least, each once.")
 
+# %% ../../nbs/3_finetune/07_context.ipynb #bf119f64
 class ZeroShot(Prompted):
     "Classify by names in sentences; nothing is trained."
     def __init__(self,

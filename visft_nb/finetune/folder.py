@@ -221,7 +221,7 @@ def _torn(out, ours):
         for s, t in combinations(ours, 2)
         for i, j in find_leaks(out[s], out[t])[['a', 'b']].values.tolist()]
 
-# %% ../../nbs/3_finetune/12_folder.ipynb #5be20d17
+# %% ../../nbs/3_finetune/12_folder.ipynb #887678ab
 def _assign_needs(parts, choose):
     "Is a part split by us?"
     return (
@@ -230,6 +230,7 @@ def _assign_needs(parts, choose):
         or choose
         and not {'test', 'valid'} <= set(parts))
 
+# %% ../../nbs/3_finetune/12_folder.ipynb #5be20d17
 def _note(out, ours, held):
     """What was done about copies in what we split, in sentences; empty where there were
     none."""

@@ -293,7 +293,7 @@ class InOrder(Dataset):
         x, y = self.at[1]
         return {'pixel_values': self.normalise(x[row:row + 1])[0], 'labels': y[row]}
 
-# %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f2
+# %% ../../nbs/3_finetune/08_hub.ipynb #6f141e36
 def from_hub(
     # of a model on the hub, "owner/model", or a folder of `save_pretrained`
     name,
@@ -334,6 +334,7 @@ def from_hub(
     if spec := _classifier_spec(classifier, processor): classifier.spec = spec
     return classifier.eval()
 
+# %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f2
 def _folder(name, offline):
     """Where the files of a model lie; they are fetched first where need be. Only
     weights that hold no code are taken."""
@@ -374,7 +375,7 @@ def _check_config(folder):
                 " fetch; take the model without it.")
 
 
-# %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f4
+# %% ../../nbs/3_finetune/08_hub.ipynb #69e5df00
 _SAID = {
     'architectures', 'dtype', 'torch_dtype', 'id2label', 'label2id', 'model_type',
     'transformers_version', 'problem_type', 'num_labels', 'out_features', 'out_indices',
@@ -401,6 +402,7 @@ def _classifier_spec(classifier, processor):
         kwargs=dict(
             kind=config.model_type, config=plain, size=classifier.size, **pixels))
 
+# %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f4
 def config_classifier(
     kind:str,         # of `HUB_KINDS`: the `model_type` of Transformers
     config:dict,      # arguments of its config that are in `HUB_RULES`
@@ -419,4 +421,3 @@ def config_classifier(
     made.architectures = []   # where a kind has several classifiers, the first one
     model = tf.AutoModelForImageClassification.from_config(made)
     return PixelClassifier(model, mean, std, size)
-

@@ -231,10 +231,11 @@ def take_off(self:LoRALayer)->nn.Module:
     self.unmerge()
     return self.base
 
-# %% ../../nbs/3_finetune/04_lora.ipynb #7558f8b8
+# %% ../../nbs/3_finetune/04_lora.ipynb #a5701a31
 # they read the weights of layers in them and do not call these
 READ_NOT_CALLED = nn.MultiheadAttention, nn.TransformerEncoderLayer
 
+# %% ../../nbs/3_finetune/04_lora.ipynb #7558f8b8
 def find_layers(
     model,     # nn.Module
     # regular expression for whole names, or list of names or endings; None: all of

@@ -363,7 +363,7 @@ class Froc:
     )   # sensitivity there; straight lines between thresholds, as in LUNA16's evaluation
     score:float            # the mean of `at`
 
-# %% ../../nbs/3_finetune/14_lung.ipynb #86082b71
+# %% ../../nbs/3_finetune/14_lung.ipynb #d7941bde
 @renamed(found='preds', truth='target')
 def froc(
     preds,  # for each scan (m, 3): x, y and score of the marks
@@ -402,6 +402,7 @@ def froc(
     values = np.interp(rates, rate, sensitivity)
     return Froc(rate, sensitivity, at, tuple(rates), values, float(values.mean()))
 
+# %% ../../nbs/3_finetune/14_lung.ipynb #86082b71
 def _rows(v, i, name):
     "(n, 3) finite numbers as float64."
     v = as_array(v, f'{name}[{i}]').astype(float)

@@ -86,7 +86,7 @@ def _plain_names(images, masks):
         yield says, {m: (by[k], words) for m, (left, words) in found.items()
                      if (k := join(left)) and k in by}
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e00a
+# %% ../../nbs/lib/finetune/pairs.ipynb #f4c8ea8e
 _DROP = 6   # parts that may be dropped at an end of a name
 
 def _parts(name):
@@ -123,6 +123,7 @@ def _cut_names(parts_of, says, most, images, masks):
             yield says, {m: (by[k], _starred(m, p[a][1], p[len(p) - b - 1][2]))
                          for m, k, p in zip(masks, found, theirs) if k in by}
 
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e00a
 def _starred(name, begin, end):
     "A name without its ending, a star in the place of what it shares."
     stem = _stem(name)
@@ -349,7 +350,7 @@ def _two_sides(images, masks, notes):
                 f"a {what}: images and masks were expected.")
     return sides
 
-# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e019
+# %% ../../nbs/lib/finetune/pairs.ipynb #9f7c4936
 @dataclass
 class Found:
     "Images and their masks, as files."
@@ -362,6 +363,7 @@ class Found:
 
     def __len__(self): return len(self.images)
 
+# %% ../../nbs/lib/finetune/pairs.ipynb #14a9e019
 def find_pairs(
     images,       # folder (or a folder in a zip) of images
     masks=None,   # folder of masks; None: they lie among the images

@@ -41,7 +41,7 @@ def folds(
     parts = StratifiedKFold(k, shuffle=True, random_state=seed).split(y, y)
     return [(data[torch.from_numpy(a)], data[torch.from_numpy(b)]) for a, b in parts]
 
-# %% ../../nbs/3_finetune/10_search.ipynb #238c1324
+# %% ../../nbs/3_finetune/10_search.ipynb #13db0f5f
 def cross_validate(
     score,           # score(train, valid) -> number, more is better
     data:Images,     # with class numbers
@@ -72,6 +72,7 @@ def ask(
     trial.report(value, step)
     if trial.should_prune(): raise optuna.TrialPruned(f'after step {step}: {value:.4g}')
 
+# %% ../../nbs/3_finetune/10_search.ipynb #238c1324
 class Pruning:
     """A callback for `fit`: after each epoch the trial is told the monitored figure.
     Needs `valid` in fit, and a study whose direction is fit's `goal`."""
@@ -83,9 +84,10 @@ class Pruning:
                 "Pruning needs a figure after each epoch: give fit(…, valid=…).")
         ask(self.trial, history.epochs[-1][history.monitor], len(history.epochs))
 
-# %% ../../nbs/3_finetune/10_search.ipynb #187ac18f
+# %% ../../nbs/3_finetune/10_search.ipynb #f1fee606
 PRUNERS = ('median', 'hyperband', 'none')
 
+# %% ../../nbs/3_finetune/10_search.ipynb #d47e84c0
 def tune(
     objective,          # objective(trial) -> number; it may prune
     trials:int,         # the budget: settings tried, pruned ones included
@@ -127,6 +129,7 @@ def tune(
             " pruner that is less strict.")
     return study
 
+# %% ../../nbs/3_finetune/10_search.ipynb #187ac18f
 def budget(
     study, # of `tune`
 )->dict:   # trials, pruned (share), reports (folds or epochs computed), seconds

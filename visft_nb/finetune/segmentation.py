@@ -407,7 +407,7 @@ def dice_loss(
     if smooth > 0: return 1 - score.mean()
     return ((1 - score)*there).sum()/there.sum().clamp(min=1)
 
-# %% ../../nbs/3_finetune/13_segmentation.ipynb #eb906546
+# %% ../../nbs/3_finetune/13_segmentation.ipynb #31ce9210
 class SegmentationLoss(nn.Module):
     """loss(model, batch) for `fit`: cross-entropy plus `dice` times `dice_loss`.
     Batches are (images, class numbers (N, H, W))."""
@@ -432,6 +432,7 @@ class SegmentationLoss(nn.Module):
         soft = dice_loss(logits, y, self.smooth)     # it also checks shapes and labels
         return F.cross_entropy(logits.float(), y, self.weight) + self.dice*soft
 
+# %% ../../nbs/3_finetune/13_segmentation.ipynb #eb906546
 def pixel_logits(
     # what a segmentation model returns: a tensor, {'out': …} as torchvision's, or an
     # object with `logits` as Transformers'

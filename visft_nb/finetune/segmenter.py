@@ -231,7 +231,7 @@ def put_threshold(
     "Make one half the threshold that is wanted."
     model.head.bias[len(model.head.bias)//2:] -= math.log(t/(1 - t))
 
-# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701b
+# %% ../../nbs/lib/finetune/segmenter.ipynb #6325a44a
 # that are trained where nothing was asked for: so many, or as fit
 _EPOCHS, _MINUTES = 30, 15
 
@@ -243,6 +243,7 @@ class Plan:
     # seconds that as many epochs would take as are trained where there is time
     whole:float
 
+# %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701b
 def plan_training(
     model,          # as it will be trained; not changed
     batches,        # `TileBatches`

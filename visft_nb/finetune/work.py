@@ -283,7 +283,7 @@ def format_runs(
                 f" 'torch.compile' or one of {', '.join(files)} was expected.")
     return runs
 
-# %% ../../nbs/3_finetune/19_work.ipynb #8f51f42f
+# %% ../../nbs/3_finetune/19_work.ipynb #55e386e8
 _ANSWER_ONCE = {
     '.onnx': (
         'import onnxruntime as ort; s = ort.InferenceSession(path,'
@@ -301,6 +301,7 @@ except OSError:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 1024)
 print(peak)"""
 
+# %% ../../nbs/3_finetune/19_work.ipynb #8f51f42f
 def peak_memory(
     path,        # .onnx, .pt2 or .safetensors
     shape,       # of a batch (N, C, H, W)
@@ -328,7 +329,7 @@ def peak_memory(
             f" {(done.stderr.strip().splitlines() or ['it was killed'])[-1][:200]}")
     return float(done.stdout.split()[-1])
 
-# %% ../../nbs/3_finetune/19_work.ipynb #481989cc
+# %% ../../nbs/3_finetune/19_work.ipynb #d920206b
 @dataclass
 class Look:
     "What the app shows about one file."
@@ -337,6 +338,7 @@ class Look:
     picture:np.ndarray|None=None # uint8 (H, W, 3)
     caption:str=''        # what the picture shows
 
+# %% ../../nbs/3_finetune/19_work.ipynb #481989cc
 def look(
     opened:Opened, # of `open_model`
     path,          # an image file

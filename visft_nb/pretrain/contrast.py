@@ -211,7 +211,7 @@ def contrastive_step(
         NTXentLoss() if loss is None else loss, augment,
         nn.Identity() if projector is None else projector)
 
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
+# %% ../../nbs/2_pretrain/02_contrast.ipynb #9f653e3d
 @contextmanager
 def frozen_head(
     model, # nn.Module, with or without `head`
@@ -228,6 +228,7 @@ def frozen_head(
     finally:
         for p, flag in wanted: p.requires_grad_(flag)
 
+# %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
 def pretrain_contrast(
     # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head
     # is not touched

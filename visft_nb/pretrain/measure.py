@@ -132,7 +132,7 @@ def finetune_accuracy(
         optimizer=torch.optim.AdamW(groups, weight_decay=.05), seed=seed, bar=False)
     return evaluate(net, test, precision='auto')
 
-# %% ../../nbs/2_pretrain/06_measure.ipynb #33370726
+# %% ../../nbs/2_pretrain/06_measure.ipynb #c43526d1
 def _few_rows(data, per_class, seed):
     "Which rows `few_labels` takes."
     numbered = copy(data)
@@ -141,6 +141,7 @@ def _few_rows(data, per_class, seed):
 
 MEASURES = ('knn', 'probe', 'finetune')
 
+# %% ../../nbs/2_pretrain/06_measure.ipynb #33370726
 def label_efficiency(
     # name -> network with `features`, `dim`, `head`; or a list of them, one for each
     # seed

@@ -390,7 +390,7 @@ def random_signs(
         generator or torch.Generator().manual_seed(0), *x.shape, device=x.device)
     return (x + torch.where(coin < .5, -eps, eps)).clamp(0, 1)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #0e2a58f6
+# %% ../../nbs/4_robust/01_attacks.ipynb #f895816a
 # without drop PGD goes on once it has won
 EXPLORED = {'FGSM': fgsm, 'PGD': partial(pgd, drop=False), 'random signs': random_signs}
 
@@ -416,6 +416,7 @@ def show_eps(
     with lent(model), torch.no_grad(): sure, said = model(adv).softmax(1).max(1)
     _eps_sheet(x, y, adv, radii, sure.tolist(), said.tolist(), attack, classes)
 
+# %% ../../nbs/4_robust/01_attacks.ipynb #0e2a58f6
 def _eps_sheet(x, y, adv, radii, sure, said, attack, classes):
     from visft_nb.plot import show_images
     size = (adv - x).flatten(1).abs().amax(1).tolist()
@@ -506,7 +507,7 @@ def warn_if_training(
             " before.",
             UserWarning, stacklevel=level)
 
-# %% ../../nbs/4_robust/01_attacks.ipynb #b7910941
+# %% ../../nbs/4_robust/01_attacks.ipynb #0a0d3b8f
 def robust_accuracy(
     # images (N, C, H, W) to logits (N, K); returned as it was given
     model,
@@ -545,6 +546,7 @@ def robust_accuracy(
     table = pd.DataFrame(table, columns=['attack', 'accuracy', 'low', 'high'])
     return AttackResult(table, {name: s.cpu() for name, s in stands.items()})
 
+# %% ../../nbs/4_robust/01_attacks.ipynb #b7910941
 def _survivors(model, x, y, attack, among, batch_size):
     """Which of the samples `among` are still classified right after the attack: (N,)
     booleans."""

@@ -79,15 +79,11 @@ def fooling_rate(
         raise InputError(
             f"The change has shape {tuple(delta.shape)} and the images"
             f" {tuple(x.shape)}: one change fits images of its own size only.")
-    return (
-        (
-            _answers(model, x, batch_size, precision)
-            != _answers(model, (x + delta).clamp(0, 1), batch_size, precision))
-        .double()
-        .mean()
-        .item())
+    before = _answers(model, x, batch_size, precision)
+    after = _answers(model, (x + delta).clamp(0, 1), batch_size, precision)
+    return (before != after).double().mean().item()
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #2ecbfd5d
+# %% ../../nbs/4_robust/09_beyond.ipynb #c77c1496
 @dataclass
 class Placement:
     """What may happen between the patch in the file and the photograph of it.
@@ -136,6 +132,7 @@ class Placement:
                 generator, *x.shape, device=x.device, normal=True)
         return (x*(1 - cover) + ink).clamp(0, 1)
 
+# %% ../../nbs/4_robust/09_beyond.ipynb #2ecbfd5d
 def _disc(patch):
     "A disc (1, S, S) of ones in zeros, its edge one pixel soft."
     s = patch.shape[-1]
@@ -271,7 +268,7 @@ def _pixelate(x, share, generator):
     small = F.adaptive_avg_pool2d(x, (max(1, round(share*h)), max(1, round(share*w))))
     return F.interpolate(small, (h, w), mode='nearest')
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #38e9eb24
+# %% ../../nbs/4_robust/09_beyond.ipynb #e5b1c312
 _LUMA = (
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40,
     57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24,
@@ -290,6 +287,7 @@ def _dct(dtype=torch.float32, device=None):
         8, dtype=dtype, device=device)
     return torch.cos((2*u + 1)*k*math.pi/16)*torch.where(k == 0, math.sqrt(1/8), .5)
 
+# %% ../../nbs/4_robust/09_beyond.ipynb #38e9eb24
 def _jpeg(x, quality, generator=None):
     """Compress and decompress (ITU T.81, baseline, no subsampling): grey images by the
     brightness table alone."""
@@ -325,7 +323,7 @@ def _check_plain(model, x, y):
     with lent(model), torch.no_grad(): z = model(x[:2])
     _check_outputs(z, len(x[:2]), y)
 
-# %% ../../nbs/4_robust/09_beyond.ipynb #04d2dc17
+# %% ../../nbs/4_robust/09_beyond.ipynb #15edf398
 def corruption_errors(
     # images (N, C, H, W) in [0, 1] to logits; returned as it was given
     model,
@@ -341,22 +339,15 @@ def corruption_errors(
     import pandas as pd
     _check_plain(model, x, y)
     def error(kind, s):
-        return (
-            100
-            *(
-                _answers(
-                    model, corrupt(x, kind, s, torch.Generator().manual_seed(seed)),
-                    batch_size)
-                != y)
-            .double()
-            .mean()
-            .item())
+        spoilt = corrupt(x, kind, s, torch.Generator().manual_seed(seed))
+        return 100*(_answers(model, spoilt, batch_size) != y).double().mean().item()
     kinds = list(CORRUPTIONS) if kinds is None else list(kinds)
     rows = [[error(k, s) for s in severities] for k in kinds]
     return pd.DataFrame(
         rows, index=pd.Index(kinds, name='corruption'),
         columns=pd.Index(severities, name='severity'))
 
+# %% ../../nbs/4_robust/09_beyond.ipynb #04d2dc17
 def mean_corruption_error(
     errors,    # DataFrame of `corruption_errors`
     baseline,  # the same for the network to compare with

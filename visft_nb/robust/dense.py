@@ -196,7 +196,7 @@ def _hits(found, targets, k, least):
         for m, t in zip(mine, targets)]
     return torch.cat([m['scores'].cpu() for m in mine]), torch.cat(taken) >= 0
 
-# %% ../../nbs/4_robust/11_dense.ipynb #942ef11c
+# %% ../../nbs/4_robust/11_dense.ipynb #1bfebb59
 def average_precision(
     found,          # per image {'boxes', 'scores', 'labels'}, of `detections`
     targets,        # per image {'boxes' (n, 4), 'labels' (n,)}
@@ -221,6 +221,7 @@ def average_precision(
                 right[scores.argsort(descending=True, stable=True)], objects))
     return float(np.mean(each))
 
+# %% ../../nbs/4_robust/11_dense.ipynb #942ef11c
 def detection_counts(
     found,           # per image {'boxes', 'scores', 'labels'}
     targets,         # per image {'boxes', 'labels'}

@@ -27,11 +27,12 @@ from .attacks import (
 from .ensemble import SEARCHES, _answers, _check_answers, square
 from ..train import kept_rng
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #40e380c6
+# %% ../../nbs/4_robust/04_evaluate.ipynb #5cea26d9
 def _z(p):
     "Quantile of the standard normal."
     return torch.special.ndtri(torch.tensor(p, dtype=torch.float64)).item()
 
+# %% ../../nbs/4_robust/04_evaluate.ipynb #40e380c6
 def images_needed(
     p:float,                  # one accuracy, 0 to 1
     q:float,                  # the other
@@ -451,7 +452,7 @@ def _all_checks(b):
         {'black box': f'Square knows no {b.norm}'} if b.norm not in SEARCHES else {})
     return rows + [_row(k, why[k], '', 'not run') for k in _NOT_RUN if k not in there]
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #b64eda68
+# %% ../../nbs/4_robust/04_evaluate.ipynb #0426a340
 def masking_report(
     # images (N, C, H, W) in [0, 1] to logits (N, K); normalisation inside; returned as
     # it was given
@@ -481,6 +482,7 @@ def masking_report(
         substitute=substitute, samples=samples, tolerance=tolerance, level=level,
         batch_size=batch_size, seed=seed)[0]
 
+# %% ../../nbs/4_robust/04_evaluate.ipynb #b64eda68
 def _report(model, x, y, eps, norm, **how):
     "The report and the bench it was made on."
     if how['steps'] < 4 or how['restarts'] < 2 or how['queries'] < 1:
@@ -697,7 +699,7 @@ def robustness_report(
     return RobustnessReport(
         place, r, masking, {k: s.cpu() for k, s in stands.items()}, examples)
 
-# %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970
+# %% ../../nbs/4_robust/04_evaluate.ipynb #a3832895
 def _all_attacked(b, attacks, classes):
     "Who stands against each attack, and examples of those that fell."
     stands, examples = {'clean': b.clean}, {}
@@ -720,6 +722,7 @@ def _all_attacked(b, attacks, classes):
                         f' read as {after[0]}.')))
     return stands, examples
 
+# %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970
 def _records(b, masking, stands, classes, name, attacks, how, start):
     "Everything in the report that is no picture."
     threat = {
