@@ -65,6 +65,11 @@ def test_hymenoptera_is_unpacked(data_root, tmp_path):
     assert len(list(root.rglob('*.jpg'))) == 397
 
 
+def test_photographs_that_are_not_there_are_named(tmp_path, monkeypatch):
+    for k in ('VISFT_DATA', 'VISFT_CACHE'): monkeypatch.setenv(k, str(tmp_path))
+    with pytest.raises(InputError, match='hymenoptera is not in .*VISFT_DATA'): photo_root(tmp_path/'x')
+
+
 BAD = {
     'name': (lambda root: photo_root(root/'x', 'cats'), ['cats', 'hymenoptera']),
     'too many': (lambda root: some_photos(root, root/'y', 1000), ['500', 'train']),

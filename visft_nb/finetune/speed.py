@@ -20,7 +20,7 @@ from torch import nn
 
 from ..cnn.models import ResNet
 from ..core import InputError, get_device
-from ..data import Augment, Batches, data_file, image_folder
+from ..data import Augment, Batches, get_dataset, image_folder
 from .hub import from_transformers, need_transformers, to_transformers
 from ..train import fit
 
@@ -36,7 +36,7 @@ def photo_root(
     """Photographs as a folder of JPEG files. Raises `InputError` for an unknown name,
     or where the data set is not there."""
     root = Path(root)
-    if name == 'hymenoptera': return _unzip(data_file(name), root)
+    if name == 'hymenoptera': return _unzip(get_dataset(name), root)
     if name != 'patches':
         raise InputError(
             f"No photographs are called {name!r}: there are hymenoptera and patches; a"
