@@ -23,9 +23,8 @@ def numeric_grad(
     """The gradient of sum(f(x)*dy) by central differences, one entry at a time. Raises
     `InputError` for float32, whose rounding drowns it."""
     if x.dtype != np.float64:
-        raise InputError(
-            f"x holds {x.dtype}, expected float64: in float32 the rounding error is as"
-            " large as the difference.")
+        raise InputError(f"x holds {x.dtype}, expected float64: in float32 the "
+                         "rounding error is as large as the difference.")
     grad, x = np.zeros_like(x), x.copy()
     for i in np.ndindex(x.shape):
         keep = x[i]
@@ -38,10 +37,9 @@ def numeric_grad(
 def _same_shape(dy, shape, layer):
     "A gradient has the shape of what it belongs to."
     if np.shape(dy) != tuple(shape):
-        raise InputError(
-            f"{layer} got a gradient dy of shape {np.shape(dy)}, expected"
-            f" {tuple(shape)}, the shape of its output: is the cache from another call?"
-        )
+        raise InputError(f"{layer} got a gradient dy of shape {np.shape(dy)}, expected "
+                         f"{tuple(shape)}, the shape of its output: is the cache "
+                         "from another call?")
 
 def linear_backward(
     dy,    # gradient for the output (N, O)
@@ -109,13 +107,15 @@ def col2im(
 ):         # (N, C, H, W)
     """The transpose of `im2col`: every entry is added to the pixel that it was copied
     from."""
-    (n, c, h, w), (p, q), (d, e), (s, t) = (
-        shape, conv.padding, conv.dilation, conv.stride)
+    n, c, h, w = shape
+    p, q = conv.padding
+    d, e = conv.dilation
+    s, t = conv.stride
     out = np.zeros((n, c, h + 2*p, w + 2*q), cols.dtype)
     cols = cols.reshape(n, c, *conv.kernel, *conv.size)
     for i, j in np.ndindex(*conv.kernel):
-        rows, columns = slice(i*d, i*d + s*(conv.size[0] - 1) + 1, s), slice(
-            j*e, j*e + t*(conv.size[1] - 1) + 1, t)
+        rows = slice(i*d, i*d + s*(conv.size[0] - 1) + 1, s)
+        columns = slice(j*e, j*e + t*(conv.size[1] - 1) + 1, t)
         out[:, :, rows, columns] += cols[:, :, i, j]
     return out[:, :, p:p+h, q:q+w]
 
@@ -140,9 +140,8 @@ def backward_steps(
     dy, # gradient for the output (H-kh+1, W-kw+1)
 ):      # one (row, column, dw so far, dx so far) for each output number
     "The backward pass of a one-channel convolution, one output number at a time."
-    _same_shape(
-        dy, (x.shape[0] - w.shape[0] + 1, x.shape[1] - w.shape[1] + 1), 'backward_steps'
-    )
+    _same_shape(dy, (x.shape[0] - w.shape[0] + 1, x.shape[1] - w.shape[1] + 1),
+                'backward_steps')
     dw, dx, steps = np.zeros(w.shape), np.zeros(x.shape), []
     for r, c in np.ndindex(dy.shape):
         window = np.s_[r:r+w.shape[0], c:c+w.shape[1]]
@@ -163,9 +162,8 @@ def draw_backward(
     steps = backward_steps(x, w, dy)
     r, c, dw, dx = steps[min(step, len(steps) - 1)]
     window, one = {(r + i, c + j) for i, j in np.ndindex(w.shape)}, {(r, c)}
-    boards = [
-        ('x', x, window), ('w', w, set()), ('dy', dy, one),
-        ('dw so far', dw, set(np.ndindex(w.shape))), ('dx so far', dx, window)]
+    boards = [('x', x, window), ('w', w, set()), ('dy', dy, one),
+              ('dw so far', dw, set(np.ndindex(w.shape))), ('dx so far', dx, window)]
     fig, axes = plt.subplots(1, 5, figsize=(8.5, 1.9))
     for ax, (title, values, marked) in zip(axes, boards):
         _draw_numbers(ax, title, values, marked)
@@ -173,13 +171,10 @@ def draw_backward(
 
 def _draw_numbers(ax, title, values, marked):
     "A board of numbers, the marked cells orange."
-    shade = np.array(
-        [
-            [(r, c) in marked for c in range(values.shape[1])]
-            for r in range(values.shape[0])])
-    ax.pcolormesh(
-        shade, cmap='Oranges', vmin=0, vmax=2.2, edgecolors='#888888', linewidth=.6
-    )
+    shade = np.array([[(r, c) in marked for c in range(values.shape[1])]
+                      for r in range(values.shape[0])])
+    ax.pcolormesh(shade, cmap='Oranges', vmin=0, vmax=2.2, edgecolors='#888888',
+                  linewidth=.6)
     for (r, c), v in np.ndenumerate(values):
         ax.text(c + .5, r + .5, f'{v:g}', ha='center', va='center', fontsize=9)
     ax.set_title(title, fontsize=9)

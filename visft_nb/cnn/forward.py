@@ -22,7 +22,7 @@ def conv_size(
     stride:int=1,   # step
     padding:int=0,  # zeros on each side
     dilation:int=1, # distance of neighbouring kernel pixels
-)->int:             # rows or columns of the output; below 1 where the kernel does not fit
+)->int:             # rows or columns of the output; below 1 where nothing fits
     """How many places a kernel finds along one axis (Dumoulin & Visin 2016,
     arXiv:1603.07285)."""
     return (size + 2*padding - dilation*(kernel - 1) - 1)//stride + 1
@@ -35,35 +35,27 @@ def draw_conv(
     padding:int=0,  # zeros on each side
     dilation:int=1, # distance of neighbouring kernel pixels
     step:int=0,     # which output number, counted row by row
-    # two matplotlib axes, one for the input, one for the output; None makes a figure
-    axes=None,
+    axes=None,      # two matplotlib axes, for input and output; None: a new figure
 ):                  # the matplotlib figure
     "Draw which input pixels one output number of a convolution reads."
     import matplotlib.pyplot as plt
     out = conv_size(size, kernel, stride, padding, dilation)
     if out < 1:
-        raise InputError(
-            _too_large((kernel,)*2, (dilation,)*2, (size,)*2, (padding,)*2))
+        raise InputError(_too_large((kernel,)*2, (dilation,)*2, (size,)*2,
+                                    (padding,)*2))
     axes = plt.subplots(1, 2, figsize=(5, 2.6))[1] if axes is None else axes
     row, col = divmod(step % out**2, out)
     full = size + 2*padding
     inside = [p for p in range(padding, padding + size)]
-    read = {
-        (row*stride + i*dilation, col*stride + j*dilation)
-        for i in range(kernel)
-        for j in range(kernel)}
-    colour = lambda r, c: (
-        '#f0a030'
-        if (r, c) in read
-        else '#ffffff' if r in inside and c in inside else '#dddddd'
-    )
+    read = {(row*stride + i*dilation, col*stride + j*dilation)
+            for i in range(kernel) for j in range(kernel)}
+    colour = lambda r, c: ('#f0a030' if (r, c) in read
+                           else '#ffffff' if r in inside and c in inside else '#dddddd')
     _draw_cells(axes[0], full, colour)
-    _draw_cells(
-        axes[1], out, lambda r, c: '#f0a030' if (r, c) == (row, col) else '#cfe3f5'
-    )
-    axes[0].set_title(
-        f'input {size} x {size}\nk={kernel} s={stride} p={padding} d={dilation}',
-        fontsize=8)
+    _draw_cells(axes[1], out,
+                lambda r, c: '#f0a030' if (r, c) == (row, col) else '#cfe3f5')
+    axes[0].set_title(f'input {size} x {size}\n'
+                      f'k={kernel} s={stride} p={padding} d={dilation}', fontsize=8)
     axes[1].set_title(f'output {out} x {out}', fontsize=8)
     return axes[0].figure
 
@@ -73,16 +65,8 @@ def _draw_cells(ax, n, colour):
     from matplotlib.patches import Rectangle
     for r in range(n):
         for c in range(n):
-            ax.add_patch(
-                Rectangle(
-                    (c, n - 1 - r),
-                    1,
-                    1,
-                    facecolor=colour(r, c),
-                    edgecolor='#888888',
-                    lw=.6,
-                )
-            )
+            ax.add_patch(Rectangle((c, n - 1 - r), 1, 1, facecolor=colour(r, c),
+                                   edgecolor='#888888', lw=.6))
     ax.set_xlim(-.1, n + .1)
     ax.set_ylim(-.1, n + .1)
     ax.set_aspect('equal')
@@ -90,11 +74,10 @@ def _draw_cells(ax, n, colour):
 
 def _too_large(kernel, dilation, size, padding):
     span = [d*(k - 1) + 1 for k, d in zip(kernel, dilation)]
-    return (
-        f"The kernel covers {span[0]} x {span[1]} pixels (size {kernel[0]} x"
-        f" {kernel[1]}, dilation {dilation[0]} x {dilation[1]}) but the input has"
-        f" {size[0]} x {size[1]} and padding {padding[0]} x {padding[1]} on each side:"
-        " pad more, or pool less before this layer.")
+    return (f"The kernel covers {span[0]} x {span[1]} pixels (size {kernel[0]} x "
+            f"{kernel[1]}, dilation {dilation[0]} x {dilation[1]}) but the input has "
+            f"{size[0]} x {size[1]} and padding {padding[0]} x {padding[1]} on each "
+            "side: pad more, or pool less before this layer.")
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #59e43504
 def draw_slide(
@@ -109,35 +92,25 @@ def draw_slide(
     `InputError` for a kernel larger than the padded image."""
     import matplotlib.pyplot as plt
     x, size = np.pad(np.asarray(image, float), padding), len(image)
-    out, span = (
-        conv_size(size, kernel, stride, padding, dilation), dilation*(kernel - 1) + 1)
+    out = conv_size(size, kernel, stride, padding, dilation)
+    span = dilation*(kernel - 1) + 1
     if out < 1:
-        raise InputError(
-            _too_large((kernel,)*2, (dilation,)*2, (size,)*2, (padding,)*2))
+        raise InputError(_too_large((kernel,)*2, (dilation,)*2, (size,)*2,
+                                    (padding,)*2))
     w, y = np.ones((kernel, 1))*np.linspace(-1, 1, kernel), np.full((out, out), np.nan)
     for r, c in (divmod(n, out) for n in range(min(step, out**2 - 1) + 1)):
-        y[r, c] = (
-            x[
-                r*stride:r*stride + span:dilation, c*stride:c*stride + span:dilation]
-            *w).sum()
+        rows = slice(r*stride, r*stride + span, dilation)
+        cols = slice(c*stride, c*stride + span, dilation)
+        y[r, c] = (x[rows, cols]*w).sum()
     fig, axes = plt.subplots(1, 2, figsize=(5.4, 2.9))
     axes[0].imshow(x, cmap='gray')
     axes[1].imshow(y, cmap='gray', vmin=-kernel, vmax=kernel)
     for ax, at, side in ((axes[0], (c*stride, r*stride), span), (axes[1], (c, r), 1)):
-        ax.add_patch(
-            plt.Rectangle(
-                (at[0] - .5, at[1] - .5),
-                side,
-                side,
-                fill=False,
-                edgecolor='#f0a030',
-                lw=2.5,
-            )
-        )
+        ax.add_patch(plt.Rectangle((at[0] - .5, at[1] - .5), side, side, fill=False,
+                                   edgecolor='#f0a030', lw=2.5))
         ax.set(xticks=[], yticks=[])
-    axes[0].set_title(
-        f'input {size} x {size}, k={kernel} s={stride} p={padding} d={dilation}',
-        fontsize=8)
+    axes[0].set_title(f'input {size} x {size}, k={kernel} s={stride} '
+                      f'p={padding} d={dilation}', fontsize=8)
     axes[1].set_title(f'output {out} x {out}', fontsize=8)
     return fig
 
@@ -152,56 +125,49 @@ def slide_kernel(
     from ipywidgets import IntSlider, interactive
     from IPython.display import display
     def draw(step, kernel, stride, padding, dilation):
-        knobs = dict(
-            kernel=kernel, stride=stride, padding=padding, dilation=dilation, step=step)
+        knobs = dict(kernel=kernel, stride=stride, padding=padding,
+                     dilation=dilation, step=step)
         try:
-            fig = (
-                draw_conv(size, **knobs)
-                if image is None
-                else draw_slide(image, **knobs))
+            fig = (draw_conv(size, **knobs) if image is None
+                   else draw_slide(image, **knobs))
         except InputError as e:
             return print(e)
         display(fig); plt.close(fig)
     knob = lambda lo, hi, v: IntSlider(v, lo, hi, continuous_update=False)
     steps = ((size if image is None else len(image)) + 4)**2 - 1
-    return interactive(
-        draw, step=knob(0, steps, steps//2), kernel=knob(1, 5, 3), stride=knob(1, 3, 1),
-        padding=knob(0, 2, 1), dilation=knob(1, 3, 1))
+    return interactive(draw, step=knob(0, steps, steps//2), kernel=knob(1, 5, 3),
+                       stride=knob(1, 3, 1), padding=knob(0, 2, 1),
+                       dilation=knob(1, 3, 1))
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #d1cad166
 Conv = namedtuple('Conv', 'kernel stride padding dilation groups size')
-Conv.__doc__ = (
-    "The geometry of one convolution or pooling: pairs (rows, columns), the number of"
-    " groups, and the output's `size`.")
+Conv.__doc__ = ("The geometry of one convolution or pooling: pairs (rows, columns), "
+                "the number of groups, and the output's `size`.")
 
 def _pair(v, name, least):
     pair = tuple(v) if isinstance(v, (tuple, list)) else (v, v)
-    if len(pair) != 2 or not all(isinstance(i, (int, np.integer)) and i >= least for i in pair):
-        raise InputError(
-            f"{name}={v!r} was given; expected an integer of at least {least}, or two"
-            " of them for rows and columns.")
+    if len(pair) != 2 or not all(isinstance(i, (int, np.integer)) and i >= least
+                                 for i in pair):
+        raise InputError(f"{name}={v!r} was given; expected an integer of at least "
+                         f"{least}, or two of them for rows and columns.")
     return pair
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #a055e497
 def _check_array(a, name, axes):
     "A floating-point NumPy array with these axes, or a sentence."
     if not isinstance(a, np.ndarray):
-        raise InputError(
-            f"{name} is a {type(a).__module__}.{type(a).__name__}; these layers take"
-            f" NumPy arrays: pass {name}.numpy() for a tensor, np.array({name}) for a"
-            " list.")
+        raise InputError(f"{name} is a {type(a).__module__}.{type(a).__name__}; these "
+                         f"layers take NumPy arrays: pass {name}.numpy() for a tensor, "
+                         f"np.array({name}) for a list.")
     if a.ndim != len(axes):
-        hint = (
-            "add the missing axes, e.g. x[None, None] for one grey image"
-            if a.ndim < len(axes)
-            else "too many axes: is there a batch of batches?")
-        raise InputError(
-            f"{name} has shape {a.shape}, {a.ndim} axes; expected {len(axes)},"
-            f" ({', '.join(axes)}): {hint}.")
+        hint = ("add the missing axes, e.g. x[None, None] for one grey image" if a.ndim
+                < len(axes) else "too many axes: is there a batch of batches?")
+        raise InputError(f"{name} has shape {a.shape}, {a.ndim} axes; expected "
+                         f"{len(axes)}, ({', '.join(axes)}): {hint}.")
     if a.dtype.kind != 'f':
-        raise InputError(
-            f"{name} holds {a.dtype}, expected float32 or float64: images as integers"
-            f" wrap around or round; use {name}.astype('float32')/255.")
+        raise InputError(f"{name} holds {a.dtype}, expected float32 or float64: images "
+                         "as integers wrap around or round; use "
+                         f"{name}.astype('float32')/255.")
     return a
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #9a167039
@@ -209,27 +175,25 @@ def _check_conv(x, w, b, stride, padding, dilation, groups):
     "The `Conv` of these arguments, or a sentence that says which one is wrong."
     _check_array(x, 'x', 'NCHW'); _check_array(w, 'w', ('O', 'C/groups', 'kh', 'kw'))
     c, o = x.shape[1], w.shape[0]
-    if not isinstance(groups, (int, np.integer)) or groups < 1 or c % groups or o % groups:
-        raise InputError(
-            f"groups={groups} does not divide the {c} channels of x {x.shape} and the"
-            f" {o} kernels of w {w.shape}; both must be multiples of it.")
+    if (not isinstance(groups, (int, np.integer)) or groups < 1 or c % groups
+        or o % groups):
+        raise InputError(f"groups={groups} does not divide the {c} channels of x "
+                         f"{x.shape} and the {o} kernels of w {w.shape}; both must be "
+                         "multiples of it.")
     if w.shape[1] != c//groups:
-        last = (
-            "; x looks like channels-last (N, H, W, C), use x.transpose(0, 3, 1, 2)"
-            if w.shape[1]*groups == x.shape[3]
-            else "; w is (out channels, in channels / groups, rows, columns)")
-        raise InputError(
-            f"w {w.shape} expects {w.shape[1]*groups} channels in {groups} group(s),"
-            f" but x {x.shape} has {c}{last}.")
+        last = ("; x looks like channels-last (N, H, W, C), use x.transpose(0, 3, 1, 2)"
+                if w.shape[1]*groups == x.shape[3]
+                else "; w is (out channels, in channels / groups, rows, columns)")
+        raise InputError(f"w {w.shape} expects {w.shape[1]*groups} channels in "
+                         f"{groups} group(s), but x {x.shape} has {c}{last}.")
     if b is not None and (not isinstance(b, np.ndarray) or b.shape != (o,)):
-        raise InputError(
-            f"b has shape {np.shape(b)}, expected ({o},): one bias for each of the {o}"
-            f" kernels of w {w.shape}.")
+        raise InputError(f"b has shape {np.shape(b)}, expected ({o},): one bias for "
+                         f"each of the {o} kernels of w {w.shape}.")
     if len({a.dtype for a in (x, w, b) if a is not None}) > 1:
-        raise InputError(
-            f"x holds {x.dtype}, w {w.dtype}{'' if b is None else f', b {b.dtype}'};"
-            " expected one type: mixed, NumPy silently computes in the wider one at"
-            " half the speed.")
+        raise InputError(f"x holds {x.dtype}, w "
+                         f"{w.dtype}{'' if b is None else f', b {b.dtype}'}; expected "
+                         "one type: mixed, NumPy silently computes in the wider one "
+                         "at half the speed.")
     return _geometry(x, w.shape[2:], stride, padding, dilation, groups)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #a35f7cfb
@@ -266,14 +230,12 @@ def conv2d_loop(
     y = np.zeros((n, o, *g.size), x.dtype)
     for i, k, r, q in np.ndindex(y.shape):
         channels = slice(k*groups//o*(c//groups), (k*groups//o + 1)*(c//groups))
-        rows = slice(
-            r*g.stride[0], r*g.stride[0] + g.dilation[0]*(g.kernel[0] - 1) + 1,
-            g.dilation[0])
-        cols = slice(
-            q*g.stride[1], q*g.stride[1] + g.dilation[1]*(g.kernel[1] - 1) + 1,
-            g.dilation[1])
-        y[i, k, r, q] = (xp[i, channels, rows, cols] * w[k]).sum() + (
-            0 if b is None else b[k])
+        rows = slice(r*g.stride[0], r*g.stride[0] + g.dilation[0]*(g.kernel[0] - 1) + 1,
+                     g.dilation[0])
+        cols = slice(q*g.stride[1], q*g.stride[1] + g.dilation[1]*(g.kernel[1] - 1) + 1,
+                     g.dilation[1])
+        y[i, k, r, q] = (
+            (xp[i, channels, rows, cols] * w[k]).sum() + (0 if b is None else b[k]))
     return y, (x, w, b is not None, g)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #ca3fd83d
@@ -284,9 +246,8 @@ def windows(
     "All the windows that a kernel of this geometry reads; nothing is copied."
     n, c, row, col = x.strides
     (s, t), (d, e) = conv.stride, conv.dilation
-    return as_strided(
-        x, (*x.shape[:2], *conv.kernel, *conv.size), (n, c, row*d, col*e, row*s, col*t),
-        writeable=False)
+    return as_strided(x, (*x.shape[:2], *conv.kernel, *conv.size),
+                      (n, c, row*d, col*e, row*s, col*t), writeable=False)
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #67f0ba01
 def im2col(
@@ -327,9 +288,8 @@ def _pool_geometry(x, size, stride, padding):
     size = _pair(size, 'size', 1)
     g = _geometry(x, size, size if stride is None else stride, padding)
     if any(2*p > k for p, k in zip(g.padding, size)):
-        raise InputError(
-            f"padding={padding} is more than half of the window {size}: some windows"
-            " would see nothing but padding.")
+        raise InputError(f"padding={padding} is more than half of the window {size}: "
+                         "some windows would see nothing but padding.")
     return g
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #40a2e12f
@@ -401,8 +361,8 @@ def batch_norm2d(
     """Batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167). Raises `InputError`
     for shapes that do not fit."""
     m = _check_norm(x, gamma, beta, running_mean, running_var, train)
-    mean, var = (
-        (x.mean((0, 2, 3)), x.var((0, 2, 3))) if train else (running_mean, running_var))
+    mean, var = ((x.mean((0, 2, 3)), x.var((0, 2, 3))) if train
+                 else (running_mean, running_var))
     if train and running_mean is not None:
         running_mean += momentum*(mean - running_mean)
         running_var += momentum*(var*(m/(m - 1)) - running_var)
@@ -414,20 +374,20 @@ def batch_norm2d(
 def _check_norm(x, gamma, beta, mean, var, train):
     "How many numbers are averaged for one channel, or a sentence."
     _check_array(x, 'x', 'NCHW')
-    for name, v in {'gamma': gamma, 'beta': beta, 'running_mean': mean, 'running_var': var}.items():
+    for name, v in {'gamma': gamma, 'beta': beta, 'running_mean': mean,
+                    'running_var': var}.items():
         if np.shape(v) != (x.shape[1],) and not (v is None and name.startswith('run')):
-            raise InputError(
-                f"{name} has shape {np.shape(v)}, expected ({x.shape[1]},): one number"
-                f" for each channel of x {x.shape}.")
+            raise InputError(f"{name} has shape {np.shape(v)}, expected "
+                             f"({x.shape[1]},): one number for each channel "
+                             f"of x {x.shape}.")
     if not train and (mean is None or var is None):
-        raise InputError(
-            "batch_norm2d(train=False) got no running_mean and running_var: these are"
-            " collected in training; pass the same arrays.")
+        raise InputError("batch_norm2d(train=False) got no running_mean and "
+                         "running_var: these are collected in training; pass "
+                         "the same arrays.")
     m = x.size//x.shape[1]
     if train and m < 2:
-        raise InputError(
-            f"x {x.shape} has one value per channel, of which no variance can be taken:"
-            " use a larger batch, or train=False.")
+        raise InputError(f"x {x.shape} has one value per channel, of which no variance "
+                         "can be taken: use a larger batch, or train=False.")
     return m
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #59facd99
@@ -440,12 +400,11 @@ def dropout(
     """Inverted dropout (Srivastava et al. 2014). Raises `InputError` for p outside [0,
     1)."""
     if not 0 <= p < 1:
-        raise InputError(
-            f"dropout(p={p}) was given; p is the probability of dropping, expected 0 <="
-            " p < 1.")
+        raise InputError(f"dropout(p={p}) was given; p is the probability of dropping, "
+                         "expected 0 <= p < 1.")
     if not train or p == 0: return x, None
-    mask = ((rng or np.random.default_rng()).random(x.shape, np.float32) >= p).astype(
-        x.dtype)/x.dtype.type(1 - p)
+    u = (rng or np.random.default_rng()).random(x.shape, np.float32)
+    mask = (u >= p).astype(x.dtype)/x.dtype.type(1 - p)
     return x*mask, mask
 
 # %% ../../nbs/1_cnn/01_forward.ipynb #4255a5ad
@@ -457,19 +416,14 @@ def linear(
     "The fully connected layer. Raises `InputError` for shapes that do not fit."
     _check_array(x, 'x', 'ND'); _check_array(w, 'w', 'OD')
     if x.shape[1] != w.shape[1]:
-        hint = (
-            "w looks transposed, pass w.T"
-            if x.shape[1] == w.shape[0]
-            else (
-                "w is (outputs, inputs); after flattening, inputs are channels x rows x"
-                " columns"))
-        raise InputError(
-            f"w {w.shape} expects {w.shape[1]} inputs, but x {x.shape} has"
-            f" {x.shape[1]}: {hint}.")
+        hint = ("w looks transposed, pass w.T" if x.shape[1] == w.shape[0]
+                else "w is (outputs, inputs); after flattening, inputs are channels x "
+                     "rows x columns")
+        raise InputError(f"w {w.shape} expects {w.shape[1]} inputs, but x {x.shape} "
+                         f"has {x.shape[1]}: {hint}.")
     if b is not None and np.shape(b) != w.shape[:1]:
-        raise InputError(
-            f"b has shape {np.shape(b)}, expected {w.shape[:1]}: one bias per row of w"
-            f" {w.shape}.")
+        raise InputError(f"b has shape {np.shape(b)}, expected {w.shape[:1]}: one bias "
+                         f"per row of w {w.shape}.")
     y = x @ w.T
     return (y if b is None else y + b), (x, w, b is not None)
 
@@ -483,13 +437,13 @@ def softmax_cross_entropy(
     _check_array(logits, 'logits', 'NK')
     labels, k = np.asarray(labels), logits.shape[1]
     if labels.shape != logits.shape[:1] or labels.dtype.kind not in 'iu':
-        raise InputError(
-            f"labels have shape {labels.shape} and type {labels.dtype}, expected"
-            f" integers ({len(logits)},): class numbers, not one-hot rows.")
+        raise InputError(f"labels have shape {labels.shape} and type {labels.dtype}, "
+                         f"expected integers ({len(logits)},): class numbers, "
+                         "not one-hot rows.")
     if labels.size and (labels.min() < 0 or labels.max() >= k):
-        raise InputError(
-            f"labels run from {labels.min()} to {labels.max()}, expected 0 to {k - 1}"
-            f" for logits {logits.shape}: do the classes start at 1?")
+        raise InputError(f"labels run from {labels.min()} to {labels.max()}, expected "
+                         f"0 to {k - 1} for logits {logits.shape}: do the "
+                         "classes start at 1?")
     z = logits - logits.max(1, keepdims=True)
     logp = z - np.log(np.exp(z).sum(1, keepdims=True))
     return 0.0 - float(logp[np.arange(len(z)), labels].mean()), (logp, labels)
@@ -502,10 +456,9 @@ def mse(
     """Mean squared error. Raises `InputError` where the shapes differ: broadcasting
     would average the wrong thing."""
     if np.shape(pred) != np.shape(target):
-        raise InputError(
-            f"pred has shape {np.shape(pred)}, target {np.shape(target)}, expected the"
-            " same: NumPy would broadcast one over the other and average the wrong"
-            " differences.")
+        raise InputError(f"pred has shape {np.shape(pred)}, target {np.shape(target)}, "
+                         "expected the same: NumPy would broadcast one over the other "
+                         "and average the wrong differences.")
     d = pred - target
     return float((d*d).mean()), d
 
@@ -516,7 +469,7 @@ def layer_costs(
     layers,
     channels:int=3, # channels of the input
     size:int=32,    # rows and columns of the input
-):              # list of dicts: kind, channels, size, parameters, operations, receptive_field, jump
+): # of dicts: kind, channels, size, parameters, operations, receptive_field, jump
     """Output size, parameters, operations (2 per multiply-add, one image) and receptive
     field after each layer."""
     rows, field, jump = [], 1, 1
@@ -524,16 +477,15 @@ def layer_costs(
         dilation, groups = (*rest, 1, 1)[:2] if len(rest) < 2 else rest[:2]
         size = conv_size(size, kernel, stride, padding, dilation)
         if size < 1:
-            raise InputError(
-                f"Layer {len(rows)} ({kind}, kernel {kernel}) has nothing left to read:"
-                " the maps before it are smaller than its kernel.")
+            raise InputError(f"Layer {len(rows)} ({kind}, kernel {kernel}) has nothing "
+                             "left to read: the maps before it are smaller "
+                             "than its kernel.")
         weights = out*(channels//groups)*kernel**2 if kind == 'conv' else 0
-        field, jump, channels = (
-            field + dilation*(kernel - 1)*jump, jump*stride,
-            out if kind == 'conv' else channels)
-        rows.append(
-            dict(
-                kind=kind, channels=channels, size=size,
-                parameters=weights + (out if weights else 0),
-                operations=2*size**2*weights, receptive_field=field, jump=jump))
+        field = field + dilation*(kernel - 1)*jump
+        jump = jump*stride
+        channels = out if kind == 'conv' else channels
+        rows.append(dict(kind=kind, channels=channels, size=size,
+                         parameters=weights + (out if weights else 0),
+                         operations=2*size**2*weights,
+                         receptive_field=field, jump=jump))
     return rows

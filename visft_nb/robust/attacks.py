@@ -40,9 +40,8 @@ def dlr_loss(z, y):
     """Difference of logits ratio (Croce and Hein 2020): the margin over the distance of
     first and third logit, so that scaling or shifting logits changes nothing."""
     if z.shape[1] < 3:
-        raise InputError(
-            "loss='dlr' compares the first with the third logit, and the model gives"
-            f" {z.shape[1]}: take loss='margin'.")
+        raise InputError("loss='dlr' compares the first with the third logit, and the "
+                         f"model gives {z.shape[1]}: take loss='margin'.")
     top = z.topk(3, dim=1).values
     return margin_loss(z, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
@@ -88,10 +87,8 @@ class L2:
     def project_(adv, x, eps):
         "The nearest point of the ball around x, then of the box [0, 1], in place."
         d = adv.sub_(x)
-        return (
-            d.mul_((eps/_length(d).clamp(min=1e-12)).clamp(max=1))
-            .add_(x)
-            .clamp_(0, 1))
+        return d.mul_(
+            (eps/_length(d).clamp(min=1e-12)).clamp(max=1)).add_(x).clamp_(0, 1)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #96bd6b9a
 def _soften(d, eps):
@@ -113,9 +110,8 @@ class L1:
         d = x[0].numel()
         e = -torch.log1p(-draw(generator, len(x), d + 1, device=x.device))
         coin = draw(generator, len(x), d, device=x.device)
-        return (
-            torch.where(coin < .5, -eps, eps)*e[:, :d]/e.sum(1, keepdim=True)
-        ).view(x.shape)
+        lengths = e[:, :d]/e.sum(1, keepdim=True)
+        return (torch.where(coin < .5, -eps, eps)*lengths).view(x.shape)
     @staticmethod
     def direction_(g, adv=None, share=.01):
         """Equal steps, 1 in sum, in the `share` of pixels with the largest derivatives;
@@ -142,8 +138,8 @@ def lent(
     """Inside, gradients flow to the input alone; afterwards the mode of each module and
     `requires_grad` of each parameter are as before."""
     module = model if isinstance(model, nn.Module) else nn.Module()
-    modes, asked = [(m, m.training) for m in module.modules()], [
-        (p, p.requires_grad) for p in module.parameters()]
+    modes = [(m, m.training) for m in module.modules()]
+    asked = [(p, p.requires_grad) for p in module.parameters()]
     try:
         module.eval().requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad(): yield model
@@ -159,33 +155,31 @@ def check_images(
 )->None:
     "Raise `InputError` for what is no batch of images in [0, 1]."
     if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim != 4 or not len(x):
-        raise InputError(
-            f"{taker} takes float images (N, C, H, W) in [0, 1], N at least 1, and got"
-            f" {describe(x)}: divide bytes by 255, write x[None] for one image.")
+        raise InputError(f"{taker} takes float images (N, C, H, W) in [0, 1], N at "
+                         f"least 1, and got {describe(x)}: divide bytes by 255, write "
+                         "x[None] for one image.")
     if (~((x >= 0) & (x <= 1))).any():
-        raise InputError(
-            f"Images run from {x.amin().item():.3g} to {x.amax().item():.3g}, and"
-            f" {scale} measured in [0, 1]: leave them unnormalised and put the"
-            " normalisation into the model.")
+        raise InputError(f"Images run from {x.amin().item():.3g} to "
+                         f"{x.amax().item():.3g}, and {scale} measured in [0, 1]: "
+                         "leave them unnormalised and put the normalisation "
+                         "into the model.")
 
 def _check_labels(x, y):
     "Refuse what is not one class number an image."
     if not torch.is_tensor(y) or y.dtype != torch.int64 or y.shape != (len(x),):
-        raise InputError(
-            f"Labels are {describe(y)}, expected int64 of shape ({len(x)},): one class"
-            " number an image.")
+        raise InputError(f"Labels are {describe(y)}, expected int64 of shape "
+                         f"({len(x)},): one class number an image.")
 
 def _check_outputs(z, n, y):
     """Refuse outputs that are none of a classifier for n images, and labels that it has
     no output for."""
     if z.ndim != 2 or len(z) != n or z.shape[1] < 2:
-        raise InputError(
-            f"The model gives {tuple(z.shape)} for {n} images, expected logits ({n},"
-            " classes), two classes at least.")
+        raise InputError(f"The model gives {tuple(z.shape)} for {n} images, expected "
+                         f"logits ({n}, classes), two classes at least.")
     if y.min() < 0 or y.max() >= z.shape[1]:
-        raise InputError(
-            f"Labels run from {y.min().item()} to {y.max().item()}, but the model has"
-            f" {z.shape[1]} outputs, for labels 0 to {z.shape[1] - 1}.")
+        raise InputError(f"Labels run from {y.min().item()} to {y.max().item()}, but "
+                         f"the model has {z.shape[1]} outputs, for labels 0 to "
+                         f"{z.shape[1] - 1}.")
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #115ec625
 def check_attack(
@@ -196,39 +190,34 @@ def check_attack(
     with. The model is run on at most eight images."""
     check_images(x)
     if not isinstance(eps, (int, float)) or isinstance(eps, bool) or not 0 <= eps < 1e9:
-        raise InputError(
-            f"eps={brief(eps)}: the radius is a number of at least 0, for images in"
-            " [0, 1].")
+        raise InputError(f"eps={brief(eps)}: the radius is a number of at least 0, for "
+                         "images in [0, 1].")
     _check_labels(x, y)
     if targeted and loss == 'dlr':
-        raise InputError(
-            "loss='dlr' is for untargeted attacks; take loss='ce' or 'margin' with"
-            " targeted=True.")
+        raise InputError("loss='dlr' is for untargeted attacks; take loss='ce' or "
+                         "'margin' with targeted=True.")
     _check_logits(model, x[:8], y)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #a5f2df03
 def _check_logits(model, x, y):
     if not callable(model):
-        raise InputError(
-            f"model={brief(model)}: a network, or a function from images to logits, was"
-            " expected.")
+        raise InputError(f"model={brief(model)}: a network, or a function from images "
+                         "to logits, was expected.")
     with lent(model):
         try: z = model(x.clone().requires_grad_())
         except RuntimeError as e:
             if 'numpy' in str(e): z = None
             else: raise
     if not torch.is_tensor(z) or not z.requires_grad:
-        raise InputError(
-            "No gradient leads from the model's output back to the image (it was"
-            " detached, computed under no_grad, or left torch): an attack by gradient"
-            " is impossible: use a black-box attack, which needs only answers, e.g."
-            " visft_nb.robust.square.")
+        raise InputError("No gradient leads from the model's output back to the image "
+                         "(it was detached, computed under no_grad, or left torch): an "
+                         "attack by gradient is impossible: use a black-box attack, "
+                         "which needs only answers, e.g. visft_nb.robust.square.")
     _check_outputs(z, len(x), y)
     if (z >= 0).all() and ((z.sum(1) - 1).abs() < 1e-3).all():
-        raise InputError(
-            "The model returns probabilities (no negative value, each row adds up to"
-            " 1), and an attack needs logits: take the softmax off its end, or return"
-            " probabilities.log().")
+        raise InputError("The model returns probabilities (no negative value, each row "
+                         "adds up to 1), and an attack needs logits: take the softmax "
+                         "off its end, or return probabilities.log().")
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #bdc16cf1
 def _remember(v, g, momentum):
@@ -238,13 +227,13 @@ def _remember(v, g, momentum):
     g = g/_tall(g.flatten(1).abs().mean(1).clamp(min=1e-30), g)
     return g if v is None else g.add_(v, alpha=momentum)
 
-def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targeted=False, drop=False, quick=None):
-    """`steps` steps from `adv`, which is overwritten. With `drop` a sample stays where it first fell. `quick` stands in for the model where gradients
-    are computed; whether a sample has fallen the model decides."""
-    out, rows = (
-        (torch.empty_like(adv), torch.arange(len(x), device=x.device))
-        if drop
-        else (None, None))
+def _steps(model, x, y, adv, ball, eps, alpha, steps, loss, momentum=0., targeted=False,
+           drop=False, quick=None):
+    """`steps` steps from `adv`, which is overwritten. With `drop` a sample stays where
+    it first fell. `quick` stands in for the model where gradients are computed; whether
+    a sample has fallen the model decides."""
+    out, rows = ((torch.empty_like(adv), torch.arange(len(x), device=x.device)) if drop
+                 else (None, None))
     v = None
     for _ in range(steps):
         z = (quick or model)(adv.requires_grad_())
@@ -276,8 +265,8 @@ def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
             if not len(todo): break
         start = x[todo].clone()
         if random_start:
-            start = ball.project_(
-                start + ball.random(start, eps, generator), x[todo], eps)
+            start = ball.project_(start + ball.random(start, eps, generator),
+                                  x[todo], eps)
         out[todo] = _steps(model, x[todo], y[todo], start, ball, eps, *how)
     return out
 
@@ -285,13 +274,15 @@ def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
 def _folded(model):
     """A copy that shares the weights, in which a convolution followed by batch norm in
     a `Sequential` is one convolution: in eval mode both are affine."""
-    model = copy.deepcopy(
-        model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+    model = copy.deepcopy(model,
+                          {id(t): t for t in (*model.parameters(), *model.buffers())})
     for s in [m for m in model.modules() if type(m).forward is nn.Sequential.forward]:
         for i, (a, b) in enumerate(itertools.pairwise(s)):
-            if type(a) is nn.Conv2d and type(b) is nn.BatchNorm2d and b.track_running_stats and not (a._forward_hooks or b._forward_hooks or b._forward_pre_hooks):
-                s[i], s[i + 1] = (
-                    fuse_conv_bn_eval(a, b).requires_grad_(False), nn.Identity())
+            fits = type(a) is nn.Conv2d and type(b) is nn.BatchNorm2d
+            if not fits or not b.track_running_stats: continue
+            if a._forward_hooks or b._forward_hooks or b._forward_pre_hooks: continue
+            s[i] = fuse_conv_bn_eval(a, b).requires_grad_(False)
+            s[i + 1] = nn.Identity()
     return model
 
 def _quick(model, device, precision):
@@ -304,61 +295,49 @@ def _quick(model, device, precision):
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #ff20557f
 def pgd(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
+    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
     x,                 # float images (N, C, H, W) in [0, 1], on the model's device
     y,                 # int64 (N,): true classes, or with `targeted` the classes wanted
     eps:float,         # radius of the ball, for images in [0, 1]
-    # step; None: 2.5 eps/steps, so that the whole ball can be crossed
-    alpha:float|None=None,
+    alpha:float|None=None, # step; None: 2.5 eps/steps, which crosses the ball
     steps:int=10,      # gradients per restart
     norm:str='linf',   # a key of `NORMS`
     restarts:int=1,    # random starts, each for the samples that still stand
-    # begin at a random point of the ball, otherwise at the image
-    random_start:bool=True,
+    random_start:bool=True, # begin at a random point of the ball, not at the image
     targeted:bool=False,    # descend to class y instead of away from it
     loss:str='ce',     # a key of `LOSSES`
     generator=None,    # torch.Generator of the random starts, on any device
-    # leave samples alone once they have fallen; False takes all steps with all (for
-    # training)
-    drop:bool=True,
+    drop:bool=True,    # leave samples alone once they have fallen; False: never
     check:bool=True,   # look at the input before; costs one small forward pass
-    # of the gradients, 0 none; 1 is MI-FGSM (Dong et al. 2018), made to transfer to
-    # other networks
-    momentum:float=0.,
+    momentum:float=0., # of the gradients; 1 is MI-FGSM (Dong et al. 2018)
     # of the gradients: 'bf16', or 'auto', which is bf16 where the device is fast at it;
     # falls are decided in float32 always
     precision:str='fp32',
 )->torch.Tensor:       # (N, C, H, W) adversarial images in the ball and in [0, 1]
-    """Projected gradient descent (Madry et al. 2018). Raises `InputError` for images outside [0, 1], labels out of range, models
-    without gradients or with probabilities for logits. With `drop`, an image that is misclassified as it stands comes back unchanged."""
+    """Projected gradient descent (Madry et al. 2018). Raises `InputError` for images
+    outside [0, 1], labels out of range, models without gradients or with probabilities
+    for logits. With `drop`, an image that is misclassified as it stands comes back
+    unchanged."""
     ball, f = lookup(norm, NORMS, 'norm'), lookup(loss, LOSSES, 'loss')
     for name, v in (('steps', steps), ('restarts', restarts)):
         check_number(name, v, 1, whole=True)
     if alpha is not None: check_number('alpha', alpha, 0, 1e9)
-    if (
-        not isinstance(momentum, (int, float))
-        or isinstance(momentum, bool)
+    if (not isinstance(momentum, (int, float)) or isinstance(momentum, bool)
         or not 0 <= momentum < 1e9):
-        raise InputError(
-            f"momentum={brief(momentum)}: a number of at least 0 is needed, 0 for none,"
-            " mostly 1.")
+        raise InputError(f"momentum={brief(momentum)}: a number of at least 0 is "
+                         "needed, 0 for none, mostly 1.")
     if check: check_attack(model, x, y, eps, loss, targeted)
     alpha = 2.5*eps/steps if alpha is None else alpha
     precision = lookup(precision, ['fp32', 'bf16', 'auto'], 'precision')
     with lent(model):
         quick = None if precision == 'fp32' else _quick(model, x.device, precision)
-        return _restarts(
-            model, x.detach().clone(), y.clone(), ball, eps,
-            (alpha, steps, f, momentum, targeted, drop, quick), restarts, random_start,
-            generator)
+        return _restarts(model, x.detach().clone(), y.clone(), ball, eps,
+                         (alpha, steps, f, momentum, targeted, drop, quick), restarts,
+                         random_start, generator)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #23514a78
 def fgsm(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
+    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,): true classes, or with `targeted` the classes wanted
     eps:float,         # radius of the ball, for images in [0, 1]
@@ -369,14 +348,12 @@ def fgsm(
 )->torch.Tensor:       # (N, C, H, W) adversarial images in the ball and in [0, 1]
     """Fast gradient sign method (Goodfellow, Shlens and Szegedy 2015); with norm='l2'
     the normalised gradient, with 'l1' the sparse step. Raises what `pgd` raises."""
-    return pgd(
-        model, x, y, eps, alpha=eps, steps=1, norm=norm, random_start=False,
-        targeted=targeted, loss=loss, drop=False, check=check)
+    return pgd(model, x, y, eps, alpha=eps, steps=1, norm=norm, random_start=False,
+               targeted=targeted, loss=loss, drop=False, check=check)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #f5da4c7a
 def random_signs(
-    # not asked; it stands here so that this is an attack like the others
-    model,
+    model, # not asked; it stands here so that this is an attack like the others
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # not used
     eps:float,         # how far each pixel moves, up or down
@@ -386,8 +363,8 @@ def random_signs(
     coin."""
     check_images(x)
     check_number('eps', eps, 0, 1e9)
-    coin = draw(
-        generator or torch.Generator().manual_seed(0), *x.shape, device=x.device)
+    coin = draw(generator or torch.Generator().manual_seed(0), *x.shape,
+                device=x.device)
     return (x + torch.where(coin < .5, -eps, eps)).clamp(0, 1)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #f895816a
@@ -395,20 +372,20 @@ def random_signs(
 EXPLORED = {'FGSM': fgsm, 'PGD': partial(pgd, drop=False), 'random signs': random_signs}
 
 def show_eps(
-    model,        # images (N, C, H, W) to logits (N, K); returned as it was given
+    model,        # images in [0, 1] to logits (N, K), normalised inside; unchanged
     x,            # float (1, C, H, W), one image in [0, 1]
     y,            # int64 (1,), its class
     radii,        # numbers: radii in l-inf, e.g. [0, .1, .2]
     attack:str='PGD', # a key of `EXPLORED`: FGSM, PGD, random signs
     classes=None, # names of the classes; None shows numbers
 )->None:
-    """For each radius the attacked image with prediction and confidence, and below it the change, magnified.
-    Raises `InputError` for more than one image and what `fgsm` raises."""
+    """For each radius the attacked image with prediction and confidence, and below it
+    the change, magnified. Raises `InputError` for more than one image and what `fgsm`
+    raises."""
     f = lookup(attack, EXPLORED, 'attack')
     if len(x) != 1:
-        raise InputError(
-            f"show_eps got {len(x)} images, expected one, of shape (1, C, H, W): write"
-            " x[i:i + 1], y[i:i + 1].")
+        raise InputError(f"show_eps got {len(x)} images, expected one, of shape (1, C, "
+                         "H, W): write x[i:i + 1], y[i:i + 1].")
     check_attack(model, x, y, max(map(float, radii)))
     rng = lambda: (
         {'generator': torch.Generator().manual_seed(0)} if f is not fgsm else {})
@@ -423,22 +400,18 @@ def _eps_sheet(x, y, adv, radii, sure, said, attack, classes):
     change = (adv - x)/(
         2*torch.tensor(size, device=x.device).clamp(min=1e-12).view(-1, 1, 1, 1)) + .5
     name = lambda c: str(c if classes is None else classes[c])
-    titles = [
-        f'eps {e:.2f}\n{name(c)}: {p:.0%}' for e, c, p in zip(radii, said, sure)
-    ] + [f'x {.5/s:.1f}' if s else 'no change' for s in size]
-    told = '; '.join(
-        f'at eps {e:.2f} the network says {name(c)} with {p:.0%}'
-        for e, c, p in zip(radii, said, sure))
-    alt = (
-        f"{attack} on an image of class {name(y.item())}: {told}. Below, the changes,"
-        " magnified.")
-    show_images(
-        torch.cat([adv, change]), titles, cols=len(adv), size=1.3,
-        wrong=[c != y.item() for c in said] + [False]*len(said), alt=alt)
+    titles = ([f'eps {e:.2f}\n{name(c)}: {p:.0%}' for e, c, p in zip(radii, said, sure)]
+              + [f'x {.5/s:.1f}' if s else 'no change' for s in size])
+    told = '; '.join(f'at eps {e:.2f} the network says {name(c)} with {p:.0%}'
+                     for e, c, p in zip(radii, said, sure))
+    alt = (f"{attack} on an image of class {name(y.item())}: {told}. Below, the "
+           "changes, magnified.")
+    show_images(torch.cat([adv, change]), titles, cols=len(adv), size=1.3,
+                wrong=[c != y.item() for c in said] + [False]*len(said), alt=alt)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #0b943395
 def explore_eps(
-    model,        # images (N, C, H, W) to logits (N, K); returned as it was given
+    model,        # images in [0, 1] to logits (N, K), normalised inside; unchanged
     x,            # float (1, C, H, W), one image in [0, 1]
     y,            # int64 (1,), its class
     eps_max:float=.3, # end of the slider, in l-inf
@@ -447,18 +420,17 @@ def explore_eps(
     "A slider over the radius and a choice of attack. A static picture is `show_eps`."
     from ipywidgets import Dropdown, FloatSlider, interactive
     def draw_eps(eps, attack): show_eps(model, x, y, [0, eps], attack, classes)
-    slider = FloatSlider(
-        eps_max/2, min=0, max=eps_max, step=eps_max/30, readout_format='.2f',
-        continuous_update=False)
-    return interactive(
-        draw_eps, eps=slider, attack=Dropdown(options=list(EXPLORED), value='PGD'))
+    slider = FloatSlider(eps_max/2, min=0, max=eps_max, step=eps_max/30,
+                         readout_format='.2f', continuous_update=False)
+    return interactive(draw_eps, eps=slider,
+                       attack=Dropdown(options=list(EXPLORED), value='PGD'))
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #7e866b61
 @dataclass(repr=False, eq=False)
 class AttackResult:
-    """What is left after attacks. Columns and methods of the table (`accuracy`, `set_index`,
-    `iloc`, …) can be asked of it directly. In earlier versions this was the table itself, in
-    per cent, with the rest in its `attrs`."""
+    """What is left after attacks. Columns and methods of the table (`accuracy`,
+    `set_index`, `iloc`, …) can be asked of it directly. In earlier versions this was
+    the table itself, in per cent, with the rest in its `attrs`."""
     # pandas.DataFrame: attack, accuracy, low, high (0 to 1, 95 %), and
     table:object
                       # seconds where they were measured; the first row is clean
@@ -484,10 +456,9 @@ class AttackResult:
     @property
     def attrs(self):
         "As in earlier versions: {'stands', 'adv', 'flags'}."
-        warnings.warn(
-            "attrs of the result of an attack are now its fields stands, adversarial"
-            " and flags; attrs will go.",
-            DeprecationWarning, stacklevel=2)
+        warnings.warn("attrs of the result of an attack are now its fields stands, "
+                      "adversarial and flags; attrs will go.", DeprecationWarning,
+                      stacklevel=2)
         return {'stands': self.stands, 'adv': self.adversarial, 'flags': self.flags}
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #c5e19a70
@@ -496,53 +467,41 @@ def warn_if_training(
     level:int=3, # frames from here to the caller whom the warning names
 )->None:
     "A sentence for whoever evaluates a model in train mode."
-    layers = (
-        [m for m in model.modules() if not [*m.children()]]
-        if isinstance(model, nn.Module)
-        else [])
+    layers = ([m for m in model.modules() if not [*m.children()]]
+              if isinstance(model, nn.Module) else [])
     if on := sum(m.training for m in layers):
-        warnings.warn(
-            f"The model came in train mode ({on} of its {len(layers)} layers): it is"
-            " evaluated in eval mode and given back in train mode; call model.eval()"
-            " before.",
-            UserWarning, stacklevel=level)
+        warnings.warn(f"The model came in train mode ({on} of its {len(layers)} "
+                      "layers): it is evaluated in eval mode and given back in train "
+                      "mode; call model.eval() before.", UserWarning, stacklevel=level)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #0a0d3b8f
 def robust_accuracy(
-    # images (N, C, H, W) to logits (N, K); returned as it was given
-    model,
+    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
     x,                   # float images (N, C, H, W) in [0, 1]
     y,                   # int64 (N,) true classes
-    # {name: attack(model, x, y) -> images}, e.g. {'PGD-40': partial(pgd, eps=.1,
-    # steps=40)}
-    attacks:dict,
+    attacks:dict,        # {name: attack(model, x, y) -> images}
     batch_size:int=250,  # images attacked at once
-)->AttackResult:         # a row for each attack; the first clean, the last the worst case over all
+)->AttackResult:         # a row an attack; first clean, last the worst case over all
     """Accuracy under each attack and under all, with 95 % intervals. Warns for a model
     in train mode. Raises `InputError` where an attack returns something that is no
     image."""
     import pandas as pd
     if not isinstance(attacks, dict) or not attacks:
-        raise InputError(
-            "attacks is a dict {name: attack(model, x, y)} with at least one entry,"
-            " e.g. {'PGD-10': partial(pgd, eps=.1)}.")
+        raise InputError("attacks is a dict {name: attack(model, x, y)} with at least "
+                         "one entry, e.g. {'PGD-10': partial(pgd, eps=.1)}.")
     if other := next((k for k, f in attacks.items() if not callable(f)), None):
-        raise InputError(
-            f"attacks[{brief(other)}] is {brief(attacks[other])}: a function"
-            " attack(model, x, y) was expected.")
+        raise InputError(f"attacks[{brief(other)}] is {brief(attacks[other])}: a "
+                         "function attack(model, x, y) was expected.")
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
     check_attack(model, x, y, 0.)
     warn_if_training(model)
-    stands = {
-        'clean': _survivors(
-            model, x, y, lambda m, x, y: x, torch.ones_like(y, dtype=torch.bool),
-            batch_size)}
+    stands = {'clean': _survivors(model, x, y, lambda m, x, y: x,
+                                  torch.ones_like(y, dtype=torch.bool), batch_size)}
     for name, attack in attacks.items():
         stands[name] = _survivors(model, x, y, attack, stands['clean'], batch_size)
     stands['all attacks'] = torch.stack(list(stands.values())).all(0)
-    table = [
-        (name, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s)))
-        for name, s in stands.items()]
+    table = [(name, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s)))
+             for name, s in stands.items()]
     table = pd.DataFrame(table, columns=['attack', 'accuracy', 'low', 'high'])
     return AttackResult(table, {name: s.cpu() for name, s in stands.items()})
 
@@ -555,8 +514,8 @@ def _survivors(model, x, y, attack, among, batch_size):
     for i in among.nonzero()[:, 0].split(int(batch_size)):
         adv = attack(model, x[i], y[i])
         if adv.shape != x[i].shape or (~((adv >= 0) & (adv <= 1))).any():
-            raise InputError(
-                f"An attack returned {describe(adv)} for images {tuple(x[i].shape)}, or"
-                " left [0, 1]: what it returns must be images.")
+            raise InputError(f"An attack returned {describe(adv)} for images "
+                             f"{tuple(x[i].shape)}, or left [0, 1]: what it returns "
+                             "must be images.")
         with lent(model): out[i] = _standing(model, adv, y[i], False)
     return out
