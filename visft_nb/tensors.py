@@ -77,8 +77,8 @@ def _wide(v):
     return v.float() if v.element_size() == 1 else v
 
 def check_finite(
-    tensors:dict,  # name -> tensor
-    what,          # where they came from, for the sentence
+    tensors:dict, # name -> tensor
+    what,     # where they came from, for the sentence
     known=(), # name -> tensor that may be as it is, such as a mask of minus infinity
 )->None:
     "Raise `InputError` where a value is NaN or infinite."

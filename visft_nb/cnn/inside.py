@@ -37,10 +37,10 @@ class _Enough(Exception):
 
 @contextmanager
 def keep_outputs(
-    model,   # nn.Module, used in eval mode inside
-    layers,  # names of layers, or the modules themselves
+    model,  # nn.Module, used in eval mode inside
+    layers, # names of layers, or the modules themselves
     stop:bool=False, # leave the forward pass as soon as all have put something out
-):           # yields a dict, name -> output of the last pass, attached to the graph
+):          # yields a dict, name -> output of the last pass, attached to the graph
     """Keep what some layers put out (the last call of each), and leave no trace. Raises
     `InputError` for an unknown layer."""
     names, kept, hooks = {m: k for k, m in model.named_modules() if k}, {}, []
@@ -250,11 +250,11 @@ def guided_backprop(
 # %% ../../nbs/1_cnn/06_inside.ipynb #18643dda
 @torch.no_grad()
 def randomise(
-    model, # nn.Module with convolutions, linear layers and batch norm; left as it was
-    layers,       # names of layers or of whole blocks
-    x,            # (N, C, H, W): the new batch-norm statistics are measured on it
-    seed:int=0,   # of the new weights
-):                # a copy, in eval mode
+    model,  # nn.Module with convolutions, linear layers and batch norm; left as it was
+    layers, # names of layers or of whole blocks
+    x,      # (N, C, H, W): the new batch-norm statistics are measured on it
+    seed:int=0, # of the new weights
+):          # a copy, in eval mode
     """A copy of a network with the weights of some layers drawn anew (He et al. 2015).
     Raises `InputError` for an unknown layer."""
     new = copy.deepcopy(model).eval()

@@ -19,10 +19,10 @@ from .backward import (
     avg_pool2d_backward, batch_norm2d_backward, dropout_backward, gelu_backward,
     linear_backward, max_pool2d_backward, mse_backward, relu_backward, sigmoid_backward,
     softmax_cross_entropy_backward)
-from .backward import _same_shape, col2im
+from .backward import check_gradient_shape, col2im
 from .forward import (avg_pool2d, batch_norm2d, dropout, gelu, linear,
                                   max_pool2d, mse, relu, sigmoid, softmax_cross_entropy)
-from .forward import Conv, _check_conv, _geometry, windows
+from .forward import Conv, check_conv, conv_geometry, windows
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #b7fcdc0b
 # bytes of columns in one block: below the 1 to 2 MB of L2 cache that a core has
@@ -104,7 +104,7 @@ def conv2d(
 ):              # output (N, O, H', W') and the cache for `conv2d_backward`
     """Convolution, as torch's `conv2d`: im2col in blocks that stay in the cache, images
     spread over threads. Raises `InputError` for shapes that do not fit."""
-    conv = _check_conv(x, w, b, stride, padding, dilation, groups)
+    conv = check_conv(x, w, b, stride, padding, dilation, groups)
     return _forward(x, w, b, conv), (x, w, b is not None, conv)
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #bb7a8434
@@ -116,7 +116,7 @@ def _flip_geometry(dy, w, conv):
     if (max(conv.stride) > 1 or min(padding) < 0 or 2*w.shape[1]*conv.groups < len(w)
         or w.shape[1] < 8):
         return None
-    return _geometry(dy, conv.kernel, 1, padding, conv.dilation, conv.groups)
+    return conv_geometry(dy, conv.kernel, 1, padding, conv.dilation, conv.groups)
 
 def _flipped(w, groups):
     "Kernels turned by 180 degrees, input and output channels exchanged."
@@ -167,7 +167,7 @@ def conv2d_backward(
 ):                 # dx (N, C, H, W) or None, dw (O, C/groups, kh, kw), db (O,) or None
     "Gradients of `conv2d`. Raises `InputError` where dy has not the output's shape."
     x, w, bias, conv = cache
-    _same_shape(dy, (len(x), len(w), *conv.size), 'conv2d_backward')
+    check_gradient_shape(dy, (len(x), len(w), *conv.size), 'conv2d_backward')
     dy = np.ascontiguousarray(dy, x.dtype)
     flip = _flip_geometry(dy, w, conv) if need_dx else None
     parts = dy.reshape(len(x), conv.groups, len(w)//conv.groups,

@@ -16,15 +16,13 @@ class Layer:
     "A forward function, its backward function, and the arrays that they learn."
     def __init__(
         self,
-        forward,   # (x, *params) -> (y, cache)
-        backward,   # (dy, cache) -> dx, or (dx, *gradients of params)
-        *params,   # arrays, changed in place by an optimizer
+        forward,  # (x, *params) -> (y, cache)
+        backward, # (dy, cache) -> dx, or (dx, *gradients of params)
+        *params,  # arrays, changed in place by an optimizer
     ):
-        self.forward = forward
-        self.backward = backward
+        self.forward, self.backward = forward, backward
         self.params = list(params)
-        self.grads = []
-        self.cache = None
+        self.grads, self.cache = [], None
 
     def __call__(self, x):
         y, self.cache = self.forward(x, *self.params)
@@ -101,13 +99,11 @@ class SGD:
     "Stochastic gradient descent with momentum, as torch.optim.SGD computes it."
     def __init__(
         self,
-        params,   # arrays, changed in place
-        lr:float=0.1,   # learning rate
+        params,       # arrays, changed in place
+        lr:float=0.1, # learning rate
         momentum:float=0.9,
     ):
-        self.params = params
-        self.lr = lr
-        self.momentum = momentum
+        self.params, self.lr, self.momentum = params, lr, momentum
         self.v = [np.zeros_like(p) for p in params]
 
     def step(self, grads):

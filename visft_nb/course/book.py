@@ -42,7 +42,7 @@ def notebooks(
 def find_notebooks(
     asked:str, # "tour", "core", "robust", "all", "4_robust/01_attacks", a path
     book:Path|None=None, # None takes `book_dir()`
-)->list[str]:            # names
+)->list[str]:  # names
     """The notebooks that `asked` means; `InputError` with the nearest names where it
     means none."""
     if not isinstance(asked, str):

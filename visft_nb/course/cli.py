@@ -7,7 +7,7 @@ __all__ = ['app', 'out', 'data_app', 'visible', 'PlainConsole', 'complain', 'Com
            'get', 'docs', 'sync', 'predict', 'app_', 'finetune', 'segment', 'checks', 'doctor', 'main']
 
 # %% ../../nbs/course/05_cli.ipynb #a826346e
-import errno, signal, sys
+import errno, os, signal, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +29,9 @@ from ..core import NoRoom, no_room
 _UNSEEN = re.compile(
     '[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 
-# with control characters, changes of direction and bytes of no character spelled out
 def visible(text:str)->str:
-    "Text as a terminal may be given it."
+    """Text as a terminal may be given it: with control characters, changes of direction
+    and bytes of no character spelled out."""
     return _UNSEEN.sub(lambda m: m[0].encode('unicode_escape').decode(), text)
 
 class PlainConsole(Console):
@@ -382,6 +382,13 @@ def finetune(
         say(str(done.folder/name))
 
 # %% ../../nbs/course/05_cli.ipynb #5e6e7c11
+def _worst_cases(cases):
+    table = _table('', 'image, the worst first', '>Dice', '>precision', '>recall')
+    for c in sorted(cases, key=lambda c: c['dice'])[:20]:
+        table.add_row(c['image'], f"{c['dice']:.3f}", f"{c['precision']:.3f}",
+                      f"{c['recall']:.3f}")
+    return table
+
 @app.command()
 def segment(
     images: Annotated[Path, typer.Argument(
@@ -437,56 +444,63 @@ def segment(
                           in_range=in_range, say=say)
     r = done.records
     if r['copies']: say(r['copies'])
-    table = _table('', 'image, the worst first', '>Dice', '>precision', '>recall')
-    for c in sorted(r['cases'], key=lambda c: c['dice'])[:20]:
-        table.add_row(c['image'],
-                      *(f'{c[k]:.3f}' for k in ('dice', 'precision', 'recall')))
-    out.print(table)
+    out.print(_worst_cases(r['cases']))
     say(f"{r['how']} {r['machine']['seconds']:.0f} s")
     for name in ('report.html', 'answers.csv', 'model.safetensors', 'records.json'):
         say(str(done.folder/name))
     say(str(done))
 
 # %% ../../nbs/course/05_cli.ipynb #bfba6652
-# what, what was found, what to do ("" where all is well)
-def checks()->list[tuple[str, str, str]]:
-    "Device, precision, memory, disk, data, versions."
-    import os, shutil
-    from importlib.metadata import PackageNotFoundError, version
-    import psutil, torch
-    from visft_nb.core import cache_dir, fast_bf16, get_device
-    from visft_nb.course.profiles import check_settings
-    device, free = get_device(), shutil.disk_usage(Path.cwd()).free/2**30
+def _device_checks():
+    import torch
+    from visft_nb.core import fast_bf16, get_device
+    device = get_device()
+    if device.type == 'cuda':
+        yield 'device', torch.cuda.get_device_name(device), ''
+    else:
+        todo = ('the profiles laptop and smoke run here; gpu and paper want a GPU (in '
+                'Colab: Runtime, Change runtime type)') if device.type == 'cpu' else ''
+        yield 'device', f'{device.type}, {os.cpu_count()} cores', todo
+    if fast_bf16(device): yield 'precision', 'bf16', ''
+    else:
+        yield 'precision', 'float32', 'bf16 would be emulated here, so it is not used'
+
+def _room_checks():
+    import psutil, shutil
     memory = psutil.virtual_memory().available/2**30
+    yield ('memory', f'{memory:.1f} GB free',
+           '' if memory > 3 else 'close other programs: the tour needs about 2 GB')
+    free = shutil.disk_usage(Path.cwd()).free/2**30
+    yield ('disk', f'{free:.1f} GB free',
+           '' if free > 1 else 'make room, or choose another folder with --out')
+
+def _data_check():
     there = os.environ.get('VISFT_DATA')
-    rows = [
-        ('python', sys.version.split()[0], ''),
-        ('book', str(book_dir()), '; '.join(check_settings())),
-        ('device', torch.cuda.get_device_name(device) if device.type == 'cuda'
-         else f'{device.type}, {os.cpu_count()} cores', '' if device.type != 'cpu'
-         else 'the profiles laptop and smoke run here; gpu and paper want a GPU (in '
-              'Colab: Runtime, Change runtime type)'),
-        ('precision', 'bf16' if fast_bf16(device) else 'float32',
-         '' if fast_bf16(device) else 'bf16 would be emulated here, so it is not used'),
-        ('memory', f'{memory:.1f} GB free',
-         '' if memory > 3 else 'close other programs: the tour needs about 2 GB'),
-        ('disk', f'{free:.1f} GB free',
-         '' if free > 1 else 'make room, or choose another folder with --out'),
-        ('cache', str(cache_dir()), ''),
-        ('VISFT_DATA', there or 'not set',
-         ('' if there and Path(there).is_dir()
-          else (f'{there} is no folder' if there
-                else ('embedded data will do; set it to a folder of data sets to '
-                      'look there first'))))]
-    for package, extra in (('torch', ''), ('torchvision', ''), ('captum', 'course'),
-                           ('medmnist', 'course'), ('timm', 'course'),
-                           ('smalldocs', 'docs'), ('lightly', 'peers')):
+    if not there:
+        return ('VISFT_DATA', 'not set', 'embedded data will do; set it to a folder '
+                                         'of data sets to look there first')
+    return 'VISFT_DATA', there, '' if Path(there).is_dir() else f'{there} is no folder'
+
+def _package_checks():
+    from importlib.metadata import PackageNotFoundError, version
+    extras = {'torch': '', 'torchvision': '', 'captum': 'course', 'medmnist': 'course',
+              'timm': 'course', 'smalldocs': 'docs', 'lightly': 'peers'}
+    for package, extra in extras.items():
         try:
-            rows.append((package, version(package), ''))
+            yield package, version(package), ''
         except PackageNotFoundError:
-            rows.append((package, 'missing', f'pip install "visft_nb[{extra}]"' if extra
-                         else 'pip install visft_nb'))
-    return rows
+            wanted = f'"visft_nb[{extra}]"' if extra else 'visft_nb'
+            yield package, 'missing', f'pip install {wanted}'
+
+def checks()->list[tuple[str, str, str]]:
+    """Device, precision, memory, disk, data, versions: what, what was found, what to do
+    ("" where all is well)."""
+    from visft_nb.core import cache_dir
+    from visft_nb.course.profiles import check_settings
+    return [('python', sys.version.split()[0], ''),
+            ('book', str(book_dir()), '; '.join(check_settings())),
+            *_device_checks(), *_room_checks(), ('cache', str(cache_dir()), ''),
+            _data_check(), *_package_checks()]
 
 # %% ../../nbs/course/05_cli.ipynb #5021905c
 @app.command()

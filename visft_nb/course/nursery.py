@@ -238,9 +238,8 @@ class Forked:
         self.pid, self.stdout, self.returncode = pid, stdout, None
         self._control, self._lock = control, threading.Lock()
 
-    # the exit code, negative for a signal; None: it still runs
     def poll(self)->int|None:
-        "Has it ended?"
+        "Has it ended? The exit code, negative for a signal; None: it still runs."
         with self._lock:
             if self.returncode is None and wait([self._control], 0):
                 said = b''                       # so it stays if the nursery was killed
@@ -272,8 +271,8 @@ class Nursery:
     """A process that has imported `preload` and forks others; use it in a `with`
     statement."""
     def __init__(self,
-        env:dict[str, str]|None=None,   # the environment of the runs; None: ours
-        preload:tuple[str, ...]=PRELOAD,   # modules, left out if not importable
+        env:dict[str, str]|None=None,    # the environment of the runs; None: ours
+        preload:tuple[str, ...]=PRELOAD, # modules, left out if not importable
     ):
         env = dict(os.environ if env is None else env)
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -133,8 +133,8 @@ def _comment(path, name): return _comments(path, path.stat().st_mtime_ns).get(na
 
 # %% ../../nbs/course/01_profiles.ipynb #0e681296
 def bounds(
-    path:Path, # a notebook
-    name:str,  # one of its parameters
+    path:Path,                # a notebook
+    name:str,                 # one of its parameters
 )->tuple[float, float, bool]: # the least, the most, is the least allowed
     """Between which numbers a parameter may lie: what its comment says, else what its
     own value suggests."""

@@ -328,21 +328,19 @@ class Runner:
     """Executes runs in processes of their own, `workers` at a time; `stop` interrupts
     them and keeps what is finished."""
     def __init__(self,
-        workers:int=1,                       # how many at a time
-        report:bool=True,                    # write a report for each?
+        workers:int=1,             # how many at a time
+        report:bool=True,          # write a report for each?
         # called from a worker's thread whenever a cell is done, and once at the end
         on_event=lambda run, cell, of: None,
-        limit:float|None=None, # seconds a run may take; None: as long as it likes
-        nursery:Nursery|None=None,           # an open one to fork from; None: an own
-        env:dict[str, str]|None=None,        # the environment of the runs; None: ours
+        limit:float|None=None,     # seconds a run may take; None: as long as it likes
+        nursery:Nursery|None=None, # an open one to fork from; None: an own
+        env:dict[str, str]|None=None, # the environment of the runs; None: ours
     ):
         if workers < 1:
             raise InputError(f"--workers {workers}: at least one is needed.")
         if limit is not None and limit <= 0:
             raise InputError(f"--limit {limit:g}: a number of seconds above 0.")
-        self.workers = workers
-        self.report = report
-        self.on_event = on_event
+        self.workers, self.report, self.on_event = workers, report, on_event
         self.limit = limit
         self.children, self.stopped, self.nursery, self.env = [], False, nursery, env
 
@@ -453,14 +451,14 @@ def _cut_short(run, limit, said):
 
 # %% ../../nbs/course/04_runs.ipynb #dd085bf0
 def run_notebooks(
-    names:list[str],         # notebooks
-    profile:str='laptop',    # the scale
-    given:dict|None=None,    # parameters set by hand, where a notebook has them
-    workers:int=1,           # how many at a time
-    out:Path|str='_runs',    # the folder for all runs
-    report:bool=True,        # an HTML report for each?
+    names:list[str],       # notebooks
+    profile:str='laptop',  # the scale
+    given:dict|None=None,  # parameters set by hand, where a notebook has them
+    workers:int=1,         # how many at a time
+    out:Path|str='_runs',  # the folder for all runs
+    report:bool=True,      # an HTML report for each?
     on_event=lambda run, cell, of: None, # called whenever a cell is done
-    limit:float|None=None,   # seconds each may take; then it is aborted
+    limit:float|None=None, # seconds each may take; then it is aborted
 )->list[Run]:
     """Execute notebooks. Raises `InputError` before anything starts where a profile, a
     notebook or a parameter is wrong."""

@@ -187,8 +187,8 @@ def apply_adapters(
 ): # the model, frozen but for adapters and head; its outputs are the same
     """Put residual bottlenecks behind modules (Houlsby et al. 2019; Rebuffi et al.
     2017), by default behind attention and MLP of a transformer, else behind each block
-    of convolutions. Raises `InputError` for a width below 1 or wider than what it narrows, for
-    places that are not there, and for one inside another."""
+    of convolutions. Raises `InputError` for a width below 1 or wider than what it
+    narrows, for places that are not there, and for one inside another."""
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise InputError(f"width={width!r}: a whole number of at least 1 is expected, "
                          "mostly 4 to 64.")

@@ -160,7 +160,7 @@ class AnomalyDetector:
     def inspect(self,
         images, # `Images` or float (N, C, H, W) in [0, 1], of the size it was fitted on
         batch_size:int=32, # at once
-    )->tuple:              # scores (N,) and heat (N, H, W), float32 on the CPU
+    )->tuple:   # scores (N,) and heat (N, H, W), float32 on the CPU
         """How strange each part is, and where. Raises `InputError` before `fit`, for no
         image, and for images of another size."""
         x = _floats(images)
@@ -235,24 +235,19 @@ def join_windows(
 class ReconstructionDetector(AnomalyDetector):
     "Squared error of an autoencoder of windows, trained on good parts."
     def __init__(self,
-        code:int=64,      # length of the code of a window
-        side:int=32,      # of the window, pixels
-        epochs:int=12,    # of the training
-        noise=0.,         # share of pixels hidden in training, or corrupt(x) -> x
-        blur:float=2.,    # standard deviation by which the heat is blurred, pixels
+        code:int=64,        # length of the code of a window
+        side:int=32,        # of the window, pixels
+        epochs:int=12,      # of the training
+        noise=0.,           # share of pixels hidden in training, or corrupt(x) -> x
+        blur:float=2.,      # standard deviation by which the heat is blurred, pixels
         batch_size:int=128, # windows
-        lr:float=3e-3,    # peak of the one-cycle schedule
-        seed:int=0,       # decides everything random
-        **kwargs,         # for `fit` of `visft_nb.train`: precision, bar, …
+        lr:float=3e-3,      # peak of the one-cycle schedule
+        seed:int=0,         # decides everything random
+        **kwargs,           # for `fit` of `visft_nb.train`: precision, bar, …
     ):
-        self.code = code
-        self.side = side
-        self.epochs = epochs
-        self.noise = noise
-        self.blur = blur
-        self.batch_size = batch_size
-        self.lr = lr
-        self.seed = seed
+        self.code, self.side, self.epochs = code, side, epochs
+        self.noise, self.blur, self.batch_size = noise, blur, batch_size
+        self.lr, self.seed = lr, seed
         self.kwargs = dict(bar=False) | kwargs
 
     def learn(self, x):
@@ -330,11 +325,11 @@ def pixel_auc(
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #47498a89
 def defect_table(
-    detector,         # `AnomalyDetector`, or any inspect(images) -> (scores, heat)
-    good,             # `Images` of good parts that it has not seen
-    bad,              # `Images` of bad parts: classes name the defect, masks if any
-    samples:int=300,  # bootstrap samples
-    seed:int=0,       # of the drawing
+    detector,        # `AnomalyDetector`, or any inspect(images) -> (scores, heat)
+    good,            # `Images` of good parts that it has not seen
+    bad,             # `Images` of bad parts: classes name the defect, masks if any
+    samples:int=300, # bootstrap samples
+    seed:int=0,      # of the drawing
 ): # pandas.DataFrame, a row a defect: parts, image, pixel, each with low, high
     """AUROC of each kind of defect against the good parts, 0 to 1 with 95 % intervals.
     Raises `InputError` for empty sets and bad parts without labels."""
@@ -447,9 +442,7 @@ class FeatureDetector(AnomalyDetector):
         margin:int=16, # pixels at each side that are not judged
         blur:float=2., # standard deviation by which the heat is blurred, pixels
     ):
-        self.model = model
-        self.layers = layers
-        self.margin = margin
+        self.model, self.layers, self.margin = model, layers, margin
         self.blur = blur
         self.scale = None
         self.crop = 0
@@ -537,12 +530,12 @@ class PaDiM(FeatureDetector):
     """Mahalanobis distance of patch features from those of good parts (Defard et al.
     2021)."""
     def __init__(self,
-        model,              # nn.Module; frozen in place, not copied
-        layers=LAYERS,      # names of its modules
-        margin:int=16,      # pixels at each side that are not judged
+        model,            # nn.Module; frozen in place, not copied
+        layers=LAYERS,    # names of its modules
+        margin:int=16,    # pixels at each side that are not judged
         places:bool=True, # a Gaussian for each place; False: one for all, for textures
-        ridge:float=.01,    # added to the variances (features have variance 1)
-        blur:float=2.,      # standard deviation by which the heat is blurred, pixels
+        ridge:float=.01,  # added to the variances (features have variance 1)
+        blur:float=2.,    # standard deviation by which the heat is blurred, pixels
     ):
         super().__init__(model, layers, margin, blur)
         if not ridge > 0:
@@ -597,10 +590,10 @@ def conformal_threshold(
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #9c856c37
 def read_parts(
-    path,                   # folder with train/good, and maybe test and ground_truth
-    size:int|tuple=224,     # side, or (height, width), to which pictures are brought
-    fit:str='crop',         # crop, pad or stretch
-    channels:int=3,         # of the pictures
+    path,               # folder with train/good, and maybe test and ground_truth
+    size:int|tuple=224, # side, or (height, width), to which pictures are brought
+    fit:str='crop',     # crop, pad or stretch
+    channels:int=3,     # of the pictures
 )->dict: # {'train': Images, 'test': Images if any}: labels 0 good, then folders
     """Read parts in the layout of MVTec AD. Raises `InputError` for a folder without
     train/good, and whatever `image_folder` and `mask_pairs` raise."""

@@ -35,15 +35,18 @@ class CausalAttention(Attention):
 class TextInterface(nn.Module):
     "What a prompt needs of a dual encoder; `DualEncoder` and `ClipEncoder` fill it in."
     length:int  # tokens of a sentence, with its start and end
-    # list of K sentences to int64 (K, length); the end has the largest number of its
-    # row
-    def tokenize(self, sentences): raise NotImplementedError
-    # (K, L) to word vectors (K, L, D)
-    def embed_words(self, tokens): raise NotImplementedError
-    # word vectors and the place of each end (K,) to unit vectors (K, E)
-    def encode_words(self, words, end): raise NotImplementedError
-    # (N, C, H, W) in [0, 1] to unit vectors (N, E)
-    def encode_image(self, x): raise NotImplementedError
+    def tokenize(self, sentences):
+        "K sentences to int64 (K, length); the end has the largest number of its row."
+        raise NotImplementedError
+    def embed_words(self, tokens):
+        "(K, L) to word vectors (K, L, D)."
+        raise NotImplementedError
+    def encode_words(self, words, end):
+        "Word vectors and the place of each end (K,) to unit vectors (K, E)."
+        raise NotImplementedError
+    def encode_image(self, x):
+        "(N, C, H, W) in [0, 1] to unit vectors (N, E)."
+        raise NotImplementedError
 
     def encode_text(self,
         sentences, # list of K sentences, or their tokens (K, L)
@@ -164,15 +167,15 @@ class CaptionStep(nn.Module):
 
 # %% ../../nbs/3_finetune/07_context.ipynb #89633462
 def train_dual(
-    dual,               # `DualEncoder`, trained in place
-    data,               # `Images` with captions
-    epochs:int=12,      # passes over the images
+    dual,          # `DualEncoder`, trained in place
+    data,          # `Images` with captions
+    epochs:int=12, # passes over the images
     batch_size:int=128, # pairs
-    lr:float=3e-3,      # peak of the one-cycle schedule
-    augment=None, # augment(x, generator) -> x; nothing that makes a sentence wrong
-    seed:int=0,         # of the order and the augmentation
-    **kwargs,           # for `fit`: checkpoint, callbacks, precision, bar, …
-):                      # `History`
+    lr:float=3e-3, # peak of the one-cycle schedule
+    augment=None,  # augment(x, generator) -> x; nothing that makes a sentence wrong
+    seed:int=0,    # of the order and the augmentation
+    **kwargs,      # for `fit`: checkpoint, callbacks, precision, bar, …
+):                 # `History`
     """Train both encoders on images and their sentences. Raises `InputError` for images
     without captions and words outside the vocabulary."""
     if getattr(data, 'captions', None) is None:
@@ -229,10 +232,10 @@ class ContextPrompt(Prompted):
     it; both encoders are frozen."""
     def __init__(self,
         dual, # `DualEncoder` or `ClipEncoder`; frozen in place, not copied
-        names,                 # of the K classes
-        length:int=4,          # learned words M
-        init:str|None=None, # words to start from, e.g. "a picture of a"; None: random
-        per_class:bool=False,  # a context for each class instead of one for all
+        names,                # of the K classes
+        length:int=4,         # learned words M
+        init:str|None=None,   # words to start from, e.g. "a picture of a"; None: random
+        per_class:bool=False, # a context for each class instead of one for all
     ):
         names = list(names)
         _check_names(names)

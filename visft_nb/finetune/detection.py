@@ -82,11 +82,11 @@ def encode_boxes(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #16f027ed
 def decode_boxes(
-    codes,              # (N, 4)
-    anchors,            # (N, 4)
+    codes,                  # (N, 4)
+    anchors,                # (N, 4)
     weights=(1, 1, 1, 1),
     most=math.log(1000/16), # larger logarithms are cut, against infinite boxes
-):                      # (N, 4) boxes
+):                          # (N, 4) boxes
     "What the answer means; undoes `encode_boxes`."
     ca, sa = centre_size(anchors)
     t = codes/torch.tensor(weights, dtype=codes.dtype, device=codes.device)
@@ -233,9 +233,9 @@ class LitePyramid(nn.Module):
     """EfficientNet-Lite0 with a feature pyramid: images to {'0', '1', '2': strides 8,
     16, 32; 'pool': 64}."""
     def __init__(self,
-        channels:int=96,      # of each level
-        frozen:int=2, # stages from the first on that are not trained; 0 trains all
-        body=None,            # `imagenet_classifier`; None makes it
+        channels:int=96, # of each level
+        frozen:int=2,    # stages from the first on that are not trained; 0 trains all
+        body=None,       # `imagenet_classifier`; None makes it
     ):
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
@@ -265,17 +265,17 @@ class LitePyramid(nn.Module):
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #142b761e
 def mask_rcnn(
-    classes:int,              # kinds of objects, without the background
-    size:int=256,             # images are brought to this longer side
+    classes:int,                # kinds of objects, without the background
+    size:int=256,               # images are brought to this longer side
     anchors=(32, 64, 128, 192), # side for each of the four levels, pixels at that size
-    ratios=(.5, 1., 2.),      # height over width
-    masks:bool=True,          # False makes Faster R-CNN: boxes alone
-    channels:int=96,          # of the pyramid; a multiple of 8
-    frozen:int=2,             # stages of the backbone that are not trained
-    proposals:int=100,        # looked at by the second stage
-    rois:int=48,              # of them drawn for its loss, per image
-    level_side:float=224,     # `side` of `fpn_level`: smaller reads coarser levels
-):                            # torchvision's MaskRCNN or FasterRCNN, channels-last
+    ratios=(.5, 1., 2.),        # height over width
+    masks:bool=True,            # False makes Faster R-CNN: boxes alone
+    channels:int=96,            # of the pyramid; a multiple of 8
+    frozen:int=2,               # stages of the backbone that are not trained
+    proposals:int=100,          # looked at by the second stage
+    rois:int=48,                # of them drawn for its loss, per image
+    level_side:float=224,       # `side` of `fpn_level`: smaller reads coarser levels
+):                              # torchvision's MaskRCNN or FasterRCNN, channels-last
     """A small Mask R-CNN (He et al. 2017) on EfficientNet-Lite0 with ImageNet weights;
     needs no network. It takes a list of images (3, H, W) in [0, 1]."""
     from torchvision.models.detection import (
@@ -557,11 +557,11 @@ def _list_images(images):
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #0abe8ecb
 def detect(
-    model,              # a detector of torchvision, or a module that answers as they do
+    model,  # a detector of torchvision, or a module that answers as they do
     images, # `Images`, (N, 3, H, W), a list of (3, H, W) of any sizes, or files
     threshold:float=.5, # least score
     batch_size:int=8, precision='fp32',
-)->list: # an image: 'boxes', 'labels', 'scores' (falling), 'masks' if any
+)->list:    # an image: 'boxes', 'labels', 'scores' (falling), 'masks' if any
     """Find objects. The model is left as it was. Raises `InputError` for what is no
     image."""
     if not 0 <= threshold <= 1:
@@ -661,10 +661,10 @@ def _coco_found(found, masks, encode):
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #6ccda7b4
 def coco_map(
-    found,            # per image what `detect` gives, with a low threshold: 0.05, say
-    data, # `Images` with boxes; extra['box_labels'], extra['instances'] as there are
+    found, # per image what `detect` gives, with a low threshold: 0.05, say
+    data,  # `Images` with boxes; extra['box_labels'], extra['instances'] as there are
     masks:bool=False, # compare masks instead of boxes
-)->dict:              # AP, AP50, AP75, from 0 to 1
+)->dict:   # AP, AP50, AP75, from 0 to 1
     """Mean average precision by pycocotools (Lin et al. 2014). Raises `InputError`
     where something is missing, or pycocotools is."""
     if not find_spec('pycocotools'):

@@ -105,14 +105,14 @@ def group_finder(
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #156d157b
 def read_splits(
-    folder,           # as for `find_splits`
-    size:int=224,     # side: the shorter one is scaled to it, the middle cut out
-    channels:int=3,   # 1 gray, 3 colour
-    skip:bool=False,  # leave out what is no image, instead of an error
-    group=None,       # regular expression that finds the patient in a file's name
-    window=None,      # as for `image_folder`, and so is what follows
+    folder,          # as for `find_splits`
+    size:int=224,    # side: the shorter one is scaled to it, the middle cut out
+    channels:int=3,  # 1 gray, 3 colour
+    skip:bool=False, # leave out what is no image, instead of an error
+    group=None,      # regular expression that finds the patient in a file's name
+    window=None,     # as for `image_folder`, and so is what follows
     in_range=None,
-)->tuple: # ({split: Images}, [what was left out, and how ranges were taken])
+)->tuple:            # ({split: Images}, [what was left out, and how ranges were taken])
     """Read what is there. Raises `InputError` that names corrupt files, empty classes
     and classes with one image."""
     parts, notes = {}, []
@@ -244,11 +244,11 @@ def _note(out, ours, held):
 _ROUNDS = 5   # of splitting and searching the split; the second is hardly ever needed
 
 def divide(
-    parts:dict,         # of `read_splits`
-    choose:bool,        # are images needed to choose an epoch by?
-    held:float=.25,     # share to report on, where there is no split
+    parts:dict,     # of `read_splits`
+    choose:bool,    # are images needed to choose an epoch by?
+    held:float=.25, # share to report on, where there is no split
     seed:int=0,
-)->dict: # train, report, and choose where asked; no image is in two of them
+)->dict:            # train, report, and choose where asked; no image is in two of them
     """Who learns, who chooses, who is reported on. The images reported on choose
     nothing. Where we split ourselves, copies of one image (`find_leaks`) stay on one
     side; what a folder's own splits share is left as it is. The attribute `note` says
@@ -538,21 +538,21 @@ def _tell_of_files(parts, say):
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
 def finetune_folder(
-    folder, # class folders, or train, valid, test folders of them; or a zip
-    out=None, # new folder for the results; None: _runs/finetune/NAME/TIME
+    folder,            # class folders, or train, valid, test folders of them; or a zip
+    out=None,          # new folder for the results; None: _runs/finetune/NAME/TIME
     backbone:str='efficientnet_lite0', # as for `load_backbone`
-    weights='default',                 # as for `load_backbone`
-    strategy:str='linear',             # as for `finetune`
-    size:int=224,                      # side of the images
-    epochs:int=10,                     # of every strategy but linear
+    weights='default', # as for `load_backbone`
+    strategy:str='linear', # as for `finetune`
+    size:int=224,      # side of the images
+    epochs:int=10,     # of every strategy but linear
     batch_size:int=32,
-    held:float=.25, # share to report on, where the folder has no test or valid
-    skip:bool=False,                   # leave out files that are no images
-    group=None, # regular expression for the patient in a file's name
+    held:float=.25,    # share to report on, where the folder has no test or valid
+    skip:bool=False,   # leave out files that are no images
+    group=None,        # regular expression for the patient in a file's name
     seed:int=0,
-    say=print,                         # called with a line for whoever waits
-    window=None, # (centre, width) for DICOM; None takes the files' own
-    in_range=None,                     # (black, white) of more than 8 bits
+    say=print,         # called with a line for whoever waits
+    window=None,       # (centre, width) for DICOM; None takes the files' own
+    in_range=None,     # (black, white) of more than 8 bits
 )->FolderRun:
     """From a folder of images to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""

@@ -177,9 +177,9 @@ def _same(config, want):
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #be3b4a8a
 def from_transformers(
-    model,          # transformers' ViT or ResNet ForImageClassification, not changed
+    model,           # transformers' ViT or ResNet ForImageClassification, not changed
     mean=0., std=1., # of the images: those of the model's image processor
-):                  # `VisionTransformer` or `ResNet`, with copies of the weights
+):                   # `VisionTransformer` or `ResNet`, with copies of the weights
     """The same network as the kit writes it. Raises `InputError` for another
     architecture, or one with options that the kit's has not."""
     kind = getattr(getattr(model, 'config', None), 'model_type', type(model).__name__)
@@ -240,8 +240,7 @@ class InOrder(Dataset):
         epochs:int,     # how many of its epochs
         normalise=None, # what the model expects of pixels, e.g. `model.normalise`
     ):
-        self.batches = batches
-        self.epochs = epochs
+        self.batches, self.epochs = batches, epochs
         self.normalise = normalise or nn.Identity()
         self.at = (None, None)
         self.each = (len(batches)*batches.batch_size if batches.drop_last
@@ -264,7 +263,7 @@ class InOrder(Dataset):
 # %% ../../nbs/3_finetune/08_hub.ipynb #6f141e36
 def from_hub(
     name, # of a model on the hub, "owner/model", or a folder of `save_pretrained`
-    classes=None,       # names or number, for a fresh head; None keeps the model's own
+    classes=None,   # names or number, for a fresh head; None keeps the model's own
     offline:bool=False, # look only among what was downloaded before
 )->PixelClassifier: # in eval mode; resizes images in [0, 1] to what it was trained on
     """A pre-trained classifier as the kit takes models. Raises `InputError` where it

@@ -82,9 +82,9 @@ class LoRALayer(Wrapper):
     def merged(self)->bool: # does the weight of the base hold the update?
         return self.kept is not None
 
-    # shaped as the weight of the base, float64 where the device has it
     def delta_weight(self)->torch.Tensor:
-        "The update as one tensor, s B A."
+        """The update as one tensor, s B A: shaped as the weight of the base, float64
+        where the device has it."""
         a, b = (_wide(w) for w in (self.A.weight, self.B.weight))
         return self.scale*(b @ a)
 
@@ -344,14 +344,14 @@ def replace_modules(
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #8fd51c00
 def apply_lora(
-    model, # nn.Module, changed in place; train it with `fit` as any other
-    rank:int=8,           # r: of the update of each layer
-    alpha:float|None=None,# the update is multiplied by alpha / rank; None: alpha = rank
-    targets=None,         # a regular expression, names or endings; None: see below
-    dropout:float=0.,     # share of the inputs of A that is dropped in training
-    across:bool=True,     # grouped convolutions: update across groups, as peft does
-    head:bool=True,       # train the head, in full
-):                        # the model, frozen but for A, B and the head; same outputs
+    model,            # nn.Module, changed in place; train it with `fit` as any other
+    rank:int=8,       # r: of the update of each layer
+    alpha:float|None=None, # the update is multiplied by alpha / rank; None: by 1
+    targets=None,     # a regular expression, names or endings; None: see below
+    dropout:float=0., # share of the inputs of A that is dropped in training
+    across:bool=True, # grouped convolutions: update across groups, as peft does
+    head:bool=True,   # train the head, in full
+):                    # the model, frozen but for A, B and the head; same outputs
     """Put low-rank updates beside layers (Hu et al. 2022), by default beside dense
     layers and ungrouped convolutions but the head. With `across` False the update of a
     grouped convolution stays within its groups, has any rank, and is made by default,
@@ -637,11 +637,11 @@ def _method(name):
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #1cbedac6
 def put_delta(
-    model, # the delta's base, changed in place; a head of another size is replaced
+    model,      # the delta's base, changed in place; a head of another size is replaced
     header:dict, # method, config, head, as `read_delta` gives them
-    state:dict,  # name -> tensor
-    where,       # they came from, for the sentence
-):               # the model, with what was learned
+    state:dict, # name -> tensor
+    where,      # they came from, for the sentence
+):              # the model, with what was learned
     """Put a delta on its base. Raises `InputError`, and leaves the model as it was,
     where it does not fit."""
     apply, old = _method(header['method']), _fit_head(model, header['head'], state)

@@ -50,9 +50,9 @@ def window(
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #46a2dbb5
 def read_hu(
-    path,         # a DICOM file with a CT slice, or several
+    path,        # a DICOM file with a CT slice, or several
     frame:int|None=None, # which of several, from 1
-)->torch.Tensor:  # float32 (H, W), HU; padding outside of the circle becomes -1024
+)->torch.Tensor: # float32 (H, W), HU; padding outside of the circle becomes -1024
     """Read a CT slice with its rescale slope and intercept. Raises `InputError` for
     what is no DICOM, no CT, has no pixels, no rescale values, or several frames and
     none was named."""
@@ -84,11 +84,11 @@ def read_hu(
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #d3710eb0
 def make_cubes(
-    n:int,        # cubes, one a patient
-    size:int=28,  # side in voxels
+    n:int,       # cubes, one a patient
+    size:int=28, # side in voxels
     seed:int=0,
-    signal:float=1.,  # how far the classes differ; 0: not at all
-)->Images:        # the middle slices; 0 smooth, 1 spiky; volumes, volume_masks in extra
+    signal:float=1., # how far the classes differ; 0: not at all
+)->Images:       # the middle slices; 0 smooth, 1 spiky; volumes, volume_masks in extra
     """Generated nodules in three dimensions, each in a background of its own. They
     serve to learn the method; no figure on them says anything about patients."""
     rng = np.random.default_rng([seed, 1972])

@@ -72,11 +72,11 @@ def _volume_file(name, root):
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #8a990fc9
 def load_medmnist(
-    name:str,          # of a set of MedMNIST, or of `GENERATED_SETS`
+    name:str,  # of a set of MedMNIST, or of `GENERATED_SETS`
     split:str='train', # train, valid or test
     root=None, # folder to look in; None: VISFT_DATA, then the cache, then its home
     counts=(400, 80, 160), # of a generated set: train, valid, test
-)->Images: # (N, C, 28, 28), of volumes (N, 28, 28, 28): first axis as channels
+)->Images:     # (N, C, 28, 28), of volumes (N, 28, 28, 28): first axis as channels
     """Read a split. A set is never replaced by another. Raises `InputError` for an
     unknown name or split, a file that is missing or of another kind."""
     info = medmnist_info(name)

@@ -331,7 +331,7 @@ def _two_sides(images, masks, notes):
         ours, theirs = _entries(a, notes), _entries(b, notes)
         outside = _inside(ours, a.resolve(), b.resolve())
         if len(outside) < len(ours):   # other masks may lie there, too
-            ours = [e for e in outside if not is_mask(*e[::-1])]
+            ours = [(n, read) for n, read in outside if not is_mask(read, n)]
             if other := [n for n, _ in outside if n not in dict(ours)]:
                 notes.append(f"Left out: {_count(len(other), 'file')} beside the "
                              f"images with the few values of a mask: {_some(other)}")

@@ -65,8 +65,8 @@ class VisualPrompt(Prompted):
     """Learned tokens in a frozen vision transformer, and a head: VPT (Jia et al. 2022).
     `fit` trains both; `length=0` is a linear probe."""
     def __init__(self,
-        vit,                   # VisionTransformer; frozen in place, not copied
-        length:int=8,          # prompts p
+        vit,             # VisionTransformer; frozen in place, not copied
+        length:int=8,    # prompts p
         deep:bool=False, # fresh prompts before every block, else before the first alone
         classes:int|None=None, # outputs of a fresh head; None copies the network's
     ):
@@ -123,12 +123,12 @@ class PixelPrompt(Prompted):
     """A learned frame of pixels before any frozen network (Bahng et al. 2022), with a
     head of its own or a new reading of the network's outputs."""
     def __init__(self,
-        model,                 # nn.Module; frozen in place, not copied
-        pad:int=30,            # width of the frame, pixels
-        size:int=224,          # side of the images that the network gets, pixels
-        channels:int=3,        # of the images
-        shrink:bool=False,     # shrink images into the frame; else it is added on top
-        mapping=None, # (K,) int: the output that stands for each class; no head
+        model,             # nn.Module; frozen in place, not copied
+        pad:int=30,        # width of the frame, pixels
+        size:int=224,      # side of the images that the network gets, pixels
+        channels:int=3,    # of the images
+        shrink:bool=False, # shrink images into the frame; else it is added on top
+        mapping=None,      # (K,) int: the output that stands for each class; no head
         classes:int|None=None, # outputs of a fresh head; None copies the network's
     ):
         if not 0 < 2*pad < size:

@@ -85,14 +85,14 @@ PRUNERS = ('median', 'hyperband', 'none')
 
 # %% ../../nbs/3_finetune/10_search.ipynb #d47e84c0
 def tune(
-    objective,          # objective(trial) -> number; it may prune
-    trials:int,         # the budget: settings tried, pruned ones included
-    seed:int=0,         # of the sampler: the same seed gives the same search
-    seconds=None,       # the budget in time: no trial is begun after it
-    first=(), # settings to try first, e.g. the default: no search ends below it
-    pruner:str='median',# a name of `PRUNERS`
-    goal:str='max',     # or "min"
-):                      # optuna Study: best_params, best_value, trials
+    objective,      # objective(trial) -> number; it may prune
+    trials:int,     # the budget: settings tried, pruned ones included
+    seed:int=0,     # of the sampler: the same seed gives the same search
+    seconds=None,   # the budget in time: no trial is begun after it
+    first=(),       # settings to try first, e.g. the default: no search ends below it
+    pruner:str='median', # a name of `PRUNERS`
+    goal:str='max', # or "min"
+):                  # optuna Study: best_params, best_value, trials
     """Search with TPE. Raises `InputError` for an empty budget, and where no trial was
     finished."""
     import optuna

@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..cnn.models import Normalise, _imagenet_state
+from ..cnn.models import Normalise, imagenet_state
 from ..core import (InputError, as_names, as_tensor, autocast, brief,
                            check_number, describe, lookup)
 from ..data import Batches, Images, draw, mask_pairs
@@ -94,16 +94,16 @@ class MedicalImageDataset(Dataset):
     colours, or holds a value that is no class."""
     def __init__(self,
         images, # a folder of images, `Images`, or bytes (N, C, H, W) or (N, H, W)
-        masks=None,         # a folder, or class numbers (N, H, W); None: of `images`
-        transform=None,     # of transforms.v2, called as transform(image, mask)
+        masks=None,     # a folder, or class numbers (N, H, W); None: of `images`
+        transform=None, # of transforms.v2, called as transform(image, mask)
         # name of each class, 0 first; None: as in `Images`, else background and
         # foreground
         classes=None,
-        values=None, # of folders: each class's pixel value; None: 0, 1, … or 0, 255
-        size=None,          # of folders: side, or (height, width), to bring both to
+        values=None,    # of folders: each class's pixel value; None: 0, 1, … or 0, 255
+        size=None,      # of folders: side, or (height, width), to bring both to
         channels:int|None=None, # of folders: 1 gray, 3 colour; None: as they are
-        fit:str='crop',     # of folders: crop, pad or stretch
-        window=None,        # of folders, here and below: as for `mask_pairs`
+        fit:str='crop', # of folders: crop, pad or stretch
+        window=None,    # of folders, here and below: as for `mask_pairs`
         in_range=None,
         page:int|None=None,
     ):
@@ -320,7 +320,8 @@ def layer_shapes(
         hooks.append(m.register_forward_hook(row))
     try:
         with eval_mode(model), torch.no_grad(): model(x)
-    finally: [h.remove() for h in hooks]
+    finally:
+        for h in hooks: h.remove()
     return pd.DataFrame(rows, columns=['layer', 'in', 'out', 'parameters'])
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #4bba007e
@@ -367,12 +368,12 @@ def _class_masks(logits, y):
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #3e69c48f
 def dice_loss(
-    logits,             # (N, K, H, W)
-    y,                  # class numbers (N, H, W)
-    smooth:float=1.,    # epsilon, pixels; 0 leaves out classes that are nowhere in `y`
+    logits,           # (N, K, H, W)
+    y,                # class numbers (N, H, W)
+    smooth:float=1.,  # epsilon, pixels; 0 leaves out classes that are nowhere in `y`
     background:bool=False, # count class 0 too
-    over:str='batch',   # sums over the "batch", or over each of its "images"
-)->torch.Tensor:        # a scalar, 0 to 1
+    over:str='batch', # sums over the "batch", or over each of its "images"
+)->torch.Tensor:      # a scalar, 0 to 1
     """1 - soft Dice, the mean over classes (Milletari et al. 2016). Raises `InputError`
     for shapes and labels that do not fit."""
     lookup(over, ['batch', 'images'], 'way to sum')
@@ -448,18 +449,18 @@ class Steps:
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #ecb06742
 def train_segmenter(
-    model,               # images (N, C, H, W) to logits (N, K, H, W); trained in place
-    data,                # `MedicalImageDataset`, or `Images` with masks
-    steps:int=500,       # of gradient descent in an epoch
-    batch_size:int=8,    # windows a step
-    lr:float=3e-3,       # peak of the schedule
-    augment=None,        # augment(x, generator, masks=m); None: Patches()
-    loss=None,           # loss(model, batch); None: SegmentationLoss()
-    seed:int=0,          # of order and windows
-    schedule='cosine',   # as of `fit`
-    epochs:int=1, # so many times `steps`; `valid` and checkpoints come after each
+    model,             # images (N, C, H, W) to logits (N, K, H, W); trained in place
+    data,              # `MedicalImageDataset`, or `Images` with masks
+    steps:int=500,     # of gradient descent in an epoch
+    batch_size:int=8,  # windows a step
+    lr:float=3e-3,     # peak of the schedule
+    augment=None,      # augment(x, generator, masks=m); None: Patches()
+    loss=None,         # loss(model, batch); None: SegmentationLoss()
+    seed:int=0,        # of order and windows
+    schedule='cosine', # as of `fit`
+    epochs:int=1,      # so many times `steps`; `valid` and checkpoints come after each
     **kwargs, # for `fit`: valid, checkpoint, every, callbacks, precision, clip, …
-):                       # `History`
+):                     # `History`
     """Train on windows of images and their masks, with `fit`. Raises `InputError` for
     images without masks."""
     data = getattr(data, 'data', data)
@@ -495,13 +496,13 @@ def _distances(p, t, spacing):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #c32d91f7
 @renamed(pred='preds', mask='target')
 def hausdorff(
-    preds,                # (N, H, W) booleans or class numbers
-    target,               # (N, H, W) the same
-    label:int=1,          # which class number counts as the object
-    percent:float=100,    # 95: the larger of both directions' 95th percentiles (HD95)
-    spacing=1.,           # side of a pixel, or (height, width), in mm say
+    preds,                  # (N, H, W) booleans or class numbers
+    target,                 # (N, H, W) the same
+    label:int=1,            # which class number counts as the object
+    percent:float=100,      # 95: the larger of both directions' 95th percentiles (HD95)
+    spacing=1.,             # side of a pixel, or (height, width), in mm say
     missing:float=math.inf, # where one of the two masks is empty and the other is not
-)->torch.Tensor:          # float64 (N,), unit of `spacing`; 0 where both are empty
+)->torch.Tensor:            # float64 (N,), unit of `spacing`; 0 where both are empty
     """Hausdorff distance between the borders of masks (Huttenlocher et al. 1993).
     Raises `InputError` for shapes that differ."""
     p, t = (as_tensor(v, name).detach().cpu().numpy()
@@ -604,17 +605,17 @@ def _images_of(images, window=None, in_range=None):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #636aba4b
 @torch.no_grad()
 def segment(
-    model,                # images (N, C, H, W) in [0, 1] to logits (N, K, h, w)
+    model,                 # images (N, C, H, W) in [0, 1] to logits (N, K, h, w)
     # (N, C, H, W) floats in [0, 1] or bytes, `Images`, a list of (C, H, W), names of
     # files, folders or zips; each may have its own size
     images,
-    tile:int=512,         # larger images are cut into tiles of this side
+    tile:int=512,          # larger images are cut into tiles of this side
     overlap:int|None=None, # of tiles, pixels; None: 64, or a quarter of a smaller tile
     symmetries:bool=False, # mean over the square's eight symmetries, in eight times
     threshold:float|None=None, # of two classes: class 1 above it; None: likeliest
-    probabilities:bool=False,  # give float32 (N, K, H, W) in the place of masks
+    probabilities:bool=False, # give float32 (N, K, H, W) in the place of masks
     precision='auto', # "bf16", "fp32", or "auto": bf16 where the device is good at it
-):                        # uint8 (N, H, W) class numbers on the CPU; for lists a list
+):                         # uint8 (N, H, W) class numbers on the CPU; for lists a list
     """Masks of new images, in eval mode; the model is left as it was. Raises
     `InputError` for images that cannot be used."""
     if overlap is None: overlap = min(64, tile//4) if isinstance(tile, int) else 0
@@ -671,8 +672,8 @@ class EncoderUNet(nn.Module):
     """A U-Net of segmentation_models_pytorch behind the kit's interface: images (N, 1
     or 3, H, W) in [0, 1] of any size to logits (N, K, H, W)."""
     def __init__(self,
-        net, # nn.Module: normalised (N, 3, H, W) to logits, sides of `multiple`
-        mean, std,    # of the images that the encoder was trained on
+        net,       # nn.Module: normalised (N, 3, H, W) to logits, sides of `multiple`
+        mean, std, # of the images that the encoder was trained on
         multiple:int=32, # of the sides
     ):
         super().__init__()
@@ -687,8 +688,8 @@ class EncoderUNet(nn.Module):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #b9f69704
 def encoder_unet(
     encoder:str='tf_efficientnet_lite0', # any timm model that smp can take apart
-    classes:int=2,          # K, background included
-    weights:str|None='packaged', # that, imagenet (from the hub), or None: random
+    classes:int=2,                 # K, background included
+    weights:str|None='packaged',   # that, imagenet (from the hub), or None: random
     decoder=(128, 64, 32, 16, 16), # channels on the way up, the smallest map first
 )->EncoderUNet:
     """A timm encoder in a U-Net (segmentation_models_pytorch). Raises `InputError` for
@@ -721,7 +722,7 @@ def encoder_unet(
             full = timm.create_model('tf_efficientnet_lite0',
                                      pretrained=False).state_dict()
         net.encoder.model.load_state_dict(
-            {k: v for k, v in _imagenet_state(full).items() if k in own})
+            {k: v for k, v in imagenet_state(full).items() if k in own})
     cfg = timm.get_pretrained_cfg(encoder)
     unet = EncoderUNet(net, cfg.mean if cfg else .5, cfg.std if cfg else .5)
     # for `save_model`

@@ -57,9 +57,9 @@ _LEAST = 6   # images: to learn from, to choose by, and two to report on
 def divide_pairs(
     data:PairData,
     held:float=.25, # share to report on
-    group=None,     # regular expression that finds the patient in an image's name
+    group=None, # regular expression that finds the patient in an image's name
     seed:int=0,
-)->tuple: # {train, choose, report: image numbers}, groups or None, about copies
+)->tuple:       # {train, choose, report: image numbers}, groups or None, about copies
     """Split pairs, copies and patients whole. Raises `InputError` for too few images,
     or too few groups of them."""
     n, find = len(data), group_finder(group)
@@ -255,8 +255,8 @@ def plan_training(
 )->Plan:
     "Time a few batches, and see how many epochs there will be."
     twin = deepcopy(model)
-    # the median, so that what else the machine does counts little
     def seconds(work, times=1):
+        "The median, so that what else the machine does counts little."
         found = []
         for _ in range(times):
             start = time.perf_counter()
@@ -489,29 +489,29 @@ def _how(rows, history, threshold, r):
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
 def segment_folder(
-    images,             # folder of images, or a folder in a zip
-    masks=None,         # folder of masks; None: they lie among the images
-    out=None,           # new folder for the results; None: _runs/segment/NAME/TIME
-    pair=None,          # regular expression with a group for both names; None: a rule
-    reader=1,           # of several masks of an image: which, or a part of its name
-    classes=None, # names of the masks' values in their order, the background first
-    background=None,    # value of the background in the masks; None: the smallest
-    cut=None,           # gray above which a mask is foreground, for masks saved as JPEG
+    images,           # folder of images, or a folder in a zip
+    masks=None,       # folder of masks; None: they lie among the images
+    out=None,         # new folder for the results; None: _runs/segment/NAME/TIME
+    pair=None,        # regular expression with a group for both names; None: a rule
+    reader=1,         # of several masks of an image: which, or a part of its name
+    classes=None,     # names of the masks' values in their order, the background first
+    background=None,  # value of the background in the masks; None: the smallest
+    cut=None,         # gray above which a mask is foreground, for masks saved as JPEG
     epochs:int|None=None, # of `steps` batches; None: 30, or 15 minutes' worth
     minutes:float|None=None, # train so long, instead of so many epochs
-    tile:int=192,       # side of the tiles that are trained on, pixels
-    batch_size:int=8,   # tiles
-    steps:int=40,       # batches of an epoch
-    width:int=32,       # of the U-Net, as is `depth`
+    tile:int=192,     # side of the tiles that are trained on, pixels
+    batch_size:int=8, # tiles
+    steps:int=40,     # batches of an epoch
+    width:int=32,     # of the U-Net, as is `depth`
     depth:int=3,
-    held:float=.25,     # share of the images to report on
-    group=None,         # regular expression for the patient in an image's name
+    held:float=.25,   # share of the images to report on
+    group=None,       # regular expression for the patient in an image's name
     upright:bool=False, # up, down, left, right have a meaning: no mirroring
-    skip:bool=False,    # leave out pairs that cannot be read
+    skip:bool=False,  # leave out pairs that cannot be read
     seed:int=0,
-    window=None,        # (centre, width) for DICOM; None takes the files' own
-    in_range=None,      # (black, white) of files of more than 8 bits
-    say=print,          # called with a line for whoever waits
+    window=None,      # (centre, width) for DICOM; None takes the files' own
+    in_range=None,    # (black, white) of files of more than 8 bits
+    say=print,        # called with a line for whoever waits
 )->SegmentRun:
     """From images and masks to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""

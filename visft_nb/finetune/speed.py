@@ -103,13 +103,13 @@ def _as_kit(like, state):
 
 # %% ../../nbs/3_finetune/11_speed.ipynb #d8907140
 def kit_contestant(
-    root,             # folder with train/CLASS
-    model:ResNet,     # trained in place
-    size:int=224,     # side, pixels
-    batch:int=16,     # images a step
-    lr:float=1e-3,    # of AdamW
-    precision='auto', # of `fit`
-    seed:int=0,       # of order and crops
+    root,               # folder with train/CLASS
+    model:ResNet,       # trained in place
+    size:int=224,       # side, pixels
+    batch:int=16,       # images a step
+    lr:float=1e-3,      # of AdamW
+    precision='auto',   # of `fit`
+    seed:int=0,         # of order and crops
     over:int|None=None, # stored side over `size`; None: 1 from 160 pixels up, else 2
 )->Contestant:
     """The kit: photographs decoded once into one tensor of bytes, changed on the device
@@ -215,11 +215,11 @@ def fastai_contestant(
 
 # %% ../../nbs/3_finetune/11_speed.ipynb #f3544b14
 def race(
-    contestants,     # of `Contestant`
-    rounds:int=3,    # passes of each; the first is slower, the least counts
-    pause:float=.01, # seconds before each pass, for the last one's threads to sleep
+    contestants,        # of `Contestant`
+    rounds:int=3,       # passes of each; the first is slower, the least counts
+    pause:float=.01,    # seconds before each pass, for the last one's threads to sleep
     seed:int|None=None, # of the order within a round; None: as they stand
-)->dict:             # {name: [seconds of each pass]}
+)->dict:                # {name: [seconds of each pass]}
     "Time the contestants in turn."
     times, rng = {c.name: [] for c in contestants}, np.random.default_rng(seed)
     for _ in range(rounds):

@@ -296,29 +296,27 @@ def _run_stages(model, stages, valid):
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #1eaad70b
 def finetune(
-    model, # nn.Module with `features`, `dim`, `head`; trained in place
-    data,                    # `Images` with labels
-    valid=None, # `Images`; with it the best weights are put back at the end
-    strategy:str='full',     # linear, full, lp-ft, gradual, layerwise or as_is
+    model,               # nn.Module with `features`, `dim`, `head`; trained in place
+    data,                # `Images` with labels
+    valid=None,          # `Images`; with it the best weights are put back at the end
+    strategy:str='full', # linear, full, lp-ft, gradual, layerwise or as_is
     *,
-    epochs:int=20,           # of all stages together; the linear one needs none
-    lr:float|None=None,      # of the body; None: by strategy, `RATES`
+    epochs:int=20,       # of all stages together; the linear one needs none
+    lr:float|None=None,  # of the body; None: by strategy, `RATES`
     head_lr:float|None=None, # of the head; None: by strategy
-    decay:float=.7, # layerwise: factor of the rate from one group to the one below
+    decay:float=.7,      # layerwise: factor of the rate from one group to the one below
     # gradual: groups that are unfrozen one after the other
     parts:int=4, batch_size:int=32,
-    augment=None, # augment(x, generator) -> x; none where features are stored
+    augment=None,        # augment(x, generator) -> x; none where features are stored
     # against overfitting, see `FinetuneLoss`
     weight_decay:float=.01, smoothing:float=0., mixup:float=0., l2_sp:float=0.,
-    # batch normalisation keeps the statistics of pre-training; None: yes in lp-ft,
-    # whose head was fitted to features by them
-    frozen_norm:bool|None=None,
-    l2:float|None=None,      # linear, lp-ft: penalty; None: by cross-validation
+    frozen_norm:bool|None=None, # batch norm keeps its statistics; None: in lp-ft
+    l2:float|None=None,  # linear, lp-ft: penalty; None: by cross-validation
     # as for `fit`; None: those of the head's kind
     loss=None, metric=None, goal:str|None=None,
     seed:int=0,
-    **kwargs, # for `fit`: patience, precision, checkpoint, callbacks, bar, …
-)->History:                  # of all stages; `best` is that of the weights it has now
+    **kwargs,            # for `fit`: patience, precision, checkpoint, callbacks, bar, …
+)->History:              # of all stages; `best` is that of the weights it has now
     """Fine-tune any network with features and a head: linear probe, full, LP-FT (Kumar
     et al. 2022), gradual unfreezing (Howard and Ruder 2018), rates per layer. Modes and
     requires_grad come back as they were. Raises `InputError` for an unknown strategy,
@@ -326,9 +324,9 @@ def finetune(
     lookup(strategy, [*RATES, 'linear'], 'strategy')
     kind = _check_data(model, data, valid, strategy)
     metric = metric or {HEADS[kind].name: HEADS[kind].metric}
+    if not isinstance(metric, Mapping):
+        metric = {getattr(metric, '__name__', 'metric'): metric}
     goal = goal or HEADS[kind].goal
-    metric = (metric if isinstance(metric, Mapping)
-              else {getattr(metric, '__name__', 'metric'): metric})
     frozen = strategy == 'lp-ft' if frozen_norm is None else frozen_norm
     decay = decay if strategy == 'layerwise' else 1.
     low, high = _rates(strategy, lr, head_lr)
@@ -337,17 +335,20 @@ def finetune(
         with _as_given(model):
             if params is not None:
                 model.requires_grad_(False)
-                [p.requires_grad_(True) for p in params]
-            model.train(); _norms(model, frozen)
+                for p in params: p.requires_grad_(True)
+            model.train()
+            _norms(model, frozen)
             batches = Batches(data, min(batch_size, len(data)), seed=seed,
                               transform=augment)
             return fit(model, batches, valid, epochs=epochs,
                        loss=loss or FinetuneLoss(model, kind, smoothing, mixup, l2_sp),
                        optimizer=rate_groups(model, low, high, decay, weight_decay),
                        metric=metric, goal=goal, checkpoint=file, seed=seed, **kwargs)
-    stages = ([lambda: _probe(model, data, valid, metric, goal, l2, seed, batch_size)]
-              if strategy in ('linear', 'lp-ft') else [])
+    stages = []
+    if strategy in ('linear', 'lp-ft'):
+        stages.append(partial(_probe, model, data, valid, metric, goal, l2, seed,
+                              batch_size))
     parts = _stages(strategy, model, epochs, parts)
-    stages += [partial(train, *part, file) for part, file in zip(
-        parts, _stage_files(kwargs.pop('checkpoint', None), len(parts)))]
+    files = _stage_files(kwargs.pop('checkpoint', None), len(parts))
+    stages += [partial(train, *part, file) for part, file in zip(parts, files)]
     return _join(_run_stages(model, stages, valid))

@@ -104,10 +104,10 @@ def _lite0(outputs):
     return ImageNetClassifier(body, nn.Linear(body.num_features, outputs))
 
 def make_backbone(
-    name:str, # of `KIT`, "efficientnet_lite0", "torchvision/NAME" or "timm/NAME"
-    outputs:int=1000,  # of the head
-    **options,         # for the network's builder: channels, width, size, …
-)->nn.Module:          # with `features`, `dim` and `head`
+    name:str,  # of `KIT`, "efficientnet_lite0", "torchvision/NAME" or "timm/NAME"
+    outputs:int=1000, # of the head
+    **options, # for the network's builder: channels, width, size, …
+)->nn.Module:  # with `features`, `dim` and `head`
     """A network by its name, without trained weights; needs no network. Raises
     `InputError` for an unknown name."""
     home, _, rest = str(name).partition('/')
@@ -122,7 +122,7 @@ def make_backbone(
 # %% ../../nbs/3_finetune/01_transfer.ipynb #71072e25
 def read_weights(
     source, # a state dict, or a safetensors or torch.save file (weights_only=True)
-)->dict:          # the state dict
+)->dict:    # the state dict
     """Weights from wherever they are; of a checkpoint of `fit` those of its best epoch.
     Raises `InputError` for a file that cannot be read or holds no weights."""
     state = (source if isinstance(source, Mapping)
@@ -220,13 +220,13 @@ def _outputs_in(model, state):
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #cabfa87b
 def load_backbone(
-    name, # as for `make_backbone`; or a model file of `visft_nb.deploy.save_model`
+    name,      # as for `make_backbone`; or a model file of `visft_nb.deploy.save_model`
     # "default": those that come with the name; a file or a state dict as for
     # `read_weights`; None: random ones
     weights='default',
     outputs:int|None=None, # of a fresh head; None keeps the head of the weights
-    **options,         # for the network's builder: channels, width, size, …
-)->nn.Module:          # in eval mode, with `features`, `dim`, `head`; images in [0, 1]
+    **options, # for the network's builder: channels, width, size, …
+)->nn.Module:  # in eval mode, with `features`, `dim`, `head`; images in [0, 1]
     """A trained network by its name. The default weights of efficientnet_lite0 come
     with its package; those of torchvision and timm are downloaded once. Raises
     `InputError` for unknown names, weights of another architecture, and downloads that
@@ -325,8 +325,8 @@ class HeadSolver:
         return self.loss(self.z @ self.w.T + self.b, self.y) + l2/2*(self.w**2).sum()
 
     def solve(self,
-        l2:float,      # weight of half the squared norm of W
-        most:int=500,  # iterations
+        l2:float,             # weight of half the squared norm of W
+        most:int=500,         # iterations
         tolerance:float=1e-8, # largest slope at the end; choices need less than answers
     ): # (W, b): float32 (outputs, D) and (outputs,), for unscaled features
         "The minimum by L-BFGS, from where the last call ended."
@@ -422,16 +422,16 @@ PENALTIES = (30., 10., 3., 1., .3, .1, .03, .01, .003)
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #1b267330
 def cross_validate(
-    z,                   # features (N, D)
-    y,                   # labels
-    outputs:int,         # of the head
-    kind:str='classes',  # of the head
-    l2=PENALTIES,        # strengths to try
-    folds:int=5,         # at most as many as the smallest class has images
-    repeats:int=2,       # with other folds
-    seed:int=0,          # of the folds
-    groups=None,         # what must not be split up (N,)
-    classes=(),          # names, for the sentence
+    z,                  # features (N, D)
+    y,                  # labels
+    outputs:int,        # of the head
+    kind:str='classes', # of the head
+    l2=PENALTIES,       # strengths to try
+    folds:int=5,        # at most as many as the smallest class has images
+    repeats:int=2,      # with other folds
+    seed:int=0,         # of the folds
+    groups=None,        # what must not be split up (N,)
+    classes=(),         # names, for the sentence
 ): # pandas.DataFrame, a row a strength: l2, loss, se, and the head's metric
     """How well heads of each strength do on images that they were not fitted to; `se`
     is the standard error of the loss over folds. Raises `InputError` where a class has
@@ -472,11 +472,11 @@ def _features(model, data, batch_size):
 # %% ../../nbs/3_finetune/01_transfer.ipynb #730772a4
 def fit_head(
     model, # with `features`, `dim` and a linear `head`, which gets its weights in place
-    data,                # `Images`
+    data,    # `Images`
     l2=None, # the strength; None chooses among `PENALTIES` by cross-validation
-    z=None,              # the features, where they are known: (N, D)
+    z=None,  # the features, where they are known: (N, D)
     folds:int=5, repeats:int=2, seed:int=0, batch_size:int=64,
-):                       # (l2, table of `cross_validate` or None, values of the loss)
+):           # (l2, table of `cross_validate` or None, values of the loss)
     """A linear probe: the best linear head on frozen features, which are computed once.
     Raises `InputError` for labels that do not fit the head."""
     kind = check_labels(model, data.labels)

@@ -397,10 +397,10 @@ class Zone:
 
 # %% ../../nbs/3_finetune/17_video.ipynb #406bd791
 def entries(
-    clip,      # `Clip`
-    polygon,   # (k, 2)
+    clip,        # `Clip`
+    polygon,     # (k, 2)
     least:int=3, # frames that a visit lasts; shorter ones, and gaps, are not counted
-)->list:       # {'frame', 'id', 'last'}: a visit's first frame, figure, last frame
+)->list:         # {'frame', 'id', 'last'}: a visit's first frame, figure, last frame
     "The true visits to a zone."
     true = [{'boxes': b, 'ids': i, 'velocities': torch.zeros(len(b), 2)}
             for b, i in zip(clip.boxes, clip.ids)]

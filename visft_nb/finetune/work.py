@@ -125,8 +125,8 @@ def _late_maps(model, x):
 # %% ../../nbs/3_finetune/19_work.ipynb #ecee95be
 def explain(
     opened:Opened, # of `open_model`, a classifier
-    a:Answer,      # with its logits
-)->tuple: # map (h, w) in [0, 1] over the image as it was taken; the method's name
+    a:Answer, # with its logits
+)->tuple:     # map (h, w) in [0, 1] over the image as it was taken; the method's name
     """Where the evidence for the answer is: Grad-CAM where the file holds a network
     with late feature maps that speak for it, occlusion else."""
     target = int(a.logits.argmax())
@@ -213,12 +213,12 @@ def predict_files(
 
 # %% ../../nbs/3_finetune/19_work.ipynb #930a4465
 def latency_table(
-    runs:dict,      # {name: function of a batch}
-    x,              # batch (N, C, H, W)
-    rounds:int=50,  # timed calls of each
-    warm:int=3,     # calls before, not timed
-    seed:int=0,     # of the orders
-): # pandas.DataFrame by name: median_ms, p95_ms, ratio (to the fastest)
+    runs:dict,     # {name: function of a batch}
+    x,             # batch (N, C, H, W)
+    rounds:int=50, # timed calls of each
+    warm:int=3,    # calls before, not timed
+    seed:int=0,    # of the orders
+):                 # pandas.DataFrame by name: median_ms, p95_ms, ratio (to the fastest)
     """How long a batch takes: every round calls each function once, in a random order.
     Raises `InputError` where there is nothing to compare."""
     import pandas as pd
@@ -235,11 +235,11 @@ def latency_table(
 
 # %% ../../nbs/3_finetune/19_work.ipynb #b6959432
 def format_runs(
-    model,        # nn.Module on the CPU
-    files:dict,   # the file of each: torch.export, ONNX Runtime, ONNX Runtime int8
-    formats, # which of these, and of 'eager float32', 'eager bf16', 'torch.compile'
+    model,      # nn.Module on the CPU
+    files:dict, # the file of each: torch.export, ONNX Runtime, ONNX Runtime int8
+    formats,    # which of these, and of 'eager float32', 'eager bf16', 'torch.compile'
     threads=None, # for ONNX Runtime; None takes as many as torch has
-)->dict:          # {name: function of a batch}; no bf16 where it would be emulated
+)->dict:        # {name: function of a batch}; no bf16 where it would be emulated
     "The same network in several formats, each a function from a batch to logits."
     model, runs = deepcopy(model).eval(), {}
     def bf16(x):

@@ -138,10 +138,10 @@ class VICRegLoss(TermsLoss):
     means of its authors' code."""
     def __init__(
         self,
-        invariance:float= 25.,   # lambda, weight of: the views agree
+        invariance:float= 25., # lambda, weight of: the views agree
         variance:float= 25.,   # mu, weight of: every dimension varies over the batch
-        covariance:float= 1.,   # nu, weight of: no two dimensions vary together
-        gather:bool=True,   # False: each process keeps to its own images
+        covariance:float= 1.,  # nu, weight of: no two dimensions vary together
+        gather:bool=True,      # False: each process keeps to its own images
     ):
         super().__init__(gather, invariance=invariance, variance=variance,
                          covariance=covariance)
@@ -165,12 +165,8 @@ class WatchCollapse(nn.Module):
         if every < 1:
             raise InputError(f"every={every}: a whole number of steps from 1 "
                              "up was expected.")
-        self.loss = loss
-        self.every = every
-        self.calls = 0
-        self.steps = []
-        self.std = []
-        self.rank = []
+        self.loss, self.every, self.calls, self.steps = loss, every, 0, []
+        self.std, self.rank = [], []
 
     def forward(self, z1, z2):
         "What the loss says."

@@ -111,9 +111,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         _check_mask(vit, ratio)
         side = vit.size//vit.patch
-        self.encoder = vit
-        self.ratio = ratio
-        self.normalise = normalise
+        self.encoder, self.ratio, self.normalise = vit, ratio, normalise
         self.keep = int(side**2*(1 - ratio))
         self.embed = nn.Linear(vit.dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -178,16 +176,16 @@ def masked_step(
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #543af7b7
 def pretrain_masked(
-    model,                # `VisionTransformer` or `MaskedAutoencoder`, trained in place
+    model,           # `VisionTransformer` or `MaskedAutoencoder`, trained in place
     images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    epochs:int=60,        # passes over the images
+    epochs:int=60,   # passes over the images
     batch_size:int=256,
-    lr:float=1.5e-3,      # peak of the cosine schedule
-    augment=None,         # augment(x, generator) -> x, e.g. a mild crop; None: nothing
-    seed:int=0,           # of the decoder, order and masks
+    lr:float=1.5e-3, # peak of the cosine schedule
+    augment=None,    # augment(x, generator) -> x, e.g. a mild crop; None: nothing
+    seed:int=0,      # of the decoder, order and masks
     weight_decay=0.05,
-    **kwargs,             # for `fit` (checkpoint, bar, …) and for `MaskedAutoencoder`
-):                        # `History` of the training
+    **kwargs,        # for `fit` (checkpoint, bar, …) and for `MaskedAutoencoder`
+):                   # `History` of the training
     """Masked pre-training in one call. Raises `InputError` for a model without tokens,
     a ratio outside (0, 1), images of another size, and a loss that is no number."""
     own = {k: kwargs.pop(k)

@@ -135,14 +135,14 @@ MEASURES = ('knn', 'probe', 'finetune')
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #33370726
 def label_efficiency(
-    starts:dict,        # name -> network with `features`, `dim`, `head`, or one a seed
-    train,              # `Images` with labels, of which few are taken
-    test,               # `Images` with labels
-    labels=(1, 10, 100),# labels a class
-    seeds:int=3,        # draws of labels
-    measures=MEASURES,  # which of "knn", "probe", "finetune"
-    k:int=20,           # neighbours, at most as many as there are labels of a class
-    **options,          # for `finetune_accuracy`, or {network: {option: value}}
+    starts:dict,         # name -> network with `features`, `dim`, `head`, or one a seed
+    train,               # `Images` with labels, of which few are taken
+    test,                # `Images` with labels
+    labels=(1, 10, 100), # labels a class
+    seeds:int=3,         # draws of labels
+    measures=MEASURES,   # which of "knn", "probe", "finetune"
+    k:int=20,            # neighbours, at most as many as there are labels of a class
+    **options,           # for `finetune_accuracy`, or {network: {option: value}}
 ): # pandas.DataFrame: method, measure, labels, seed, accuracy (0 to 1)
     """Measure every network with few labels. Raises `InputError` for an unknown measure
     and where a class has too few images."""
@@ -209,10 +209,10 @@ def plot_efficiency(
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #11235133
 def labels_needed(
-    table,                      # of `label_efficiency`
-    reference:str,              # the method whose accuracy is to be equalled
+    table,         # of `label_efficiency`
+    reference:str, # the method whose accuracy is to be equalled
     measure:str='finetune',
-): # pandas.DataFrame, a row a method, a column a number of labels
+):                 # pandas.DataFrame, a row a method, a column a number of labels
     """Labels a class with which each method equals the reference at the column's
     number, by interpolation in the logarithm; a number below the least measured is that
     least, NaN is more than the most. Raises `InputError` for an unknown method or

@@ -20,10 +20,10 @@ from ..train import eval_mode, fit, on_device
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #182660bd
 def image_nll(
-    logits,             # (N, C, H, W); the image meant is sigmoid(logits)
-    x,                  # (N, C, H, W) in [0, 1]
+    logits,                # (N, C, H, W); the image meant is sigmoid(logits)
+    x,                     # (N, C, H, W) in [0, 1]
     sigma:float|None=None, # of a Gaussian, as a share of the range; None: Bernoulli
-)->torch.Tensor:        # (N,) float32 (float64 of float64), nats per image
+)->torch.Tensor:           # (N,) float32 (float64 of float64), nats per image
     "Negative log-likelihood of images. Raises `InputError` for shapes that differ."
     if logits.shape != x.shape:
         raise InputError(f"The decoder gives images of shape {tuple(logits.shape)} for "
@@ -114,11 +114,11 @@ class Autoencoder(nn.Module):
     so that `embed(autoencoder, images)` gives these."""
     coder_class = Coder
     def __init__(self,
-        encoder, # nn.Module with `features(x)` -> (N, dim) and `dim`; not copied
-        channels:int,       # of the image
-        size,               # side of the image, or (height, width)
+        encoder,      # nn.Module with `features(x)` -> (N, dim) and `dim`; not copied
+        channels:int, # of the image
+        size,         # side of the image, or (height, width)
         code:int|None=None, # length of the code; None: as long as the features
-        **options,          # of the coder: width, sigma
+        **options,    # of the coder: width, sigma
     ):
         super().__init__()
         _check_encoder(encoder)
@@ -298,22 +298,22 @@ def _check_whole(whole, shape, variational):
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #352515a5
 def pretrain_autoencoder(
-    model,                 # nn.Module with `features(x)` and `dim`, or `Autoencoder`
+    model,                  # nn.Module with `features(x)` and `dim`, or `Autoencoder`
     images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    epochs:int=30,         # passes over the images
-    batch_size:int=128,    # images
-    lr:float=3e-3,         # peak of the one-cycle schedule
-    noise=0.,              # share of pixels hidden from it, or corrupt(x) -> x
-    variational:bool=False,# a variational autoencoder
-    beta:float=1.,         # weight of its KL term
-    code:int|None=None,    # length of the code; None: that of the features
+    epochs:int=30,          # passes over the images
+    batch_size:int=128,     # images
+    lr:float=3e-3,          # peak of the one-cycle schedule
+    noise=0.,               # share of pixels hidden from it, or corrupt(x) -> x
+    variational:bool=False, # a variational autoencoder
+    beta:float=1.,          # weight of its KL term
+    code:int|None=None,     # length of the code; None: that of the features
     # of the Gaussian error; None: Bernoulli. An `Autoencoder` has its own code and
     # sigma
     sigma:float|None=None,
-    augment=None,          # augment(x, generator) -> x, of input and target
-    seed:int=0,            # of the coder, order, augmentation and noise
-    **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
-):                         # `History` of the training; loss in nats per image
+    augment=None,           # augment(x, generator) -> x, of input and target
+    seed:int=0,             # of the coder, order, augmentation and noise
+    **kwargs,               # for `fit`: checkpoint, callbacks, precision, bar, …
+):                          # `History` of the training; loss in nats per image
     """Pre-train by reconstruction; the encoder is kept. Raises `InputError` for a model
     without features, fewer than two images, images that the autoencoder was not built
     for, and a loss that is no number."""

@@ -281,11 +281,8 @@ class FolderStream:
         if not 1 <= batch_size <= len(self.files):
             raise InputError(f"batch_size={batch_size} for the {len(self.files)} "
                              f"images in {path}: a number from 1 to that is expected.")
-        self.batch_size = batch_size
-        self.side = side
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
+        self.batch_size, self.side, self.shuffle = batch_size, side, shuffle
+        self.seed, self.epoch = seed, 0
         self.workers = max(1, (os.cpu_count() or 1)//int(
             os.environ.get('LOCAL_WORLD_SIZE', 1))) if workers is None else workers
 
@@ -474,12 +471,12 @@ def settle(self:SimCLRWay):
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #beb415b0
 def simclr_step_times(
-    images,              # uint8 (N, 3, H, W), as often as needed
-    batch_size:int=128,  # images, of which two views are made
-    width:int=64,        # of the ResNet-18
-    stem:str='cifar',    # of the ResNet-18
+    images,                # uint8 (N, 3, H, W), as often as needed
+    batch_size:int=128,    # images, of which two views are made
+    width:int=64,          # of the ResNet-18
+    stem:str='cifar',      # of the ResNet-18
     rounds:int=3, # turns of all ways, after one that does not count; the fastest counts
-    workers:int|None=None,# of the DataLoader; None: one for each core
+    workers:int|None=None, # of the DataLoader; None: one for each core
 ): # pandas.DataFrame: way, ms, gain over the way before and the first
     """Milliseconds of one pre-training step, written in several ways, in turns on the
     same machine."""

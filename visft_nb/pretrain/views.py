@@ -141,10 +141,10 @@ def blur_matrix(
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #7cf76ca7
 def gaussian_blur(
-    x,            # float (B, C, H, W)
-    kernel:int,   # pixels that are weighed along each axis, odd
+    x,           # float (B, C, H, W)
+    kernel:int,  # pixels that are weighed along each axis, odd
     sigma, # standard deviation in pixels; a number or (B,); next to 0 changes nothing
-)->torch.Tensor:  # as x
+)->torch.Tensor: # as x
     "Blur each image by its own width."
     h, w = x.shape[-2:]
     if kernel % 2 != 1 or not 1 <= kernel <= 2*min(h, w) - 1:
@@ -156,9 +156,9 @@ def gaussian_blur(
         blur_matrix(s, h, kernel)[:, None] @ x @ blur_matrix(s, w, kernel)[:, None].mT)
 
 def solarise(
-    x,                # float (B, C, H, W) in [0, 1]
+    x,            # float (B, C, H, W) in [0, 1]
     threshold=.5, # from here on a value is inverted; a number or (B,); above 1: none
-)->torch.Tensor:      # as x
+)->torch.Tensor:  # as x
     "Invert what is bright, as overexposed film does."
     return torch.where(x >= _each(threshold, x), 1 - x, x)
 
@@ -261,8 +261,8 @@ IMAGENET_VIEWS = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #aa9772e2
 def shape_patches(
-    n:int,        # images
-    side:int=32,  # of the patches, pixels
+    n:int, # images
+    side:int=32, # of the patches, pixels
     seed:int=0,
     # 0: every shape in the middle and of one size; 1: moved by up to a seventh of the
     # side, and larger or smaller

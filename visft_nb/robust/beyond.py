@@ -17,22 +17,22 @@ from ..core import InputError, autocast
 from ..data import affine, draw, warp
 from ..finetune.strategies import (
     CORRUPTIONS as _BASIC, amount_of, corrupt as _basic)
-from .attacks import (check_attack, check_images, _check_labels,
-                                     _check_outputs, ce_loss, lent, margin_loss)
+from .attacks import (check_attack, check_images, check_labels,
+                                     check_outputs, ce_loss, lent, margin_loss)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #aa6ad3a9
 def universal(
-    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                   # float images (N, C, H, W) in [0, 1] that the attacker has
-    eps:float,           # largest change of a pixel, for images in [0, 1]
-    steps:int=50,        # gradients, each on one batch
-    batch_size:int=8,    # images a gradient
+    model,            # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,                # float images (N, C, H, W) in [0, 1] that the attacker has
+    eps:float,        # largest change of a pixel, for images in [0, 1]
+    steps:int=50,     # gradients, each on one batch
+    batch_size:int=8, # images a gradient
     alpha:float|None=None, # step; None: 4 eps/steps, falling to 0 on the way
-    cap:float=9.,        # beta: loss at which an image counts as lost
-    precision='auto',    # "bf16", "fp32" or "auto"
-    generator=None,      # torch.Generator of the batches
-    check:bool=True,     # look at the input before
-)->torch.Tensor:         # (1, C, H, W) in [-eps, eps], to be added, then clamped
+    cap:float=9.,     # beta: loss at which an image counts as lost
+    precision='auto', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of the batches
+    check:bool=True,  # look at the input before
+)->torch.Tensor:      # (1, C, H, W) in [-eps, eps], to be added, then clamped
     """One change for all images (Moosavi-Dezfooli et al. 2017), by sign steps on a
     capped loss (after Shafahi et al. 2020). Raises what `pgd` raises."""
     if steps < 1 or batch_size < 1:
@@ -127,19 +127,19 @@ def _disc(patch):
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #b594e152
 def adversarial_patch(
-    model,                 # images (N, C, H, W) to logits (N, K); returned as it was
+    model,            # images (N, C, H, W) to logits (N, K); returned as it was
     x, # float images (N, C, H, W) in [0, 1], C and H, W as the model takes them
-    target:int,            # class that every image with the patch shall be given
-    size=.4,               # diameter over side, or (least, most); or a `Placement`
-    steps:int=100,         # gradients, each on one batch
-    side:int=48,           # pixels of the patch itself
-    batch_size:int=8,      # images a gradient
-    lr:float=.4,           # of Adam, in units of the full range; falls to 0 on the way
-    ink=(.05, .95),        # darkest and brightest value that the printer has
-    precision='auto',      # "bf16", "fp32" or "auto"
-    generator=None,        # torch.Generator of start, batches and placements
-    check:bool=True,       # look at the input before
-)->torch.Tensor: # (C, side, side) in the range of `ink`; its inner disc is used
+    target:int,       # class that every image with the patch shall be given
+    size=.4,          # diameter over side, or (least, most); or a `Placement`
+    steps:int=100,    # gradients, each on one batch
+    side:int=48,      # pixels of the patch itself
+    batch_size:int=8, # images a gradient
+    lr:float=.4,      # of Adam, in units of the full range; falls to 0 on the way
+    ink=(.05, .95),   # darkest and brightest value that the printer has
+    precision='auto', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of start, batches and placements
+    check:bool=True,  # look at the input before
+)->torch.Tensor:      # (C, side, side) in the range of `ink`; its inner disc is used
     """A targeted patch that works wherever it lies (Brown et al. 2017, expectation over
     transformation). Raises what `pgd` raises, and `InputError` for sizes that do not
     fit."""
@@ -285,20 +285,20 @@ _MORE = {'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg,
 def _check_plain(model, x, y):
     "Images, labels and outputs that fit one another; no gradient is asked for."
     check_images(x, 'This', 'pixels are')
-    _check_labels(x, y)
+    check_labels(x, y)
     with lent(model), torch.no_grad(): z = model(x[:2])
-    _check_outputs(z, len(x[:2]), y)
+    check_outputs(z, len(x[:2]), y)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #15edf398
 def corruption_errors(
-    model, # images (N, C, H, W) in [0, 1] to logits; returned as it was given
-    x,                         # float images (N, C, H, W) in [0, 1]
-    y,                         # int64 (N,) true classes
-    kinds=None,                # keys of `CORRUPTIONS`; None: all
-    severities=(1, 2, 3, 4, 5),# which of them
-    batch_size:int=250,        # images at once
-    seed:int=0,                # of the noise: every model sees the same spoiled images
-): # pandas.DataFrame, kinds by severities: errors in per cent
+    model,      # images (N, C, H, W) in [0, 1] to logits; returned as it was given
+    x,          # float images (N, C, H, W) in [0, 1]
+    y,          # int64 (N,) true classes
+    kinds=None, # keys of `CORRUPTIONS`; None: all
+    severities=(1, 2, 3, 4, 5), # which of them
+    batch_size:int=250, # images at once
+    seed:int=0, # of the noise: every model sees the same spoiled images
+):              # pandas.DataFrame, kinds by severities: errors in per cent
     """Errors under common corruptions. Raises `InputError` for unknown kinds and
     severities."""
     import pandas as pd
@@ -333,16 +333,16 @@ def mean_corruption_error(
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #ee188ab2
 def spatial_attack(
-    model, # images (N, C, H, W) to outputs (N, K); no gradients are asked
-    x,                    # float images (N, C, H, W) in [0, 1]
-    y,                    # int64 (N,) true classes
-    degrees:float=30.,    # turned by at most this, either way
-    translate:float=.1,   # shifted by at most this share of height and width
-    angles:int=7, # points of the grid for the angle; odd, so that 0 is among them
-    shifts:int=5,         # points for each of the two shifts; odd
+    model,              # images (N, C, H, W) to outputs (N, K); no gradients are asked
+    x,                  # float images (N, C, H, W) in [0, 1]
+    y,                  # int64 (N,) true classes
+    degrees:float=30.,  # turned by at most this, either way
+    translate:float=.1, # shifted by at most this share of height and width
+    angles:int=7,       # points of the grid for the angle; odd, so that 0 is among them
+    shifts:int=5,       # points for each of the two shifts; odd
     padding_mode='zeros', # what comes in from outside: zeros, or border
-    batch_size:int=500,   # images at once
-    check:bool=True,      # look at the input before
+    batch_size:int=500, # images at once
+    check:bool=True,    # look at the input before
 )->torch.Tensor: # (N, C, H, W): the first found misclassified, else the largest loss
     """Worst of a grid of rotations and translations (Engstrom et al. 2019). An image
     that is misclassified as it stands comes back unchanged. Raises `InputError` for

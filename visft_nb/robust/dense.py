@@ -121,22 +121,22 @@ def _check_masks(model, x, masks, ignore):
 
 # %% ../../nbs/4_robust/11_dense.ipynb #e04b8ecc
 def seg_pgd(
-    model,             # images (N, C, H, W) to logits (N, K, H, W); returned as it was
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
+    model, # images (N, C, H, W) to logits (N, K, H, W); returned as it was
+    x,                      # float images (N, C, H, W) in [0, 1], on the model's device
     masks, # integers (N, H, W): true classes, or with `targeted` those wanted
-    eps:float,         # radius of the ball, for images in [0, 1]
+    eps:float,              # radius of the ball, for images in [0, 1]
     alpha:float|None=None,  # step; None: 2.5 eps/steps
-    steps:int=10,      # gradients
-    norm:str='linf',   # a key of `NORMS` of visft_nb.robust.attacks
+    steps:int=10,           # gradients
+    norm:str='linf',        # a key of `NORMS` of visft_nb.robust.attacks
     weighting:str='segpgd', # a key of `WEIGHTINGS`: segpgd, cospgd, pgd
     targeted:bool=False,    # descend to `masks` instead of away from them
-    where=None,        # booleans (N, H, W): pixels whose prediction counts; None: all
+    where=None, # booleans (N, H, W): pixels whose prediction counts; None: all
     allowed=None, # booleans (N, H, W) or (H, W): pixels that may be changed; None: all
-    ignore:int=255,    # number in the masks of pixels without a class
+    ignore:int=255,         # number in the masks of pixels without a class
     random_start:bool=True, # begin at a random point of the ball
-    generator=None,    # torch.Generator of the start
-    check:bool=True,   # look at the input before; costs one small forward pass
-)->torch.Tensor:       # (N, C, H, W) adversarial images in the ball and in [0, 1]
+    generator=None,         # torch.Generator of the start
+    check:bool=True,        # look at the input before; costs one small forward pass
+)->torch.Tensor:            # (N, C, H, W) adversarial images in the ball and in [0, 1]
     """PGD on segmentation with weighted pixels (Gu et al. 2022; Agnihotri et al. 2024).
     Raises `InputError` for images outside [0, 1], masks of another size or with values
     that are no class, and models without gradients or with probabilities."""
@@ -275,19 +275,19 @@ def _check_targets(x, targets, goal):
 # %% ../../nbs/4_robust/11_dense.ipynb #54228558
 def detector_pgd(
     model, # torchvision detector; images in [0, 1]; returned as it was given
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
-    targets=None,      # per image 'boxes' and 'labels'; for goal='mislead' alone
-    eps:float=8/255,   # radius of the ball, for images in [0, 1]
+    x,                      # float images (N, C, H, W) in [0, 1], on the model's device
+    targets=None,           # per image 'boxes' and 'labels'; for goal='mislead' alone
+    eps:float=8/255,        # radius of the ball, for images in [0, 1]
     alpha:float|None=None,  # step; None: 2.5 eps/steps
-    steps:int=10,      # gradients
-    goal:str='vanish', # a key of `GOALS`: vanish, fabricate, mislead
-    norm:str='linf',   # a key of `NORMS` of visft_nb.robust.attacks
+    steps:int=10,           # gradients
+    goal:str='vanish',      # a key of `GOALS`: vanish, fabricate, mislead
+    norm:str='linf',        # a key of `NORMS` of visft_nb.robust.attacks
     allowed=None, # booleans (N, H, W) or (H, W): pixels that may be changed; None: all
     random_start:bool=True, # begin at a random point of the ball
-    generator=None,    # torch.Generator of the start
-    seed:int=0,        # of the anchors that 'mislead' draws
-    check:bool=True,   # look at the input before
-)->torch.Tensor:       # (N, C, H, W) adversarial images in the ball and in [0, 1]
+    generator=None,         # torch.Generator of the start
+    seed:int=0,             # of the anchors that 'mislead' draws
+    check:bool=True,        # look at the input before
+)->torch.Tensor:            # (N, C, H, W) adversarial images in the ball and in [0, 1]
     """PGD on the training losses of a detector (TOG, Chow et al. 2020). Raises
     `InputError` for images outside [0, 1], a model that is no torchvision detector, and
     for 'mislead' without boxes or with boxes of no area."""
@@ -324,11 +324,8 @@ class SegAdversarialStep(nn.Module):
         if not 0 <= clean < 1:
             raise InputError(f"clean={clean!r}: the share of the clean loss lies "
                              "from 0 to below 1.")
-        self.eps = eps
-        self.steps = steps
-        self.clean = clean
-        self.weighting = weighting
-        self.ignore = ignore
+        self.eps, self.steps, self.clean = eps, steps, clean
+        self.weighting, self.ignore = weighting, ignore
         self.looked = False
 
     def value(self, model, x, y):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HALVINGS', 'SEARCHES', 'STAGES', 'VERSIONS', 'L1_VERSIONS', 'checkpoints', 'project_l1_box', 'L1Box', 'dlr_targeted',
-           'apgd', 'nearest_on_plane', 'fab', 'window_share', 'square', 'autoattack', 'autoattack_table']
+           'logits_of', 'apgd', 'nearest_on_plane', 'fab', 'window_share', 'check_black_box', 'square', 'autoattack',
+           'autoattack_table']
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e0a58e8
 import math, time, warnings
@@ -17,7 +18,7 @@ from ..core import InputError, check_number, lookup
 from ..data import draw
 from ..metrics import proportion_interval
 from .attacks import (AttackResult, L1, LOSSES, NORMS, check_attack,
-                                     _length, _tall, lent, margin_loss)
+                                     image_norms, over_images, lent, margin_loss)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e7853f9
 def checkpoints(
@@ -38,7 +39,7 @@ _BALLS = {k: NORMS[k] for k in ('linf', 'l2')}
 
 def _size(d, norm):
     "The norm of each row: (N, C, H, W) to (N, 1, 1, 1)."
-    return _tall(torch.linalg.vector_norm(
+    return over_images(torch.linalg.vector_norm(
         d.flatten(1), {'linf': math.inf, 'l2': 2, 'l1': 1}[norm], dim=1), d)
 
 def _unit(v, norm):
@@ -145,7 +146,7 @@ class _Rows:
     def put(self, where, **new):
         "Take the new rows `where` the mask says so."
         for k, v in new.items():
-            setattr(self, k, torch.where(_tall(where, v), v, getattr(self, k)))
+            setattr(self, k, torch.where(over_images(where, v), v, getattr(self, k)))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #5677eb99
 def _drop(s, down, out, fell):
@@ -156,14 +157,16 @@ def _drop(s, down, out, fell):
     return on
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #90bbfc72
+def _note_first(s, loss, g):
+    "The first points are the best so far."
+    s.best, s.best_g = s.adv, g
+    s.loss = s.best_loss = s.check_loss = loss
+    s.ups, s.halved = torch.zeros_like(s.y), torch.ones_like(s.y, dtype=torch.bool)
+
 def _compare(s, loss, g):
     "Count the rises, and note the best points."
-    if not hasattr(s, 'loss'):
-        s.best, s.best_g, s.best_loss, s.check_loss = s.adv, g, loss, loss
-        s.ups, s.halved = torch.zeros_like(s.y), torch.ones_like(s.y, dtype=torch.bool)
-    else:
-        s.ups = s.ups + (loss > s.loss)
-        s.put(loss > s.best_loss, best=s.adv, best_g=g, best_loss=loss)
+    s.ups = s.ups + (loss > s.loss)
+    s.put(loss > s.best_loss, best=s.adv, best_g=g, best_loss=loss)
     s.loss = loss
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #11e83524
@@ -177,7 +180,7 @@ def _halve(s, g, most):
 
 def _to_best(s, g, back):
     "Points and gradients to go on from: the best so far in the rows `back`."
-    back = _tall(back, g)
+    back = over_images(back, g)
     return torch.where(back, s.best, s.adv), torch.where(back, s.best_g, g)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #d94c9ed4
@@ -187,7 +190,7 @@ def _thin(s, g, eps):
     now = _changed(s.best, s.x)
     fewer = now < .95*s.changed
     s.changed = now
-    s.step = torch.where(_tall(fewer, g), eps, (s.step/1.5).clamp(min=eps/10))
+    s.step = torch.where(over_images(fewer, g), eps, (s.step/1.5).clamp(min=eps/10))
     return _to_best(s, g, fewer)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #38ee95a3
@@ -208,7 +211,8 @@ def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75,
             on = _drop(s, down, out, fell)
             if not len(s.x): return out, fell
             loss, g = loss[on], g[on]
-        _compare(s, loss, g)
+        if i == 0: _note_first(s, loss, g)
+        else: _compare(s, loss, g)
         if i == steps: break
         adv = s.adv
         if i in checks:
@@ -221,9 +225,11 @@ def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75,
     return out, fell
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #1524e981
-def _answers(model, x):
-    """Logits (N, K) on the device of x, without gradient, whatever the model gives them
-    as."""
+def logits_of(
+    model,       # images to outputs, as tensor or array
+    x,           # (N, C, H, W)
+)->torch.Tensor: # (N, K) on the device of x, float32 or wider
+    "Logits without gradient, whatever the model gives them as."
     with torch.no_grad(): z = torch.as_tensor(model(x), device=x.device).detach()
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
@@ -237,7 +243,7 @@ def _rounds(model, x, y, targets, restarts, width, run):
     """Give `run(x, y, t, ids, restart)` what stands: restart by restart and, with
     targets, towards the most likely other classes in turn. Where few stand, several
     targets go into one batch of `width`. `run` returns images and which fell."""
-    z, out = _answers(model, x), x.clone()
+    z, out = logits_of(model, x), x.clone()
     # the first of the order is y where it stands
     stands, order = z.argmax(1) == y, z.argsort(1, descending=True)
     for restart in range(restarts):
@@ -255,22 +261,22 @@ def _rounds(model, x, y, targets, restarts, width, run):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #7f8673bb
 def apgd(
-    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                 # float images (N, C, H, W) in [0, 1]
-    y,                 # int64 (N,) true classes
-    eps:float,         # radius of the ball, for images in [0, 1]
-    norm:str='linf',   # "linf", "l2" or "l1"
-    steps:int=100,     # gradient steps of each run
-    loss:str='ce',     # a key of `LOSSES`, or "dlr-targeted"
-    restarts:int=1,    # random starts, each for the samples that still stand
+    model,           # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,               # float images (N, C, H, W) in [0, 1]
+    y,               # int64 (N,) true classes
+    eps:float,       # radius of the ball, for images in [0, 1]
+    norm:str='linf', # "linf", "l2" or "l1"
+    steps:int=100,   # gradient steps of each run
+    loss:str='ce',   # a key of `LOSSES`, or "dlr-targeted"
+    restarts:int=1,  # random starts, each for the samples that still stand
     targets:int=9, # of "dlr-targeted": most likely other classes that are tried in turn
-    rho:float=.75,     # share of rising steps below which the step is halved
-    average:int=1, # passes whose mean is taken, for networks that draw random numbers
+    rho:float=.75,   # share of rising steps below which the step is halved
+    average:int=1,   # passes whose mean is taken, for networks that draw random numbers
     shrink:bool|None=None, # first steps at 3 eps, then at 2 eps; None: in l1
-    generator=None,    # torch.Generator of the random starts, on any device
+    generator=None,  # torch.Generator of the random starts, on any device
     batch_size:int|None=None, # images in one pass; None: as many as x has
-    check:bool=True,   # look at the input before
-)->torch.Tensor: # where it fell, or the point of highest loss for what still stands
+    check:bool=True, # look at the input before
+)->torch.Tensor:     # where it fell, or the point of highest loss for what still stands
     """Auto-PGD (Croce and Hein 2020; in l1 2021): a step that adapts itself. Raises
     what `pgd` raises, and `InputError` for 'dlr-targeted' with fewer than four classes.
     An image that is misclassified as it stands comes back unchanged."""
@@ -392,7 +398,7 @@ def _approach(model, x, y, t, ids, start, eps, norm, steps, back=.9):
     for _ in range(steps):
         f, w = _difference(model, s.adv, s.y, getattr(s, 't', None), norm)
         s.adv = _toward_boundary(s.adv, s.x, f, w, norm)
-        crossed = _answers(model, s.adv).argmax(1) != s.y
+        crossed = logits_of(model, s.adv).argmax(1) != s.y
         way = s.adv - s.x
         length = _size(way, norm).flatten()
         if (down := crossed & (length <= eps)).any():
@@ -406,18 +412,18 @@ def _approach(model, x, y, t, ids, start, eps, norm, steps, back=.9):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #50fb7cb6
 def fab(
-    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                 # float images (N, C, H, W) in [0, 1]
-    y,                 # int64 (N,) true classes
-    eps:float|None,    # radius of the ball; None: the nearest misclassified image
-    norm:str='linf',   # "linf", "l2" or "l1"
-    steps:int=100,     # steps of each run
-    targets:int=9,     # likeliest other classes, in turn; 0: the nearest boundary
-    restarts:int=1, # the first from the image, the others from a random point at eps/2
-    generator=None,    # torch.Generator of the random starts, on any device
+    model,           # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,               # float images (N, C, H, W) in [0, 1]
+    y,               # int64 (N,) true classes
+    eps:float|None,  # radius of the ball; None: the nearest misclassified image
+    norm:str='linf', # "linf", "l2" or "l1"
+    steps:int=100,   # steps of each run
+    targets:int=9,   # likeliest other classes, in turn; 0: the nearest boundary
+    restarts:int=1,  # the first from the image, the others from a random point at eps/2
+    generator=None,  # torch.Generator of the random starts, on any device
     batch_size:int|None=None, # images in one pass; None: as many as x has
-    check:bool=True,   # look at the input before
-)->torch.Tensor:       # misclassified within eps, or unchanged where none was found
+    check:bool=True, # look at the input before
+)->torch.Tensor:     # misclassified within eps, or unchanged where none was found
     """Fast adaptive boundary attack (Croce and Hein 2020), by default towards each
     target in turn, as in AutoAttack. Raises what `pgd` raises. An image that is
     misclassified as it stands comes back unchanged."""
@@ -473,14 +479,19 @@ def window_share(
 # %% ../../nbs/4_robust/03_ensemble.ipynb #e521b8d5
 def _judge(model, x, y):
     "Margin, and whether the prediction is wrong: (N,) each."
-    z = _answers(model, x)
+    z = logits_of(model, x)
     return margin_loss(z, y), z.argmax(1) != y
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #c614171a
-def _check_answers(model, x, y, eps):
-    "`check_attack` for a model that needs to have no gradient."
+def check_black_box(
+    model,     # images to outputs, as tensor or array
+    x,         # (N, C, H, W) images in [0, 1]
+    y,         # (N,) classes
+    eps:float, # radius
+)->None:
+    "`check_attack` for a model that needs to have no gradient: raises `InputError`."
     def with_gradient(x):
-        z = _answers(model, x.detach())
+        z = logits_of(model, x.detach())
         return (z + 0*x.flatten(1).sum(1, keepdim=True) if z.ndim == 2
                 else z.float().requires_grad_())
     with lent(model): check_attack(with_gradient, x, y, eps)
@@ -554,7 +565,7 @@ class _L2Search:
         if p is None: p = self.patterns[side] = _twins(side, self.p).to(self.x)
         return p.T if draw(self.generator, 1).item() < .5 else p
     def _image(self, d):
-        return (self.x + d*(self.eps/_length(d).clamp(min=1e-12))).clamp_(0, 1)
+        return (self.x + d*(self.eps/image_norms(d).clamp(min=1e-12))).clamp_(0, 1)
     def start(self):
         d, (h, w) = torch.zeros_like(self.x), self.x.shape[2:]
         side = max(min(h, w)//5, 1)
@@ -644,7 +655,7 @@ def square(
     if queries < 1 or not 0 < p <= 1:
         raise InputError(f"queries={queries}, p={p}: at least 1 query is needed, and a "
                          "share above 0, at most 1.")
-    if check: _check_answers(model, x, y, eps)
+    if check: check_black_box(model, x, y, eps)
     with lent(model), torch.no_grad():
         out, x, y = x.detach().clone(), x.detach(), y.clone()
         down = _judge(model, x, y)[1]
@@ -689,7 +700,7 @@ def _plan(version, classes, norm):
 # %% ../../nbs/4_robust/03_ensemble.ipynb #ceeaaa8a
 def _flags_before(model, x, y, averaged):
     "What can be noticed before the attack, as sentences."
-    flags, (a, b) = [], [_answers(model, x) for _ in range(2)]
+    flags, (a, b) = [], [logits_of(model, x) for _ in range(2)]
     if not averaged and ((a - b).norm(dim=1) > 1e-4*a.norm(dim=1)).any():
         flags.append("the logits of the same image differ from pass to pass: the "
                      "network draws random numbers, take version='rand'")
@@ -721,7 +732,7 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     if check: check_attack(model, x, y, eps)
     x, adv, seconds = x.detach(), x.detach().clone(), {}
     with lent(model):
-        z = torch.cat([_answers(model, b) for b in x.split(batch_size)])
+        z = torch.cat([logits_of(model, b) for b in x.split(batch_size)])
         plan = _plan(version, z.shape[1], norm)
         averaged = any(attack.keywords.get('average', 1) > 1
                        for attack in plan.values())
@@ -734,7 +745,7 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
         for i in _rows_of(on).split(batch_size):
             if not len(i): continue
             new = attack(model, x[i], y[i], eps, generator=generator, **more)
-            with lent(model): fell = _answers(model, new).argmax(1) != y[i]
+            with lent(model): fell = logits_of(model, new).argmax(1) != y[i]
             if fell.any(): adv[i[fell]], on[i[fell]] = new[fell], False
         stands[stage], seconds[stage] = on.clone(), time.perf_counter() - start
     flags += _flags_after(stands)
@@ -743,16 +754,16 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8cdb52c1
 def autoattack(
-    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                 # float images (N, C, H, W) in [0, 1]
-    y,                 # int64 (N,) true classes
-    eps:float,         # radius of the ball, for images in [0, 1]
-    norm:str='linf',   # "linf", "l2" or "l1"
+    model,           # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,               # float images (N, C, H, W) in [0, 1]
+    y,               # int64 (N,) true classes
+    eps:float,       # radius of the ball, for images in [0, 1]
+    norm:str='linf', # "linf", "l2" or "l1"
     version='standard', # a key of `VERSIONS`, or {key of `STAGES`: options}
-    batch_size:int=250,# images attacked at once
-    generator=None,    # torch.Generator, on any device
-    check:bool=True,   # look at the input before
-)->torch.Tensor:       # images in the ball; unchanged where nothing was found or needed
+    batch_size:int=250, # images attacked at once
+    generator=None,  # torch.Generator, on any device
+    check:bool=True, # look at the input before
+)->torch.Tensor:     # images in the ball; unchanged where nothing was found or needed
     """AutoAttack (Croce and Hein 2020; in l1 2021): each stage attacks what still
     stands. Warns where its own signs say that the figure may be too high. Raises what
     `pgd` raises; with fewer than four classes the margin takes the place of the

@@ -22,9 +22,9 @@ from ..core import InputError, atomic_folder, lookup
 from ..metrics import proportion_interval
 from ..plot import html_table
 from ..report import render
-from .attacks import (NORMS, check_attack, _survivors, ce_loss, lent,
+from .attacks import (NORMS, check_attack, survivors, ce_loss, lent,
                                      pgd, warn_if_training)
-from .ensemble import SEARCHES, _answers, _check_answers, square
+from .ensemble import SEARCHES, logits_of, check_black_box, square
 from ..train import kept_rng
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #5cea26d9
@@ -99,7 +99,7 @@ def _attacked(model, x, y, attack, among, batch_size, keep):
     if not among.any(): return out, fallen
     for i in among.nonzero()[:, 0].split(batch_size):
         adv = attack(model, x[i], y[i])
-        out[i] = _survivors(model, x[i], y[i], lambda *_, adv=adv: adv,
+        out[i] = survivors(model, x[i], y[i], lambda *_, adv=adv: adv,
                             torch.ones_like(y[i], dtype=torch.bool), len(i))
         for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist():
             fallen.append((int(i[j]), adv[j].cpu()))
@@ -112,23 +112,14 @@ class _Bench:
     def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5,
                  queries=1000, substitute=None, samples=8, tolerance=5., level=.99,
                  batch_size=250, seed=0, gradients=True, pictures=0):
-        self.model = model
-        self.x = x
-        self.y = y
+        self.model, self.x, self.y = model, x, y
         self.eps = float(eps)
-        self.norm = norm
-        self.substitute = substitute
-        self.samples = samples
-        self.steps = steps
-        self.restarts = restarts
-        self.queries = queries
-        self.tolerance = tolerance
-        self.level = level
+        self.norm, self.substitute, self.samples = norm, substitute, samples
+        self.steps, self.restarts, self.queries = steps, restarts, queries
+        self.tolerance, self.level = tolerance, level
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed)
-        self.stands = {}
-        self.fallen = {}
-        self.gradients = gradients
+        self.stands, self.fallen, self.gradients = {}, {}, gradients
         self.pictures = pictures
         self.classes, self.change = _two_answers(model, x[:32])
         self.random = self.change > 1e-3
@@ -158,15 +149,16 @@ class _Bench:
         "The black-box attack, with `queries` questions an image."
         if name in self.stands: return self.stands[name]
         eps = self.eps if eps is None else eps
-        return self.run(name,
-                        partial(square, eps=eps, norm=self.norm, queries=self.queries,
-                                generator=self.generator, check=False), among)
+        attack = partial(square, eps=eps, norm=self.norm, queries=self.queries,
+                         generator=self.generator, check=False)
+        return self.run(name, attack, among)
     def excess(self, strong, weak):
         """Accuracy under what should be the stronger attack minus that under the
         weaker, with its interval, in points as the tolerance."""
         return [100*v for v in paired_difference(strong, weak, self.level)]
     def judge(self, strong, weak):
-        return _judge(*self.excess(strong, weak)[1:], self.tolerance)
+        _, low, high = self.excess(strong, weak)
+        return _judge(low, high, self.tolerance)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #0ea9960e
 class _Averaged(nn.Module):
@@ -327,7 +319,7 @@ class _Answers(nn.Module):
     """A network of which only the answers are known: a tensor, or something that
     becomes one."""
     def __init__(self, model): super().__init__(); self.model = model
-    def forward(self, x): return _answers(self.model, x.detach())
+    def forward(self, x): return logits_of(self.model, x.detach())
 
 def _has_gradient(model, x):
     "Does a gradient lead from the answers back to the image?"
@@ -346,7 +338,7 @@ def _examined(model, x, y, eps, norm):
                          "images in [0, 1].")
     usable = torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4 and len(x) > 0
     gradients = not usable or _has_gradient(model, x)
-    (check_attack if gradients else _check_answers)(model, x, y, eps)
+    (check_attack if gradients else check_black_box)(model, x, y, eps)
     warn_if_training(model, 5)
     return model if gradients else _Answers(model), gradients
 
@@ -420,19 +412,19 @@ def _all_checks(b):
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #0426a340
 def masking_report(
-    model,                # images (N, C, H, W) in [0, 1] to logits (N, K)
-    x, # floats (N, C, H, W) in [0, 1]; less than a hundred say little
-    y,                    # int64 (N,) true classes
-    eps:float,            # radius of the ball
-    norm:str='linf',      # a key of `NORMS`
-    steps:int=40,         # of PGD
-    restarts:int=5,       # random starts
-    queries:int=1000,     # of the black-box attack, an image
-    substitute=None,      # another network for the same task, to carry images over from
-    samples:int=8,        # draws over which a random network is averaged
-    tolerance:float=5.,   # points by which one attack may miss another's finds
-    level:float=.99,      # of the intervals that decide
-    batch_size:int=250,   # images at once
+    model,              # images (N, C, H, W) in [0, 1] to logits (N, K)
+    x,                  # floats (N, C, H, W) in [0, 1]; less than a hundred say little
+    y,                  # int64 (N,) true classes
+    eps:float,          # radius of the ball
+    norm:str='linf',    # a key of `NORMS`
+    steps:int=40,       # of PGD
+    restarts:int=5,     # random starts
+    queries:int=1000,   # of the black-box attack, an image
+    substitute=None,    # another network for the same task, to carry images over from
+    samples:int=8,      # draws over which a random network is averaged
+    tolerance:float=5., # points by which one attack may miss another's finds
+    level:float=.99,    # of the intervals that decide
+    batch_size:int=250, # images at once
     seed:int=0, # of all starts and draws; torch's own generators come back as they were
 )->MaskingReport:
     """Does this network only hide its gradients? Checks after Athalye et al. (2018) and
@@ -508,7 +500,8 @@ def _triptych(x, adv, low=84):
 _REPORT = """{% extends "page.html" %}{% block body %}
 <h1>Robustness of {{ r.name }}</h1>
 <p class="big"><b>{{ '%.1f'|format(worst.accuracy) }} %</b> of {{ r.images }} images
-withstand every attack tried (95 % interval {{ '%.1f'|format(worst.low) }} to {{ '%.1f'|format(worst.high) }});
+withstand every attack tried (95 % interval {{ '%.1f'|format(worst.low) }} to
+{{ '%.1f'|format(worst.high) }});
 {{ '%.1f'|format(r.attacks[0].accuracy) }} % are right unattacked</p>
 <p>Radius: {{ r.threat.norm }}, eps {{ '%.4g'|format(r.threat.eps) }}. This is an upper
 bound: a stronger attack can only lower it.</p>
@@ -598,16 +591,16 @@ class RobustnessReport:
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #1801d82a
 def robustness_report(
-    model,                # images (N, C, H, W) in [0, 1] to logits (N, K)
-    x,                    # float images (N, C, H, W) in [0, 1], on the model's device
-    y,                    # int64 (N,) true classes
-    eps:float,            # radius of the ball
-    norm:str='linf',      # a key of `NORMS`
+    model,                  # images (N, C, H, W) in [0, 1] to logits (N, K)
+    x,                      # float images (N, C, H, W) in [0, 1], on the model's device
+    y,                      # int64 (N,) true classes
+    eps:float,              # radius of the ball
+    norm:str='linf',        # a key of `NORMS`
     attacks:dict|None=None, # {name: attack(model, x, y)}; None: three of the kit
     out=None, # new folder for report.html and records.json; None: _runs/robust/TIME
-    name:str='network',   # of the model, for the title
-    classes=None,         # names of the classes; None: their numbers
-    pictures:int=4,       # images shown for each attack
+    name:str='network',     # of the model, for the title
+    classes=None,           # names of the classes; None: their numbers
+    pictures:int=4,         # images shown for each attack
     # as for `masking_report`
     steps:int=40, restarts:int=5, queries:int=1000, substitute=None, samples:int=8,
     tolerance:float=5., level:float=.99,

@@ -11,7 +11,8 @@ import math
 import torch
 
 from ..core import InputError, check_number, lookup
-from .attacks import check_attack, _standing, _tall, lent, margin_loss
+from .attacks import (check_attack, standing, over_images,
+                                     lent, margin_loss)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #075ee3c4
 def _rivals(model, x, order):
@@ -32,8 +33,8 @@ def _plane(gaps, grads, norm):
     far = (gaps.abs()/dual).nan_to_num(nan=torch.inf)
     rows, best = torch.arange(len(gaps), device=gaps.device), far.argmin(1)
     g = grads[rows, best]
-    step = g.div(_tall(dual[rows, best], g)) if norm == 'l2' else g.sign()
-    return step*_tall(far[rows, best] + 1e-4, g)
+    step = g.div(over_images(dual[rows, best], g)) if norm == 'l2' else g.sign()
+    return step*over_images(far[rows, best] + 1e-4, g)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #f638e7e7
 def _order(model, x, y, classes):
@@ -58,21 +59,21 @@ def _deepfool(model, x, y, steps, overshoot, norm, classes):
         if not len(rows): return out
         total += _plane(gaps, grads, norm)
         adv = (x + (1 + overshoot)*total).clamp_(0, 1)
-    fooled = ~_standing(model, adv, order[:, 0], False)
+    fooled = ~standing(model, adv, order[:, 0], False)
     out[rows[fooled]] = adv[fooled]
     return out
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #67707857
 def deepfool(
-    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
-    y,                 # int64 (N,) true classes
-    steps:int=50,      # linearisations at most; most images need two or three
-    overshoot:float=.02, # how much longer the change is made, to cross over
-    norm:str='l2',     # in which the change is to be small: 'l2' or 'linf'
+    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,                     # float images (N, C, H, W) in [0, 1], on the model's device
+    y,                     # int64 (N,) true classes
+    steps:int=50,          # linearisations at most; most images need two or three
+    overshoot:float=.02,   # how much longer the change is made, to cross over
+    norm:str='l2',         # in which the change is to be small: 'l2' or 'linf'
     classes:int|None=None, # likeliest classes tried, own counted; None: at most ten
-    check:bool=True,   # look at the input before; costs one small forward pass
-)->torch.Tensor:       # (N, C, H, W) in [0, 1]: misread images near to x
+    check:bool=True,       # look at the input before; costs one small forward pass
+)->torch.Tensor:           # (N, C, H, W) in [0, 1]: misread images near to x
     """DeepFool (Moosavi-Dezfooli et al. 2016). An image that is misread already, or
     that could not be fooled, comes back unchanged: `smallest_changes` tells the two
     apart. Raises `InputError` for images outside [0, 1], labels out of range, models
@@ -88,7 +89,7 @@ def deepfool(
     if check: check_attack(model, x, y, 0., 'margin', False)
     out = x.detach().clone()
     with lent(model):
-        todo = _standing(model, out, y, False).nonzero()[:, 0]
+        todo = standing(model, out, y, False).nonzero()[:, 0]
         if len(todo):
             out[todo] = _deepfool(model, out[todo], y[todo], steps, overshoot, norm,
                                   classes or 10)
@@ -96,13 +97,13 @@ def deepfool(
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #1d29be7b
 def smallest_changes(
-    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                 # float images (N, C, H, W)
-    adv,               # (N, C, H, W): what an attack made of them
-    y,                 # int64 (N,): true classes, or with `targeted` the classes wanted
-    norm:str='l2',     # 'l2', 'linf' or 'l1'
+    model,         # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,             # float images (N, C, H, W)
+    adv,           # (N, C, H, W): what an attack made of them
+    y,             # int64 (N,): true classes, or with `targeted` the classes wanted
+    norm:str='l2', # 'l2', 'linf' or 'l1'
     targeted:bool=False, # was class y wanted?
-)->torch.Tensor:       # (N,) float32
+)->torch.Tensor:   # (N,) float32
     """Length of each change: 0 where the image was misread as it was, infinite where
     the attack did not succeed. Raises `InputError` for images of another shape."""
     p = lookup(norm, {'l2': 2, 'linf': math.inf, 'l1': 1}, 'norm')
@@ -111,7 +112,7 @@ def smallest_changes(
                          f"{tuple(adv.shape)} differ in shape: pass the images that "
                          "were attacked, in the same order.")
     with lent(model):
-        before, after = (_standing(model, v, y, targeted) for v in (x, adv))
+        before, after = (standing(model, v, y, targeted) for v in (x, adv))
     d = (adv - x).flatten(1).float().norm(p=p, dim=1)
     return torch.where(before, torch.where(after, math.inf, d), 0.)
 
@@ -185,17 +186,17 @@ def _search(model, x, y, steps, lr, binary_steps, confidence, c, targeted):
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #dc5bbf7a
 def carlini_wagner(
-    model,             # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
-    y,                 # int64 (N,): true classes, or with `targeted` the classes wanted
-    steps:int=200,     # of Adam for each multiplier
-    lr:float=.1,       # of Adam, in the variable w; the paper has 0.01 and more steps
-    binary_steps:int=5, # multipliers tried for each image
+    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,                   # float images (N, C, H, W) in [0, 1], on the model's device
+    y, # int64 (N,): true classes, or with `targeted` the classes wanted
+    steps:int=200,       # of Adam for each multiplier
+    lr:float=.1,         # of Adam, in the variable w; the paper has 0.01 and more steps
+    binary_steps:int=5,  # multipliers tried for each image
     confidence:float=0., # margin of the logits that is asked for behind the boundary
-    c:float=1e-2,      # the first multiplier
+    c:float=1e-2,        # the first multiplier
     targeted:bool=False, # the nearest image of class y, not of any other
-    check:bool=True,   # look at the input before; costs one small forward pass
-)->torch.Tensor:       # (N, C, H, W) in [0, 1]: misread images near to x, in l2
+    check:bool=True,     # look at the input before; costs one small forward pass
+)->torch.Tensor:         # (N, C, H, W) in [0, 1]: misread images near to x, in l2
     """Carlini and Wagner's attack (2017) in l2. An image that is misread already
     (targeted: read as y), or that could not be fooled, comes back unchanged:
     `smallest_changes` tells the two apart. Raises `InputError` for images outside [0,
@@ -213,18 +214,18 @@ def carlini_wagner(
     if check: check_attack(model, x, y, 0., 'margin', targeted)
     out = x.detach().clone()
     with lent(model):
-        todo = _standing(model, out, y, targeted).nonzero()[:, 0]
+        todo = standing(model, out, y, targeted).nonzero()[:, 0]
         if len(todo):
             out[todo] = _search(model, out[todo], y[todo], steps, lr, binary_steps,
                                 confidence, c, targeted)
         # x' was fooling when it was found; is it still, in another batch?
-        lost = _standing(model, out, y, targeted)
-    return torch.where(_tall(lost, out), x, out)
+        lost = standing(model, out, y, targeted)
+    return torch.where(over_images(lost, out), x, out)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #1e31bd7d
 def accuracy_curve(
     lengths, # (N,) of `smallest_changes`: 0 misread as it was, infinite never fooled
-    radii,       # numbers, or a tensor (R,): where the accuracy is wanted
+    radii,   # numbers, or a tensor (R,): where the accuracy is wanted
 )->torch.Tensor: # (R,) 0 to 1
     """Share of the images whose smallest change is longer than each radius: the
     accuracy that the attack leaves there. Raises `InputError` for negative or missing

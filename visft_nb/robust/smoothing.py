@@ -18,10 +18,10 @@ from .attacks import check_images, lent
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #75113b66
 def certified_radius(
-    p, # float tensor or number: P(class A) under noise, a lower bound of it
-    sigma:float,      # standard deviation of the noise, in units of the images
-    p_second=None,    # P(class B), an upper bound; None: 1 - p
-)->torch.Tensor:      # float64, shaped as p; 0 where nothing is certified
+    p,             # float tensor or number: P(class A) under noise, a lower bound of it
+    sigma:float,   # standard deviation of the noise, in units of the images
+    p_second=None, # P(class B), an upper bound; None: 1 - p
+)->torch.Tensor:   # float64, shaped as p; 0 where nothing is certified
     """Radius in l2 within which smoothing cannot change its answer: Theorem 1 of Cohen,
     Rosenfeld and Kolter (2019)."""
     p = torch.as_tensor(p, dtype=torch.float64)
@@ -63,14 +63,14 @@ def _check_smoothing(x, sigma, alpha, **votes):
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #fef4ba1c
 def noisy_counts(
-    model, # images (N, C, H, W) to outputs (N, K); returned as it was given
-    x,                    # float images (N, C, H, W) in [0, 1]
-    sigma:float,          # standard deviation of the noise
-    n:int,                # votes an image
-    batch_size:int=1000,  # noisy images at once
-    precision='fp32',     # "bf16", "fp32" or "auto"; it certifies that network
-    generator=None,       # torch.Generator of the noise, on any device
-)->torch.Tensor:          # (N, K) int64, rows add up to n
+    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x,                # float images (N, C, H, W) in [0, 1]
+    sigma:float,      # standard deviation of the noise
+    n:int,            # votes an image
+    batch_size:int=1000, # noisy images at once
+    precision='fp32', # "bf16", "fp32" or "auto"; it certifies that network
+    generator=None,   # torch.Generator of the noise, on any device
+)->torch.Tensor:      # (N, K) int64, rows add up to n
     """How often each class is the answer for noisy copies of each image. Raises
     `InputError` where an output is NaN, which would win every vote."""
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
@@ -96,15 +96,15 @@ def noisy_counts(
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #726c8dd9
 def smooth_predict(
-    model, # images (N, C, H, W) to outputs (N, K); returned as it was given
-    x,                    # float images (N, C, H, W) in [0, 1]
-    sigma:float,          # standard deviation of the noise, that of the training
-    n:int=100,            # votes an image
-    alpha:float=.001,     # chance that an answer is not that of the smoothed classifier
-    batch_size:int=1000,  # noisy images at once
-    precision='fp32',     # "bf16", "fp32" or "auto"
-    generator=None,       # torch.Generator of the noise
-)->torch.Tensor:          # (N,) int64 classes; -1 abstains
+    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x,                # float images (N, C, H, W) in [0, 1]
+    sigma:float,      # standard deviation of the noise, that of the training
+    n:int=100,        # votes an image
+    alpha:float=.001, # chance that an answer is not that of the smoothed classifier
+    batch_size:int=1000, # noisy images at once
+    precision='fp32', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of the noise
+)->torch.Tensor:      # (N,) int64 classes; -1 abstains
     """The smoothed classifier's answers (Cohen, Rosenfeld and Kolter 2019, PREDICT).
     Raises `InputError` for images outside [0, 1], and sigma, n, alpha that are none."""
     from scipy.special import bdtr
@@ -116,16 +116,16 @@ def smooth_predict(
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #60f02b4d
 def certify(
-    model, # images (N, C, H, W) to outputs (N, K); returned as it was given
-    x,                    # float images (N, C, H, W) in [0, 1]
-    sigma:float,          # standard deviation of the noise, that of the training
-    n0:int=100,           # votes that choose the class
-    n:int=1000,           # votes for its probability; they limit the largest radius
-    alpha:float=.001,     # chance that a certificate is wrong, for each image
-    batch_size:int=1000,  # noisy images at once
-    precision='fp32',     # "bf16", "fp32" or "auto"
-    generator=None,       # torch.Generator of the noise
-)->tuple:                 # classes (N,), -1 abstains; radii (N,) in l2, 0 where it does
+    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x,                # float images (N, C, H, W) in [0, 1]
+    sigma:float,      # standard deviation of the noise, that of the training
+    n0:int=100,       # votes that choose the class
+    n:int=1000,       # votes for its probability; they limit the largest radius
+    alpha:float=.001, # chance that a certificate is wrong, for each image
+    batch_size:int=1000, # noisy images at once
+    precision='fp32', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of the noise
+)->tuple:             # classes (N,), -1 abstains; radii (N,) in l2, 0 where it does
     """The smoothed classifier's answers, each with a radius in l2 within which they
     cannot change (Cohen, Rosenfeld and Kolter 2019, CERTIFY). Raises `InputError` for
     images outside [0, 1], and sigma, n0, n, alpha that are none."""
@@ -174,9 +174,7 @@ class Smoothed(nn.Module):
         generator=None,  # torch.Generator of the noise
     ):
         super().__init__()
-        self.model = model
-        self.sigma = sigma
-        self.samples = samples
+        self.model, self.sigma, self.samples = model, sigma, samples
         self.generator = generator
 
     def forward(self, x):

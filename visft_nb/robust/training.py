@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from ..core import InputError, lookup
 from ..data import draw, seeded
-from .attacks import LOSSES, NORMS, check_attack, _steps, lent, pgd
+from .attacks import (LOSSES, NORMS, check_attack,
+                                     gradient_steps, lent, pgd)
 from ..train import batches_from, eval_mode, fit, kept_rng
 
 # %% ../../nbs/4_robust/05_training.ipynb #d1b63714
@@ -36,7 +37,7 @@ def ascend(
 )->torch.Tensor: # (N, C, H, W) in the ball and in [0, 1]
     """Projected gradient ascent: all steps with all samples, the gradient for the image
     alone."""
-    return _steps(gain, x, None, start, NORMS[norm], eps, alpha, steps,
+    return gradient_steps(gain, x, None, start, NORMS[norm], eps, alpha, steps,
                   lambda value, _: value)
 
 # %% ../../nbs/4_robust/05_training.ipynb #07d8b05a
@@ -106,13 +107,8 @@ class AdversarialStep(nn.Module):
             lookup(name, among, kind)
         self.eps = eps
         self.alpha = 2.5*eps/steps if alpha is None else alpha
-        self.steps = steps
-        self.norm = norm
-        self.warmup = warmup
-        self.loss = loss
-        self.clean = clean
-        self.start = start
-        self.mode = mode
+        self.steps, self.norm, self.warmup = steps, norm, warmup
+        self.loss, self.clean, self.start, self.mode = loss, clean, start, mode
         self.looked = False
         if warmup: self.register_buffer('seen', torch.zeros((), dtype=torch.long))
 
@@ -359,7 +355,7 @@ class PerturbedStep(nn.Module):
     not."""
     def __init__(self,
         step, # an `AdversarialStep` or kin: what is attacked how, and its loss
-        gamma:float=.01,  # length of the change of a layer, as a share of its weights
+        gamma:float=.01, # length of the change of a layer, as a share of its weights
     ):
         super().__init__()
         if not isinstance(gamma, (int, float)) or not 0 < gamma < 1:
@@ -483,13 +479,13 @@ class AdversarialTrainer:
     def __post_init__(self): _check_trainer(self)
 
     def fit(self,
-        model, # nn.Module, images (N, C, H, W) to logits (N, K); trained in place
-        batches,         # `Batches`, a DataLoader, or a list of (x, y)
+        model,    # nn.Module, images (N, C, H, W) to logits (N, K); trained in place
+        batches,  # `Batches`, a DataLoader, or a list of (x, y)
         # `Images` or (x, y) to choose the epoch by, or a function of the model that
         # gives {name: number}, the first of which is monitored
         validation=None,
-        **kwargs,        # for `fit`: optimizer, schedule, precision, checkpoint, bar, …
-    ): # with validation also 'robust' and 'clean', best weights put back
+        **kwargs, # for `fit`: optimizer, schedule, precision, checkpoint, bar, …
+    ):            # with validation also 'robust' and 'clean', best weights put back
         """Train. Raises `InputError` for images outside [0, 1], a model that returns
         probabilities, labels out of range, and a loss that is no number."""
         if self.early_stop is not None and validation is None:
