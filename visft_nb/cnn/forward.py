@@ -160,8 +160,9 @@ def _check_array(a, name, axes):
                          f"layers take NumPy arrays: pass {name}.numpy() for a tensor, "
                          f"np.array({name}) for a list.")
     if a.ndim != len(axes):
-        hint = ("add the missing axes, e.g. x[None, None] for one grey image" if a.ndim
-                < len(axes) else "too many axes: is there a batch of batches?")
+        hint = ("add the missing axes, e.g. x[None, None] for one grey image"
+                if a.ndim < len(axes)
+                else "too many axes: is there a batch of batches?")
         raise InputError(f"{name} has shape {a.shape}, {a.ndim} axes; expected "
                          f"{len(axes)}, ({', '.join(axes)}): {hint}.")
     if a.dtype.kind != 'f':
@@ -184,7 +185,7 @@ def check_conv(
     _check_array(x, 'x', 'NCHW'); _check_array(w, 'w', ('O', 'C/groups', 'kh', 'kw'))
     c, o = x.shape[1], w.shape[0]
     if (not isinstance(groups, (int, np.integer)) or groups < 1 or c % groups
-        or o % groups):
+            or o % groups):
         raise InputError(f"groups={groups} does not divide the {c} channels of x "
                          f"{x.shape} and the {o} kernels of w {w.shape}; both must be "
                          "multiples of it.")

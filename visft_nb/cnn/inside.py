@@ -28,8 +28,9 @@ def filters(
     if not convs:
         raise InputError(f"{type(model).__name__} has no convolution, so it "
                          "has no filters.")
-    return (lookup(layer, convs, 'convolution of this network') if layer
-            else next(iter(convs.values()))).weight.detach().cpu().clone()
+    found = (lookup(layer, convs, 'convolution of this network') if layer
+             else next(iter(convs.values())))
+    return found.weight.detach().cpu().clone()
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #516e031f
 class _Enough(Exception):

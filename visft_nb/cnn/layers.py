@@ -114,7 +114,7 @@ def _flip_geometry(dy, w, conv):
     padding = tuple(d*(k - 1) - p
                     for d, k, p in zip(conv.dilation, conv.kernel, conv.padding))
     if (max(conv.stride) > 1 or min(padding) < 0 or 2*w.shape[1]*conv.groups < len(w)
-        or w.shape[1] < 8):
+            or w.shape[1] < 8):
         return None
     return conv_geometry(dy, conv.kernel, 1, padding, conv.dilation, conv.groups)
 

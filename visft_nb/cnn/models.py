@@ -437,8 +437,8 @@ def photo(
             source.read() if is_open else read_bytes(source),
             getattr(source, 'name', 'The file') if is_open else source)
         warn_of([picture.note])
-        image = Image.fromarray(fit_channels(to_bytes(picture.stored),
-                                             3).permute(1, 2, 0).contiguous().numpy())
+        pixels = fit_channels(to_bytes(picture.stored), 3).permute(1, 2, 0)
+        image = Image.fromarray(pixels.contiguous().numpy())
     image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()/255
 

@@ -184,8 +184,9 @@ def sync_headers(
         cells[0]['source'] = (f"{title}\n\n> {promise}\n\n{badge(name, book)}\n\n"
                               f"{rest}".splitlines(keepends=True))
         # of whatever origin
-        cells[1:] = [c for c in cells[1:] if not ''.join(c['source']).startswith(
-            install_cell(book).partition('get_ipython')[0])]
+        install = install_cell(book).partition('get_ipython')[0]
+        cells[1:] = [c for c in cells[1:]
+                     if not ''.join(c['source']).startswith(install)]
         cells.insert(1, dict(cell_type='code', execution_count=None, id='colab',
                              metadata={}, outputs=[],
                              source=install_cell(book).splitlines(keepends=True)))

@@ -339,8 +339,11 @@ def _symbols(module, tops, page):
     and the module."""
     full = {f'{module}.{n}': f'{page}#{n.lower()}'
             for t, ms in tops.items() for n in [t, *(f'{t}.{m}' for m in ms)]}
-    return [(module, page)] + [(short, at) for n, at in full.items() for short in {
-        n, n.split('.', 1)[1], n.removeprefix(f'{module}.')}]
+    names = [(module, page)]
+    for n, at in full.items():
+        shorter = {n, n.split('.', 1)[1], n.removeprefix(f'{module}.')}
+        names += [(short, at) for short in shorter]
+    return names
 
 # %% ../../nbs/course/03_docs.ipynb #d4f1ee16
 def _site_config(book, pages, api):
@@ -371,7 +374,7 @@ def build_docs(
         raise InputError(f"The site cannot be built into {out}, for the notebooks lie "
                          f"in {book}: name another folder, such as _docs.")
     if (out.exists() and not (out/'site_libs').is_dir()
-        and (not out.is_dir() or any(out.iterdir()))):
+            and (not out.is_dir() or any(out.iterdir()))):
         raise InputError(f"{out} holds something that is no site built by visft docs: "
                          "empty it yourself, or name another folder.")
     sweep(tempfile.gettempdir(), 'visft_docs_')
@@ -396,9 +399,9 @@ def _process(tree, book):
     run = subprocess.run([sys.executable, '-c', _NBDEV], cwd=tree, env=env,
                          capture_output=True, text=True)
     if run.returncode or not (tree/'_proc').is_dir():
-        says = ([s for s in run.stderr.splitlines()
-                 if re.match(r'\w*(Error|Exception)\b.*:', s)]
-                or run.stderr.splitlines()[-1:] or ['no message'])
+        lines = run.stderr.splitlines()
+        errors = [s for s in lines if re.match(r'\w*(Error|Exception)\b.*:', s)]
+        says = errors or lines[-1:] or ['no message']
         if no_room(run.stderr):
             raise NoRoom("The site cannot be built, for there is no room in "
                          f"{tree.parent} ({says[-1]}): make room there, or set TMPDIR "

@@ -66,10 +66,11 @@ def dead_parameters(
         for node in ast.walk(parse_code(_code(c), f'{path}, cell {c.get("id", "")}')):
             if isinstance(node, ast.Name):
                 (reads if isinstance(node.ctx, ast.Load) else writes).add(node.id)
-    return [f"{path.stem}: the parameter "
-            f"{n} is never read" for n in names if n not in reads] + [
-                f"{path.stem}: the parameter {n} is assigned again after the "
-                "parameters cell" for n in names if n in writes]
+    unread = [f"{path.stem}: the parameter {n} is never read"
+              for n in names if n not in reads]
+    again = [f"{path.stem}: the parameter {n} is assigned again after the parameters "
+             "cell" for n in names if n in writes]
+    return unread + again
 
 # %% ../../nbs/course/01_profiles.ipynb #9222f4aa
 PROFILES = {'laptop': 'what stands in the notebooks: minutes on two cores',
@@ -124,7 +125,7 @@ def _comments(path, _changed):
     said, name = {}, None
     for token in tokenize.generate_tokens(lambda: next(lines, '')):
         if (token.type == tokenize.NAME and token.string.isupper()
-            and token.start[1] == 0):
+                and token.start[1] == 0):
             name = token.string
         if token.type == tokenize.COMMENT and name: said[name] = token.string
     return said
@@ -198,8 +199,8 @@ def _check(name, value, path, where):
     _check_texts(name, value, own, where, _comment(path, name))
     low, high, closed = bounds(path, name)
     for n in _numbers(value):
-        if (not (low <= n if closed else low < n) or not n <= high
-            or not math.isfinite(n)):
+        above = low <= n if closed else low < n
+        if not above or not n <= high or not math.isfinite(n):
             least = f'{low:g} or more' if closed else f'more than {low:g}'
             allowed = f'{least}, at most {high:g}' if math.isfinite(high) else least
             if math.isinf(low): allowed = 'a finite number'

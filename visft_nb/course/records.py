@@ -72,10 +72,9 @@ def check_expectation(
                 equals=lambda v: isinstance(v, (str, bool)) or _number(v))
     if bad := next((k for k, fit in fits.items()
                     if k in expected and not fit(expected[k])), None):
-        raise InputError(
-            f"The expectation of {name!r} has {bad} {brief(expected[bad])}: "
-            f"{'a text' if bad in ('above', 'below', 'why') else 'a finite number'} "
-            "was expected.")
+        wanted = 'a text' if bad in ('above', 'below', 'why') else 'a finite number'
+        raise InputError(f"The expectation of {name!r} has {bad} "
+                         f"{brief(expected[bad])}: {wanted} was expected.")
 
 # %% ../../nbs/course/02_records.ipynb #55872ca5
 def _margin(expected):
@@ -89,8 +88,8 @@ def meets(
 )->bool:
     "Does a record meet its expectation? Raises `InputError` for a misspelt one."
     check_expectation('a record', expected)
-    if 'equals' in expected and not (
-            type(value) is type(expected['equals']) and value == expected['equals']):
+    same = lambda a, b: type(a) is type(b) and a == b
+    if 'equals' in expected and not same(value, expected['equals']):
         return False
     if set(expected) & set(STATEMENTS) == {'equals'}: return True
     if not _number(value) or not math.isfinite(value): return False

@@ -148,8 +148,8 @@ class Adapter(Wrapper):
 def _width_of(name, module):
     """Channels of what a module gives, whether these are maps, and its weight; else
     `InputError`."""
-    last = [m for m in module.modules() if isinstance(
-        m, (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm))]
+    kinds = nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm
+    last = [m for m in module.modules() if isinstance(m, kinds)]
     last = next(
         (m for m in reversed(last) if getattr(m, 'weight', None) is not None), None)
     if last is None:

@@ -122,7 +122,7 @@ def _floats(images):
     "Images in [0, 1] of `Images` or a tensor; else `InputError`."
     if hasattr(images, 'floats'): return images.floats()
     if (not torch.is_tensor(images) or images.ndim != 4
-        or not images.is_floating_point()):
+            or not images.is_floating_point()):
         raise InputError(f"The detector got {describe(images)}, expected `Images`, or "
                          "floats (N, C, H, W) in [0, 1]: divide bytes by 255, write "
                          "x[None] for one image.")
@@ -308,8 +308,8 @@ def pixel_auc(
         raise InputError(f"All pixels are {'bad' if bad.any() else 'good'}: AUROC "
                          "compares the two; give parts with a mask, and good "
                          "ones beside them.")
-    edges = heat.flatten().sort().values[torch.linspace(0, heat.numel() - 1,
-                                                        bins + 1).long()[1:-1]]
+    places = torch.linspace(0, heat.numel() - 1, bins + 1).long()
+    edges = heat.flatten().sort().values[places[1:-1]]
     at = torch.bucketize(heat, edges.unique())
     rows = torch.arange(len(heat))[:, None]*bins
     count = lambda w: torch.bincount((at + rows).flatten(), w.flatten().double(),
@@ -351,8 +351,9 @@ def defect_table(
         if bad.masks is not None and bad.masks[here].any():
             masks = torch.cat([torch.zeros(h0.shape, dtype=torch.uint8),
                                bad.masks[here].cpu()])
-            row |= dict(zip(('pixel', 'pixel_low', 'pixel_high'), pixel_auc(
-                torch.cat([h0, h1[here]]), masks, samples=samples, seed=seed)))
+            auc = pixel_auc(torch.cat([h0, h1[here]]), masks, samples=samples,
+                            seed=seed)
+            row |= dict(zip(('pixel', 'pixel_low', 'pixel_high'), auc))
         rows.append(row)
     return pd.DataFrame(rows).set_index('defect')
 
@@ -403,9 +404,9 @@ def nearest(
     if k > len(bank):
         raise InputError(f"{k} nearest neighbours were asked of a bank of {len(bank)}: "
                          "give a number of at most that.")
-    near = [torch.cdist(part, bank, compute_mode='donot_use_mm_for_euclid_dist'
-                        if part.dtype == torch.double
-                        else 'use_mm_for_euclid_dist').topk(k, 1, largest=False)
+    mode = ('donot_use_mm_for_euclid_dist' if z.dtype == torch.double
+            else 'use_mm_for_euclid_dist')
+    near = [torch.cdist(part, bank, compute_mode=mode).topk(k, 1, largest=False)
             for part in z.split(chunk)]
     return torch.cat([n.values for n in near]), torch.cat([n.indices for n in near])
 
@@ -555,8 +556,8 @@ class PaDiM(FeatureDetector):
         self.mean = z.mean(1, keepdim=True)
         centred = z - self.mean
         covariance = centred.transpose(1, 2) @ centred/(z.shape[1] - 1)
-        self.root = torch.linalg.cholesky(covariance + self.ridge*torch.eye(
-            z.shape[2], device=z.device, dtype=z.dtype))
+        ridge = self.ridge*torch.eye(z.shape[2], device=z.device, dtype=z.dtype)
+        self.root = torch.linalg.cholesky(covariance + ridge)
 
     def strange(self, z):
         "Mahalanobis distance of each patch, (N, h, w)."

@@ -223,8 +223,8 @@ class ZeroShot(Prompted):
 
     def forward(self, x):
         "(N, C, H, W) images in [0, 1], or their (N, E) vectors, to (N, K) logits."
-        return self.base.scale*(x if x.ndim == 2
-                                else self.base.encode_image(x)) @ self.weights.T
+        vectors = x if x.ndim == 2 else self.base.encode_image(x)
+        return self.base.scale*vectors @ self.weights.T
 
 # %% ../../nbs/3_finetune/07_context.ipynb #c1f45da3
 class ContextPrompt(Prompted):
@@ -305,7 +305,7 @@ class ClipEncoder(TextInterface):
     ):
         super().__init__()
         if (not hasattr(model, 'token_embedding')
-            or getattr(model, 'text_pool_type', 'argmax') != 'argmax'):
+                or getattr(model, 'text_pool_type', 'argmax') != 'argmax'):
             raise InputError(f"{type(model).__name__} of open_clip keeps its text "
                              "encoder in another place than the original CLIP: take "
                              "ViT-B-32, ViT-B-16, ViT-L-14 or RN50.")

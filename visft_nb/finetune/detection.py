@@ -384,9 +384,8 @@ def check_objects(
                 (out, f'outside the image of {w}×{h} pixels (width×height): clip it, '
                       'or scale it along with the image.')):
             if wrong.any():
-                raise InputError(
-                    f"{name} has {[round(v, 1) for v in b[wrong][0].tolist()]}, a "
-                    f"box {what}")
+                box = [round(v, 1) for v in b[wrong][0].tolist()]
+                raise InputError(f"{name} has {box}, a box {what}")
         if len(y) != len(b):
             raise InputError(f"{name} has {len(b)} boxes and {len(y)} labels: one for "
                              "each was expected.")
@@ -419,8 +418,8 @@ class Jitter:
             out['instances'] = mirror(
                 warp(out['instances'][:, None].to(x.dtype), m,
                      'nearest')[:, 0].round().to(out['instances'].dtype))
-        x = (mirror(warp(x, m))
-             *(1 + self.brightness*(2*u[4] - 1))[:, None, None, None]).clamp(0, 1)
+        light = 1 + self.brightness*(2*u[4] - 1)
+        x = (mirror(warp(x, m))*light[:, None, None, None]).clamp(0, 1)
         out['boxes'], out['labels'] = self.move(
             objects['boxes'], objects['labels'], size, s, shift, flip)
         return x.contiguous(memory_format=torch.channels_last), out
@@ -433,8 +432,8 @@ class Jitter:
         b = torch.where(flip[:, None, None], torch.stack(
             [size[0] - b[..., 2], b[..., 1], size[0] - b[..., 0], b[..., 3]], -1), b)
         seen = torch.minimum(b.clamp(min=0), two(size))
-        enough = ((box_area(seen) >= self.least*box_area(b))
-                  & ((seen[..., 2:] - seen[..., :2]) >= 1).all(-1))
+        sides = seen[..., 2:] - seen[..., :2]
+        enough = (box_area(seen) >= self.least*box_area(b)) & (sides >= 1).all(-1)
         return seen, labels*enough
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #c9de2913
@@ -519,7 +518,7 @@ def finetune_detector(
     are wrong or of more classes than the model has."""
     classes = model.roi_heads.box_predictor.cls_score.out_features - 1
     if (getattr(model.roi_heads, 'mask_predictor', None) is not None
-        and 'instances' not in data.extra):
+            and 'instances' not in data.extra):
         raise InputError("The model predicts masks and the data have none: give "
                          "extra['instances'], or build it with "
                          "mask_rcnn(…, masks=False).")
@@ -548,7 +547,7 @@ def _list_images(images):
                              "expected: give a list of images, a batch (N, 3, H, W), "
                              "Images, or names of files.")
         if (not x.is_floating_point()
-            or not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1)):
+                or not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1)):
             raise InputError(f"Image {i} ({x.dtype}) has values from "
                              f"{x.min().item():g} to {x.max().item():g}: bytes "
                              "(uint8), or numbers in [0, 1], were expected.")
@@ -635,8 +634,9 @@ def _coco_truth(data, masks, encode):
     for i, (boxes, labels) in enumerate(zip(data.boxes, object_labels(data))):
         for k, (b, y) in enumerate(zip(boxes.tolist(), labels.tolist())):
             area = (b[2] - b[0])*(b[3] - b[1])
-            notes.append(dict(id=len(notes) + 1, image_id=i + 1, category_id=y, bbox=[
-                b[0], b[1], b[2] - b[0], b[3] - b[1]], area=area, iscrowd=0))
+            bbox = [b[0], b[1], b[2] - b[0], b[3] - b[1]]
+            notes.append(dict(id=len(notes) + 1, image_id=i + 1, category_id=y,
+                              bbox=bbox, area=area, iscrowd=0))
             if masks:
                 m = data.extra['instances'][i]
                 notes[-1]['segmentation'] = encode(m == m.unique()[m.unique() > 0][k])
@@ -670,8 +670,8 @@ def coco_map(
     if not find_spec('pycocotools'):
         raise InputError("coco_map needs pycocotools: pip install pycocotools, or "
                          "visft_nb[course].")
-    check_objects(data, max(len(data.classes), max(
-        (int(max(y)) for y in object_labels(data) if len(y)), default=1)))
+    highest = max((int(max(y)) for y in object_labels(data) if len(y)), default=1)
+    check_objects(data, max(len(data.classes), highest))
     if len(found) != len(data):
         raise InputError(f"There are detections for {len(found)} images, but "
                          f"{len(data)} images: one entry for each was expected, empty "

@@ -55,7 +55,7 @@ def find_splits(
     heads = {n[0] for n in names if len(n) > 1}
     splits = {h: SPLITS[h.lower()] for h in heads if h.lower() in SPLITS}
     if ('train' not in splits.values()
-        or not all(any(n[0] == h and len(n) > 2 for n in names) for h in splits)):
+            or not all(any(n[0] == h and len(n) > 2 for n in names) for h in splits)):
         return {'': top}
     if len(set(splits.values())) < len(splits):
         raise InputError(f"{folder} has two folders for one split "
@@ -464,11 +464,11 @@ def _leaks(sides, logits):
     rest[torch.tensor(found.b.tolist(), dtype=torch.int64)] = False
     leaks = [dict(train=k.name_a, report=k.name_b, kind=k.kind,
                   similarity=float(k.similarity)) for k in found.itertuples()]
+    without = 100*right[rest].double().mean().item() if rest.any() else None
     return dict(leaks=leaks,
                 leaks_searched='No image of one side was found on the other, neither '
                                'the same nor cropped, resized or recompressed.',
-                copies=getattr(sides, 'note', ''), accuracy_without_leaks=(
-                    100*right[rest].double().mean().item() if rest.any() else None))
+                copies=getattr(sides, 'note', ''), accuracy_without_leaks=without)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #658f2f09
 _ROLES = dict(train='learn from', report='report on', choose='choose the epoch by')

@@ -42,7 +42,7 @@ def hub_config(
     model that has no counterpart there."""
     tf, head = need_transformers(), model.head if hasattr(model, 'head') else None
     if (not isinstance(model, VisionTransformer | ResNet)
-        or not isinstance(head, nn.Linear)):
+            or not isinstance(head, nn.Linear)):
         raise InputError(f"{type(model).__name__} has no counterpart in Transformers "
                          "that is known here: give a VisionTransformer or a ResNet of "
                          "visft_nb.cnn.models, with a linear head.")
@@ -52,8 +52,8 @@ def hub_config(
                          "outputs: give one for each.")
     labels = dict(num_labels=len(names), id2label=names,
                   label2id={v: k for k, v in names.items()})
-    return (_vit_config if isinstance(model, VisionTransformer)
-            else _resnet_config)(tf, model, labels)
+    if isinstance(model, VisionTransformer): return _vit_config(tf, model, labels)
+    return _resnet_config(tf, model, labels)
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #20cd1c5d
 def _vit_config(tf, model, labels):
@@ -160,10 +160,9 @@ def _vit_from(config, mean_std):
 
 def _resnet_from(config, mean_std):
     block = BasicBlock if config.layer_type == 'basic' else Bottleneck
-    _same(config,
-          dict(hidden_act='relu', downsample_in_first_stage=False,
-               downsample_in_bottleneck=False, hidden_sizes=[
-                   config.embedding_size*block.expansion*2**i for i in range(4)]))
+    sizes = [config.embedding_size*block.expansion*2**i for i in range(4)]
+    _same(config, dict(hidden_act='relu', downsample_in_first_stage=False,
+                       downsample_in_bottleneck=False, hidden_sizes=sizes))
     return ResNet(block, config.depths, config.num_labels, config.num_channels,
                   'imagenet', config.embedding_size, True, *mean_std)
 
@@ -185,7 +184,7 @@ def from_transformers(
     kind = getattr(getattr(model, 'config', None), 'model_type', type(model).__name__)
     makers = {'vit': _vit_from, 'resnet': _resnet_from}
     if (kind not in makers
-        or not type(model).__name__.endswith('ForImageClassification')):
+            or not type(model).__name__.endswith('ForImageClassification')):
         raise InputError(f"{type(model).__name__} ({kind}) has no counterpart in the "
                          "kit: it takes ViTForImageClassification and "
                          "ResNetForImageClassification; use others as they are, in "
@@ -331,7 +330,7 @@ def _check_config(folder):
         raise InputError(f"{path} holds {shown(config)}, a dict was expected.")
     for k in _ASKED:
         if (v := config.get(k)) and v not in ('eager', 'sdpa', 'flash_attention_2',
-                                              'flex_attention'):
+                                                  'flex_attention'):
             raise InputError(f"{path} asks for {k}={shown(v)}, and is refused: it may "
                              "name code to fetch; take the model without it.")
 

@@ -193,8 +193,8 @@ class LoRAFilters(LoRALayer):
     def forward(self, x):
         "(N, in, H, W) to what the base makes of it."
         if self.merged: return self.base(x)
-        w = (self.base.weight
-             + self.scale*(self.B.weight @ self.A.weight).view_as(self.base.weight))
+        update = self.scale*(self.B.weight @ self.A.weight)
+        w = self.base.weight + update.view_as(self.base.weight)
         return torch.func.functional_call(self.base, {'weight': w},
                                           F.dropout(x, self.dropout, self.training))
 
@@ -561,9 +561,12 @@ _CONFIGS = dict(
     adapters=dict(width=whole(1, 2**16), targets=_TARGETS, head=FLAG),
     bitfit=dict(head=FLAG), ia3=dict(targets=_TARGETS, feedforward=_TARGETS, head=FLAG),
     norm_only=dict(head=FLAG))
+def _is_print(p):
+    return (isinstance(p, list) and len(p) == 2 and isinstance(p[0], list)
+            and isinstance(p[1], str))
+
 _PRINT = Rule('names with [shape, hash]', lambda v: isinstance(v, dict)
-              and all(isinstance(p, list) and len(p) == 2 and isinstance(p[0], list)
-                      and isinstance(p[1], str) for p in v.values()))
+              and all(map(_is_print, v.values())))
 
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #19dc8591
@@ -614,7 +617,7 @@ def _fit_head(model, name, state):
     shape = state.get(f'{name}.weight', torch.empty(0)).shape if name else ()
     head = dict(model.named_modules()).get(name) if name else None
     if (not isinstance(head, nn.Linear) or len(shape) != 2 or head.weight.shape == shape
-        or head.in_features != shape[1]):
+            or head.in_features != shape[1]):
         return None
     like = dict(device=head.weight.device, dtype=head.weight.dtype)
     replace_modules(model, {

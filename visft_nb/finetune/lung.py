@@ -251,8 +251,9 @@ def fit_temperature(
         raise InputError(f"Labels run from {y.min()} to {y.max()}, but there are "
                          f"{z.shape[1]} logits, for 0 to {z.shape[1] - 1}.")
     loss = lambda a: F.cross_entropy(z*math.exp(a), y).item()      # convex in 1/T
-    return math.exp(-minimize_scalar(loss, bounds=(-math.log(20), math.log(20)),
-                                     method='bounded', options=dict(xatol=1e-9)).x)
+    found = minimize_scalar(loss, bounds=(-math.log(20), math.log(20)),
+                            method='bounded', options=dict(xatol=1e-9))
+    return math.exp(-found.x)
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #e411c753
 def ppv(

@@ -176,7 +176,7 @@ def _put(model, given, state, whole, folder):
     for k, v in kept.items():
         if k in moved: continue
         if (k not in fixed or fixed[k].shape != v.shape
-            or not torch.equal(fixed[k].cpu(), v.to(fixed[k].dtype))):
+                or not torch.equal(fixed[k].cpu(), v.to(fixed[k].dtype))):
             raise InputError(f"{folder} has {brief(k)} trained in full beside the "
                              "updates; here only the head is. Load it with peft, "
                              "merge it and take the weights.")

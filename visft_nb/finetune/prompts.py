@@ -175,7 +175,7 @@ def picture(self:PixelPrompt):
 def place(self:PixelPrompt, x):
     "(N, C, H, W) images in [0, 1] to (N, C, size, size) in their frame."
     if (x.ndim != 4 or x.shape[1] != len(self.frame)
-        or not self.shrink and tuple(x.shape[2:]) != (self.size, self.size)):
+            or not self.shrink and tuple(x.shape[2:]) != (self.size, self.size)):
         raise InputError(f"Images of shape {tuple(x.shape)} do not fit a frame for (N, "
                          f"{len(self.frame)}, {self.size}, {self.size}): resize them, "
                          "or take shrink=True, which takes any size.")

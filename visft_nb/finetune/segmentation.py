@@ -187,8 +187,8 @@ class Patches:
     def __call__(self, x, generator=None, masks=None):
         (h, w), n = x.shape[-2:], len(x)
         side = min(self.size, h), min(self.size, w)
-        grid = self._places(n, side, (h, w), generator,
-                            x.device)/torch.tensor([w/2, h/2], device=x.device)
+        half = torch.tensor([w/2, h/2], device=x.device)
+        grid = self._places(n, side, (h, w), generator, x.device)/half
         y = F.grid_sample(x, grid.to(x.dtype), padding_mode='reflection',
                           align_corners=False)
         y = self._values(y, generator).contiguous(memory_format=torch.channels_last)
@@ -620,7 +620,7 @@ def segment(
     `InputError` for images that cannot be used."""
     if overlap is None: overlap = min(64, tile//4) if isinstance(tile, int) else 0
     if (not isinstance(tile, int) or not isinstance(overlap, int)
-        or not 0 <= overlap < tile):
+            or not 0 <= overlap < tile):
         raise InputError(f"tile={tile!r} and overlap={overlap!r}: whole numbers were "
                          "expected, and the overlap smaller than the tile.")
     if threshold is not None: check_number('threshold', threshold, 0, 1)

@@ -474,9 +474,10 @@ def _tell(found, data, shown, say):
     "Say which files are pairs, before anything is trained."
     say(f"{len(data)} images with their masks: {found.rule}")
     if len(found.readers) > 1:
-        say(f"{len(found.readers)} readers drew masks: " + ', '.join(
-            f"{n}{' (taken)'*(i == found.reader)}" for i, n in enumerate(found.readers))
-            + '; --reader (reader=) takes another')
+        named = ', '.join(f'{n} (taken)' if i == found.reader else n
+                          for i, n in enumerate(found.readers))
+        say(f"{len(found.readers)} readers drew masks: {named}; --reader (reader=) "
+            "takes another")
     for line in (*data.table(shown), *data.notes): say(f'  {line}')
 
 def _how(rows, history, threshold, r):

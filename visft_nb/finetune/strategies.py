@@ -42,7 +42,7 @@ def amount_of(
     """How much of a corruption a severity is. Raises `InputError` for an unknown kind
     and a severity that is none."""
     if (isinstance(severity, (list, tuple, dict, set)) or getattr(severity, "ndim", 0)
-        or severity not in range(1, 6)):
+            or severity not in range(1, 6)):
         raise InputError(f"severity={severity!r}: a whole number from 1 to "
                          "5 was expected.")
     return lookup(kind, among, 'corruption')[severity - 1]
@@ -196,7 +196,7 @@ def _norms(model, frozen):
     whose layers are frozen."""
     for m in model.modules():
         if (isinstance(m, _BatchNorm)
-            and (frozen or not any(p.requires_grad for p in m.parameters()))):
+                and (frozen or not any(p.requires_grad for p in m.parameters()))):
             m.eval()
 
 @contextmanager
@@ -263,7 +263,7 @@ def _check_data(model, data, valid, strategy):
                          "`Images` with labels, such as load_dataset(name, 'train').")
     kind = check_labels(model, data.labels)
     if (valid is not None and hasattr(valid, 'classes')
-        and tuple(valid.classes) != tuple(data.classes)):
+            and tuple(valid.classes) != tuple(data.classes)):
         raise InputError("The training images have the classes "
                          f"{', '.join(data.classes) or 'none'}, the validation images "
                          f"{', '.join(valid.classes) or 'none'}: class 0 would mean "

@@ -130,8 +130,8 @@ def centre_map(
     cell, sigma = c.floor(), (s*spread).clamp(min=.5)
     y, x = (torch.arange(n, device=boxes.device) for n in grid)
     d = lambda axis, at: ((at - cell[..., axis, None])/sigma[..., axis, None]).square()
-    return ((-d(1, y)[..., :, None] - d(0, x)[..., None, :])/2).exp().mul(
-        (there > 0)[..., None, None]).amax(1)
+    hills = ((-d(1, y)[..., :, None] - d(0, x)[..., None, :])/2).exp()
+    return hills.mul((there > 0)[..., None, None]).amax(1)
 
 # %% ../../nbs/3_finetune/17_video.ipynb #9273cced
 def focal_loss(
@@ -409,9 +409,9 @@ def entries(
     out = []
     for w in Zone(polygon, least).watch(true):
         seen = [t for t in range(w['frame'], len(where)) if w['id'] in where[t]]
-        gone = next((t for t in seen
-                     if not any(where[u].get(w['id'], False)
-                                for u in seen if t <= u < t + least)), len(where))
+        inside_at = lambda t: where[t].get(w['id'], False)
+        gone = next((t for t in seen if not any(inside_at(u) for u in seen
+                                                if t <= u < t + least)), len(where))
         out.append({'frame': w['frame'] - least + 1, 'id': w['id'], 'last': gone})
     return out
 
@@ -429,8 +429,9 @@ def judge_warnings(
         overlap = box_iou(w['box'][None], clip.boxes[w['frame']])[0]
         who = (int(clip.ids[w['frame']][overlap.argmax()]) if len(overlap)
                and overlap.max() >= .3 else None)
-        visit = next((k for k, v in enumerate(visits) if v['id'] == who and v['frame']
-                      - early <= w['frame'] <= v['last'] and k not in told), None)
+        visit = next((k for k, v in enumerate(visits) if v['id'] == who
+                      and v['frame'] - early <= w['frame'] <= v['last']
+                      and k not in told), None)
         if visit is None: n['false'] += 1; continue
         told.add(visit)
         delays.append(w['frame'] - visits[visit]['frame'])

@@ -64,8 +64,9 @@ def write_dicom(
     d.Modality = modality
     d.PatientName = ''
     d.PatientID = ''
-    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = (*a.shape, 1,
-                                                                         'MONOCHROME2')
+    d.Rows, d.Columns = a.shape
+    d.SamplesPerPixel = 1
+    d.PhotometricInterpretation = 'MONOCHROME2'
     d.BitsAllocated = 16
     d.BitsStored = 12
     d.HighBit = 11
@@ -89,9 +90,10 @@ def occlusion(
     rows, cols = (torch.linspace(0, s, parts + 1).round().long().tolist()
                   for s in (h, w))
     covered, lost, count = [], torch.zeros(h, w), torch.zeros(h, w)
-    places = [(slice(max(0, rows[i] - h//(2*parts)), rows[i + 1] + h//(2*parts)),
-               slice(max(0, cols[j] - w//(2*parts)), cols[j + 1] + w//(2*parts)))
-              for i in range(parts) for j in range(parts)]
+    more_h, more_w = h//(2*parts), w//(2*parts)
+    across = [slice(max(0, a - more_h), b + more_h) for a, b in zip(rows, rows[1:])]
+    along = [slice(max(0, a - more_w), b + more_w) for a, b in zip(cols, cols[1:])]
+    places = [(r, c) for r in across for c in along]
     for r, c in places:
         y = x.clone()
         y[:, r, c] = x.mean((1, 2), keepdim=True)
@@ -172,8 +174,9 @@ def overlay(
 def _masked(x, mask):
     "`x` (H, W, 3) with each class tinted and its border drawn in full colour."
     x = x.copy()
-    inner = (lambda m: m & np.roll(m, 1, 0) & np.roll(m, -1, 0) & np.roll(m, 1, 1)
-             & np.roll(m, -1, 1))
+    def inner(m):
+        rows = np.roll(m, 1, 0) & np.roll(m, -1, 0)
+        return m & rows & np.roll(m, 1, 1) & np.roll(m, -1, 1)
     for k in np.unique(mask[(mask > 0) & (mask != UNSEEN)]):
         m, tint = mask == k, np.array(_TINTS[1 + (k - 1) % (len(_TINTS) - 1)])/255
         x[m] = .65*x[m] + .35*tint
@@ -360,8 +363,10 @@ def _look_mask(opened, a, names, sure):
     "The answer of a segmentation."
     row = _mask_row(a, opened.spec, sure)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
-    size = lambda n: (f", {row[f'{n}_mm2']:,.1f} mm², longest diameter "
-                      f"{row[f'{n}_longest_mm']:.1f} mm" if a.spacing else '')
+    def size(n):
+        if not a.spacing: return ''
+        return (f", {row[f'{n}_mm2']:,.1f} mm², longest diameter "
+                f"{row[f'{n}_longest_mm']:.1f} mm")
     text = '; '.join(f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, "
                      f"{100*s:.1f} %{size(n)}" for n, s in shares.items())
     return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty "

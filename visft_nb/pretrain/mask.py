@@ -77,8 +77,8 @@ def sincos_positions(
     rate = 10000**-(torch.arange(dim//4)/(dim/4))
     row, column = (p.flatten()[:, None]*rate for p in torch.meshgrid(
         torch.arange(side), torch.arange(side), indexing='ij'))
-    return torch.cat([torch.zeros(1, dim), torch.cat(
-        [row.sin(), row.cos(), column.sin(), column.cos()], 1)])[None]
+    places = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)
+    return torch.cat([torch.zeros(1, dim), places])[None]
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #7ab8ddf6
 def _check_mask(vit, ratio):
@@ -216,8 +216,8 @@ def reconstruct_patches(
     patch = mae.encoder.patch
     hidden = hidden[..., None]
     if mae.normalise:
-        predicted = (predicted*(t.var(-1, keepdim=True, correction=0) + 1e-4).sqrt()
-                     + t.mean(-1, keepdim=True))
+        spread = (t.var(-1, keepdim=True, correction=0) + 1e-4).sqrt()
+        predicted = predicted*spread + t.mean(-1, keepdim=True)
     seen = torch.where(hidden, torch.full_like(t, .5), t)
     painted = torch.where(hidden, predicted.float(), t)
     return from_patches(seen, patch), from_patches(painted, patch).clamp(0, 1)

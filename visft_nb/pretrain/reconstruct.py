@@ -31,10 +31,10 @@ def image_nll(
                          "and the size of the images.")
     if logits.dtype != torch.float64: logits, x = logits.float(), x.float()
     if sigma is None:
-        return F.binary_cross_entropy_with_logits(logits, x,
-                                                  reduction='none').flatten(1).sum(1)
-    return (((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)/2
-            + x[0].numel()*math.log(sigma*math.sqrt(2*math.pi)))
+        nll = F.binary_cross_entropy_with_logits(logits, x, reduction='none')
+        return nll.flatten(1).sum(1)
+    squares = ((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)
+    return squares/2 + x[0].numel()*math.log(sigma*math.sqrt(2*math.pi))
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1e0c6d2b
 def _whole(**sizes):

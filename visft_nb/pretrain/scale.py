@@ -283,8 +283,10 @@ class FolderStream:
                              f"images in {path}: a number from 1 to that is expected.")
         self.batch_size, self.side, self.shuffle = batch_size, side, shuffle
         self.seed, self.epoch = seed, 0
-        self.workers = max(1, (os.cpu_count() or 1)//int(
-            os.environ.get('LOCAL_WORLD_SIZE', 1))) if workers is None else workers
+        if workers is None:
+            together = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+            workers = max(1, (os.cpu_count() or 1)//together)
+        self.workers = workers
 
     def __len__(self):
         return (len(self.files)//self.batch_size if self.shuffle
@@ -494,5 +496,6 @@ def simclr_step_times(
             seconds = way.step()
             if turn: best[name] = min(best[name], seconds)
     ms = [1000*t for t in best.values()]
-    return pd.DataFrame({'way': list(ways), 'ms': ms, 'gain': [
-        a/b for a, b in zip([ms[0], *ms], ms)], 'times': [ms[0]/m for m in ms]})
+    return pd.DataFrame({'way': list(ways), 'ms': ms,
+                         'gain': [a/b for a, b in zip([ms[0], *ms], ms)],
+                         'times': [ms[0]/m for m in ms]})

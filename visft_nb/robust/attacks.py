@@ -354,7 +354,7 @@ def pgd(
         check_number(name, v, 1, whole=True)
     if alpha is not None: check_number('alpha', alpha, 0, 1e9)
     if (not isinstance(momentum, (int, float)) or isinstance(momentum, bool)
-        or not 0 <= momentum < 1e9):
+            or not 0 <= momentum < 1e9):
         raise InputError(f"momentum={brief(momentum)}: a number of at least 0 is "
                          "needed, 0 for none, mostly 1.")
     if check: check_attack(model, x, y, eps, loss, targeted)
@@ -429,8 +429,8 @@ def show_eps(
 def _eps_sheet(x, y, adv, radii, sure, said, attack, classes):
     from visft_nb.plot import show_images
     size = (adv - x).flatten(1).abs().amax(1).tolist()
-    change = (adv - x)/(
-        2*torch.tensor(size, device=x.device).clamp(min=1e-12).view(-1, 1, 1, 1)) + .5
+    lengths = torch.tensor(size, device=x.device).clamp(min=1e-12)
+    change = (adv - x)/(2*lengths.view(-1, 1, 1, 1)) + .5
     name = lambda c: str(c if classes is None else classes[c])
     titles = ([f'eps {e:.2f}\n{name(c)}: {p:.0%}' for e, c, p in zip(radii, said, sure)]
               + [f'x {.5/s:.1f}' if s else 'no change' for s in size])

@@ -319,7 +319,7 @@ def mean_corruption_error(
     """Mean corruption error (Hendrycks and Dietterich 2019). Raises `InputError` for
     tables of other rows, and where the baseline makes no error."""
     if (not errors.index.equals(baseline.index)
-        or not errors.columns.equals(baseline.columns)):
+            or not errors.columns.equals(baseline.columns)):
         raise InputError("The two tables have other corruptions or severities: compute "
                          "both with the same arguments.")
     below = baseline.sum(axis=1)

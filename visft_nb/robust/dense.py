@@ -90,8 +90,8 @@ def _check_region(region, x, name):
     "A region is (N, H, W) or (H, W) booleans; as (N, 1, H, W) or (1, 1, H, W)."
     if region is None: return None
     if (not torch.is_tensor(region) or region.shape[-2:] != x.shape[-2:]
-        or region.ndim not in (2, 3)
-        or (region.ndim == 3 and len(region) not in (1, len(x)))):
+            or region.ndim not in (2, 3)
+            or (region.ndim == 3 and len(region) not in (1, len(x)))):
         raise InputError(f"{name} is {describe(region)}, expected booleans of shape "
                          f"({len(x)}, {x.shape[2]}, {x.shape[3]}) or ({x.shape[2]}, "
                          f"{x.shape[3]}), on the pixels of the images.")
@@ -99,7 +99,7 @@ def _check_region(region, x, name):
 
 def _check_masks(model, x, masks, ignore):
     if (not torch.is_tensor(masks) or masks.is_floating_point()
-        or masks.shape != (len(x), *x.shape[2:])):
+            or masks.shape != (len(x), *x.shape[2:])):
         raise InputError(f"Masks are {describe(masks)}, expected class numbers "
                          f"(integers) of shape {(len(x), *x.shape[2:])}: one "
                          "for each pixel.")
@@ -258,7 +258,7 @@ GOALS = {'vanish': -1, 'fabricate': 1, 'mislead': 1}
 def _check_targets(x, targets, goal):
     if goal != 'mislead': return
     if (targets is None or len(targets) != len(x)
-        or not all({'boxes', 'labels'} <= set(t) for t in targets)):
+            or not all({'boxes', 'labels'} <= set(t) for t in targets)):
         raise InputError(f"goal='mislead' needs the true boxes of each of the {len(x)} "
                          "images, [{'boxes': (n, 4), 'labels': (n,)}, …]; without "
                          "them take goal='vanish' or 'fabricate'.")

@@ -71,8 +71,8 @@ def project_l1_box(
     moving = torch.where(order < d.shape[1], 1, -1).cumsum(1)
     total = (-corner.diff(dim=1)*moving[:, :-1]).cumsum(1)
     k = (total < eps).sum(1, keepdim=True).clamp(max=total.shape[1] - 1)
-    theta = (corner.gather(1, k + 1)
-             + (total.gather(1, k) - eps)/moving.gather(1, k).clamp(min=1))
+    beyond = (total.gather(1, k) - eps)/moving.gather(1, k).clamp(min=1)
+    theta = corner.gather(1, k + 1) + beyond
     return d.sign()*torch.minimum(size - theta.clamp(min=0), room).clamp(min=0)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8ecc5e57
@@ -719,8 +719,8 @@ def _flags_after(stands):
     "Did Square find what the others have missed? stands: {stage: (N,) booleans}."
     names = list(stands)
     if 'square' not in names[2:]: return []
-    won = (stands[names[names.index('square') - 1]].float().mean().item()
-           - stands['square'].float().mean().item())
+    before = stands[names[names.index('square') - 1]].float().mean().item()
+    won = before - stands['square'].float().mean().item()
     return [f"Square, without gradients, lowered the accuracy by {100*won:.1f} points: "
             "the gradients may be masked, run it longer and try an attack made "
             "for this network"] if won > .002 else []
@@ -780,8 +780,10 @@ def autoattack_table(
     import pandas as pd
     adv, stands, seconds, flags = _ensemble(
         model, x, y, eps, norm, version, batch_size, generator, check)
-    rows = [(stage, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s)),
-             seconds.get(stage, 0.)) for stage, s in stands.items()]
+    rows = []
+    for stage, s in stands.items():
+        k, n = int(s.sum()), len(s)
+        rows.append((stage, k/n, *proportion_interval(k, n), seconds.get(stage, 0.)))
     return AttackResult(
         pd.DataFrame(rows, columns=['attack', 'accuracy', 'low', 'high', 'seconds']),
         stands, adv, flags)

@@ -73,7 +73,7 @@ def paired_difference(
     (Bonett and Price 2012). Raises `InputError` for other shapes."""
     first, second = torch.as_tensor(first), torch.as_tensor(second)
     if (first.dtype != torch.bool or second.dtype != torch.bool
-        or first.shape != second.shape or first.ndim != 1 or not len(first)):
+            or first.shape != second.shape or first.ndim != 1 or not len(first)):
         raise InputError(f"paired_difference got {first.dtype} {tuple(first.shape)} "
                          f"and {second.dtype} {tuple(second.shape)}, expected two (N,) "
                          "of booleans, one for each image.")
@@ -653,11 +653,11 @@ def _all_attacked(b, attacks, classes):
             picture, largest = _triptych(image, adv)
             before, after = _said(b.target,
                                   torch.stack([image, adv]).to(b.x.device), classes)
-            examples[name].append(
-                dict(index=i, label=classes[b.y[i]], before=before, after=after,
-                     largest=largest, picture=picture,
-                     alt=f'Image {i}, its change, and the adversarial image, which is '
-                         f'read as {after[0]}.'))
+            alt = (f'Image {i}, its change, and the adversarial image, which is read '
+                   f'as {after[0]}.')
+            examples[name].append(dict(
+                index=i, label=classes[b.y[i]], before=before, after=after,
+                largest=largest, picture=picture, alt=alt))
     return stands, examples
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970

@@ -58,6 +58,6 @@ class RandomLength(AdversarialStep):
         "Images of the ball."
         start = STARTS[self.start](x, Linf, eps).requires_grad_()
         g, = torch.autograd.grad(LOSSES[self.loss](model(start), y).sum(), start)
-        length = alpha*(self.shortest + (1 - self.shortest)*torch.rand(
-            len(x), 1, 1, 1, device=x.device))
+        u = torch.rand(len(x), 1, 1, 1, device=x.device)
+        length = alpha*(self.shortest + (1 - self.shortest)*u)
         return Linf.project_(start.detach() + length*g.sign(), x, eps)

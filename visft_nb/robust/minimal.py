@@ -82,7 +82,7 @@ def deepfool(
     check_number('steps', steps, 1, whole=True)
     check_number('overshoot', overshoot, 0, 1e9)
     if (steps < 1 or not 0 <= overshoot < math.inf
-        or (classes is not None and classes < 2)):
+            or (classes is not None and classes < 2)):
         raise InputError(f"steps={steps}, overshoot={overshoot}, classes={classes}: "
                          "steps must be at least 1, overshoot at least 0, classes at "
                          "least 2 or None.")
@@ -207,7 +207,7 @@ def carlini_wagner(
     for name, v in (('lr', lr), ('c', c), ('confidence', confidence)):
         check_number(name, v, 0, 1e9)
     if (steps < 1 or binary_steps < 1 or not lr > 0 or not c > 0
-        or not 0 <= confidence < math.inf):
+            or not 0 <= confidence < math.inf):
         raise InputError(f"steps={steps}, binary_steps={binary_steps}, lr={lr}, c={c}, "
                          f"confidence={confidence}: steps must be at least 1, lr and c "
                          "above 0, confidence at least 0.")

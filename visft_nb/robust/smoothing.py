@@ -180,7 +180,7 @@ class Smoothed(nn.Module):
     def forward(self, x):
         "(N, C, H, W) images to (N, K) log-probabilities."
         many = x.repeat(self.samples, 1, 1, 1)
-        z = self.model(many + self.sigma*draw(self.generator, *many.shape,
-                                              device=x.device, normal=True)).float()
-        return (z.log_softmax(1).unflatten(0, (self.samples, -1)).logsumexp(0)
-                - math.log(self.samples))
+        noise = draw(self.generator, *many.shape, device=x.device, normal=True)
+        z = self.model(many + self.sigma*noise).float()
+        each = z.log_softmax(1).unflatten(0, (self.samples, -1))
+        return each.logsumexp(0) - math.log(self.samples)

@@ -145,8 +145,8 @@ def images(self:AdversarialStep, model, x, y):
 def value(self:AdversarialStep, model, x, adv, y):
     "The loss that the weights are moved by."
     loss = F.cross_entropy(model(adv).float(), y)
-    return (loss if not self.clean else (1 - self.clean)*loss
-            + self.clean*F.cross_entropy(model(x).float(), y))
+    if not self.clean: return loss
+    return (1 - self.clean)*loss + self.clean*F.cross_entropy(model(x).float(), y)
 
 @patch
 def forward(self:AdversarialStep, model, batch):
@@ -207,8 +207,8 @@ class FreeStep(AdversarialStep):
     def look(self, model, x, y):
         "Also refuse several processes, which would overwrite each other's change."
         if (not self.looked and torch.distributed.is_available()
-            and torch.distributed.is_initialized()
-            and torch.distributed.get_world_size() > 1):
+                and torch.distributed.is_initialized()
+                and torch.distributed.get_world_size() > 1):
             raise InputError("Free keeps one change for a batch, and several processes "
                              "would share it: train in one process, or take the "
                              "method 'fast'.")
@@ -235,7 +235,7 @@ class FreeStep(AdversarialStep):
 def _check_batches(batches):
     "Refuse images that are in no batches yet."
     if (hasattr(batches, 'floats') or torch.is_tensor(batches)
-        or not hasattr(batches, '__len__')):
+            or not hasattr(batches, '__len__')):
         raise InputError(f"A {type(batches).__name__} came to be trained on: give "
                          "Batches(data, batch_size=128), a DataLoader, or a list of "
                          "batches (x, y).")
@@ -433,7 +433,7 @@ def _check_trainer(t):
     "Refuse numbers that the method has no use for, and those that make no attack."
     _, defaults = lookup(t.method, METHODS, 'method of adversarial training')
     if (t.steps not in (None, 1)
-        and defaults.get('steps', defaults.get('replays', 1)) == 1):
+            and defaults.get('steps', defaults.get('replays', 1)) == 1):
         raise InputError(f"steps={t.steps}: the method {t.method!r} takes one step; "
                          "take 'pgd' for more.")
     for name in ('beta', 'noise'):
