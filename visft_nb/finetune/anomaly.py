@@ -351,9 +351,9 @@ def defect_table(
         if bad.masks is not None and bad.masks[here].any():
             masks = torch.cat([torch.zeros(h0.shape, dtype=torch.uint8),
                                bad.masks[here].cpu()])
-            auc = pixel_auc(torch.cat([h0, h1[here]]), masks, samples=samples,
-                            seed=seed)
-            row |= dict(zip(('pixel', 'pixel_low', 'pixel_high'), auc))
+            found = pixel_auc(torch.cat([h0, h1[here]]), masks, samples=samples,
+                              seed=seed)
+            row |= dict(zip(('pixel', 'pixel_low', 'pixel_high'), found))
         rows.append(row)
     return pd.DataFrame(rows).set_index('defect')
 

@@ -409,9 +409,9 @@ def entries(
     out = []
     for w in Zone(polygon, least).watch(true):
         seen = [t for t in range(w['frame'], len(where)) if w['id'] in where[t]]
-        inside_at = lambda t: where[t].get(w['id'], False)
-        gone = next((t for t in seen if not any(inside_at(u) for u in seen
-                                                if t <= u < t + least)), len(where))
+        within = {t for t in seen if where[t].get(w['id'], False)}
+        gone = next((t for t in seen if not within.intersection(range(t, t + least))),
+                    len(where))
         out.append({'frame': w['frame'] - least + 1, 'id': w['id'], 'last': gone})
     return out
 
