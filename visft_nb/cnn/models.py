@@ -493,8 +493,8 @@ class Attention(nn.Module):
     def split(self, x):
         "(N, T, dim) to queries, keys and values, each (N, heads, T, dim/heads)."
         n, t, d = x.shape
-        return self.qkv(x).reshape(
-            n, t, 3, self.heads, d//self.heads).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).reshape(n, t, 3, self.heads, d//self.heads)
+        return qkv.permute(2, 0, 3, 1, 4)
 
     def weights(self, q, k):
         "How much each token takes from each other: (N, heads, T, T), rows sum to 1."

@@ -195,8 +195,9 @@ def _directives(source):
 def _documented(tree, where='a cell'):
     """The public functions and classes with a docstring right below `tree`, a node or a
     source."""
-    body = parse_code(re.sub(r'^\s*[%!].*', '', tree, flags=re.M),
-                      where).body if isinstance(tree, str) else tree.body
+    if isinstance(tree, str):
+        tree = parse_code(re.sub(r'^\s*[%!].*', '', tree, flags=re.M), where)
+    body = tree.body
     return [n for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))
             and n.name[0] != '_' and ast.get_docstring(n)]
 

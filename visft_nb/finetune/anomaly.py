@@ -319,8 +319,8 @@ def pixel_auc(
     times = torch.zeros(samples, len(heat), dtype=torch.double).scatter_add_(
         1, draws, torch.ones(draws.shape, dtype=torch.double))
     areas = _area(times @ good_counts, times @ bad_counts)
-    low, high = torch.nanquantile(areas, torch.tensor(
-        [(1 - level)/2, (1 + level)/2], dtype=torch.double)).tolist()
+    ends = torch.tensor([(1 - level)/2, (1 + level)/2], dtype=torch.double)
+    low, high = torch.nanquantile(areas, ends).tolist()
     return _area(good_counts.sum(0), bad_counts.sum(0)).item(), low, high
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #47498a89
@@ -563,8 +563,8 @@ class PaDiM(FeatureDetector):
         "Mahalanobis distance of each patch, (N, h, w)."
         rows = z.flatten(2).permute(2, 0, 1) if self.places else _rows(z)[None]
         # (P, N)
-        d = torch.linalg.solve_triangular(self.root, (rows - self.mean).transpose(1, 2),
-                                          upper=False).norm(dim=1)
+        apart = (rows - self.mean).transpose(1, 2)
+        d = torch.linalg.solve_triangular(self.root, apart, upper=False).norm(dim=1)
         return (d.T if self.places else d).reshape(len(z), *z.shape[2:])
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #0d654840

@@ -250,8 +250,8 @@ class ContextPrompt(Prompted):
         self.names, self.length, self.per_class = tuple(names), length, per_class
         self._place(dual.tokenize(names), dual.length)
         with torch.no_grad():
-            start = dual.embed_words(words[:, 1:1 + length] if init is not None
-                                     else self.tokens[:1, 1:1 + length]).float()
+            first = words if init is not None else self.tokens[:1]
+            start = dual.embed_words(first[:, 1:1 + length]).float()
         if init is None: start = .02*torch.randn_like(start)
         self.context = nn.Parameter(start.repeat(len(names) if per_class else 1, 1, 1))
 
@@ -315,8 +315,8 @@ class ClipEncoder(TextInterface):
         usual = dict(mean=(.48145466, .4578275, .40821073),
                      std=(.26862954, .26130258, .27577711))
         for k, v in usual.items():
-            self.register_buffer(k, torch.tensor(
-                getattr(model.visual, f'image_{k}', None) or v).reshape(-1, 1, 1),
+            own = getattr(model.visual, f'image_{k}', None) or v
+            self.register_buffer(k, torch.tensor(own).reshape(-1, 1, 1),
                                  persistent=False)
 
     @property
@@ -325,9 +325,9 @@ class ClipEncoder(TextInterface):
     def tokenize(self, sentences):
         """K sentences to int64 (K, length), by the tokenizer that CLIP was trained
         with: any word has tokens."""
-        return self.tokenizer([sentences] if isinstance(sentences, str)
-                              else list(sentences),
-                              context_length=self.length).to(self.mean.device)
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        tokens = self.tokenizer(sentences, context_length=self.length)
+        return tokens.to(self.mean.device)
 
     def embed_words(self, tokens):
         "(K, L) tokens to (K, L, D) word vectors."

@@ -456,9 +456,9 @@ def _leaks(sides, logits):
     """Images reported on that are in the training set too, each with the training image
     it is most like, and the accuracy without them."""
     train, report = sides['train'], sides['report']
-    found = find_leaks(train, report).pairs.sort_values(
-        'similarity', ascending=False,
-        kind='stable').drop_duplicates('b').sort_values('b')
+    found = find_leaks(train, report).pairs
+    found = found.sort_values('similarity', ascending=False, kind='stable')
+    found = found.drop_duplicates('b').sort_values('b')
     right = logits.argmax(1) == report.labels
     rest = torch.ones(len(report), dtype=torch.bool)
     rest[torch.tensor(found.b.tolist(), dtype=torch.int64)] = False
@@ -499,8 +499,8 @@ def _request(folder, strategy, size, epochs, held):
         raise InputError(f"{first} has {len(classes)} class folders with "
                          f"images{' (' + classes[0] + ')' if classes else ''}: two or "
                          "more are needed, one folder of images for each class.")
-    return first, Path(first.name if first.name.lower() not in SPLITS
-                       else first.parent.name).stem, classes
+    named = first.parent if first.name.lower() in SPLITS else first
+    return first, Path(named.name).stem, classes
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae0
 def _counts(sides):

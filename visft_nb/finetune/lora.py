@@ -458,9 +458,8 @@ def _set_flags(model):
 def _hash(t):
     "A short hash of type and values, the same on any device and in any memory format."
     t = t.detach().cpu().contiguous()
-    return hashlib.blake2b(
-        str(t.dtype).encode() + t.reshape(-1).view(torch.uint8).numpy().tobytes(),
-        digest_size=6).hexdigest()
+    content = t.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(str(t.dtype).encode() + content, digest_size=6).hexdigest()
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #d1d2fb00
 def base_state(

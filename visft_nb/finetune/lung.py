@@ -139,8 +139,8 @@ def nodule_slices(
 
 def _spread(found, per):
     "At most `per` of some slice numbers, evenly spread."
-    return found[torch.linspace(
-        0, len(found) - 1, min(per, len(found))).round().long()].tolist()
+    places = torch.linspace(0, len(found) - 1, min(per, len(found))).round().long()
+    return found[places].tolist()
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #4b41b2ee
 def centre(
@@ -348,8 +348,8 @@ def froc(
     for t, f in zip(target, preds):
         inside = np.hypot(t[:, None, 0] - f[None, :, 0],
                           t[:, None, 1] - f[None, :, 1]) < t[:, None, 2]
-        hits += np.where(
-            inside, f[None, :, 2], -np.inf).max(1, initial=-np.inf).tolist()
+        best = np.where(inside, f[None, :, 2], -np.inf).max(1, initial=-np.inf)
+        hits += best.tolist()
         alarms += f[~inside.any(0), 2].tolist()
     if not hits:
         raise InputError("No scan has a nodule, so there is nothing to find and no "

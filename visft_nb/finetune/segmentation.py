@@ -752,6 +752,6 @@ def race_steps(
     rounds:int=3,     # steps of each that are timed, in turn, after one that is not
 )->dict:              # {name: seconds of each round}
     "Time steps in turn, so that what else the machine does falls on all alike."
-    return {name: times[1:] for name, times in race(
-        [Contestant(name, step, None) for name, step in contestants.items()],
-        rounds + 1).items()}
+    entered = [Contestant(name, step, None) for name, step in contestants.items()]
+    found = race(entered, rounds + 1)
+    return {name: times[1:] for name, times in found.items()}

@@ -205,11 +205,11 @@ def centre_loss(
     s, (h, w) = model.stride, maps.shape[-2:]
     c = (boxes[..., :2] + boxes[..., 2:])/2/s
     size = ((boxes[..., 2:] - boxes[..., :2])/s).clamp(min=.1)
-    cell = torch.minimum(c.floor().clamp(min=0),
-                         torch.tensor([w - 1., h - 1], device=x.device)).long()
+    last = torch.tensor([w - 1., h - 1], device=x.device)
+    cell = torch.minimum(c.floor().clamp(min=0), last).long()
     at = cell[..., 1]*w + cell[..., 0]
-    found = maps[:, 1:].flatten(2).gather(
-        2, at[:, None].expand(-1, 4, -1)).transpose(1, 2)
+    where = at[:, None].expand(-1, 4, -1)
+    found = maps[:, 1:].flatten(2).gather(2, where).transpose(1, 2)
     off = (found - torch.cat([c - cell, size.log()], -1)).abs().sum(-1)
     return (focal_loss(maps[:, 0], centre_map(boxes, objects['labels'], (h, w), s))
             + (off*there).sum()/there.sum().clamp(min=1))

@@ -27,8 +27,8 @@ def to_patches(
         raise InputError(f"Images of {h} x {w} pixels cannot be cut into patches of "
                          f"{patch}: the patch must divide both sides, and be no larger "
                          "than they are.")
-    return x.reshape(n, c, h//patch, patch, w//patch,
-                     patch).permute(0, 2, 4, 1, 3, 5).reshape(n, -1, c*patch**2)
+    x = x.reshape(n, c, h//patch, patch, w//patch, patch)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(n, -1, c*patch**2)
 
 def from_patches(
     p:torch.Tensor, # (N, L, C patch²), L a square number
@@ -41,9 +41,8 @@ def from_patches(
         raise InputError(f"{l} patches of {d} numbers make no square image of {patch} "
                          f"x {patch} patches: their count must be a square and their "
                          f"length a multiple of {patch**2}.")
-    return p.reshape(
-        n, side, side, -1, patch,
-        patch).permute(0, 3, 1, 4, 2, 5).reshape(n, -1, side*patch, side*patch)
+    p = p.reshape(n, side, side, -1, patch, patch)
+    return p.permute(0, 3, 1, 4, 2, 5).reshape(n, -1, side*patch, side*patch)
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #581f2e3e
 def random_order(

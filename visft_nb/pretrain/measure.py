@@ -111,8 +111,8 @@ def finetune_accuracy(
     net, size = deepcopy(model), min(batch_size, len(train))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net.head = nn.Linear(net.dim,
-                             len(train.classes)).to(next(net.parameters()).device)
+        device = next(net.parameters()).device
+        net.head = nn.Linear(net.dim, len(train.classes)).to(device)
     net.requires_grad_(True)
     body = [p for k, p in net.named_parameters()
             if p is not net.head.weight and p is not net.head.bias]
@@ -220,8 +220,8 @@ def labels_needed(
     import pandas as pd
     lookup(measure, table.measure.unique(), 'measure')
     lookup(reference, table.method.unique(), 'method')
-    mean = table[table.measure == measure].groupby(
-        ['method', 'labels'], sort=False).accuracy.mean().unstack()
+    groups = table[table.measure == measure].groupby(['method', 'labels'], sort=False)
+    mean = groups.accuracy.mean().unstack()
     n = np.log(mean.columns.to_numpy(float))
     def needed(curve, height):
         curve = np.maximum.accumulate(curve)

@@ -204,8 +204,8 @@ def reparametrise(
     generator=None, # torch.Generator; None takes torch's own
 )->torch.Tensor:    # (N, D) draws, differentiable by both
     "A draw from N(mu, exp(logvar)) (Kingma and Welling 2014)."
-    return mu + (logvar/2).exp()*draw(generator, *mu.shape, device=mu.device,
-                                      normal=True).to(mu.dtype)
+    noise = draw(generator, *mu.shape, device=mu.device, normal=True)
+    return mu + (logvar/2).exp()*noise.to(mu.dtype)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #03c7d78d
 class VariationalCoder(Coder):

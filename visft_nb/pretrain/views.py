@@ -117,8 +117,8 @@ def adjust_hue(
     high = torch.maximum(torch.maximum(r, g), b)
     low = torch.minimum(torch.minimum(r, g), b)
     c = high - low
-    h = torch.where(r == high, g - b, torch.where(
-        g == high, b - r + 2*c, r - g + 4*c)).div_(c.clamp(min=1e-12))
+    not_red = torch.where(g == high, b - r + 2*c, r - g + 4*c)
+    h = torch.where(r == high, g - b, not_red).div_(c.clamp(min=1e-12))
     k = h.add_(6*_each(turn, x)[:, 0])[:, None] + torch.tensor(
         [0., 4., 2.], dtype=x.dtype, device=x.device)[:, None, None]
     k = k.sub_(6*torch.floor(k/6)).sub_(3).abs_().sub_(1).clamp_(0, 1)
@@ -193,10 +193,11 @@ class ColourViews:
                              "[0, 1] or bytes (uint8) are expected.")
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             u = draw(generator, 14, len(x), device=x.device)
-            order = torch.randperm(4, generator=generator, device=generator.device
-                                   if generator else 'cpu').tolist()
-            return self._soften(self._colour(self._place(x, u[:5]), u[5:11], order),
-                                u[11:]).contiguous(memory_format=torch.channels_last)
+            device = generator.device if generator else 'cpu'
+            order = torch.randperm(4, generator=generator, device=device).tolist()
+            x = self._colour(self._place(x, u[:5]), u[5:11], order)
+            x = self._soften(x, u[11:])
+            return x.contiguous(memory_format=torch.channels_last)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #e5b20d0a
 def _check_views(v):

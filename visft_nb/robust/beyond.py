@@ -264,8 +264,8 @@ def _jpeg(x, quality, generator=None):
     mix = lambda rows, v: (
         torch.einsum('kc,nchw->nkhw', x.new_tensor(rows), v) if colour else v)
     scale = 5000/quality if quality < 50 else 200 - 2*quality
-    tables = x.new_tensor([_LUMA, _CHROMA, _CHROMA] if colour
-                          else [_LUMA]*x.shape[1]).view(-1, 1, 1, 8, 8)
+    tables = [_LUMA, _CHROMA, _CHROMA] if colour else [_LUMA]*x.shape[1]
+    tables = x.new_tensor(tables).view(-1, 1, 1, 8, 8)
     q, d = ((tables*scale + 50)/100).floor().clamp(1, 255), _dct(x.dtype, x.device)
     # where no colour lies among the bytes
     zero = x.new_tensor([0., 128, 128] if colour else [0.]).view(1, -1, 1, 1)
@@ -275,8 +275,8 @@ def _jpeg(x, quality, generator=None):
     blocks = v.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
     back = d.T @ ((d @ blocks @ d.T/q).round()*q) @ d
     v = back.transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :h, :w]
-    return mix(_TO_RGB,
-               (v + 128).round().clamp(0, 255) - zero).round().clamp(0, 255)/255
+    v = (v + 128).round().clamp(0, 255) - zero
+    return mix(_TO_RGB, v).round().clamp(0, 255)/255
 
 _MORE = {'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg,
          'brightness': lambda x, by, generator: (x + by).clamp(0, 1)}

@@ -82,8 +82,8 @@ class L1Box(L1):
     def project_(adv, x, eps):
         "The nearest point of the ball around x and of the box [0, 1], in place."
         d = adv.sub_(x)
-        return d.copy_(project_l1_box(
-            d.flatten(1), x.flatten(1), eps).view(d.shape)).add_(x).clamp_(0, 1)
+        nearest = project_l1_box(d.flatten(1), x.flatten(1), eps)
+        return d.copy_(nearest.view(d.shape)).add_(x).clamp_(0, 1)
 
 _BALLS['l1'] = L1Box
 
