@@ -229,7 +229,7 @@ def test_imagenet_missing_package(monkeypatch):
 def test_imagenet_is_timms_with_the_packaged_weights(imagenet):
     import timm
     own = timm.create_model('tf_efficientnet_lite0', pretrained=False)
-    own.load_state_dict(M._imagenet_state(own.state_dict()))
+    own.load_state_dict(M.imagenet_state(own.state_dict()))
     x = torch.rand(1, 3, 224, 224)
     with torch.no_grad(): assert torch.allclose(imagenet(x), own.eval()((x - .5)/.5), atol=1e-4)
     assert len(imagenet.names) == 1000 and imagenet.names[22] == 'bald eagle' and not imagenet.training

@@ -104,18 +104,17 @@ def guarded()->bool: # whether torch's backward pass is replaced in this process
 def guard_backward()->bool: # whether it stands now
     """Take narrow layers around the fault, in this process, whoever trains them.
 
-    Does nothing where nothing is wrong, and warns where this torch cannot be guarded."""
+    Does nothing where nothing is wrong, and warns where this torch cannot be
+    guarded."""
     limit = channel_limit()
     if _GUARD or not limit: return bool(_GUARD)
     try:
         own = _torchs_own()
     except (AttributeError, RuntimeError) as e:
-        warnings.warn(
-            f'torch {torch.__version__} may crash, or compute wrong gradients, in'
-            f' strided 1x1 convolutions of fewer than {limit} channels, and could not'
-            f' be guarded ({e}): train inside'
-            ' torch.backends.mkldnn.flags(enabled=False).',
-            stacklevel=2)
+        warnings.warn(f'torch {torch.__version__} may crash, or compute wrong '
+                      f'gradients, in strided 1x1 convolutions of fewer than {limit} '
+                      f'channels, and could not be guarded ({e}): train inside '
+                      'torch.backends.mkldnn.flags(enabled=False).', stacklevel=2)
         return False
     library = torch.library.Library('aten', 'IMPL')
     library.impl('convolution_backward', _guarded(own, limit), 'CPU')

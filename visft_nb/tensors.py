@@ -21,7 +21,7 @@ def is_file(
 # %% ../nbs/lib/tensors.ipynb #f12f46e7
 def tensor_shapes(
     path,  # a safetensors file
-)->tuple:  # (metadata: {str: str}, {name: (type as the file calls it, such as "F32", shape)})
+)->tuple:  # (metadata: {str: str}, {name: (the file's type, such as "F32", shape)})
     """What a safetensors file says it holds; no tensor is read. Raises `InputError` for
     a file that is missing, cut short or of another kind."""
     return _opened(path, lambda f: {k: _shape(f.get_slice(k)) for k in f.keys()})
@@ -44,11 +44,11 @@ def _opened(path, read):
         with safe_open(path, framework='pt') as f:
             return dict(f.metadata() or {}), read(f)
     except Exception as e: # a parser in Rust and torch's constructors raise all kinds
-        raise InputError(
-            f"{path} is no whole safetensors file ({Path(path).stat().st_size:,} bytes;"
-            f" {' '.join(str(e).split())[:160] or type(e).__name__}): it was cut short"
-            " by a copy or a full disk, or is another kind of file; copy it again, or"
-            " delete it to begin anew.") from e
+        raise InputError(f"{path} is no whole safetensors file "
+                         f"({Path(path).stat().st_size:,} bytes; "
+                         f"{' '.join(str(e).split())[:160] or type(e).__name__}): it "
+                         "was cut short by a copy or a full disk, or is another kind "
+                         "of file; copy it again, or delete it to begin anew.") from e
 
 # %% ../nbs/lib/tensors.ipynb #b05063b6
 def header_json(
@@ -59,17 +59,17 @@ def header_json(
     "Plain values from JSON in a file. Raises `InputError` for what is none."
     if not isinstance(text, str):
         raise InputError(f"{path} has no {what}: it was changed after it was written.")
-    return parse_json(
-        text, f'The {what} of {path}', 'it was changed after it was written')
+    return parse_json(text, f'The {what} of {path}',
+                      'it was changed after it was written')
 
 # %% ../nbs/lib/tensors.ipynb #9cfce998
 def not_finite(
     tensors:dict,  # name -> tensor
-)->dict:           # name -> how many of its values are NaN or infinite, of those that have any
+)->dict:           # name -> how many of its values are NaN or infinite, if any are
     "Where there are numbers that are none."
     count = lambda v: int((~v.isfinite()).sum())
-    inexact = {
-        k: v for k, v in tensors.items() if v.is_floating_point() or v.is_complex()}
+    inexact = {k: v
+               for k, v in tensors.items() if v.is_floating_point() or v.is_complex()}
     return {k: n for k, v in inexact.items() if (n := count(_wide(v)))}
 
 def _wide(v):
@@ -77,21 +77,20 @@ def _wide(v):
     return v.float() if v.element_size() == 1 else v
 
 def check_finite(
-    tensors:dict,  # name -> tensor
-    what,          # where they came from, for the sentence
-    # name -> tensor that may be as it is, such as a mask of minus infinity
-    known=(),
+    tensors:dict, # name -> tensor
+    what,     # where they came from, for the sentence
+    known=(), # name -> tensor that may be as it is, such as a mask of minus infinity
 )->None:
     "Raise `InputError` where a value is NaN or infinite."
     bad = not_finite(tensors)
     for k in [k for k in bad if k in known and _same(tensors[k], known[k])]: del bad[k]
     if bad:
-        name, more = next(iter(bad)), (
-            f', the first in {next(iter(bad))}' if len(bad) > 1 else '')
+        name = next(iter(bad))
+        more = f', the first in {next(iter(bad))}' if len(bad) > 1 else ''
         where = f'{len(bad)} of {len(tensors)} tensors' if len(bad) > 1 else name
-        raise InputError(
-            f"{what} holds {sum(bad.values()):,} values that are NaN or infinite, in"
-            f" {where}{more}: nothing right can be computed with them; the training"
-            " diverged or the file was damaged, so take an earlier one.")
+        raise InputError(f"{what} holds {sum(bad.values()):,} values that are NaN or "
+                         f"infinite, in {where}{more}: nothing right can be computed "
+                         "with them; the training diverged or the file was damaged, "
+                         "so take an earlier one.")
 
 def _same(a, b): return a.shape == b.shape and bool((a == b.to(a)).all())

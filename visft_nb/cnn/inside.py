@@ -26,16 +26,11 @@ def filters(
     "The kernels of a convolution. Raises `InputError` where the layer is none."
     convs = {k: m for k, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     if not convs:
-        raise InputError(
-            f"{type(model).__name__} has no convolution, so it has no filters.")
-    return (
-        (
-            lookup(layer, convs, 'convolution of this network')
-            if layer
-            else next(iter(convs.values())))
-        .weight.detach()
-        .cpu()
-        .clone())
+        raise InputError(f"{type(model).__name__} has no convolution, so it "
+                         "has no filters.")
+    found = (lookup(layer, convs, 'convolution of this network') if layer
+             else next(iter(convs.values())))
+    return found.weight.detach().cpu().clone()
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #516e031f
 class _Enough(Exception):
@@ -43,26 +38,19 @@ class _Enough(Exception):
 
 @contextmanager
 def keep_outputs(
-    model,   # nn.Module, used in eval mode inside
-    layers,  # names of layers, or the modules themselves
-    # leave the block as soon as all have put something out: what comes after them is
-    # not computed
-    stop:bool=False,
-):           # yields a dict that each forward pass fills: name -> output, attached to the graph
+    model,  # nn.Module, used in eval mode inside
+    layers, # names of layers, or the modules themselves
+    stop:bool=False, # leave the forward pass as soon as all have put something out
+):          # yields a dict, name -> output of the last pass, attached to the graph
     """Keep what some layers put out (the last call of each), and leave no trace. Raises
     `InputError` for an unknown layer."""
     names, kept, hooks = {m: k for k, m in model.named_modules() if k}, {}, []
     for layer in layers:
         if isinstance(layer, nn.Module) and layer not in names:
-            raise InputError(
-                f"The layer {type(layer).__name__} is no part of this model: was the"
-                " model copied after the layer was taken?")
-    chosen = {
-        (
-            names[x]
-            if isinstance(x, nn.Module)
-            else lookup(x, names.values(), 'layer of this network'))
-        for x in layers}
+            raise InputError(f"The layer {type(layer).__name__} is no part of this "
+                             "model: was the model copied after the layer was taken?")
+    chosen = {names[x] if isinstance(x, nn.Module)
+              else lookup(x, names.values(), 'layer of this network') for x in layers}
     table = {k: m for m, k in names.items()}
     def keeper(name):
         def hook(module, args, out):
@@ -102,9 +90,8 @@ def strongest_maps(
     a layer whose output is no map."""
     out = feature_maps(model, x, layer)
     if out.ndim != 4:
-        raise InputError(
-            f"The layer {layer} puts out {tuple(out.shape)}, maps (N, c, h, w) were"
-            " expected: choose a convolution or a block.")
+        raise InputError(f"The layer {layer} puts out {tuple(out.shape)}, maps (N, c, "
+                         "h, w) were expected: choose a convolution or a block.")
     order = out[0].mean((1, 2)).argsort(descending=True)[:k]
     return order, out[0, order]
 
@@ -118,19 +105,17 @@ def explore_maps(
     picture: `show_images(strongest_maps(…)[1])`."""
     from ipywidgets import Dropdown, IntSlider, interactive
     from visft_nb.plot import show_images
-    names = list(
-        layers or [k for k, m in model.named_modules() if isinstance(m, nn.Conv2d)])
+    names = list(layers
+                 or [k for k, m in model.named_modules() if isinstance(m, nn.Conv2d)])
     maps = feature_maps(model, x, names)
     def draw(layer, channel):
         m = maps[layer][0]
         i = channel % len(m)
-        show_images(
-            [F.interpolate(m[None, i:i + 1], x.shape[-2:])[0, 0]], cols=1,
-            limits='each', alt=f'Feature map {i} of {len(m)} of the layer {layer}')
-    return interactive(
-        draw, layer=Dropdown(options=names),
-        channel=IntSlider(
-            0, 0, max(maps[k].shape[1] for k in names) - 1, continuous_update=False))
+        show_images([F.interpolate(m[None, i:i + 1], x.shape[-2:])[0, 0]], cols=1,
+                    limits='each',
+                    alt=f'Feature map {i} of {len(m)} of the layer {layer}')
+    return interactive(draw, layer=Dropdown(options=names), channel=IntSlider(
+        0, 0, max(maps[k].shape[1] for k in names) - 1, continuous_update=False))
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #624edce5
 def _targets(logits, target):
@@ -139,27 +124,24 @@ def _targets(logits, target):
     if target is None: return logits.argmax(1)
     t = torch.as_tensor(target, device=logits.device)
     if t.is_floating_point() or t.ndim > 1 or (t.ndim and len(t) != n):
-        raise InputError(
-            f"target has type {t.dtype} and shape {tuple(t.shape)}: give one class"
-            f" number, or {n} of them, one for each image.")
+        raise InputError(f"target has type {t.dtype} and shape {tuple(t.shape)}: give "
+                         f"one class number, or {n} of them, one for each image.")
     if not ((t >= 0) & (t < k)).all():
-        raise InputError(
-            f"target {t.tolist()} is out of range: the network has {k} outputs,"
-            f" numbered 0 to {k - 1}.")
+        raise InputError(f"target {t.tolist()} is out of range: the network has {k} "
+                         f"outputs, numbered 0 to {k - 1}.")
     return t.expand(n).long()
 
 def _score(model, x, target):
     """The sum over images of the score of the target: its gradient for `x` is each
     image's own."""
     if not torch.is_tensor(x) or x.ndim != 4:
-        raise InputError(
-            f"images (N, C, H, W) were expected, got {tuple(getattr(x, 'shape', ()))}:"
-            " for one image write x[None].")
+        raise InputError("images (N, C, H, W) were expected, got "
+                         f"{tuple(getattr(x, 'shape', ()))}: for one image "
+                         "write x[None].")
     logits = model(x)
     if logits.ndim != 2:
-        raise InputError(
-            f"the network puts out {tuple(logits.shape)}, logits (N, classes) were"
-            " expected: pass a classifier.")
+        raise InputError(f"the network puts out {tuple(logits.shape)}, logits (N, "
+                         "classes) were expected: pass a classifier.")
     return logits.gather(1, _targets(logits, target)[:, None]).sum()
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #1e6c7822
@@ -190,9 +172,9 @@ def _as_map(a):
     if a.ndim == 4: return a
     side = round((a.shape[1] - 1)**.5) if a.ndim == 3 else 0
     if a.ndim != 3 or side**2 + 1 != a.shape[1]:
-        raise InputError(
-            f"the layer puts out {tuple(a.shape)}, maps (N, c, h, w) were expected:"
-            " choose the last convolution or block in front of the pooling.")
+        raise InputError(f"the layer puts out {tuple(a.shape)}, maps (N, c, h, w) were "
+                         "expected: choose the last convolution or block in front "
+                         "of the pooling.")
     return a[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #f7a56f8b
@@ -200,9 +182,7 @@ def _as_map(a):
 def grad_cam(
     model,        # classifier, left as it was
     x,            # (N, C, H, W) images in [0, 1]
-    # name of the layer whose maps are weighed, or the module: mostly the last one in
-    # front of the pooling
-    layer,
+    layer,        # layer whose maps are weighed: mostly the last before the pooling
     target=None,  # class number, or one for each image; None takes the class predicted
 )->torch.Tensor:  # (N, H, W), not negative, enlarged to the image bilinearly
     """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391). Raises `InputError` for an
@@ -214,9 +194,8 @@ def grad_cam(
         a, = kept.values()
         g, = torch.autograd.grad(score, a, allow_unused=True)
     if g is None:
-        raise InputError(
-            f"the score does not depend on the layer {layer}: choose one on the way to"
-            " the head.")
+        raise InputError(f"the score does not depend on the layer {layer}: choose one "
+                         "on the way to the head.")
     a, g = _as_map(a.detach()), _as_map(g)
     cam = (g.mean((2, 3), keepdim=True)*a).sum(1, keepdim=True).relu()
     return F.interpolate(cam, x.shape[-2:], mode='bilinear')[:, 0]
@@ -225,25 +204,22 @@ def grad_cam(
 def integrated_gradients(
     model,          # classifier, left as it was
     x,              # (N, C, H, W) images in [0, 1]
-    # class number, or one for each image; None takes the class predicted for `x`
-    target=None,
+    target=None,    # class number, or one for each image; None: the predicted class
     baseline=None,  # where the path begins, broadcast to x; None is black
     steps:int=50,   # points on the path
-)->torch.Tensor:    # (N, C, H, W); sums over an image to score(x) - score(baseline), up to the error of the integration
+)->torch.Tensor:    # (N, C, H, W); over an image they sum to score(x) - score(baseline)
     """Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365), by
     Gauss-Legendre quadrature."""
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r}: a whole number of at least 1 is expected.")
-    start = (
-        torch.zeros_like(x)
-        if baseline is None
-        else torch.as_tensor(baseline, dtype=x.dtype, device=x.device))
+    start = (torch.zeros_like(x) if baseline is None
+             else torch.as_tensor(baseline, dtype=x.dtype, device=x.device))
     try:
         start = start.expand(x.shape)
     except RuntimeError:
-        raise InputError(
-            f"the baseline of shape {tuple(start.shape)} does not broadcast to images"
-            f" {tuple(x.shape)}: give a number, or one image.") from None
+        raise InputError(f"the baseline of shape {tuple(start.shape)} does not "
+                         f"broadcast to images {tuple(x.shape)}: give a "
+                         "number, or one image.") from None
     with torch.no_grad(), eval_mode(model): target = _targets(model(x), target)
     points, weights = np.polynomial.legendre.leggauss(steps)
     total = torch.zeros_like(x)
@@ -262,9 +238,9 @@ def guided_backprop(
     `InputError` for a network without ReLU modules."""
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
     if not relus:
-        raise InputError(
-            f"{type(model).__name__} has no nn.ReLU, and guided backpropagation is a"
-            " change of ReLU's gradient: use saliency or integrated_gradients.")
+        raise InputError(f"{type(model).__name__} has no nn.ReLU, and guided "
+                         "backpropagation is a change of ReLU's gradient: use "
+                         "saliency or integrated_gradients.")
     def clamp(module, args, out):
         if out.requires_grad: out.register_hook(lambda g: g.clamp(min=0))
     hooks = [m.register_forward_hook(clamp) for m in relus]
@@ -275,21 +251,18 @@ def guided_backprop(
 # %% ../../nbs/1_cnn/06_inside.ipynb #18643dda
 @torch.no_grad()
 def randomise(
-    # nn.Module with convolutions, linear layers and batch norm; left as it was
-    model,
-    layers,       # names of layers or of whole blocks
-    x,            # (N, C, H, W): the new batch-norm statistics are measured on it
-    seed:int=0,   # of the new weights
-):                # a copy, in eval mode
+    model,  # nn.Module with convolutions, linear layers and batch norm; left as it was
+    layers, # names of layers or of whole blocks
+    x,      # (N, C, H, W): the new batch-norm statistics are measured on it
+    seed:int=0, # of the new weights
+):          # a copy, in eval mode
     """A copy of a network with the weights of some layers drawn anew (He et al. 2015).
     Raises `InputError` for an unknown layer."""
     new = copy.deepcopy(model).eval()
     parts = dict(new.named_modules())
     for name in layers: lookup(name, [k for k in parts if k], 'layer of this network')
-    chosen = {
-        m: k
-        for k, m in parts.items()
-        if any(k == name or k.startswith(name + '.') for name in layers)}
+    chosen = {m: k for k, m in parts.items()
+              if any(k == name or k.startswith(name + '.') for name in layers)}
     g = torch.Generator().manual_seed(seed)
     norms = [m for m in chosen if isinstance(m, nn.BatchNorm2d)]
     for m in chosen:
@@ -311,12 +284,10 @@ def rank_correlation(
     from scipy.stats import spearmanr
     a, b = (torch.as_tensor(v).detach().cpu().double() for v in (a, b))
     if a.shape != b.shape:
-        raise InputError(
-            f"maps of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot be compared:"
-            " enlarge one to the other.")
+        raise InputError(f"maps of shapes {tuple(a.shape)} and {tuple(b.shape)} cannot "
+                         "be compared: enlarge one to the other.")
     for v in (a, b):
         if v.min() == v.max():
-            raise InputError(
-                f"a map is {v.min().item():g} everywhere, so it ranks nothing: was the"
-                " gradient zero?")
+            raise InputError(f"a map is {v.min().item():g} everywhere, so it ranks "
+                             "nothing: was the gradient zero?")
     return float(spearmanr(a.flatten().numpy(), b.flatten().numpy()).statistic)

@@ -19,11 +19,10 @@ from .backward import (
     avg_pool2d_backward, batch_norm2d_backward, dropout_backward, gelu_backward,
     linear_backward, max_pool2d_backward, mse_backward, relu_backward, sigmoid_backward,
     softmax_cross_entropy_backward)
-from .backward import _same_shape, col2im
-from .forward import (
-    avg_pool2d, batch_norm2d, dropout, gelu, linear, max_pool2d, mse, relu, sigmoid,
-    softmax_cross_entropy)
-from .forward import Conv, _check_conv, _geometry, windows
+from .backward import check_gradient_shape, col2im
+from .forward import (avg_pool2d, batch_norm2d, dropout, gelu, linear,
+                                  max_pool2d, mse, relu, sigmoid, softmax_cross_entropy)
+from .forward import Conv, check_conv, conv_geometry, windows
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #b7fcdc0b
 # bytes of columns in one block: below the 1 to 2 MB of L2 cache that a core has
@@ -54,9 +53,8 @@ def _walk(x, conv, n0, n1, block):
             part = view[:, :, :, :, r:r+rows]
             cols = memory[:part.size].reshape(part.shape)
             np.copyto(cols, part)
-            yield (
-                slice(i, i + m), r, r + part.shape[4],
-                cols.reshape(m, conv.groups, -1, part.shape[4]*part.shape[5]))
+            yield (slice(i, i + m), r, r + part.shape[4],
+                   cols.reshape(m, conv.groups, -1, part.shape[4]*part.shape[5]))
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #794a19d0
 @cache
@@ -106,38 +104,34 @@ def conv2d(
 ):              # output (N, O, H', W') and the cache for `conv2d_backward`
     """Convolution, as torch's `conv2d`: im2col in blocks that stay in the cache, images
     spread over threads. Raises `InputError` for shapes that do not fit."""
-    conv = _check_conv(x, w, b, stride, padding, dilation, groups)
+    conv = check_conv(x, w, b, stride, padding, dilation, groups)
     return _forward(x, w, b, conv), (x, w, b is not None, conv)
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #bb7a8434
 def _flip_geometry(dy, w, conv):
     """The `Conv` under which dy convolved with the flipped kernel is dx, or None where
     there is none or it would not pay."""
-    padding = tuple(
-        d*(k - 1) - p for d, k, p in zip(conv.dilation, conv.kernel, conv.padding))
-    if (
-        max(conv.stride) > 1
-        or min(padding) < 0
-        or 2*w.shape[1]*conv.groups < len(w)
-        or w.shape[1] < 8):
+    padding = tuple(d*(k - 1) - p
+                    for d, k, p in zip(conv.dilation, conv.kernel, conv.padding))
+    if (max(conv.stride) > 1 or min(padding) < 0 or 2*w.shape[1]*conv.groups < len(w)
+            or w.shape[1] < 8):
         return None
-    return _geometry(dy, conv.kernel, 1, padding, conv.dilation, conv.groups)
+    return conv_geometry(dy, conv.kernel, 1, padding, conv.dilation, conv.groups)
 
 def _flipped(w, groups):
     "Kernels turned by 180 degrees, input and output channels exchanged."
     o, c, *k = w.shape
-    return np.ascontiguousarray(
-        w.reshape(groups, o//groups, c, *k).swapaxes(1, 2)[..., ::-1, ::-1]
-    ).reshape(groups*c, o//groups, *k)
+    turned = w.reshape(groups, o//groups, c, *k).swapaxes(1, 2)[..., ::-1, ::-1]
+    return np.ascontiguousarray(turned).reshape(groups*c, o//groups, *k)
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #58004cdc
 def _backward_blocks(dy, x, w, conv, with_dx, block=BLOCK, threads=None):
     "dw, db, and dx by col2im where it is asked for; dy is (N, groups, O/groups, P)."
-    wm, ones = w.reshape(conv.groups, len(w)//conv.groups, -1), np.ones(
-        conv.size[0]*conv.size[1], x.dtype)
-    wt, dx, columns = (
-        np.ascontiguousarray(wm.swapaxes(1, 2)),
-        np.zeros(x.shape if with_dx else 0, x.dtype), conv.size[1])
+    wm = w.reshape(conv.groups, len(w)//conv.groups, -1)
+    ones = np.ones(conv.size[0]*conv.size[1], x.dtype)
+    wt = np.ascontiguousarray(wm.swapaxes(1, 2))
+    dx = np.zeros(x.shape if with_dx else 0, x.dtype)
+    columns = conv.size[1]
     def work(n0, n1):
         dw, db = np.zeros(wm.shape, x.dtype), np.zeros(wm.shape[:2], x.dtype)
         for images, first, last, cols in _walk(x, conv, n0, n1, block):
@@ -153,12 +147,14 @@ def _backward_blocks(dy, x, w, conv, with_dx, block=BLOCK, threads=None):
 # %% ../../nbs/1_cnn/04_speed.ipynb #8e99a24f
 def _add_rows(dx, cols, conv, first, last):
     "Add the columns of output rows first … last to dx (images, C, H, W)."
-    (p, q), (s, _), (d, _), k, h = (
-        conv.padding, conv.stride, conv.dilation, conv.kernel[0], dx.shape[2])
+    p, q = conv.padding
+    s, _ = conv.stride
+    d, _ = conv.dilation
+    k = conv.kernel[0]
+    h = dx.shape[2]
     height = s*(last - first - 1) + d*(k - 1) + 1
-    strip = col2im(
-        cols, (*dx.shape[:2], height, dx.shape[3]),
-        conv._replace(padding=(0, q), size=(last - first, conv.size[1])))
+    strip = col2im(cols, (*dx.shape[:2], height, dx.shape[3]),
+                   conv._replace(padding=(0, q), size=(last - first, conv.size[1])))
     top = first*s - p
     low, high = max(top, 0), min(top + height, h)
     if high > low: dx[:, :, low:high] += strip[:, :, low - top:high - top]
@@ -167,24 +163,22 @@ def _add_rows(dx, cols, conv, first, last):
 def conv2d_backward(
     dy,            # gradient for the output (N, O, H', W')
     cache,         # from `conv2d`
-    # False leaves out dx, which the first layer of a network does not need
-    need_dx=True,
+    need_dx=True,  # False leaves out dx, which a network's first layer does not need
 ):                 # dx (N, C, H, W) or None, dw (O, C/groups, kh, kw), db (O,) or None
     "Gradients of `conv2d`. Raises `InputError` where dy has not the output's shape."
     x, w, bias, conv = cache
-    _same_shape(dy, (len(x), len(w), *conv.size), 'conv2d_backward')
+    check_gradient_shape(dy, (len(x), len(w), *conv.size), 'conv2d_backward')
     dy = np.ascontiguousarray(dy, x.dtype)
     flip = _flip_geometry(dy, w, conv) if need_dx else None
-    parts = dy.reshape(
-        len(x), conv.groups, len(w)//conv.groups, conv.size[0]*conv.size[1])
+    parts = dy.reshape(len(x), conv.groups, len(w)//conv.groups,
+                       conv.size[0]*conv.size[1])
     dw, db, dx = _backward_blocks(parts, x, w, conv, need_dx and flip is None)
     if flip: dx = _forward(dy, _flipped(w, conv.groups), None, flip)
     return dx, dw, db if bias else None
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #b08f79d7
-_all_ = [
-    'max_pool2d', 'max_pool2d_backward', 'avg_pool2d', 'avg_pool2d_backward',
-    'batch_norm2d', 'batch_norm2d_backward', 'linear', 'linear_backward', 'relu',
-    'relu_backward', 'sigmoid', 'sigmoid_backward', 'gelu', 'gelu_backward', 'dropout',
-    'dropout_backward', 'softmax_cross_entropy', 'softmax_cross_entropy_backward',
-    'mse', 'mse_backward', 'Conv']
+_all_ = ['max_pool2d', 'max_pool2d_backward', 'avg_pool2d', 'avg_pool2d_backward',
+         'batch_norm2d', 'batch_norm2d_backward', 'linear', 'linear_backward', 'relu',
+         'relu_backward', 'sigmoid', 'sigmoid_backward', 'gelu', 'gelu_backward',
+         'dropout', 'dropout_backward', 'softmax_cross_entropy',
+         'softmax_cross_entropy_backward', 'mse', 'mse_backward', 'Conv']

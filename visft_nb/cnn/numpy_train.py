@@ -16,12 +16,13 @@ class Layer:
     "A forward function, its backward function, and the arrays that they learn."
     def __init__(
         self,
-        forward,   # (x, *params) -> (y, cache)
-        backward,   # (dy, cache) -> dx, or (dx, *gradients of params)
-        *params,   # arrays, changed in place by an optimizer
+        forward,  # (x, *params) -> (y, cache)
+        backward, # (dy, cache) -> dx, or (dx, *gradients of params)
+        *params,  # arrays, changed in place by an optimizer
     ):
-        self.forward, self.backward, self.params, self.grads, self.cache = (
-            forward, backward, list(params), [], None)
+        self.forward, self.backward = forward, backward
+        self.params = list(params)
+        self.grads, self.cache = [], None
 
     def __call__(self, x):
         y, self.cache = self.forward(x, *self.params)
@@ -77,38 +78,33 @@ def lenet(
     """A network like LeNet-5 (LeCun et al. 1998). Raises `InputError` for a size that
     cannot be halved twice."""
     if size % 4:
-        raise InputError(
-            f"lenet(size={size}) was given; expected a multiple of 4, for the maps are"
-            " halved twice: pad the images.")
+        raise InputError(f"lenet(size={size}) was given; expected a multiple of 4, for "
+                         "the maps are halved twice: pad the images.")
     rng, (a, b) = np.random.default_rng(seed), width
     conv = lambda x, w, bias: nn.conv2d(x, w, bias, padding=2)
-    flat = Layer(
-        lambda x: (x.reshape(len(x), -1), x.shape), lambda dy, shape: dy.reshape(shape))
+    flat = Layer(lambda x: (x.reshape(len(x), -1), x.shape),
+                 lambda dy, shape: dy.reshape(shape))
     dense = he_init(rng, classes, b*(size//4)**2, dtype=dtype)
-    return Net(
-        Layer(
-            conv, lambda dy, c: nn.conv2d_backward(dy, c, need_dx=False),
-            he_init(rng, a, channels, 5, 5, dtype=dtype), np.zeros(a, dtype)),
-        Layer(nn.relu, nn.relu_backward),
-        Layer(nn.max_pool2d, nn.max_pool2d_backward),
-        Layer(
-            conv, nn.conv2d_backward, he_init(rng, b, a, 5, 5, dtype=dtype),
-            np.zeros(b, dtype)),
-        Layer(nn.relu, nn.relu_backward),
-        Layer(nn.max_pool2d, nn.max_pool2d_backward), flat,
-        Layer(nn.linear, nn.linear_backward, dense, np.zeros(classes, dtype)))
+    return Net(Layer(conv, lambda dy, c: nn.conv2d_backward(dy, c, need_dx=False),
+                     he_init(rng, a, channels, 5, 5, dtype=dtype), np.zeros(a, dtype)),
+               Layer(nn.relu, nn.relu_backward),
+               Layer(nn.max_pool2d, nn.max_pool2d_backward),
+               Layer(conv, nn.conv2d_backward, he_init(rng, b, a, 5, 5, dtype=dtype),
+                     np.zeros(b, dtype)), Layer(nn.relu, nn.relu_backward),
+               Layer(nn.max_pool2d, nn.max_pool2d_backward), flat,
+               Layer(nn.linear, nn.linear_backward, dense, np.zeros(classes, dtype)))
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #8c6f5258
 class SGD:
     "Stochastic gradient descent with momentum, as torch.optim.SGD computes it."
     def __init__(
         self,
-        params,   # arrays, changed in place
-        lr:float=0.1,   # learning rate
+        params,       # arrays, changed in place
+        lr:float=0.1, # learning rate
         momentum:float=0.9,
     ):
-        self.params, self.lr, self.momentum, self.v = (
-            params, lr, momentum, [np.zeros_like(p) for p in params])
+        self.params, self.lr, self.momentum = params, lr, momentum
+        self.v = [np.zeros_like(p) for p in params]
 
     def step(self, grads):
         "Move the parameters by one step."
@@ -126,8 +122,8 @@ class Adam:
         eps:float=1e-8,     # keeps the root away from 0
     ):
         self.params, self.lr, self.betas, self.eps, self.t = params, lr, betas, eps, 0
-        self.m, self.v = [np.zeros_like(p) for p in params], [
-            np.zeros_like(p) for p in params]
+        self.m = [np.zeros_like(p) for p in params]
+        self.v = [np.zeros_like(p) for p in params]
 
     def step(self, grads):
         "Move the parameters by one step."
@@ -180,9 +176,8 @@ def accuracy_numpy(
     batch:int=500,  # images at once
 )->float:           # 0 to 1
     "Share of the images whose largest logit is the right class."
-    right = sum(
-        (net(x[i:i+batch]).argmax(1) == labels[i:i+batch]).sum()
-        for i in range(0, len(x), batch))
+    right = sum((net(x[i:i+batch]).argmax(1) == labels[i:i+batch]).sum()
+                for i in range(0, len(x), batch))
     return right/len(x)
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #a6158d37
@@ -197,25 +192,20 @@ class Block(Layer):
     ):
         self.act, self.act_back = getattr(nn, act), getattr(nn, act + '_backward')
         self.norm, self.residual = norm, residual
-        super().__init__(
-            self._forward, self._backward, w, np.ones(len(w), w.dtype),
-            np.zeros(len(w), w.dtype))
+        super().__init__(self._forward, self._backward, w, np.ones(len(w), w.dtype),
+                         np.zeros(len(w), w.dtype))
 
     def _forward(self, x, w, gamma, beta):
         u, conv = nn.conv2d(x, w, padding=1)
-        v, bn = (
-            nn.batch_norm2d(u, gamma, beta)
-            if self.norm
-            else (u + beta[:, None, None], None))
+        v, bn = (nn.batch_norm2d(u, gamma, beta) if self.norm
+                 else (u + beta[:, None, None], None))
         y, act = self.act(x + v if self.residual else v)
         return y, (conv, bn, act)
 
     def _backward(self, dy, cache):
         conv, bn, act = cache
         dv = self.act_back(dy, act)
-        du, dgamma, dbeta = (
-            nn.batch_norm2d_backward(dv, bn)
-            if self.norm
-            else (dv, np.zeros(dv.shape[1], dv.dtype), dv.sum((0, 2, 3))))
+        du, dgamma, dbeta = nn.batch_norm2d_backward(dv, bn) if self.norm else (
+            dv, np.zeros(dv.shape[1], dv.dtype), dv.sum((0, 2, 3)))
         dx, dw, _ = nn.conv2d_backward(du, conv)
         return (dx + dv if self.residual else dx), dw, dgamma, dbeta

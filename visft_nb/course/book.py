@@ -18,15 +18,12 @@ from ..core import InputError, atomic_write, brief, lookup, read_json, read_text
 def book_dir()->Path:
     """The folder that holds `nbs/`, `settings.ini` and `tests/expected/`: the clone's
     top, or the copy inside the installed package."""
-    package = (
-        Path(__file__).resolve().parents[1]
-        if '__file__' in globals()
-        else Path(sys.modules['visft_nb'].__file__).resolve().parent)
+    package = (Path(__file__).resolve().parents[1] if '__file__' in globals()
+               else Path(sys.modules['visft_nb'].__file__).resolve().parent)
     for top in (package.parent, package/'_book'):
         if (top/'nbs').is_dir() and (top/'settings.ini').is_file(): return top
-    raise InputError(
-        f"No notebooks lie beside {package} nor in it: install visft_nb again, or clone"
-        " it and run `pip install -e .` there.")
+    raise InputError(f"No notebooks lie beside {package} nor in it: install visft_nb "
+                     "again, or clone it and run `pip install -e .` there.")
 
 # %% ../../nbs/course/00_book.ipynb #5ef57a8c
 def notebooks(
@@ -34,44 +31,39 @@ def notebooks(
 )->dict[str, Path]:      # name -> path, in reading order
     "Every notebook of the course."
     top = (book or book_dir())/'nbs'
-    paths = sorted(
-        p
-        for p in top.rglob('*.ipynb')
-        if not any(q[0] in '._' for q in p.relative_to(top).parts))
-    names = {
-        p.relative_to(top).with_suffix('').as_posix(): p
-        for p in paths
-        if p.relative_to(top).parts[0] != 'assignments'}
+    paths = sorted(p for p in top.rglob('*.ipynb')
+                   if not any(q[0] in '._' for q in p.relative_to(top).parts))
+    names = {p.relative_to(top).with_suffix('').as_posix(): p
+             for p in paths if p.relative_to(top).parts[0] != 'assignments'}
     first = [n for n in ('index', 'tour') if n in names]
     return {n: names[n] for n in first + [n for n in names if n not in first]}
 
 # %% ../../nbs/course/00_book.ipynb #b6dec133
 def find_notebooks(
-    # "tour", "core", "4_robust/01_attacks", "robust", "all", or a path to a notebook of
-    # the book
-    asked:str,
+    asked:str, # "tour", "core", "robust", "all", "4_robust/01_attacks", a path
     book:Path|None=None, # None takes `book_dir()`
-)->list[str]:            # names
+)->list[str]:  # names
     """The notebooks that `asked` means; `InputError` with the nearest names where it
     means none."""
     if not isinstance(asked, str):
-        raise InputError(
-            f"{brief(asked)} is no name of a notebook: a text such as 'tour' or"
-            " '1_cnn/01_forward' was expected.")
+        raise InputError(f"{brief(asked)} is no name of a notebook: a text such as "
+                         "'tour' or '1_cnn/01_forward' was expected.")
     names = list(notebooks(book))
     bare = lambda s: re.sub(r'^\d+_', '', s)
     asked = re.sub(r'^(.*/)?nbs/|\.ipynb$', '', asked).strip('/')
     if asked == 'all': return [n for n in names if n != 'index']
-    for same in (lambda n: n == asked, lambda n: n.rsplit('/')[0] == asked and '/' in n, lambda n: bare(n.split('/')[0]) == asked and '/' in n,
-                 lambda n: asked in (n.split('/')[-1], bare(n.split('/')[-1]), '/'.join(map(bare, n.split('/'))))):
+    for same in (lambda n: n == asked, lambda n: n.rsplit('/')[0] == asked and '/' in n,
+                 lambda n: bare(n.split('/')[0]) == asked and '/' in n,
+                 lambda n: asked in (n.split('/')[-1], bare(n.split('/')[-1]),
+                                     '/'.join(map(bare, n.split('/'))))):
         if found := [n for n in names if same(n)]: return found
     short = {bare(part) for n in names for part in n.split('/')}
     lookup(asked, [*sorted(short), *names, 'all'], 'notebook or chapter')
 
 # %% ../../nbs/course/00_book.ipynb #a37b973a
 def _strings(v):
-    return isinstance(v, str) or (
-        isinstance(v, list) and all(isinstance(s, str) for s in v))
+    return (isinstance(v, str)
+            or isinstance(v, list) and all(isinstance(s, str) for s in v))
 
 def _cell_fault(cell):
     "What is wrong with a cell, or ''."
@@ -85,8 +77,8 @@ def _cell_fault(cell):
         return 'has tags that are no list of names'
     if not isinstance(outputs, list): return 'has outputs that are no list'
     for o in outputs:
-        if not isinstance(o, dict) or not all(
-            isinstance(o.get(k, {}), dict) for k in ('data', 'metadata')):
+        if (not isinstance(o, dict)
+            or not all(isinstance(o.get(k, {}), dict) for k in ('data', 'metadata'))):
             return 'has an output that is none'
     return ''
 
@@ -95,12 +87,8 @@ def _notebook_fault(nb):
     if not isinstance(nb, dict): return f'it holds a {type(nb).__name__}'
     if not isinstance(nb.get('cells'), list): return 'it holds no cells'
     if not isinstance(nb.get('metadata', {}), dict): return 'its metadata are no object'
-    return next(
-        (
-            f'cell {i} {fault}'
-            for i, c in enumerate(nb['cells'], 1)
-            if (fault := _cell_fault(c))),
-        '')
+    return next((f'cell {i} {fault}' for i, c in enumerate(nb['cells'], 1)
+                 if (fault := _cell_fault(c))), '')
 
 # %% ../../nbs/course/00_book.ipynb #c4b97e20
 def read_notebook(path:Path)->dict:
@@ -111,8 +99,8 @@ def read_notebook(path:Path)->dict:
     if fault := _notebook_fault(nb):
         raise InputError(f"{path} is no notebook of format 4 ({fault}): {remedy}.")
     for cell in nb['cells']:
-        cell |= {
-            'source': ''.join(cell['source']), 'metadata': cell.get('metadata', {})}
+        cell |= {'source': ''.join(cell['source']),
+                 'metadata': cell.get('metadata', {})}
     return {'metadata': {}} | nb
 
 # %% ../../nbs/course/00_book.ipynb #5fa1d3e8
@@ -125,27 +113,19 @@ def parse_code(
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         line = f', line {e.lineno}' if getattr(e, 'lineno', None) else ''
-        raise InputError(
-            f"{where}{line}, is no Python"
-            f" ({getattr(e, 'msg', None) or type(e).__name__:.100}): run the cell in"
-            " JupyterLab and mend it there.") from e
+        raise InputError(f"{where}{line}, is no Python "
+                         f"({getattr(e, 'msg', None) or type(e).__name__:.100}): run "
+                         "the cell in JupyterLab and mend it there.") from e
 
 # %% ../../nbs/course/00_book.ipynb #679267a3
 def about(path:Path)->dict[str, str]: # keys title, promise, time, exports
     "What a notebook says of itself in its first cell."
-    head = next(
-        (
-            c['source']
-            for c in read_notebook(path)['cells']
-            if c['cell_type'] == 'markdown'),
-        '')
+    head = next((c['source'] for c in read_notebook(path)['cells']
+                 if c['cell_type'] == 'markdown'), '')
     find = lambda pattern: m[1].strip() if (m := re.search(pattern, head, re.M)) else ''
-    return dict(
-        title=find(r'^# (.+)$') or Path(path).stem,
-        promise=find(r'^> (.+)$'),
-        time=find(r'\*\*Time\*\*: (.+?)\. (?:\*\*|$)'),
-        exports=find(r'\*\*Exports\*\*: `(.+?)`'),
-    )
+    return dict(title=find(r'^# (.+)$') or Path(path).stem, promise=find(r'^> (.+)$'),
+                time=find(r'\*\*Time\*\*: (.+?)\. (?:\*\*|$)'),
+                exports=find(r'\*\*Exports\*\*: `(.+?)`'))
 
 # %% ../../nbs/course/00_book.ipynb #95ba9664
 @lru_cache
@@ -159,13 +139,11 @@ def repository(
         try:
             urls = dict(tomllib.loads(read_text(toml))['project']['urls'])
         except (KeyError, TypeError, tomllib.TOMLDecodeError) as e:
-            raise InputError(
-                f"{toml} gives no [project.urls] that can be read ({brief(e)}): restore"
-                " it from git.") from e
+            raise InputError(f"{toml} gives no [project.urls] that can be read "
+                             f"({brief(e)}): restore it from git.") from e
     else:
-        urls = dict(
-            u.split(', ')
-            for u in metadata.metadata('visft_nb').get_all('Project-URL') or [])
+        urls = dict(u.split(', ')
+                    for u in metadata.metadata('visft_nb').get_all('Project-URL') or [])
     return lookup('Repository', urls, 'project URL').rstrip('/')
 
 # %% ../../nbs/course/00_book.ipynb #25cf56f6
@@ -199,25 +177,19 @@ def sync_headers(
     for name, path in notebooks(book).items():
         raw = path.read_text(encoding='utf-8')
         cells = (nb := json.loads(raw))['cells']
-        head = re.sub(
-            rf'\n*\[!\[Open in Colab\]\({re.escape(BADGE)}\)\]\(\S+\)', '',
-            ''.join(cells[0]['source']))
+        head = re.sub(rf'\n*\[!\[Open in Colab\]\({re.escape(BADGE)}\)\]\(\S+\)', '',
+                      ''.join(cells[0]['source']))
         title, _, rest = head.partition('\n\n> ')
         promise, _, rest = rest.partition('\n\n')
-        cells[0]['source'] = (
-            f"{title}\n\n> {promise}\n\n{badge(name, book)}\n\n{rest}".splitlines(
-                keepends=True))
+        cells[0]['source'] = (f"{title}\n\n> {promise}\n\n{badge(name, book)}\n\n"
+                              f"{rest}".splitlines(keepends=True))
         # of whatever origin
-        cells[1:] = [
-            c
-            for c in cells[1:]
-            if not ''.join(c['source']).startswith(
-                install_cell(book).partition('get_ipython')[0])]
-        cells.insert(
-            1,
-            dict(
-                cell_type='code', execution_count=None, id='colab', metadata={},
-                outputs=[], source=install_cell(book).splitlines(keepends=True)))
+        install = install_cell(book).partition('get_ipython')[0]
+        cells[1:] = [c for c in cells[1:]
+                     if not ''.join(c['source']).startswith(install)]
+        cells.insert(1, dict(cell_type='code', execution_count=None, id='colab',
+                             metadata={}, outputs=[],
+                             source=install_cell(book).splitlines(keepends=True)))
         new = json.dumps(nb, indent=1, ensure_ascii=False) + '\n'
         if new == raw: continue
         with atomic_write(path) as tmp: tmp.write_text(new, encoding='utf-8')
@@ -231,17 +203,12 @@ def sync_pictures(
     """Write the README's pictures from the saved outputs of the tour, matched by their
     alternative text."""
     book, written = book or book_dir(), []
-    outputs = [
-        o
-        for c in read_notebook(book/'nbs/tour.ipynb')['cells']
-        for o in c.get('outputs', [])
-        if 'image/png' in o.get('data', {})]
-    pictures = {
-        o['metadata']
-        .get('image/png', {})
-        .get('alt'): base64.b64decode(''.join(o['data']['image/png']))
-        for o in outputs}
-    for alt, file in re.findall(r'!\[([^\]]+)\]\((nbs/[^)]+\.png)\)', (book/'README.md').read_text(encoding='utf-8')):
+    outputs = [o for c in read_notebook(book/'nbs/tour.ipynb')['cells']
+               for o in c.get('outputs', []) if 'image/png' in o.get('data', {})]
+    pictures = {o['metadata'].get('image/png', {}).get('alt'): base64.b64decode(
+        ''.join(o['data']['image/png'])) for o in outputs}
+    for alt, file in re.findall(r'!\[([^\]]+)\]\((nbs/[^)]+\.png)\)',
+                                (book/'README.md').read_text(encoding='utf-8')):
         png = lookup(alt, pictures, 'picture of the tour')
         if (book/file).is_file() and (book/file).read_bytes() == png: continue
         with atomic_write(book/file) as tmp: tmp.write_bytes(png)
@@ -249,22 +216,21 @@ def sync_pictures(
     return written
 
 # %% ../../nbs/course/00_book.ipynb #992b4e86
-ORDER = [
-    'core', 'narrow', 'tensors', 'report', 'data', 'train', 'metrics', 'plot', 'deploy',
-    'cnn', 'pretrain', 'finetune', 'robust', 'generate', 'reproduce', 'course']
+ORDER = ['core', 'narrow', 'tensors', 'report', 'data', 'train', 'metrics', 'plot',
+         'deploy', 'cnn', 'pretrain', 'finetune', 'robust', 'generate',
+         'reproduce', 'course']
 
 def _targets(node, here):
     """What an import statement of the module `here` names, as paths inside the package;
     nbdev writes relative imports."""
     if isinstance(node, ast.Import):
-        return [
-            a.name.split('.')[1:] for a in node.names if a.name.startswith('visft_nb.')]
+        return [a.name.split('.')[1:]
+                for a in node.names if a.name.startswith('visft_nb.')]
     if not isinstance(node, ast.ImportFrom): return []
     base = ['visft_nb', *here[:-node.level]] if node.level else []
     whole = base + (node.module or '').split('.') if node.module else base
-    return (
-        [whole[1:] or [a.name] for a in node.names] if whole[:1] == ['visft_nb'] else []
-    )
+    return [whole[1:] or [a.name]
+            for a in node.names] if whole[:1] == ['visft_nb'] else []
 
 def wrong_imports(
     package:Path,   # the folder of the package
@@ -276,8 +242,6 @@ def wrong_imports(
         if here[0] not in ORDER: continue
         for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
             rooms = {t[0] for t in _targets(node, here) if t}
-            wrong += [
-                f"{'.'.join(here)} imports {r}"
-                for r in sorted(rooms)
-                if r in ORDER and ORDER.index(r) > ORDER.index(here[0])]
+            wrong += [f"{'.'.join(here)} imports {r}" for r in sorted(rooms)
+                      if r in ORDER and ORDER.index(r) > ORDER.index(here[0])]
     return wrong

@@ -142,9 +142,9 @@ def _apart(a, b):
     return s.mean / half if abs(s.mean) > half else 0.0
 
 
-_MEASURES = set(
-    'ap ap50 ap75 auc acc iou miou dice knn probe rank std slant gap gain cut moved '
-    'half minus delay false switches kl error to by behind price lost'.split())
+_MEASURES = set('ap ap50 ap75 auc acc iou miou dice knn probe rank std slant gap gain '
+                'cut moved half minus delay false switches kl error to by '
+                'behind price lost'.split())
 
 def _like(a, b):
     "Do two names differ in one word, and is that no measure?"
@@ -380,9 +380,9 @@ def calibrate(
     before = load_expected(was, profile) if was else {}
     new = {k: expectation(k, runs, before.get(k)) for k in runs[0]}
     k = tolerance_factor(len(runs))
-    told = dict(
-        how=f'tolerance limits (Howe 1969): k = {k:.2f}, 999 of 1,000 runs, 95 %',
-        runs=[str(s) for s in wanted], machine=results[0]['machine'])
+    told = dict(how=f'tolerance limits (Howe 1969): k = {k:.2f}, 999 of '
+                    '1,000 runs, 95 %', runs=[str(s) for s in wanted],
+                machine=results[0]['machine'])
     cost = {'_run': before['_run']} if '_run' in before else {}
     path = save_expected(name, profile, {'_calibrated': told} | cost | new)
     if was and was != name: expected_path(was, profile).unlink()

@@ -7,7 +7,7 @@ __all__ = ['app', 'out', 'data_app', 'visible', 'PlainConsole', 'complain', 'Com
            'get', 'docs', 'sync', 'predict', 'app_', 'finetune', 'segment', 'checks', 'doctor', 'main']
 
 # %% ../../nbs/course/05_cli.ipynb #a826346e
-import errno, signal, sys
+import errno, os, signal, sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,10 +29,9 @@ from ..core import NoRoom, no_room
 _UNSEEN = re.compile(
     '[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 
-def visible(
-    text:str,
-)->str:       # with control characters, changes of direction and bytes of no character spelled out
-    "Text as a terminal may be given it."
+def visible(text:str)->str:
+    """Text as a terminal may be given it: with control characters, changes of direction
+    and bytes of no character spelled out."""
     return _UNSEEN.sub(lambda m: m[0].encode('unicode_escape').decode(), text)
 
 class PlainConsole(Console):
@@ -40,8 +39,8 @@ class PlainConsole(Console):
     characters."""
     def render_str(self, text, **options):
         "A string as rich's `Text`."
-        return super().render_str(
-            visible(text), **options | dict(markup=False, emoji=False))
+        return super().render_str(visible(text),
+                                  **options | dict(markup=False, emoji=False))
 
 def complain(
     what,   # an error, or what to say
@@ -60,60 +59,54 @@ class Commands(typer.core.TyperGroup):
             complain('interrupted' + (f'; {e}' if str(e) else ''))
             raise typer.Exit(130) from e
 
-app = typer.Typer(
-    cls=Commands,
-    help=(
-        'Learn, run and use vision models: from the first convolution to a robust'
-        ' fine-tuned network.'),
-    no_args_is_help=True,
-    add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(cls=Commands,
+                  help='Learn, run and use vision models: from the first convolution '
+                       'to a robust fine-tuned network.', no_args_is_help=True,
+                  add_completion=False, pretty_exceptions_show_locals=False)
 out = PlainConsole(soft_wrap=False)
 
 def _table(title, *columns):
-    table = Table(
-        title=title, title_justify='left', title_style='bold', box=None,
-        header_style='bold', pad_edge=False)
+    table = Table(title=title, title_justify='left', title_style='bold', box=None,
+                  header_style='bold', pad_edge=False)
     for c in columns:
-        table.add_column(
-            c.strip('>'), justify='right' if c.startswith('>') else 'left',
-            overflow='fold')
+        table.add_column(c.strip('>'), justify='right' if c.startswith('>') else 'left',
+                         overflow='fold')
     return table
 
 def _minutes(seconds): return '' if seconds is None else f'{seconds/60:.1f}'
 
 # %% ../../nbs/course/05_cli.ipynb #26c8f6d9
 @app.command('list')
-def list_(chapter: Annotated[str, typer.Argument(help='a chapter, a notebook or "all"')] = 'all'):
+def list_(
+    chapter: Annotated[str, typer.Argument(
+        help='a chapter, a notebook or "all"')] = 'all',
+):
     "The chapters, what they teach, and the minutes they take."
     from visft_nb.course.records import load_expected
-    seconds = {
-        n: {p: load_expected(n, p).get('_run', {}).get('seconds') for p in PROFILES}
-        for n in find_notebooks(chapter)}
+    seconds = {n: {p: load_expected(n, p).get('_run', {}).get('seconds')
+                   for p in PROFILES} for n in find_notebooks(chapter)}
     measured = [p for p in PROFILES if any(s[p] for s in seconds.values())]
-    table = _table(
-        '', 'notebook', 'what you will be able to do', *(f'>{p}' for p in measured))
+    table = _table('', 'notebook', 'what you will be able to do',
+                   *(f'>{p}' for p in measured))
     for name, s in seconds.items():
-        table.add_row(
-            name, about(notebooks()[name])['promise'],
-            *(_minutes(s[p]) for p in measured))
+        table.add_row(name, about(notebooks()[name])['promise'],
+                      *(_minutes(s[p]) for p in measured))
     out.print(table)
-    out.print(
-        '\nMinutes as measured when the figures were taken (two cores; gpu and paper:'
-        ' one GPU); a profile without a column was not measured.\nvisft run NOTEBOOK'
-        ' --profile P runs one; '
-        + '; '.join(f'{k}: {v}' for k, v in PROFILES.items())
-        + '.',
-        style='dim')
+    out.print('\nMinutes as measured when the figures were taken (two cores; gpu and '
+              'paper: one GPU); a profile without a column was not measured.\n'
+              'visft run NOTEBOOK --profile P runs one; '
+              + '; '.join(f'{k}: {v}' for k, v in PROFILES.items()) + '.', style='dim')
 
 # %% ../../nbs/course/05_cli.ipynb #1faa126d
 _COLOURS = dict(ok='green', differs='yellow', failed='red', interrupted='yellow')
 
 def _watch(runs_of):
     "Call `runs_of(on_event)` under one progress bar per notebook."
-    from rich.progress import (
-        BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn)
+    from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
+                               TimeElapsedColumn)
     bars = {}
-    with Progress(TextColumn('{task.description:<24}', markup=False), BarColumn(), MofNCompleteColumn(), TextColumn('cells'), TimeElapsedColumn(),
+    with Progress(TextColumn('{task.description:<24}', markup=False), BarColumn(),
+                  MofNCompleteColumn(), TextColumn('cells'), TimeElapsedColumn(),
                   console=out, transient=not out.is_terminal) as progress:
         def on_event(run, cell, of):
             if run.folder not in bars:
@@ -125,10 +118,9 @@ def _watch(runs_of):
 def _results(runs):
     table = _table('', 'notebook', 'profile', '>seconds', '>peak MB', 'verdict')
     for r in runs:
-        table.add_row(
-            r.name, r.profile, f'{r.seconds:.0f}',
-            f'{r.memory:,.0f}' if r.memory else '',
-            Text(r.status, _COLOURS.get(r.status, 'red')))
+        table.add_row(r.name, r.profile, f'{r.seconds:.0f}',
+                      f'{r.memory:,.0f}' if r.memory else '',
+                      Text(r.status, _COLOURS.get(r.status, 'red')))
     out.print(table)
     for r in runs:
         if r.error:
@@ -136,50 +128,49 @@ def _results(runs):
             out.print(r.error, highlight=False)
     wrong = [(r.name, row) for r in runs for row in r.rows if row['verdict'] != 'ok']
     for name, row in wrong:
-        out.print(
-            f"{name}: {row['name']} is {row['value']}, expected"
-            f" {row['expected'] or 'nothing'}: {row['verdict']}",
-            markup=False)
+        out.print(f"{name}: {row['name']} is {row['value']}, expected "
+                  f"{row['expected'] or 'nothing'}: {row['verdict']}", markup=False)
 
 # %% ../../nbs/course/05_cli.ipynb #c6baa35b
 def _figures(run):
     if not run.records: return
     expected = {r['name']: r for r in run.rows}
     table = _table('figures', 'name', '>here', 'expected', 'verdict')
+    why = ('parameters set by hand' if run.given
+           else f'nothing is kept for {run.profile}')
+    bare = dict(expected='', verdict=f'not compared: {why}')
     for k, v in run.records.items():
-        row = expected.get(
-            k,
-            dict(
-                expected='',
-                verdict='not compared: '
-                + (
-                    'parameters set by hand'
-                    if run.given
-                    else f'nothing is kept for {run.profile}')))
-        table.add_row(
-            k, f'{v:.4g}' if isinstance(v, float) else str(v), row['expected'],
-            row['verdict'])
+        row = expected.get(k, bare)
+        table.add_row(k, f'{v:.4g}' if isinstance(v, float) else str(v),
+                      row['expected'], row['verdict'])
     out.print(table)
 
 # %% ../../nbs/course/05_cli.ipynb #6c9dccaf
 @app.command()
 def run(
-    notebook: Annotated[str, typer.Argument(help='a notebook, a chapter or "all"')] = 'tour',
-    profile: Annotated[str, typer.Option('--profile', help=', '.join(PROFILES))] = 'laptop',
-    parameter: Annotated[list[str] | None, typer.Option('-p', help='NAME=VALUE, as often as you like')] = None,
+    notebook: Annotated[str, typer.Argument(
+        help='a notebook, a chapter or "all"')] = 'tour',
+    profile: Annotated[str, typer.Option(
+        '--profile', help=', '.join(PROFILES))] = 'laptop',
+    parameter: Annotated[list[str] | None, typer.Option(
+        '-p', help='NAME=VALUE, as often as you like')] = None,
     workers: Annotated[int, typer.Option(help='notebooks at a time')] = 1,
-    limit: Annotated[float | None, typer.Option(help='seconds a notebook may take; then it is aborted and says where it stood')] = None,
-    folder: Annotated[Path, typer.Option('--out', help='where the runs are written')] = Path('_runs'),
+    limit: Annotated[float | None, typer.Option(
+        help='seconds a notebook may take; then it is aborted and says '
+             'where it stood')] = None,
+    folder: Annotated[Path, typer.Option(
+        '--out', help='where the runs are written')] = Path('_runs'),
     report: Annotated[bool, typer.Option(help='write an HTML report for each')] = True,
-    save: Annotated[bool, typer.Option('--save', help="write the outputs back into nbs/ where the figures changed")] = False,
+    save: Annotated[bool, typer.Option(
+        '--save', help="write the outputs back into nbs/ where the "
+                       "figures changed")] = False,
 ):
     """Run the tour, a notebook, a chapter or everything; leaves a report and the
     figures of each."""
     from visft_nb.course.runs import run_notebooks, save_run
     names, given = find_notebooks(notebook), parse_given(parameter or [])
-    runs = _watch(
-        lambda on_event: run_notebooks(
-            names, profile, given, workers, folder, report, on_event, limit))
+    runs = _watch(lambda on_event: run_notebooks(
+        names, profile, given, workers, folder, report, on_event, limit))
     if len(runs) == 1: _figures(runs[0])
     _results(runs)
     for r in runs:
@@ -199,11 +190,15 @@ def run(
 @app.command('calibrate')
 def calibrate_(
     notebook: Annotated[str, typer.Argument(help='a notebook, a chapter or "all"')],
-    profile: Annotated[str, typer.Option('--profile', help=', '.join(PROFILES))] = 'smoke',
-    seeds: Annotated[int, typer.Option(help='runs as the machine is; each other setting is run once')] = 5,
-    fresh: Annotated[bool, typer.Option('--fresh', help='forget what an interrupted calibration has run')] = False,
+    profile: Annotated[str, typer.Option(
+        '--profile', help=', '.join(PROFILES))] = 'smoke',
+    seeds: Annotated[int, typer.Option(
+        help='runs as the machine is; each other setting is run once')] = 5,
+    fresh: Annotated[bool, typer.Option(
+        '--fresh', help='forget what an interrupted calibration has run')] = False,
     limit: Annotated[float | None, typer.Option(help='seconds a run may take')] = None,
-    folder: Annotated[Path, typer.Option('--out', help='where the runs are written')] = Path('_runs'),
+    folder: Annotated[Path, typer.Option(
+        '--out', help='where the runs are written')] = Path('_runs'),
 ):
     """For authors: make the expectations of a notebook from several seeds, threads and
     precisions."""
@@ -211,22 +206,18 @@ def calibrate_(
     from visft_nb.course.records import in_words
     lookup(profile, PROFILES, 'profile')
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
-    say(
-        f"{len(settings(seeds))} runs a notebook:"
-        f" {'; '.join(map(str, settings(seeds)))}")
+    say(f"{len(settings(seeds))} runs a notebook: "
+        f"{'; '.join(map(str, settings(seeds)))}")
     for name in find_notebooks(notebook):
         done = calibrate(name, profile, seeds, folder, fresh, limit, say)
         for k, e in done.expected.items():
             say(f"  {k}: {in_words(e)} ({e.get('why', 'a word')})")
-        say(
-            f"{name}:"
-            f" {', '.join(f'{n} by {k}' for k, n in done.counts().items()) or 'no figure'};"
-            f" {done.path}")
+        made = ', '.join(f'{n} by {k}' for k, n in done.counts().items())
+        say(f"{name}: {made or 'no figure'}; {done.path}")
 
 # %% ../../nbs/course/05_cli.ipynb #f1817030
-data_app = typer.Typer(
-    help='The data sets: what is there, what the others would cost.',
-    invoke_without_command=True, no_args_is_help=False)
+data_app = typer.Typer(help='The data sets: what is there, what the others would cost.',
+                       invoke_without_command=True, no_args_is_help=False)
 app.add_typer(data_app, name='data')
 
 @data_app.callback()
@@ -237,9 +228,8 @@ def data(context: typer.Context):
     from visft_nb.data import dataset_table
     table = _table('', 'name', 'task', 'where', '>MB to get', 'licence', 'home')
     for d in dataset_table():
-        table.add_row(
-            d['name'], d['task'], d['where'],
-            f"{d['cost']:,.0f}" if d.get('cost') else '', d['licence'], d['home'])
+        table.add_row(d['name'], d['task'], d['where'], f"{d['cost']:,.0f}"
+                      if d.get('cost') else '', d['licence'], d['home'])
     out.print(table)
 
 @data_app.command()
@@ -251,9 +241,11 @@ def get(name: Annotated[str, typer.Argument(help='a data set')]):
 # %% ../../nbs/course/05_cli.ipynb #bb1e64c7
 @app.command()
 def docs(
-    serve: Annotated[bool, typer.Option('--serve', help='show the site at http://localhost:PORT')] = False,
+    serve: Annotated[bool, typer.Option(
+        '--serve', help='show the site at http://localhost:PORT')] = False,
     port: Annotated[int, typer.Option(help='for --serve')] = 8000,
-    folder: Annotated[Path, typer.Option('--out', help='where the site is written')] = Path('_docs'),
+    folder: Annotated[Path, typer.Option(
+        '--out', help='where the site is written')] = Path('_docs'),
 ):
     "Build the docs site, and show it with --serve."
     from visft_nb.course.docs import build_docs, serve_docs
@@ -272,11 +264,17 @@ def sync():
 # %% ../../nbs/course/05_cli.ipynb #720eb26b
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help='a model saved by the course: .onnx or .safetensors')],
-    images: Annotated[list[Path], typer.Argument(help='image files (PNG, JPEG, TIFF, DICOM and others), folders, zips')],
-    table_out: Annotated[Path | None, typer.Option('--out', help='table to write, .csv')] = None,
-    overlays: Annotated[Path | None, typer.Option('--overlay', help='folder for pictures of where the answer comes from, and for masks')] = None,
-    sure: Annotated[float, typer.Option(help='below this probability a second reader is asked for')] = .8,
+    model: Annotated[Path, typer.Argument(
+        help='a model saved by the course: .onnx or .safetensors')],
+    images: Annotated[list[Path], typer.Argument(
+        help='image files (PNG, JPEG, TIFF, DICOM and others), folders, zips')],
+    table_out: Annotated[Path | None, typer.Option(
+        '--out', help='table to write, .csv')] = None,
+    overlays: Annotated[Path | None, typer.Option(
+        '--overlay', help='folder for pictures of where the answer comes '
+                          'from, and for masks')] = None,
+    sure: Annotated[float, typer.Option(
+        help='below this probability a second reader is asked for')] = .8,
     top: Annotated[int, typer.Option(help='classes to name')] = 2,
 ):
     "Say what is on images, how sure that is, and what could not be read."
@@ -284,20 +282,18 @@ def predict(
     try:
         frame = predict_files(model, images, table_out, overlays, sure, top)
     except KeyboardInterrupt as e:
-        left = ['no table was written']*bool(table_out) + [
-            f'the pictures made so far are in {overlays}'
-        ]*bool(overlays and overlays.is_dir())
+        left = []
+        if table_out: left.append('no table was written')
+        if overlays and overlays.is_dir():
+            left.append(f'the pictures made so far are in {overlays}')
         raise KeyboardInterrupt('; '.join(left)) from e
-    wrong, said = frame.error[frame.error != ''], frame[frame.error == ''].drop(
-        columns='error')
+    wrong = frame.error[frame.error != '']
+    said = frame[frame.error == ''].drop(columns='error')
     table = _table('', *(str(c).replace('_', ' ') for c in said.columns))
-    plain = lambda v: (
-        ''
-        if v != v
-        else (
-            f'{v:.{0 if v == int(v) else 3}f}'
-            if isinstance(v, float)
-            else 'ask' if v is True else '' if v is False else str(v)))
+    def plain(v):
+        if v is True: return 'ask'
+        if v is False or v != v: return ''   # what is not a number is no answer
+        return f'{v:.{0 if v == int(v) else 3}f}' if isinstance(v, float) else str(v)
     for row in said.head(50).itertuples(index=False): table.add_row(*map(plain, row))
     if len(said): out.print(table)
     if len(said) > 50:
@@ -310,176 +306,201 @@ def predict(
 # %% ../../nbs/course/05_cli.ipynb #f6719f32
 @app.command('app')
 def app_(
-    model: Annotated[Path, typer.Argument(help='a model saved by the course: .onnx or .safetensors')],
+    model: Annotated[Path, typer.Argument(
+        help='a model saved by the course: .onnx or .safetensors')],
     port: Annotated[int, typer.Option(help='to listen at')] = 7860,
-    host: Annotated[str, typer.Option(help='127.0.0.1 is this machine only; 0.0.0.0 lets others in')] = '127.0.0.1',
-    sure: Annotated[float, typer.Option(help='below this probability a second reader is asked for')] = .8,
+    host: Annotated[str, typer.Option(
+        help='127.0.0.1 is this machine only; 0.0.0.0 lets others in')] = '127.0.0.1',
+    sure: Annotated[float, typer.Option(
+        help='below this probability a second reader is asked for')] = .8,
     largest: Annotated[float, typer.Option(help='MB an upload may have')] = 20,
 ):
     "Ask the model in a browser: upload, answer, overlay, how sure."
     from visft_nb.finetune.work import launch_app
     try:
-        launch_app(
-            model, port, host, sure, largest,
-            say=lambda line: out.print(line, soft_wrap=True, highlight=False))
+        launch_app(model, port, host, sure, largest,
+                   say=lambda line: out.print(line, soft_wrap=True, highlight=False))
     except KeyboardInterrupt as e:
         raise KeyboardInterrupt('the app has ended, and its uploads are deleted') from e
 
 # %% ../../nbs/course/05_cli.ipynb #bcd45fbd
 @app.command()
 def finetune(
-    folder: Annotated[Path, typer.Argument(help='FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE with valid or test beside it; or a zip of either')],
-    backbone: Annotated[str, typer.Option(help='efficientnet_lite0, torchvision/NAME, timm/NAME, a network of the course, or a model file')] = 'efficientnet_lite0',
-    weights: Annotated[str, typer.Option(help='"default" or a file of weights')] = 'default',
-    strategy: Annotated[str, typer.Option(help='linear, full, lp-ft, gradual or layerwise')] = 'linear',
-    folder_out: Annotated[Path | None, typer.Option('--out', help='new folder for model, report and figures')] = None,
+    folder: Annotated[Path, typer.Argument(
+        help='FOLDER/CLASS/IMAGE, or FOLDER/train/CLASS/IMAGE with valid or test '
+             'beside it; or a zip of either')],
+    backbone: Annotated[str, typer.Option(
+        help='efficientnet_lite0, torchvision/NAME, timm/NAME, a network of the '
+             'course, or a model file')] = 'efficientnet_lite0',
+    weights: Annotated[str, typer.Option(
+        help='"default" or a file of weights')] = 'default',
+    strategy: Annotated[str, typer.Option(
+        help='linear, full, lp-ft, gradual or layerwise')] = 'linear',
+    folder_out: Annotated[Path | None, typer.Option(
+        '--out', help='new folder for model, report and figures')] = None,
     size: Annotated[int, typer.Option(help='side of the images, pixels')] = 224,
     epochs: Annotated[int, typer.Option(help='of every strategy but linear')] = 10,
-    held: Annotated[float, typer.Option(help='share to report on, where the folder has no splits')] = .25,
-    group: Annotated[str | None, typer.Option(help="regular expression that finds the patient in a file's name")] = None,
-    skip_corrupt: Annotated[bool, typer.Option('--skip-corrupt', help='leave out files that are no images')] = False,
+    held: Annotated[float, typer.Option(
+        help='share to report on, where the folder has no splits')] = .25,
+    group: Annotated[str | None, typer.Option(
+        help="regular expression that finds the patient in a file's name")] = None,
+    skip_corrupt: Annotated[bool, typer.Option(
+        '--skip-corrupt', help='leave out files that are no images')] = False,
     seed: Annotated[int, typer.Option()] = 0,
-    window: Annotated[tuple[float, float] | None, typer.Option(help='CENTRE WIDTH that DICOM values are cut to, such as -600 1500; else what each file says')] = None,
-    in_range: Annotated[tuple[float, float] | None, typer.Option(help='BLACK WHITE, the stored values of files of more than 8 bits, such as 0 4095; else each file has its own range')] = None,
+    window: Annotated[tuple[float, float] | None, typer.Option(
+        help='CENTRE WIDTH that DICOM values are cut to, such as -600 1500; else what '
+             'each file says')] = None,
+    in_range: Annotated[tuple[float, float] | None, typer.Option(
+        help='BLACK WHITE, the stored values of files of more than 8 bits, such as 0 '
+             '4095; else each file has its own range')] = None,
 ):
     "Fine-tune a network on a folder of your own images."
     from visft_nb.finetune.folder import finetune_folder
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
-    done = finetune_folder(
-        folder, folder_out, backbone, weights, strategy, size, epochs, held=held,
-        skip=skip_corrupt, group=group, seed=seed, say=say, window=window,
-        in_range=in_range)
+    done = finetune_folder(folder, folder_out, backbone, weights, strategy, size,
+                           epochs, held=held, skip=skip_corrupt, group=group, seed=seed,
+                           say=say, window=window, in_range=in_range)
     r = done.records
     for line in r['left_out']: say(line)
     if r.get('copies'): say(r['copies'])
     table = _table('', 'class', '>images', '>precision', '>recall')
     for name, v in r['classes'].items():
-        table.add_row(
-            name, str(v['images']), f"{v['precision']:.3f}", f"{v['recall']:.3f}")
+        table.add_row(name, str(v['images']), f"{v['precision']:.3f}",
+                      f"{v['recall']:.3f}")
     out.print(table)
-    say(
-        f"{r['accuracy']:.1f} % of {r['of']} images are right (95 % interval"
-        f" {r['low']:.1f} to {r['high']:.1f}); the most frequent class is"
-        f" {r['majority']:.1f} %; {r['machine']['seconds']:.0f} s")
+    say(f"{r['accuracy']:.1f} % of {r['of']} images are right (95 % interval "
+        f"{r['low']:.1f} to {r['high']:.1f}); the most frequent class is "
+        f"{r['majority']:.1f} %; {r['machine']['seconds']:.0f} s")
     if r['leaks']:
-        say(
-            f"{len(r['leaks'])} images lie on both sides of the split"
-            + (
-                '.'
-                if r['accuracy_without_leaks'] is None
-                else f"; without them {r['accuracy_without_leaks']:.1f} %."))
+        clean = r['accuracy_without_leaks']
+        say(f"{len(r['leaks'])} images lie on both sides of the split"
+            + ('.' if clean is None else f"; without them {clean:.1f} %."))
         for k in r['leaks'][:5]:
-            say(
-                f"  {k['report']} is"
-                f" {'the same as' if k['kind'] == 'exact' else 'a copy of'}"
-                f" {k['train']} in train")
+            how = 'the same as' if k['kind'] == 'exact' else 'a copy of'
+            say(f"  {k['report']} is {how} {k['train']} in train")
     for name in ('report.html', 'model.safetensors', 'records.json'):
         say(str(done.folder/name))
 
 # %% ../../nbs/course/05_cli.ipynb #5e6e7c11
+def _worst_cases(cases):
+    table = _table('', 'image, the worst first', '>Dice', '>precision', '>recall')
+    for c in sorted(cases, key=lambda c: c['dice'])[:20]:
+        table.add_row(c['image'], f"{c['dice']:.3f}", f"{c['precision']:.3f}",
+                      f"{c['recall']:.3f}")
+    return table
+
 @app.command()
 def segment(
-    images: Annotated[Path, typer.Argument(help='a folder of images, or a folder in a zip')],
-    masks: Annotated[Path | None, typer.Argument(help='a folder of their masks; leave it out where they lie among the images')] = None,
-    folder_out: Annotated[Path | None, typer.Option('--out', help='new folder for model, report and figures')] = None,
-    pair: Annotated[str | None, typer.Option(help="regular expression with a group that image and mask share, such as '([0-9]+)'; else the rule is found")] = None,
-    reader: Annotated[str, typer.Option(help='where several people drew masks: which, from 1, or a part of the name')] = '1',
-    classes: Annotated[str | None, typer.Option(help="names of the masks' values in their order, such as background,cup,disc")] = None,
-    background: Annotated[int | None, typer.Option(help='value of the background in the masks; else the smallest')] = None,
-    cut: Annotated[float | None, typer.Option(help='gray above which a mask is foreground, for masks saved as JPEG, such as 127')] = None,
-    epochs: Annotated[int | None, typer.Option(help='of 40 batches of tiles; else 30, or as many as fit into 15 minutes')] = None,
-    minutes: Annotated[float | None, typer.Option(help='train so long, instead of so many epochs')] = None,
-    tile: Annotated[int, typer.Option(help='side of the tiles that are trained on, pixels')] = 192,
+    images: Annotated[Path, typer.Argument(
+        help='a folder of images, or a folder in a zip')],
+    masks: Annotated[Path | None, typer.Argument(
+        help='a folder of their masks; leave it out where they lie '
+             'among the images')] = None,
+    folder_out: Annotated[Path | None, typer.Option(
+        '--out', help='new folder for model, report and figures')] = None,
+    pair: Annotated[str | None, typer.Option(
+        help="regular expression with a group that image and mask share, such as "
+             "'([0-9]+)'; else the rule is found")] = None,
+    reader: Annotated[str, typer.Option(help='where several people drew masks: which, '
+                                             'from 1, or a part of the name')] = '1',
+    classes: Annotated[str | None, typer.Option(
+        help="names of the masks' values in their order, such as "
+             "background,cup,disc")] = None,
+    background: Annotated[int | None, typer.Option(
+        help='value of the background in the masks; else the smallest')] = None,
+    cut: Annotated[float | None, typer.Option(
+        help='gray above which a mask is foreground, for masks saved as '
+             'JPEG, such as 127')] = None,
+    epochs: Annotated[int | None, typer.Option(
+        help='of 40 batches of tiles; else 30, or as many as fit '
+             'into 15 minutes')] = None,
+    minutes: Annotated[float | None, typer.Option(
+        help='train so long, instead of so many epochs')] = None,
+    tile: Annotated[int, typer.Option(
+        help='side of the tiles that are trained on, pixels')] = 192,
     held: Annotated[float, typer.Option(help='share to report on')] = .25,
-    group: Annotated[str | None, typer.Option(help="regular expression that finds the patient in an image's name")] = None,
-    upright: Annotated[bool, typer.Option('--upright', help='left, right, up and down mean something: tiles are not mirrored')] = False,
-    skip_corrupt: Annotated[bool, typer.Option('--skip-corrupt', help='leave out pairs that cannot be read')] = False,
+    group: Annotated[str | None, typer.Option(
+        help="regular expression that finds the patient in an image's name")] = None,
+    upright: Annotated[bool, typer.Option(
+        '--upright', help='left, right, up and down mean something: tiles '
+                          'are not mirrored')] = False,
+    skip_corrupt: Annotated[bool, typer.Option(
+        '--skip-corrupt', help='leave out pairs that cannot be read')] = False,
     seed: Annotated[int, typer.Option()] = 0,
-    window: Annotated[tuple[float, float] | None, typer.Option(help='CENTRE WIDTH that DICOM values are cut to, such as -600 1500; else what each file says')] = None,
-    in_range: Annotated[tuple[float, float] | None, typer.Option(help='BLACK WHITE, the stored values of files of more than 8 bits, such as 0 4095; else each file has its own range')] = None,
+    window: Annotated[tuple[float, float] | None, typer.Option(
+        help='CENTRE WIDTH that DICOM values are cut to, such as -600 1500; else what '
+             'each file says')] = None,
+    in_range: Annotated[tuple[float, float] | None, typer.Option(
+        help='BLACK WHITE, the stored values of files of more than 8 bits, such as 0 '
+             '4095; else each file has its own range')] = None,
 ):
     "Learn to draw masks from a folder of your own images and a folder of their masks."
     from visft_nb.finetune.segmenter import segment_folder
     say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
     names = None if classes is None else [n.strip() for n in classes.split(',')]
-    done = segment_folder(
-        images, masks, folder_out, pair, reader, names, background, cut, epochs,
-        minutes, tile, held=held, group=group, upright=upright, skip=skip_corrupt,
-        seed=seed, window=window, in_range=in_range, say=say)
+    done = segment_folder(images, masks, folder_out, pair, reader, names, background,
+                          cut, epochs, minutes, tile, held=held, group=group,
+                          upright=upright, skip=skip_corrupt, seed=seed, window=window,
+                          in_range=in_range, say=say)
     r = done.records
     if r['copies']: say(r['copies'])
-    table = _table('', 'image, the worst first', '>Dice', '>precision', '>recall')
-    for c in sorted(r['cases'], key=lambda c: c['dice'])[:20]:
-        table.add_row(
-            c['image'], *(f'{c[k]:.3f}' for k in ('dice', 'precision', 'recall')))
-    out.print(table)
+    out.print(_worst_cases(r['cases']))
     say(f"{r['how']} {r['machine']['seconds']:.0f} s")
     for name in ('report.html', 'answers.csv', 'model.safetensors', 'records.json'):
         say(str(done.folder/name))
     say(str(done))
 
 # %% ../../nbs/course/05_cli.ipynb #bfba6652
-def checks()->list[tuple[str, str, str]]: # what, what was found, what to do ("" where all is well)
-    "Device, precision, memory, disk, data, versions."
-    import os, shutil
+def _device_checks():
+    import torch
+    from visft_nb.core import fast_bf16, get_device
+    device = get_device()
+    if device.type == 'cuda':
+        yield 'device', torch.cuda.get_device_name(device), ''
+    else:
+        todo = ('the profiles laptop and smoke run here; gpu and paper want a GPU (in '
+                'Colab: Runtime, Change runtime type)') if device.type == 'cpu' else ''
+        yield 'device', f'{device.type}, {os.cpu_count()} cores', todo
+    if fast_bf16(device): yield 'precision', 'bf16', ''
+    else:
+        yield 'precision', 'float32', 'bf16 would be emulated here, so it is not used'
+
+def _room_checks():
+    import psutil, shutil
+    memory = psutil.virtual_memory().available/2**30
+    yield ('memory', f'{memory:.1f} GB free',
+           '' if memory > 3 else 'close other programs: the tour needs about 2 GB')
+    free = shutil.disk_usage(Path.cwd()).free/2**30
+    yield ('disk', f'{free:.1f} GB free',
+           '' if free > 1 else 'make room, or choose another folder with --out')
+
+def _data_check():
+    there = os.environ.get('VISFT_DATA')
+    if not there:
+        return ('VISFT_DATA', 'not set', 'embedded data will do; set it to a folder '
+                                         'of data sets to look there first')
+    return 'VISFT_DATA', there, '' if Path(there).is_dir() else f'{there} is no folder'
+
+def _package_checks():
     from importlib.metadata import PackageNotFoundError, version
-    import psutil, torch
-    from visft_nb.core import cache_dir, fast_bf16, get_device
-    from visft_nb.course.profiles import check_settings
-    device, free = get_device(), shutil.disk_usage(Path.cwd()).free/2**30
-    memory, there = psutil.virtual_memory().available/2**30, os.environ.get(
-        'VISFT_DATA')
-    rows = [
-        ('python', sys.version.split()[0], ''),
-        ('book', str(book_dir()), '; '.join(check_settings())),
-        (
-            'device',
-            (
-                torch.cuda.get_device_name(device)
-                if device.type == 'cuda'
-                else f'{device.type}, {os.cpu_count()} cores'),
-            (
-                ''
-                if device.type != 'cpu'
-                else (
-                    'the profiles laptop and smoke run here; gpu and paper want a GPU'
-                    ' (in Colab: Runtime, Change runtime type)'))),
-        (
-            'precision', 'bf16' if fast_bf16(device) else 'float32',
-            (
-                ''
-                if fast_bf16(device)
-                else 'bf16 would be emulated here, so it is not used')),
-        (
-            'memory', f'{memory:.1f} GB free',
-            '' if memory > 3 else 'close other programs: the tour needs about 2 GB'),
-        (
-            'disk', f'{free:.1f} GB free',
-            '' if free > 1 else 'make room, or choose another folder with --out'),
-        ('cache', str(cache_dir()), ''),
-        (
-            'VISFT_DATA', there or 'not set',
-            (
-                ''
-                if there and Path(there).is_dir()
-                else (
-                    f'{there} is no folder'
-                    if there
-                    else (
-                        'embedded data will do; set it to a folder of data sets to look'
-                        ' there first'))))]
-    for package, extra in (('torch', ''), ('torchvision', ''), ('captum', 'course'), ('medmnist', 'course'), ('timm', 'course'), ('smalldocs', 'docs'), ('lightly', 'peers')):
+    extras = {'torch': '', 'torchvision': '', 'captum': 'course', 'medmnist': 'course',
+              'timm': 'course', 'smalldocs': 'docs', 'lightly': 'peers'}
+    for package, extra in extras.items():
         try:
-            rows.append((package, version(package), ''))
+            yield package, version(package), ''
         except PackageNotFoundError:
-            rows.append(
-                (
-                    package, 'missing',
-                    (
-                        f'pip install "visft_nb[{extra}]"'
-                        if extra
-                        else 'pip install visft_nb')))
-    return rows
+            wanted = f'"visft_nb[{extra}]"' if extra else 'visft_nb'
+            yield package, 'missing', f'pip install {wanted}'
+
+def checks()->list[tuple[str, str, str]]:
+    """Device, precision, memory, disk, data, versions: what, what was found, what to do
+    ("" where all is well)."""
+    from visft_nb.core import cache_dir
+    from visft_nb.course.profiles import check_settings
+    return [('python', sys.version.split()[0], ''),
+            ('book', str(book_dir()), '; '.join(check_settings())),
+            *_device_checks(), *_room_checks(), ('cache', str(cache_dir()), ''),
+            _data_check(), *_package_checks()]
 
 # %% ../../nbs/course/05_cli.ipynb #5021905c
 @app.command()
@@ -498,18 +519,17 @@ def _called():
         app()
     except OSError as e:
         if e.filename is None or e.errno not in (
-            errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
-            errno.EACCES, errno.EPERM):
+                errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTDIR,
+                errno.EISDIR, errno.EACCES, errno.EPERM):
             raise
-        raise InputError(
-            f"{brief(str(e.filename), 200)} cannot be used ({e.strerror}): give another"
-            " name, of at most 255 bytes between two slashes.") from e
+        raise InputError(f"{brief(str(e.filename), 200)} cannot be used "
+                         f"({e.strerror}): give another name, of at most 255 bytes "
+                         "between two slashes.") from e
     except RuntimeError as e:   # pathlib's own
         if not str(e).startswith(('Could not determine home', 'Symlink loop')):
             raise
-        raise InputError(
-            f"A name cannot be used ({e}): give the whole path of a file or a folder."
-        ) from e
+        raise InputError(f"A name cannot be used ({e}): give the whole path of a "
+                         "file or a folder.") from e
 
 # %% ../../nbs/course/05_cli.ipynb #b4e2504b
 def main():
@@ -531,9 +551,8 @@ def main():
         if not no_room(e):
             raise
         where = getattr(e, 'filename', None) or Path.cwd()
-        complain(
-            f'{where} cannot be written, for there is no room ({e}): make room, or'
-            ' choose another folder with --out.')
+        complain(f'{where} cannot be written, for there is no room ({e}): make room, '
+                 'or choose another folder with --out.')
         sys.exit(1)
 
 # %% ../../nbs/course/05_cli.ipynb #5d6f7c82

@@ -20,8 +20,8 @@ from urllib.parse import unquote
 import yaml
 
 from ..core import InputError, atomic_write, brief, given_path, read_text
-from .book import (
-    about, book_dir, notebooks, parse_code, read_notebook, repository)
+from .book import (about, book_dir, notebooks, parse_code,
+                                  read_notebook, repository)
 
 # %% ../../nbs/course/03_docs.ipynb #d0c50001
 from ..core import NoRoom, no_room, owner_mark, sweep
@@ -33,23 +33,20 @@ def _config(book):
     path, where = book/'_quarto.yml', "the site's title and chapters stand there"
     text = read_text(path)
     if len(text) > 50_000:
-        raise InputError(
-            f"{path} has {len(text):,} characters, far more than a site's description:"
-            " restore it from git.")
+        raise InputError(f"{path} has {len(text):,} characters, far more than a site's "
+                         "description: restore it from git.")
     try:
         config = yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as e:
-        raise InputError(
-            f"{path} cannot be read as YAML ({str(e)[:200]}): {where}.") from e
+        raise InputError(f"{path} cannot be read as YAML "
+                         f"({str(e)[:200]}): {where}.") from e
     try: contents = config['website']['sidebar']['contents']
     except (KeyError, TypeError): contents = None
-    entry = lambda v: isinstance(v, str) or (
-        isinstance(v, dict)
-        and all(isinstance(v.get(k), str) for k in ('section', 'contents')))
+    entry = (lambda v: isinstance(v, str) or isinstance(v, dict)
+             and all(isinstance(v.get(k), str) for k in ('section', 'contents')))
     if not isinstance(contents, list) or not all(map(entry, contents)):
-        raise InputError(
-            f"{path} has no list website.sidebar.contents of patterns and of sections"
-            f" with their contents: {where}.")
+        raise InputError(f"{path} has no list website.sidebar.contents of patterns and "
+                         f"of sections with their contents: {where}.")
     return config
 
 # %% ../../nbs/course/03_docs.ipynb #713325d3
@@ -62,18 +59,13 @@ def chapters(
     left, out = list(notebooks(book)), []
     for entry in _config(book)['website']['sidebar']['contents']:
         section = entry if isinstance(entry, dict) else dict(section='', contents=entry)
-        names = [
-            n
-            for n in left
-            if n.count('/') == section['contents'].count('/')
-            and fnmatch(f'{n}.ipynb', section['contents'])]
+        names = [n for n in left if n.count('/') == section['contents'].count('/')
+                 and fnmatch(f'{n}.ipynb', section['contents'])]
         left = [n for n in left if n not in names]
         if names: out.append((section['section'], names))
     for folder in dict.fromkeys(map(dirname, left)):
-        out.append(
-            (
-                re.sub(r'^\d+_', '', folder).replace('_', ' ').capitalize(),
-                [n for n in left if dirname(n) == folder]))
+        out.append((re.sub(r'^\d+_', '', folder).replace('_', ' ').capitalize(),
+                    [n for n in left if dirname(n) == folder]))
     return out
 
 # %% ../../nbs/course/03_docs.ipynb #576fa45c
@@ -112,10 +104,10 @@ def sync_map(
 
 # %% ../../nbs/course/03_docs.ipynb #35597a97
 def _map_output(text):
-    data = {
-        'text/markdown': text, 'text/plain': ['<IPython.core.display.Markdown object>']}
-    return dict(
-        data=data, execution_count=None, metadata={}, output_type='execute_result')
+    data = {'text/markdown': text,
+            'text/plain': ['<IPython.core.display.Markdown object>']}
+    return dict(data=data, execution_count=None, metadata={},
+                output_type='execute_result')
 
 # %% ../../nbs/course/03_docs.ipynb #6490be25
 def page_paths(
@@ -123,14 +115,12 @@ def page_paths(
 )->dict[str, str]:       # name -> path on the site
     """Where the page of each notebook stands. Raises `InputError` where two would stand
     in the same place."""
-    pages = {
-        n: re.sub(r'(^|/)\d+[a-z0-9]*_([^/]+)$', r'\1\2', n.lower()) + '.html'
-        for n in notebooks(book)}
+    pages = {n: re.sub(r'(^|/)\d+[a-z0-9]*_([^/]+)$', r'\1\2', n.lower()) + '.html'
+             for n in notebooks(book)}
     for page, count in Counter(pages.values()).items():
         if count > 1:
-            raise InputError(
-                f"{' and '.join(n for n in pages if pages[n] == page)} would both"
-                f" become {page}: rename one of them.")
+            raise InputError(f"{' and '.join(n for n in pages if pages[n] == page)} "
+                             f"would both become {page}: rename one of them.")
     return pages
 
 # %% ../../nbs/course/03_docs.ipynb #1ed86e72
@@ -138,10 +128,8 @@ _LINK = re.compile(r'(\]\(|href=")([^)"\s]+)')
 
 def _slug(anchor):
     "The anchor that Quarto gives to the heading that JupyterLab knows as `anchor`."
-    kept = ''.join(
-        c.lower()
-        for c in unquote(anchor).replace('-', ' ')
-        if c.isalnum() or c in ' _.')
+    kept = ''.join(c.lower() for c in unquote(anchor).replace('-', ' ')
+                   if c.isalnum() or c in ' _.')
     return '-'.join(kept.split()).lstrip('0123456789._-')
 
 def site_link(
@@ -155,14 +143,11 @@ def site_link(
     path, hash, anchor = href.partition('#')
     hash += _slug(anchor)
     if not path: return hash
-    target = (
-        normpath(f'{dirname(name)}/{unquote(path)}').lstrip('/')
-        if ':' not in path and path[0] != '/'
-        else '')
+    target = (normpath(f'{dirname(name)}/{unquote(path)}').lstrip('/')
+              if ':' not in path and path[0] != '/' else '')
     if target.removesuffix('.ipynb') in pages and path.endswith('.ipynb'):
-        return (
-            relpath(pages[target.removesuffix('.ipynb')], dirname(pages[name]) or '.')
-            + hash)
+        return relpath(pages[target.removesuffix('.ipynb')],
+                       dirname(pages[name]) or '.') + hash
     if target.startswith('../') and (book/'nbs'/target).exists():
         return f"{repository(book)}/blob/main/{normpath('nbs/' + target)}{hash}"
     return href
@@ -174,8 +159,7 @@ def _relink(text, name, pages, book):
     for line in text.splitlines(keepends=True):
         fenced ^= line.lstrip().startswith('```')
         out.append(
-            line
-            if fenced
+            line if fenced
             else _LINK.sub(lambda m: m[1] + site_link(m[2], name, pages, book), line))
     return ''.join(out)
 
@@ -184,27 +168,21 @@ _EXPORT = re.compile(r'^#\|[ \t]*export[si]?(?:[ \t]+([\w.]+))?[ \t]*\n', re.M)
 
 def exported(
     path:Path,                      # a notebook
-)->dict[str, dict[str, list[str]]]: # module below the package -> {public function or class: its public methods}
+)->dict[str, dict[str, list[str]]]: # module -> {function or class: public methods}
     "The names that a notebook exports and that have a docstring."
-    sources, out = [
-        c['source'] for c in read_notebook(path)['cells'] if c['cell_type'] == 'code'
-    ], {}
-    default = next(
-        (
-            m[1]
-            for s in sources
-            if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', s, re.M))
-        ),
-        '',
-    )
-    for source, module in ((s, m[1] or default) for s in sources if (m := _EXPORT.match(_directives(s)))):
+    sources = [c['source']
+               for c in read_notebook(path)['cells'] if c['cell_type'] == 'code']
+    out = {}
+    default = next((m[1] for s in sources
+                    if (m := re.search(r'^#\|\s*default_exp\s+(\S+)', s, re.M))), '')
+    for source, module in ((s, m[1] or default)
+                           for s in sources if (m := _EXPORT.match(_directives(s)))):
         for node in _documented(source, f'{path}, an exported cell'):
             if not (owner := _patched(node)):
                 is_class = isinstance(node, ast.ClassDef)
                 out.setdefault(module, {})[node.name] = [
                     m.name
-                    for m in _documented(node)
-                    if is_class and not m.decorator_list]
+                    for m in _documented(node) if is_class and not m.decorator_list]
             elif owner in out.get(module, {}): out[module][owner].append(node.name)
     return out
 
@@ -217,24 +195,17 @@ def _directives(source):
 def _documented(tree, where='a cell'):
     """The public functions and classes with a docstring right below `tree`, a node or a
     source."""
-    body = (
-        parse_code(re.sub(r'^\s*[%!].*', '', tree, flags=re.M), where).body
-        if isinstance(tree, str)
-        else tree.body)
-    return [
-        n
-        for n in body
-        if isinstance(n, (ast.FunctionDef, ast.ClassDef))
-        and n.name[0] != '_'
-        and ast.get_docstring(n)]
+    if isinstance(tree, str):
+        tree = parse_code(re.sub(r'^\s*[%!].*', '', tree, flags=re.M), where)
+    body = tree.body
+    return [n for n in body if isinstance(n, (ast.FunctionDef, ast.ClassDef))
+            and n.name[0] != '_' and ast.get_docstring(n)]
 
 def _patched(node):
     "The class that fastcore's `@patch` gives a function to, or ''."
     patch = any('patch' in ast.unparse(d) for d in node.decorator_list)
-    first = (
-        node.args.args[0]
-        if patch and isinstance(node, ast.FunctionDef) and node.args.args
-        else None)
+    first = (node.args.args[0] if patch and isinstance(node, ast.FunctionDef)
+             and node.args.args else None)
     return ast.unparse(first.annotation) if first and first.annotation else ''
 
 # %% ../../nbs/course/03_docs.ipynb #2763d825
@@ -245,12 +216,10 @@ def _page_output(out, name, pages, book):
     alt = meta.get('image/png', {}).get('alt') or meta.get('alt')
     if 'image/png' in data and alt:
         src = ''.join(data['image/png']).replace('\n', '')
-        data = {
-            'text/html': (
-                f'<img src="data:image/png;base64,{src}" alt="{escape(alt)}"'
-                ' class="img-fluid">')}
-    texts = {
-        k: ''.join(v) for k, v in data.items() if k in ('text/markdown', 'text/html')}
+        data = {'text/html': f'<img src="data:image/png;base64,{src}" '
+                             f'alt="{escape(alt)}" class="img-fluid">'}
+    texts = {k: ''.join(v)
+             for k, v in data.items() if k in ('text/markdown', 'text/html')}
     relinked = {k: _relink(v, name, pages, book) for k, v in texts.items()}
     return {**out, 'data': {**data, **relinked}} if data else out
 
@@ -264,10 +233,8 @@ def page_notebook(
     nb = read_notebook(notebooks(book)[name])
     cells = []
     for cell in nb['cells']:
-        cell['source'] = (
-            _relink(cell['source'], name, pages, book)
-            if cell['cell_type'] == 'markdown'
-            else cell['source'])
+        cell['source'] = (_relink(cell['source'], name, pages, book)
+                          if cell['cell_type'] == 'markdown' else cell['source'])
         if cell['cell_type'] == 'code': cells += _code_cells(cell, name, pages, book)
         elif not cells and (m := re.match(r'(# .+\n*)((?:> .+\n*)?)', cell['source'])):
             cells += [_markdown(m[0]), _markdown(cell['source'][m.end():])]
@@ -279,25 +246,16 @@ def _markdown(text): return dict(cell_type='markdown', metadata={}, source=text)
 # %% ../../nbs/course/03_docs.ipynb #32fdab01
 def _code_cells(cell, name, pages, book):
     "A code cell without its `export`, after the anchors of what it defines."
-    names = (
-        [
-            n.name
-            for n in _documented(cell['source'], f'{name}, an exported cell')
-            if not _patched(n)]
-        if _EXPORT.match(_directives(cell['source']))
-        else [])
-    outputs = [
-        o
-        for out in cell.get('outputs', [])
-        if (o := _page_output(out, name, pages, book))]
+    names = [n.name for n in _documented(cell['source'], f'{name}, an exported cell')
+             if not _patched(n)] if _EXPORT.match(_directives(cell['source'])) else []
+    outputs = [o for out in cell.get('outputs', [])
+               if (o := _page_output(out, name, pages, book))]
     if _MAP.search(cell['source']):
         outputs = [_map_output(_relink(course_map(book).data, name, pages, book))]
-    anchors = (
-        [_markdown(''.join(f'<span id="defines-{n}"></span>' for n in names))]
-        if names
-        else [])
-    return anchors + [
-        {**cell, 'source': _EXPORT.sub('', cell['source']), 'outputs': outputs}]
+    anchors = ([_markdown(''.join(f'<span id="defines-{n}"></span>' for n in names))]
+               if names else [])
+    return anchors + [{**cell, 'source': _EXPORT.sub('', cell['source']),
+                       'outputs': outputs}]
 
 # %% ../../nbs/course/03_docs.ipynb #048c40b3
 def _package(book):
@@ -306,9 +264,8 @@ def _package(book):
     try:
         return tomllib.loads(read_text(toml))['project']['name'].replace('-', '_')
     except (KeyError, TypeError, AttributeError, tomllib.TOMLDecodeError) as e:
-        raise InputError(
-            f"{toml} gives no [project] name that can be read ({brief(e)}): restore it"
-            " from git.") from e
+        raise InputError(f"{toml} gives no [project] name that can be read "
+                         f"({brief(e)}): restore it from git.") from e
 
 def api_notebooks(
     pages:dict[str, str], # from `page_paths`
@@ -322,14 +279,11 @@ def api_notebooks(
             modules.setdefault(module, {})[name] = tops
     for module, lessons in modules.items():
         says = {n: about(notebooks(book)[n]) for n in lessons}
-        titles = ' and in '.join(
-            f"[{says[n]['title']}](../{pages[n]})" for n in lessons)
-        cells = [
-            _markdown(
-                f"# {_package(book)}.{module}\n\n> {says[next(iter(says))]['promise']}"
-            ),
-            _markdown(f'Derived, explained and tested in {titles}.'),
-        ]
+        titles = ' and in '.join(f"[{says[n]['title']}](../{pages[n]})"
+                                 for n in lessons)
+        cells = [_markdown(f"# {_package(book)}.{module}\n\n"
+                           f"> {says[next(iter(says))]['promise']}"),
+                 _markdown(f'Derived, explained and tested in {titles}.')]
         for n, tops in lessons.items():
             cells += _entries(f'{_package(book)}.{module}', tops, f'../{pages[n]}')
         out[module] = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
@@ -338,66 +292,59 @@ def api_notebooks(
 # %% ../../nbs/course/03_docs.ipynb #b10a9792
 def _entries(module, tops, lesson):
     "The cells that document what one lesson exports to a module."
-    code = lambda source: dict(
-        cell_type='code', metadata={}, outputs=[], execution_count=None, source=source)
+    code = lambda source: dict(cell_type='code', metadata={}, outputs=[],
+                               execution_count=None, source=source)
     cells = [code(f"#| echo: false\nfrom {module} import {', '.join(tops)}")]
     for top, methods in tops.items():
-        cells += [
-            code(f'show_doc({top}, title_level=2)'),
-            *(code(f'show_doc({top}.{m}, title_level=3)') for m in methods),
-            _markdown(f'[`{top}` in the lesson]({lesson}#defines-{top}){{.written}}'),
-        ]
+        cells += [code(f'show_doc({top}, title_level=2)'),
+                  *(code(f'show_doc({top}.{m}, title_level=3)') for m in methods),
+                  _markdown(f'[`{top}` in the '
+                            f'lesson]({lesson}#defines-{top}){{.written}}')]
     return cells
 
 # %% ../../nbs/course/03_docs.ipynb #792f092c
 def _stage(book, tree):
     "Write into `tree` what nbdev shall process and smalldocs shall read."
     pages, names, symbols = page_paths(book), notebooks(book), []
-    for other in (p for p in (book/'nbs').rglob('*') if p.is_file() and p.suffix != '.ipynb'):
+    for other in (p for p in (book/'nbs').rglob('*')
+                  if p.is_file() and p.suffix != '.ipynb'):
         parts = other.relative_to(book/'nbs').parts
         if parts[0] != 'assignments' and not any(q[0] in '._' for q in parts):
             (tree/'nbs').joinpath(*parts).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(other, (tree/'nbs').joinpath(*parts))
     for name in names:
         symbols += [(n, '/' + pages[name]) for n in {name, name.split('/')[-1]}]
-        symbols += [
-            s
-            for m, tops in exported(names[name]).items()
-            for s in _symbols(f'{_package(book)}.{m}', tops, f'/api/{m}.html')]
-        _write(
-            tree/'nbs'/PurePosixPath(pages[name]).with_suffix('.ipynb'),
-            page_notebook(name, pages, book))
+        symbols += [s for m, tops in exported(names[name]).items()
+                    for s in _symbols(f'{_package(book)}.{m}', tops, f'/api/{m}.html')]
+        _write(tree/'nbs'/PurePosixPath(pages[name]).with_suffix('.ipynb'),
+               page_notebook(name, pages, book))
     for module, nb in (api := api_notebooks(pages, book)).items():
         _write(tree/f'nbs/api/{module}.ipynb', nb)
     count = Counter(s for s, _ in set(symbols))
     _write(tree/'_symbols.json', {s: at for s, at in symbols if count[s] == 1})
-    _write(
-        tree/'_quarto.yml', _site_config(book, pages, [f'api/{m}.ipynb' for m in api]))
-    _write(
-        tree/'pyproject.toml',
-        f'[project]\nname = "{_package(book)}"\n[tool.nbdev]\nexec_profile ='
-        ' false\nskip_procs = "add_links"\n')
+    _write(tree/'_quarto.yml',
+           _site_config(book, pages, [f'api/{m}.ipynb' for m in api]))
+    _write(tree/'pyproject.toml',
+           f'[project]\nname = "{_package(book)}"\n[tool.nbdev]\nexec_profile = false\n'
+           'skip_procs = "add_links"\n')
 
 # %% ../../nbs/course/03_docs.ipynb #a94a5c9a
 def _write(path, what):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        what if isinstance(what, str) else json.dumps(what, ensure_ascii=False),
-        encoding='utf-8')
+    path.write_text(what if isinstance(what, str)
+                    else json.dumps(what, ensure_ascii=False), encoding='utf-8')
 
 # %% ../../nbs/course/03_docs.ipynb #cfef0683
 def _symbols(module, tops, page):
     """(name, address) of a module and all it documents, with and without the package
     and the module."""
-    full = {
-        f'{module}.{n}': f'{page}#{n.lower()}'
-        for t, ms in tops.items()
-        for n in [t, *(f'{t}.{m}' for m in ms)]
-    }
-    return [(module, page)] + [
-        (short, at)
-        for n, at in full.items()
-        for short in {n, n.split('.', 1)[1], n.removeprefix(f'{module}.')}]
+    full = {f'{module}.{n}': f'{page}#{n.lower()}'
+            for t, ms in tops.items() for n in [t, *(f'{t}.{m}' for m in ms)]}
+    names = [(module, page)]
+    for n, at in full.items():
+        shorter = {n, n.split('.', 1)[1], n.removeprefix(f'{module}.')}
+        names += [(short, at) for short in shorter]
+    return names
 
 # %% ../../nbs/course/03_docs.ipynb #d4f1ee16
 def _site_config(book, pages, api):
@@ -407,9 +354,8 @@ def _site_config(book, pages, api):
     source = lambda n: pages[n].removesuffix('.html') + '.ipynb'
     contents = []
     for title, names in chapters(book):
-        entries = [
-            dict(text='Home', href='index.ipynb') if n == 'index' else source(n)
-            for n in names]
+        entries = [dict(text='Home', href='index.ipynb') if n == 'index' else source(n)
+                   for n in names]
         contents += [dict(section=title, contents=entries)] if title else entries
     if api: contents.append(dict(section='Reference', contents=api))
     cfg['website']['sidebar']['contents'] = contents
@@ -420,20 +366,18 @@ def _site_config(book, pages, api):
 # %% ../../nbs/course/03_docs.ipynb #49745eb2
 def build_docs(
     out:str|Path='_docs',    # the site's folder
-    # the folder that holds `nbs/` and `_quarto.yml`; None takes `book_dir()`
-    book:str|Path|None=None,
+    book:str|Path|None=None, # folder of `nbs/` and `_quarto.yml`; None: `book_dir()`
 )->Path:                     # the site's folder
     """Build the site of the course into `out`; nothing in `nbs/` changes. Raises
     `InputError` for what cannot be built or must not be overwritten."""
     book, out = Path(book or book_dir()).resolve(), given_path(out, '--out').resolve()
     if out == book or out in book.parents or (book/'nbs') in (out, *out.parents):
-        raise InputError(
-            f"The site cannot be built into {out}, for the notebooks lie in {book}:"
-            " name another folder, such as _docs.")
-    if out.exists() and not (out/'site_libs').is_dir() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            f"{out} holds something that is no site built by visft docs: empty it"
-            " yourself, or name another folder.")
+        raise InputError(f"The site cannot be built into {out}, for the notebooks lie "
+                         f"in {book}: name another folder, such as _docs.")
+    if (out.exists() and not (out/'site_libs').is_dir()
+            and (not out.is_dir() or any(out.iterdir()))):
+        raise InputError(f"{out} holds something that is no site built by visft docs: "
+                         "empty it yourself, or name another folder.")
     sweep(tempfile.gettempdir(), 'visft_docs_')
     with tempfile.TemporaryDirectory(prefix='visft_docs_' + owner_mark()) as tmp:
         tree = Path(tmp).resolve()
@@ -444,35 +388,28 @@ def build_docs(
     return out
 
 # %% ../../nbs/course/03_docs.ipynb #b615cb7d
-_NBDEV = (
-    'import os; from nbdev.serve import proc_nbs; proc_nbs("nbs",'
-    ' n_workers=os.cpu_count(), force=True)')
+_NBDEV = ('import os; from nbdev.serve import proc_nbs; proc_nbs("nbs", '
+          'n_workers=os.cpu_count(), force=True)')
 
 def _process(tree, book):
     """nbdev's part: strip directives, run `show_doc`. In a process of its own, for
     nbdev takes its configuration from the working folder."""
     path = os.pathsep.join([str(book), *filter(None, [os.environ.get('PYTHONPATH')])])
-    env = {
-        **os.environ, 'PYTHONPATH': path, 'MPLBACKEND': 'agg',
-        'IPYTHONDIR': str(tree/'.ipython')}
-    run = subprocess.run(
-        [sys.executable, '-c', _NBDEV], cwd=tree, env=env, capture_output=True,
-        text=True)
+    env = {**os.environ, 'PYTHONPATH': path, 'MPLBACKEND': 'agg',
+           'IPYTHONDIR': str(tree/'.ipython')}
+    run = subprocess.run([sys.executable, '-c', _NBDEV], cwd=tree, env=env,
+                         capture_output=True, text=True)
     if run.returncode or not (tree/'_proc').is_dir():
-        says = (
-            [
-                s
-                for s in run.stderr.splitlines()
-                if re.match(r'\w*(Error|Exception)\b.*:', s)]
-            or run.stderr.splitlines()[-1:]
-            or ['no message'])
+        lines = run.stderr.splitlines()
+        errors = [s for s in lines if re.match(r'\w*(Error|Exception)\b.*:', s)]
+        says = errors or lines[-1:] or ['no message']
         if no_room(run.stderr):
-            raise NoRoom(
-                f"The site cannot be built, for there is no room in {tree.parent}"
-                f" ({says[-1]}): make room there, or set TMPDIR to another folder.")
-        raise InputError(
-            f"nbdev cannot process the notebooks ({says[-1]}): run `nbdev-export` if a"
-            " name is missing from its module, and mend the cell that it names.")
+            raise NoRoom("The site cannot be built, for there is no room in "
+                         f"{tree.parent} ({says[-1]}): make room there, or set TMPDIR "
+                         "to another folder.")
+        raise InputError(f"nbdev cannot process the notebooks ({says[-1]}): run "
+                         "`nbdev-export` if a name is missing from its module, and "
+                         "mend the cell that it names.")
 
 # %% ../../nbs/course/03_docs.ipynb #40847753
 def _render(tree):
@@ -481,9 +418,8 @@ def _render(tree):
     try:
         from smalldocs.site import build
     except ImportError as e:
-        raise InputError(
-            "The site is rendered by smalldocs, which is missing: pip install"
-            " 'visft_nb[docs]'") from e
+        raise InputError("The site is rendered by smalldocs, which is missing: pip "
+                         "install 'visft_nb[docs]'") from e
     for name in ('_quarto.yml', '_symbols.json'): shutil.copy(tree/name, tree/'_proc')
     site = build(tree/'_proc', quiet=True)
     for warning in site.warnings:
@@ -491,18 +427,16 @@ def _render(tree):
         if 'output-file' not in warning: print(f'warning: {warning}', file=sys.stderr)
     shutil.move(site.out, tree/'_site')
     for css in (tree/'_site/site_libs/themes').glob('*.css'):
-        css.write_text(
-            re.sub(
-                r'@import url\(["\']?https?:[^)]*\);', '',
-                css.read_text(encoding='utf-8')),
-            encoding='utf-8')
+        css.write_text(re.sub(r'@import url\(["\']?https?:[^)]*\);', '',
+                              css.read_text(encoding='utf-8')), encoding='utf-8')
 
 # %% ../../nbs/course/03_docs.ipynb #fcafed5a
 def _swap(new, out):
     "Put `new` in the place of `out` by two renames."
     out.parent.mkdir(parents=True, exist_ok=True)
     sweep(out.parent, '.visft_docs_')
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix='.visft_docs_' + owner_mark()) as near:
+    with tempfile.TemporaryDirectory(dir=out.parent,
+                                     prefix='.visft_docs_' + owner_mark()) as near:
         shutil.move(new, f'{near}/new')
         if out.exists(): os.replace(out, f'{near}/old')
         os.replace(f'{near}/new', out)
@@ -515,16 +449,14 @@ def docs_server(
     """A web server for a built site, reachable from this machine alone. Raises
     `InputError` where there is no site or the port is taken."""
     if not (Path(folder)/'site_libs').is_dir():
-        raise InputError(
-            f"{folder} holds no built site: run `visft docs` first, or name its folder."
-        )
+        raise InputError(f"{folder} holds no built site: run `visft docs` first, or "
+                         "name its folder.")
     try:
-        return ThreadingHTTPServer(
-            ('127.0.0.1', port), partial(_Quiet, directory=str(folder)))
+        return ThreadingHTTPServer(('127.0.0.1', port),
+                                   partial(_Quiet, directory=str(folder)))
     except (OSError, OverflowError) as e:
-        raise InputError(
-            f"Port {port} cannot be served from ({e}): choose another with --port."
-        ) from e
+        raise InputError(f"Port {port} cannot be served from ({e}): choose "
+                         "another with --port.") from e
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args): pass
@@ -536,8 +468,7 @@ def serve_docs(
 )->None:
     "Serve a built site until Ctrl-C."
     with docs_server(folder, port) as server:
-        print(
-            f"{folder} at http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends)",
-            flush=True)
+        print(f"{folder} at http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C "
+              "ends)", flush=True)
         try: server.serve_forever()
         except KeyboardInterrupt: pass

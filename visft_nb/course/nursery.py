@@ -6,7 +6,8 @@
 __all__ = ['PRELOAD', 'LATE', 'CannotFork', 'can_fork', 'Forked', 'Nursery']
 
 # %% ../../nbs/course/07_nursery.ipynb #7a0c1e03
-import ctypes, gc, importlib, json, os, random, signal, socket, subprocess, sys, threading
+import ctypes, gc, importlib, json, os, random, signal, socket
+import subprocess, sys, threading
 from contextlib import suppress
 from multiprocessing.connection import wait
 from types import SimpleNamespace
@@ -202,8 +203,8 @@ def fork(self:_Server, order, fds):
 def _spoilt():
     "Has something that was imported touched a GPU, so that a fork cannot use it?"
     torch = sys.modules.get('torch')
-    return (
-        bool(torch) and torch.cuda._is_in_bad_fork() and torch.cuda.device_count() > 0)
+    return (bool(torch) and torch.cuda._is_in_bad_fork()
+            and torch.cuda.device_count() > 0)
 
 def _main():
     options = json.loads(sys.argv[1])
@@ -237,9 +238,8 @@ class Forked:
         self.pid, self.stdout, self.returncode = pid, stdout, None
         self._control, self._lock = control, threading.Lock()
 
-    # the exit code, negative for a signal; None: it still runs
     def poll(self)->int|None:
-        "Has it ended?"
+        "Has it ended? The exit code, negative for a signal; None: it still runs."
         with self._lock:
             if self.returncode is None and wait([self._control], 0):
                 said = b''                       # so it stays if the nursery was killed
@@ -271,24 +271,20 @@ class Nursery:
     """A process that has imported `preload` and forks others; use it in a `with`
     statement."""
     def __init__(self,
-        # its environment, and that of all it forks; None: ours
-        env:dict[str, str]|None=None,
-        # modules; one that cannot be imported is left out
-        preload:tuple[str, ...]=PRELOAD,
+        env:dict[str, str]|None=None,    # the environment of the runs; None: ours
+        preload:tuple[str, ...]=PRELOAD, # modules, left out if not importable
     ):
         env = dict(os.environ if env is None else env)
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        options = dict(
-            orders=theirs.fileno(), preload=preload,
-            env={k: env.pop(k, None) for k in LATE})
-        code = (
-            "import sys; sys.path[:1] = sys.path[:1][sys.path[0] == '':]; "   # not our folder
-            'from visft_nb.course.nursery import _main; _main()'
-        )
+        options = dict(orders=theirs.fileno(), preload=preload,
+                       env={k: env.pop(k, None) for k in LATE})
+        # without our folder, which Python puts first
+        code = ("import sys; sys.path[:1] = sys.path[:1][sys.path[0] == '':]; "
+                'from visft_nb.course.nursery import _main; _main()')
         # what a kernel would choose
         inline = 'module://matplotlib_inline.backend_inline'
-        env |= {
-            'OPENBLAS_NUM_THREADS': '1', 'MPLBACKEND': env.get('MPLBACKEND') or inline}
+        env |= {'OPENBLAS_NUM_THREADS': '1',
+                'MPLBACKEND': env.get('MPLBACKEND') or inline}
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, '-c', code, json.dumps(options)], env=env,
@@ -320,8 +316,8 @@ def start(self:Nursery,
     order = json.dumps(dict(module=module, args=args, cwd=os.getcwd())).encode()
     try:
         with theirs:
-            socket.send_fds(
-                self._orders, [order], [write, stderr.fileno(), theirs.fileno()])
+            socket.send_fds(self._orders, [order],
+                            [write, stderr.fileno(), theirs.fileno()])
         said = json.loads(ours.recv(4096) or '{"refused": "it has ended"}')
     except OSError as e:
         said = dict(refused=str(e))

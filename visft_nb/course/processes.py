@@ -37,9 +37,8 @@ def end_family(
     return ended
 
 # %% ../../nbs/lib/course/processes.ipynb #938ac008
-OWNER = (   # the environment's name for the mark of the process that everything is done for
-    'VISFT_OWNER'
-)
+# the environment's name for the mark of the process that everything is done for
+OWNER = 'VISFT_OWNER'
 
 def owned(
     env:dict,  # of a process to be started

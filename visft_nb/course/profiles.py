@@ -16,18 +16,15 @@ from .book import book_dir, notebooks, parse_code, read_notebook
 # %% ../../nbs/course/01_profiles.ipynb #6c3c7ac4
 def _code(cell):
     "The cell's Python, without magics and shell lines."
-    return '\n'.join(
-        'pass' if re.match(r'\s*[%!]', s) else s for s in cell['source'].splitlines())
+    return '\n'.join('pass' if re.match(r'\s*[%!]', s) else s
+                     for s in cell['source'].splitlines())
 
 def _tagged(path):
-    found = [
-        c
-        for c in read_notebook(path)['cells']
-        if 'parameters' in c['metadata'].get('tags', [])]
+    found = [c for c in read_notebook(path)['cells']
+             if 'parameters' in c['metadata'].get('tags', [])]
     if len(found) > 1:
-        raise InputError(
-            f"{path} has {len(found)} cells tagged `parameters`; papermill reads one:"
-            " join them.")
+        raise InputError(f"{path} has {len(found)} cells tagged `parameters`; "
+                         "papermill reads one: join them.")
     return found[0] if found else None
 
 @lru_cache(maxsize=512)
@@ -40,13 +37,11 @@ def _parameters(path, _changed):
         except (
             AttributeError, ValueError, TypeError, RecursionError, MemoryError) as e:
             line = _code(cell).splitlines()[node.lineno - 1]
-            raise InputError(
-                f"{path}, line {node.lineno} of the parameters: `{line:.200}` is not"
-                " one NAME = literal.") from e
+            raise InputError(f"{path}, line {node.lineno} of the parameters: "
+                             f"`{line:.200}` is not one NAME = literal.") from e
         if not target.id.isupper():
-            raise InputError(
-                f"{path}: the parameter {target.id} is not in upper case, so a reader"
-                " cannot tell it from a variable.")
+            raise InputError(f"{path}: the parameter {target.id} is not in upper case, "
+                             "so a reader cannot tell it from a variable.")
     return values
 
 # %% ../../nbs/course/01_profiles.ipynb #8650e7a4
@@ -71,26 +66,25 @@ def dead_parameters(
         for node in ast.walk(parse_code(_code(c), f'{path}, cell {c.get("id", "")}')):
             if isinstance(node, ast.Name):
                 (reads if isinstance(node.ctx, ast.Load) else writes).add(node.id)
-    return [
-        f"{path.stem}: the parameter {n} is never read" for n in names if n not in reads
-    ] + [
-        f"{path.stem}: the parameter {n} is assigned again after the parameters cell"
-        for n in names
-        if n in writes]
+    unread = [f"{path.stem}: the parameter {n} is never read"
+              for n in names if n not in reads]
+    again = [f"{path.stem}: the parameter {n} is assigned again after the parameters "
+             "cell" for n in names if n in writes]
+    return unread + again
 
 # %% ../../nbs/course/01_profiles.ipynb #9222f4aa
-PROFILES = {
-    'laptop': 'what stands in the notebooks: minutes on two cores',
-    'smoke': 'seconds, to test that everything runs', 'night': 'hours on a laptop',
-    'gpu': 'minutes on one GPU', 'paper': "the literature's own protocol"}
+PROFILES = {'laptop': 'what stands in the notebooks: minutes on two cores',
+            'smoke': 'seconds, to test that everything runs',
+            'night': 'hours on a laptop', 'gpu': 'minutes on one GPU',
+            'paper': "the literature's own protocol"}
 
 def read_settings(
     book:Path|None=None,  # the folder that holds settings.ini; None takes `book_dir()`
 )->dict[tuple[str, str], dict]: # (profile, notebook or "") -> overrides
     """`settings.ini`, parsed. Raises `InputError` that names the section and the key
     that cannot be read."""
-    path, ini = (book or book_dir())/'settings.ini', configparser.ConfigParser(
-        interpolation=None, default_section='')
+    path = (book or book_dir())/'settings.ini'
+    ini = configparser.ConfigParser(interpolation=None, default_section='')
     ini.optionxform = str
     try:
         ini.read_string(read_text(path))
@@ -100,15 +94,15 @@ def read_settings(
     for section in ini.sections():
         profile, _, name = section.partition(' ')
         lookup(profile, PROFILES, f'profile (section [{section}] of settings.ini)')
-        if bad := next((f'{k} = {v}' for k, v in ini[section].items() if not _literal(v)), None):
-            raise InputError(
-                f"settings.ini, [{section}]: `{bad:.200}` is no Python literal; put"
-                " quotes round a text.")
+        if bad := next((f'{k} = {v}'
+                        for k, v in ini[section].items() if not _literal(v)), None):
+            raise InputError(f"settings.ini, [{section}]: `{bad:.200}` is no Python "
+                             "literal; put quotes round a text.")
         if (profile, name.strip()) in out:
-            raise InputError(
-                f"settings.ini: [{section}] stands there twice: join the two.")
-        out[profile, name.strip()] = {
-            k: ast.literal_eval(v) for k, v in ini[section].items()}
+            raise InputError(f"settings.ini: [{section}] stands there "
+                             "twice: join the two.")
+        out[profile, name.strip()] = {k: ast.literal_eval(v)
+                                      for k, v in ini[section].items()}
     return out
 
 def _literal(text):
@@ -130,7 +124,8 @@ def _comments(path, _changed):
     lines = iter(_code(_tagged(path) or {'source': ''}).splitlines(True))
     said, name = {}, None
     for token in tokenize.generate_tokens(lambda: next(lines, '')):
-        if token.type == tokenize.NAME and token.string.isupper() and token.start[1] == 0:
+        if (token.type == tokenize.NAME and token.string.isupper()
+                and token.start[1] == 0):
             name = token.string
         if token.type == tokenize.COMMENT and name: said[name] = token.string
     return said
@@ -139,18 +134,17 @@ def _comment(path, name): return _comments(path, path.stat().st_mtime_ns).get(na
 
 # %% ../../nbs/course/01_profiles.ipynb #0e681296
 def bounds(
-    path:Path, # a notebook
-    name:str,  # one of its parameters
-)->tuple[float, float, bool]: # the least, the most, and whether the least itself is allowed
+    path:Path,                # a notebook
+    name:str,                 # one of its parameters
+)->tuple[float, float, bool]: # the least, the most, is the least allowed
     """Between which numbers a parameter may lie: what its comment says, else what its
     own value suggests."""
     said = _SAID.search(_comment(path, name))
     if said:
         least, low, high, anything = said.groups()
         if anything: return -math.inf, math.inf, False
-        return (
-            (float(least), math.inf, True) if least else (float(low), float(high), True)
-        )
+        return ((float(least), math.inf, True) if least
+                else (float(low), float(high), True))
     own = _numbers(parameters(path)[name])
     if not own or min(own) < 0: return -math.inf, math.inf, False
     most = 1. if _SHARE.search(_comment(path, name)) and max(own) <= 1 else math.inf
@@ -161,10 +155,8 @@ def _numbers(value):
     truth value are none."""
     if isinstance(value, dict): value = list(value.values())
     if isinstance(value, (list, tuple)): return [n for v in value for n in _numbers(v)]
-    return (
-        [value]
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-        else [])
+    return ([value] if isinstance(value, (int, float))
+            and not isinstance(value, bool) else [])
 
 # %% ../../nbs/course/01_profiles.ipynb #b1074117
 def _fit(name, value, default, where):
@@ -173,9 +165,9 @@ def _fit(name, value, default, where):
     if isinstance(default, float) and type(value) is int: return float(value)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
         return list(value)
-    raise InputError(
-        f"{where}: {name} = {value!r} is of type {type(value).__name__}; the notebook's"
-        f" own value {default!r} is of type {type(default).__name__}.")
+    raise InputError(f"{where}: {name} = {value!r} is of type {type(value).__name__}; "
+                     f"the notebook's own value {default!r} is of type "
+                     f"{type(default).__name__}.")
 
 # %% ../../nbs/course/01_profiles.ipynb #6707f2b9
 def _texts(value):
@@ -187,13 +179,11 @@ def _check_texts(name, value, own, where, comment):
     """Raise `InputError` for a text among numbers, a number among texts, and a data set
     that is not there."""
     if _numbers(own) and not _texts(own) and _texts(value):
-        raise InputError(
-            f"{where}: {name} = {value!r} holds {_texts(value)[0]!r}, expected numbers;"
-            f" the notebook's own value is {own!r}.")
+        raise InputError(f"{where}: {name} = {value!r} holds {_texts(value)[0]!r}, "
+                         f"expected numbers; the notebook's own value is {own!r}.")
     if _texts(own) and not _numbers(own) and _numbers(value):
-        raise InputError(
-            f"{where}: {name} = {value!r} holds {_numbers(value)[0]!r}, expected texts;"
-            f" the notebook's own value is {own!r}.")
+        raise InputError(f"{where}: {name} = {value!r} holds {_numbers(value)[0]!r}, "
+                         f"expected texts; the notebook's own value is {own!r}.")
     said = re.findall(r"'([^']+)'", comment)
     new = [t for t in _texts(value) if t not in _texts(own) + said]
     if not new or not _texts(own): return
@@ -209,17 +199,16 @@ def _check(name, value, path, where):
     _check_texts(name, value, own, where, _comment(path, name))
     low, high, closed = bounds(path, name)
     for n in _numbers(value):
-        if not (low <= n if closed else low < n) or not n <= high or not math.isfinite(n):
+        above = low <= n if closed else low < n
+        if not above or not n <= high or not math.isfinite(n):
             least = f'{low:g} or more' if closed else f'more than {low:g}'
             allowed = f'{least}, at most {high:g}' if math.isfinite(high) else least
             if math.isinf(low): allowed = 'a finite number'
-            raise InputError(
-                f"{where}: {name} = {value!r} has {n:g}, expected {allowed}; the"
-                f" notebook's own value is {own!r}.")
+            raise InputError(f"{where}: {name} = {value!r} has {n:g}, expected "
+                             f"{allowed}; the notebook's own value is {own!r}.")
     if value in ([], (), {}) and own and '(may be empty)' not in _comment(path, name):
-        raise InputError(
-            f"{where}: {name} = {value!r} is empty; the notebook's own value is"
-            f" {own!r}.")
+        raise InputError(f"{where}: {name} = {value!r} is empty; the notebook's own "
+                         f"value is {own!r}.")
     return value
 
 # %% ../../nbs/course/01_profiles.ipynb #8f2738cd
@@ -236,7 +225,9 @@ def overrides(
     own = parameters(path)
     shared = {k: v for k, v in ini.get((profile, ''), {}).items() if k in own}
     out = {}
-    for values, where in ((shared, f'[{profile}]'), (ini.get((profile, name), {}), f'[{profile} {name}]'), (given or {}, 'the command line')):
+    for values, where in ((shared, f'[{profile}]'),
+                          (ini.get((profile, name), {}), f'[{profile} {name}]'),
+                          (given or {}, 'the command line')):
         for k, v in values.items():
             lookup(k, own, f'parameter of {name}')
             out[k] = _check(k, v, path, where)
@@ -270,19 +261,16 @@ def check_settings(
     for (profile, name), values in ini.items():
         where = f"[{f'{profile} {name}'.strip()}]"
         if profile == 'laptop':
-            faults.append(
-                f'{where}: the profile laptop is what stands in the notebooks; change'
-                ' it there')
+            faults.append(f'{where}: the profile laptop is what stands in the '
+                          'notebooks; change it there')
         if name and name not in names:
             faults.append(f'{where}: there is no such notebook')
             continue
         for k, v in values.items():
             mine = [names[n] for n in ([name] if name else own) if k in own.get(n, {})]
             if not mine:
-                faults.append(
-                    f"{where}: no notebook has the parameter {k}"
-                    if not name
-                    else f"{where}: the notebook has no parameter {k}")
+                faults.append(f"{where}: no notebook has the parameter {k}" if not name
+                              else f"{where}: the notebook has no parameter {k}")
             for path in mine:
                 try: _check(k, v, path, where)
                 except InputError as e: faults.append(str(e))

@@ -26,16 +26,16 @@ def collect(
     for cell in nb['cells']:
         for o in cell.get('outputs', []):
             kept = o.get('data', {}).get(RECORD_MIME, {})
-            if not isinstance(kept, dict) or not all(isinstance(v, (str, bool)) or _number(v) and math.isfinite(v) for v in kept.values()):
-                raise InputError(
-                    f"A record of the notebook holds {brief(kept)}: names with finite"
-                    " numbers, strings or booleans were expected; run the notebook"
-                    " again.")
+            if not isinstance(kept, dict) or not all(
+                    isinstance(v, (str, bool)) or _number(v) and math.isfinite(v)
+                    for v in kept.values()):
+                raise InputError(f"A record of the notebook holds {brief(kept)}: names "
+                                 "with finite numbers, strings or booleans were "
+                                 "expected; run the notebook again.")
             for k, v in kept.items():
                 if k in out:
-                    raise InputError(
-                        f"The record {k!r} is made twice; give the second one another"
-                        " name.")
+                    raise InputError(f"The record {k!r} is made twice; give the second "
+                                     "one another name.")
                 out[k] = v
     return out
 
@@ -57,28 +57,24 @@ def check_expectation(
 )->None:
     "Raise `InputError` for an expectation that has an unknown key or states nothing."
     if not isinstance(expected, dict):
-        raise InputError(
-            f"The expectation of {name!r} is {brief(expected)}: an object such as"
-            " {\"min\": 0, \"why\": …} was expected.")
+        raise InputError(f"The expectation of {name!r} is {brief(expected)}: an object "
+                         "such as {\"min\": 0, \"why\": …} was expected.")
     if unknown := sorted(set(map(str, expected)) - _KEYS):
-        raise InputError(
-            f"The expectation of {name!r} has the key {unknown[0]!r}; there are"
-            f" {', '.join(sorted(_KEYS))}.")
+        raise InputError(f"The expectation of {name!r} has the key {unknown[0]!r}; "
+                         f"there are {', '.join(sorted(_KEYS))}.")
     if not set(expected) & set(STATEMENTS):
-        raise InputError(
-            f"The expectation of {name!r} states nothing: one of"
-            f" {', '.join(STATEMENTS)} was expected.")
-    fits = (
-        dict.fromkeys(
-            ('value', 'abs', 'rel', 'min', 'max'),
-            lambda v: _number(v) and math.isfinite(v))
-        | dict.fromkeys(('above', 'below', 'why'), lambda v: isinstance(v, str))
-        | dict(equals=lambda v: isinstance(v, (str, bool)) or _number(v)))
-    if bad := next((k for k, fit in fits.items() if k in expected and not fit(expected[k])), None):
-        raise InputError(
-            f"The expectation of {name!r} has {bad} {brief(expected[bad])}:"
-            f" {'a text' if bad in ('above', 'below', 'why') else 'a finite number'}"
-            " was expected.")
+        raise InputError(f"The expectation of {name!r} states nothing: one of "
+                         f"{', '.join(STATEMENTS)} was expected.")
+    fits = dict.fromkeys(
+        ('value', 'abs', 'rel', 'min', 'max'),
+        lambda v: _number(v) and math.isfinite(v)) | dict.fromkeys(
+            ('above', 'below', 'why'), lambda v: isinstance(v, str)) | dict(
+                equals=lambda v: isinstance(v, (str, bool)) or _number(v))
+    if bad := next((k for k, fit in fits.items()
+                    if k in expected and not fit(expected[k])), None):
+        wanted = 'a text' if bad in ('above', 'below', 'why') else 'a finite number'
+        raise InputError(f"The expectation of {name!r} has {bad} "
+                         f"{brief(expected[bad])}: {wanted} was expected.")
 
 # %% ../../nbs/course/02_records.ipynb #55872ca5
 def _margin(expected):
@@ -92,8 +88,8 @@ def meets(
 )->bool:
     "Does a record meet its expectation? Raises `InputError` for a misspelt one."
     check_expectation('a record', expected)
-    if 'equals' in expected and not (
-        type(value) is type(expected['equals']) and value == expected['equals']):
+    same = lambda a, b: type(a) is type(b) and a == b
+    if 'equals' in expected and not same(value, expected['equals']):
         return False
     if set(expected) & set(STATEMENTS) == {'equals'}: return True
     if not _number(value) or not math.isfinite(value): return False
@@ -109,12 +105,8 @@ def meets(
 def expected_path(name:str, profile:str, book:Path|None=None)->Path:
     """Where the expectations of notebook `name` stand:
     `tests/expected/<profile>/1_cnn__01_forward.json`."""
-    return (
-        (book or book_dir())
-        /'tests'
-        /'expected'
-        /profile
-        /f"{name.replace('/', '__')}.json")
+    folder = (book or book_dir())/'tests'/'expected'/profile
+    return folder/f"{name.replace('/', '__')}.json"
 
 def load_expected(name:str, profile:str, book:Path|None=None)->dict:
     """Expectations by record name; empty where none are kept for this profile. Keys
@@ -123,22 +115,19 @@ def load_expected(name:str, profile:str, book:Path|None=None)->dict:
     if not path.is_file(): return {}
     found = read_json(path, 'restore it from git, or make it anew with visft calibrate')
     if not isinstance(found, dict):
-        raise InputError(
-            f"{path} holds a {type(found).__name__}: an object with an expectation for"
-            " each record was expected.")
+        raise InputError(f"{path} holds a {type(found).__name__}: an object with an "
+                         "expectation for each record was expected.")
     for k, e in found.items():
         if not k.startswith('_'): check_expectation(f'{k} in {path}', e)
     if not isinstance(found.get('_run', {}), dict):
-        raise InputError(
-            f"{path} holds a _run that is {brief(found['_run'])}: an object was"
-            " expected, what the run took.")
+        raise InputError(f"{path} holds a _run that is {brief(found['_run'])}: an "
+                         "object was expected, what the run took.")
     return found
 
 def save_expected(name:str, profile:str, expected:dict, book:Path|None=None)->Path:
     "Write expectations, one a line."
-    rows = ',\n'.join(
-        f' {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}'
-        for k, v in expected.items())
+    rows = ',\n'.join(f' {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}'
+                      for k, v in expected.items())
     with atomic_write(path := expected_path(name, profile, book)) as tmp:
         tmp.write_text(f'{{\n{rows}\n}}\n', encoding='utf-8')
     return path
@@ -161,10 +150,8 @@ def in_words(
     said = [str(expected['equals'])] if 'equals' in expected else []
     if 'value' in expected:
         said += [f"{expected['value']:.4g} ± {_margin(expected):.2g}"]
-    said += [
-        f"{w} {expected[k]:.4g}"
-        for k, w in (('min', 'at least'), ('max', 'at most'))
-        if k in expected]
+    said += [f"{w} {expected[k]:.4g}"
+             for k, w in (('min', 'at least'), ('max', 'at most')) if k in expected]
     said += [f'{k} {expected[k]}' for k in ('above', 'below') if k in expected]
     return ', '.join(said or ['a number'])
 
@@ -176,14 +163,13 @@ def _verdict(k, records, expected):
 def compare(
     records:dict,   # name -> value
     expected:dict,  # name -> expectation
-)->list[dict]:      # a row a name: name, value, expected, verdict ("ok", "differs", "missing" or "not expected"), why
+)->list[dict]:      # a row a name: name, value, expected, verdict, why
     "Hold records against expectations."
     wanted = {k: e for k, e in expected.items() if not k.startswith('_')}
     rows = []
     for k in [*records, *(k for k in wanted if k not in records)]:
         e = wanted.get(k, {})
-        rows.append(
-            dict(
-                name=k, value=records.get(k), expected=in_words(e) if e else '',
-                why=e.get('why', ''), verdict=_verdict(k, records, wanted)))
+        rows.append(dict(name=k, value=records.get(k),
+                         expected=in_words(e) if e else '', why=e.get('why', ''),
+                         verdict=_verdict(k, records, wanted)))
     return rows

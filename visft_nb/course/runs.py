@@ -67,8 +67,8 @@ def run_folder(
             continue
         except OSError as e:
             raise (NoRoom if no_room(e) else InputError)(
-                f"No run can be written to {out} ({e.strerror}): choose another folder"
-                " with --out.") from e
+                f"No run can be written to {out} ({e.strerror}): choose another "
+                "folder with --out.") from e
     raise InputError(f"{top} already holds a thousand runs of this second.")
 
 # %% ../../nbs/course/04_runs.ipynb #cddc5136
@@ -132,7 +132,8 @@ def _engine(say):
 
     class CourseEngine(NBClientEngine):
         @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, log_output=False, start_timeout=60, **kwargs):
+        def execute_managed_notebook(cls, nb_man, kernel_name, log_output=False,
+                                     start_timeout=60, **kwargs):
             for c in nb_man.nb.cells:
                 if c.cell_type == 'code' and _skips(c):
                     c.metadata.setdefault('tags', []).append('skip-execution')
@@ -142,9 +143,9 @@ def _engine(say):
                 say(cell_index + 1, total)
             nb_man.cell_complete = cell_complete
             def use(client_class):
-                client = client_class(
-                    nb_man, kernel_name=kernel_name, startup_timeout=start_timeout,
-                    timeout=None, shutdown_kernel='immediate')
+                client = client_class(nb_man, kernel_name=kernel_name,
+                                      startup_timeout=start_timeout, timeout=None,
+                                      shutdown_kernel='immediate')
                 def pass_on(*_):
                     on_interrupt(signal.default_int_handler)
                     interrupt_kernel(client.km, asyncio.get_event_loop())
@@ -158,10 +159,8 @@ TESTED = ('smoke', 'laptop')   # the profiles of which every record is expected
 
 def _machine():
     from importlib.metadata import version
-    cores = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, 'sched_getaffinity')
-        else os.cpu_count())
+    cores = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+             else os.cpu_count())
     return dict(
         system=platform.platform(terse=True), processor=platform.machine(), cores=cores,
         threads=os.environ.get('OMP_NUM_THREADS'),
@@ -207,17 +206,17 @@ def execute(
     from papermill.engines import papermill_engines
     papermill_engines.register('visft', _engine(say))
     path, folder = notebooks()[run.name], Path(run.folder)
-    run.parameters, out, start = (
-        overrides(run.name, run.profile, run.given), folder/path.name,
-        time.perf_counter())
+    run.parameters = overrides(run.name, run.profile, run.given)
+    out = folder/path.name
+    start = time.perf_counter()
     try:
-        pm.execute_notebook(
-            path, out, parameters=run.parameters, engine_name='visft',
-            kernel_name='python3', cwd=folder, progress_bar=False, start_timeout=_START)
+        pm.execute_notebook(path, out, parameters=run.parameters, engine_name='visft',
+                            kernel_name='python3', cwd=folder, progress_bar=False,
+                            start_timeout=_START)
         run.status = 'ok'
     except pm.PapermillExecutionError as e:
-        run.status, run.error = (
-            'interrupted' if e.ename == 'KeyboardInterrupt' else 'failed'), _failure(e)
+        run.status = 'interrupted' if e.ename == 'KeyboardInterrupt' else 'failed'
+        run.error = _failure(e)
     except DeadKernelError:
         run.status, run.error = 'failed', _why_died(run, 'its kernel died.')
     except KeyboardInterrupt:
@@ -225,10 +224,11 @@ def execute(
     except (OSError, RuntimeError) as e:
         if not no_room(e) and 'ernel d' not in str(e):
             raise   # died, did not respond
-        run.status, run.error = 'failed', _why_died(
-            run, f'the notebook could not be run: {e}')
-    run.seconds, run.memory, run.machine = (
-        time.perf_counter() - start, _peak_memory(), _machine())
+        run.status = 'failed'
+        run.error = _why_died(run, f'the notebook could not be run: {e}')
+    run.seconds = time.perf_counter() - start
+    run.memory = _peak_memory()
+    run.machine = _machine()
     if out.is_file():
         try: run.records = collect(read_notebook(out))
         except InputError as e: run.status, run.error = 'failed', str(e)
@@ -241,42 +241,38 @@ def execute(
         try:
             write_report(run)
         except InputError as e:
-            run.status, run.error = (
-                'failed', f'{run.error}\nIt has no report: {e}'.strip())
+            run.status = 'failed'
+            run.error = f'{run.error}\nIt has no report: {e}'.strip()
             _write(run)
     return run
 
 # %% ../../nbs/course/04_runs.ipynb #48092b7a
 _FOLDED = """{% extends 'lab/index.html.j2' %}
-{% block input %}<details class="visft-code"><summary>code</summary>{{ super() }}</details>{% endblock input %}
-{% block html_head_css %}{{ super() }}<style>.visft-code summary {cursor: pointer; color: #666; font-size: 85%; margin-left: 4em}
-.visft-report td, .visft-report th {text-align: left !important} img {max-width: 100%}</style>{% endblock html_head_css %}"""
+{% block input %}<details class="visft-code"><summary>code</summary>
+{{- super() }}</details>{% endblock input %}
+{% block html_head_css %}{{ super() }}<style>
+.visft-code summary {cursor: pointer; color: #666; font-size: 85%; margin-left: 4em}
+.visft-report td, .visft-report th {text-align: left !important}
+img {max-width: 100%}</style>{% endblock html_head_css %}"""
 
 def _summary(run):
     # the page is made from Markdown, in which an empty line would end the HTML
-    show = lambda v: escape(f'{v:.4g}' if isinstance(v, float) else str(v)).replace(
-        '\n', '&#10;'
-    )
-    row = (
-        lambda *cells, t='td': '<tr>'
-        + ''.join(f'<{t}>{show(c)}</{t}>' for c in cells)
-        + '</tr>')
+    show = lambda v: escape(f'{v:.4g}' if isinstance(v, float)
+                            else str(v)).replace('\n', '&#10;')
+    def row(*cells, t='td'):
+        return '<tr>' + ''.join(f'<{t}>{show(c)}</{t}>' for c in cells) + '</tr>'
     memory = f', {run.memory:,.0f} MB at the peak' if run.memory else ''
     facts = show(', '.join(f'{k} {v}' for k, v in run.machine.items() if v))
-    rows = ''.join(
-        row(r['name'], r['value'], r['expected'], r['verdict'], r['why'])
-        for r in run.rows
-    ) or ''.join(row(k, v, '', 'not compared', '') for k, v in run.records.items())
-    table = (
-        '<table'
-        f' class="visft-report">{row("figure", "here", "expected", "verdict", "why this tolerance", t="th")}{rows}</table>'
-        if rows
-        else '')
+    compared = [[r[k] for k in ('name', 'value', 'expected', 'verdict', 'why')]
+                for r in run.rows]
+    bare = [[k, v, '', 'not compared', ''] for k, v in run.records.items()]
+    rows = ''.join(row(*cells) for cells in compared or bare)
+    head = row('figure', 'here', 'expected', 'verdict', 'why this tolerance', t='th')
+    table = f'<table class="visft-report">{head}{rows}</table>' if rows else ''
     error = f'<pre>{show(run.error)}</pre>' if run.error else ''
-    return (
-        f'<p><b>{show(run.name)}</b>, profile {show(run.profile)}:'
-        f' <b>{show(run.status)}</b> in {run.seconds:.0f}'
-        f' s{memory}.<br><small>{facts}</small></p>{error}{table}')
+    return (f'<p><b>{show(run.name)}</b>, profile {show(run.profile)}: '
+            f'<b>{show(run.status)}</b> in {run.seconds:.0f} '
+            f's{memory}.<br><small>{facts}</small></p>{error}{table}')
 
 # %% ../../nbs/course/04_runs.ipynb #8f264b75
 def write_report(
@@ -291,16 +287,13 @@ def write_report(
     for c in nb.cells:
         if c.cell_type == 'code':
             c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
-            c.outputs = [
-                o
-                for o in c.outputs
-                if not (o.output_type == 'stream' and o.name == 'stderr')]
+            c.outputs = [o for o in c.outputs
+                         if not (o.output_type == 'stream' and o.name == 'stderr')]
     nb.cells = [c for c in nb.cells if c.source.strip()]
     nb.cells.insert(0, nbformat.v4.new_markdown_cell(_summary(run)))
     nb.metadata.pop('widgets', None)
-    exporter = HTMLExporter(
-        template_file='folded.html.j2',
-        extra_loaders=[DictLoader({'folded.html.j2': _FOLDED})])
+    exporter = HTMLExporter(template_file='folded.html.j2',
+                            extra_loaders=[DictLoader({'folded.html.j2': _FOLDED})])
     html, _ = exporter.from_notebook_node(
         nb, resources=dict(metadata=dict(name=f'{run.name} ({run.profile})')))
     with atomic_write(path := Path(run.folder)/'report.html') as tmp:
@@ -309,54 +302,46 @@ def write_report(
 
 # %% ../../nbs/course/04_runs.ipynb #05908e51
 def _environment(workers):
-    cores = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, 'sched_getaffinity')
-        else os.cpu_count())
+    cores = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+             else os.cpu_count())
     share = max(1, cores // workers)
     asked = os.environ.get('VISFT_THREADS')
-    most = lambda k: int(
-        os.environ.get(k) or os.environ.get('OMP_NUM_THREADS') or share)
+    most = lambda k: int(os.environ.get(k)
+                         or os.environ.get('OMP_NUM_THREADS') or share)
     kinds = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
     # waiting threads sleep instead of spinning, or two programs that share the cores
     # slow each other down tenfold
     threads = {'OMP_WAIT_POLICY': 'PASSIVE'} | {
         k: asked or str(min(share, most(k))) for k in kinds}
-    places = {
-        k: str(cache_dir()/v)
-        for k, v in dict(
-            IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime',
-            JUPYTER_DATA_DIR='jupyter', MPLCONFIGDIR='matplotlib').items()
-        if not os.environ.get(k)}
+    folders = dict(IPYTHONDIR='ipython', JUPYTER_RUNTIME_DIR='runtime',
+                   JUPYTER_DATA_DIR='jupyter', MPLCONFIGDIR='matplotlib')
+    places = {k: str(cache_dir()/v) for k, v in folders.items()
+              if not os.environ.get(k)}
     for p in places.values(): Path(p).mkdir(parents=True, exist_ok=True)
     check_room(cache_dir())   # a kernel that cannot write there dies without a word
-    return {
-        **owned(os.environ), **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1',
-        'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1',
-        'PYTHONFAULTHANDLER': '1'}
+    return {**owned(os.environ), **threads, **places, 'JUPYTER_PREFER_ENV_PATH': '1',
+            'PYTHONDONTWRITEBYTECODE': '1', 'PYDEVD_DISABLE_FILE_VALIDATION': '1',
+            'PYTHONFAULTHANDLER': '1'}
 
 # %% ../../nbs/course/04_runs.ipynb #7d468feb
 class Runner:
     """Executes runs in processes of their own, `workers` at a time; `stop` interrupts
     them and keeps what is finished."""
     def __init__(self,
-        workers:int=1,                       # how many at a time
-        report:bool=True,                    # write a report for each?
+        workers:int=1,             # how many at a time
+        report:bool=True,          # write a report for each?
         # called from a worker's thread whenever a cell is done, and once at the end
         on_event=lambda run, cell, of: None,
-        # seconds a run may take; None: as long as it likes
-        limit:float|None=None,
-        # an open one to fork the runs from; None: an own one where that pays
-        nursery:Nursery|None=None,
-        # the runs' environment; None: ours, with each worker's share of the cores
-        env:dict[str, str]|None=None,
+        limit:float|None=None,     # seconds a run may take; None: as long as it likes
+        nursery:Nursery|None=None, # an open one to fork from; None: an own
+        env:dict[str, str]|None=None, # the environment of the runs; None: ours
     ):
         if workers < 1:
             raise InputError(f"--workers {workers}: at least one is needed.")
         if limit is not None and limit <= 0:
             raise InputError(f"--limit {limit:g}: a number of seconds above 0.")
-        self.workers, self.report, self.on_event, self.limit = (
-            workers, report, on_event, limit)
+        self.workers, self.report, self.on_event = workers, report, on_event
+        self.limit = limit
         self.children, self.stopped, self.nursery, self.env = [], False, nursery, env
 
     def __call__(self, runs:list[Run])->list[Run]:
@@ -410,9 +395,9 @@ def _child(args, env, err, nursery):
     if nursery:
         with suppress(CannotFork):
             return nursery.start('visft_nb.course.runs', args, err)
-    return subprocess.Popen(
-        [sys.executable, '-m', 'visft_nb.course.runs', *args], env=env,
-        stdout=subprocess.PIPE, stderr=err, text=True, **own_group())
+    return subprocess.Popen([sys.executable, '-m', 'visft_nb.course.runs', *args],
+                            env=env, stdout=subprocess.PIPE, stderr=err, text=True,
+                            **own_group())
 
 @patch
 def _warm(self:Runner, runs, env):
@@ -426,14 +411,14 @@ def _one(self:Runner, run, env, nursery=None):
     if self.stopped: run.status = 'interrupted'; return run
     log, late = Path(run.folder)/'run.log', False
     with open(log, 'w') as err:
-        child = _child(
-            [json.dumps(asdict(run)), str(int(self.report))], env, err, nursery)
+        child = _child([json.dumps(asdict(run)), str(int(self.report))], env,
+                       err, nursery)
         self.children.append(child)
         if self.stopped: interrupt(child)
         # a process that a notebook left behind may hold the pipe open, so the end of
         # the child counts and not the end of its output
-        listener = threading.Thread(
-            target=self._listen, args=(run, child.stdout), daemon=True)
+        listener = threading.Thread(target=self._listen,
+                                    args=(run, child.stdout), daemon=True)
         listener.start()
         try: child.wait(self.limit)
         except subprocess.TimeoutExpired: late = not self.stopped; _abort(child)
@@ -443,9 +428,8 @@ def _one(self:Runner, run, env, nursery=None):
         run = Run(**json.loads((Path(run.folder)/'records.json').read_text()))
     except (OSError, ValueError, TypeError):
         run.status = 'interrupted' if self.stopped else 'failed'
-        run.error = (
-            f'the run ended without a result (exit code {child.returncode}):\n'
-            + '\n'.join(said[-8:]))
+        run.error = ('the run ended without a result (exit code '
+                     f'{child.returncode}):\n' + '\n'.join(said[-8:]))
         try:
             _write(run)
         except InputError as e:
@@ -460,38 +444,33 @@ def _cut_short(run, limit, said):
     """Say of a run that was aborted where the main thread of its kernel stood, and
     write that down."""
     at = next((i for i, s in enumerate(said) if s.startswith('Current thread')), 0)
-    run.status, run.error = (
-        'failed',
-        f'not finished after {limit:g} s, and aborted. {run.error}\nWhere it stood (all'
-        ' of it: run.log):\n'
-        + '\n'.join(said[at:at + 12]))
+    run.status = 'failed'
+    run.error = (f'not finished after {limit:g} s, and aborted. {run.error}\nWhere it '
+                 'stood (all of it: run.log):\n' + '\n'.join(said[at:at + 12]))
     _write(run)
 
 # %% ../../nbs/course/04_runs.ipynb #dd085bf0
 def run_notebooks(
-    names:list[str],         # notebooks
-    profile:str='laptop',    # the scale
-    # parameters set by hand: name -> value; each where a notebook has it
-    given:dict|None=None,
-    workers:int=1,           # how many at a time
-    out:Path|str='_runs',    # the folder for all runs
-    report:bool=True,        # an HTML report for each?
+    names:list[str],       # notebooks
+    profile:str='laptop',  # the scale
+    given:dict|None=None,  # parameters set by hand, where a notebook has them
+    workers:int=1,         # how many at a time
+    out:Path|str='_runs',  # the folder for all runs
+    report:bool=True,      # an HTML report for each?
     on_event=lambda run, cell, of: None, # called whenever a cell is done
-    # seconds each may take, after which it is aborted and says where it stood
-    limit:float|None=None,
+    limit:float|None=None, # seconds each may take; then it is aborted
 )->list[Run]:
     """Execute notebooks. Raises `InputError` before anything starts where a profile, a
     notebook or a parameter is wrong."""
     from visft_nb.course.profiles import parameters
     given, book = given or {}, notebooks()
-    mine = {
-        n: {k: v for k, v in given.items() if k in parameters(book[n])} for n in names}
+    mine = {n: {k: v for k, v in given.items() if k in parameters(book[n])}
+            for n in names}
     for k in given:
         if not any(k in m for m in mine.values()):
             from visft_nb.core import lookup
-            lookup(
-                k, sorted({p for n in names for p in parameters(book[n])}),
-                f"parameter of {', '.join(names[:3])}")
+            lookup(k, sorted({p for n in names for p in parameters(book[n])}),
+                   f"parameter of {', '.join(names[:3])}")
     for n in names: overrides(n, profile, mine[n])
     return Runner(workers, report, on_event, limit)(
         [Run(n, profile, mine[n], str(run_folder(n, Path(out)))) for n in names])
@@ -538,11 +517,8 @@ def _lighter(png, side=1.):
 def _within(nb):
     """The notebook as text; where it is too large the heaviest pictures are made
     lighter, as little as will do."""
-    outputs = [
-        o['data']
-        for c in nb['cells']
-        for o in c.get('outputs', [])
-        if 'image/png' in o.get('data', {})]
+    outputs = [o['data'] for c in nb['cells'] for o in c.get('outputs', [])
+               if 'image/png' in o.get('data', {})]
     drawn = sorted(((o, o['image/png']) for o in outputs), key=lambda p: -len(p[1]))
     for side in (1, .8, .64, .5, .4):
         for o, png in drawn:
@@ -557,40 +533,33 @@ def _keep_cost(run):
     expected = load_expected(run.name, run.profile)
     before = expected.get('_run', {}).get('seconds')
     if before is not None and abs(run.seconds - before) <= max(2, .25*before): return
-    cost = dict(
-        seconds=round(run.seconds), cores=run.machine.get('cores'),
-        memory_mb=round(run.memory or 0))
+    cost = dict(seconds=round(run.seconds), cores=run.machine.get('cores'),
+                memory_mb=round(run.memory or 0))
     save_expected(run.name, run.profile, expected | {'_run': cost})
 
 # %% ../../nbs/course/04_runs.ipynb #44fb0448
 def save_run(
-    # finished with status ok or differs, at profile laptop or night, with no parameter
-    # set by hand
-    run:Run,
+    run:Run,     # finished ok or differs, at laptop or night, no parameter by hand
 )->bool:         # whether the notebook was written
     """Write a run's outputs into the notebook in `nbs/`. Raises `InputError` where they
     may not be kept."""
     book, path = book_dir(), notebooks()[run.name]
     if not (book/'pyproject.toml').is_file():
-        raise InputError(
-            "--save writes into a clone of the repository; this kit is installed from"
-            " its wheel.")
+        raise InputError("--save writes into a clone of the repository; this kit is "
+                         "installed from its wheel.")
     if run.profile not in ('laptop', 'night') or run.given:
-        raise InputError(
-            "--save keeps what the profile laptop or night gives, with no parameter"
-            f" set by hand; this was {run.profile} with {run.given or 'none'}.")
+        raise InputError("--save keeps what the profile laptop or night gives, with "
+                         f"no parameter set by hand; this was {run.profile} with "
+                         f"{run.given or 'none'}.")
     if run.status not in ('ok', 'differs'):
         raise InputError(f"{run.name} {run.status}; nothing is saved.")
-    new, raw = read_notebook(Path(run.folder)/path.name), path.read_text(
-        encoding='utf-8')
-    old, outputs = json.loads(raw), {
-        c['id']: c['outputs'] for c in new['cells'] if c['cell_type'] == 'code'}
-    kept = {
-        i: [
-            s
-            for o in out
-            if (s := _saved(o, (run.folder, str(book), str(Path.home()))))]
-        for i, out in outputs.items()}
+    new = read_notebook(Path(run.folder)/path.name)
+    raw = path.read_text(encoding='utf-8')
+    old = json.loads(raw)
+    outputs = {c['id']: c['outputs'] for c in new['cells'] if c['cell_type'] == 'code'}
+    kept = {i: [s for o in out
+                if (s := _saved(o, (run.folder, str(book), str(Path.home()))))]
+            for i, out in outputs.items()}
     _keep_cost(run)
     for c in old['cells']:
         if c['cell_type'] == 'code':
@@ -600,12 +569,10 @@ def save_run(
     text = _within(old)
     if text == raw: return False
     if m := _PATHS.search(json.dumps([c.get('outputs') for c in old['cells']])):
-        raise InputError(
-            f"{run.name}: an output holds the path {m[0]} of this machine; do not"
-            " print it.")
+        raise InputError(f"{run.name}: an output holds the path {m[0]} of this "
+                         "machine; do not print it.")
     if len(text) > _MOST:
-        raise InputError(
-            f"{run.name} would be {len(text)//1000} kB; {_MOST//1000} are allowed:"
-            " fewer or smaller pictures.")
+        raise InputError(f"{run.name} would be {len(text)//1000} kB; {_MOST//1000} are "
+                         "allowed: fewer or smaller pictures.")
     with atomic_write(path) as tmp: tmp.write_text(text, encoding='utf-8')
     return True

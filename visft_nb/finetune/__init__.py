@@ -1,30 +1,77 @@
-"""Chapter 3: fine-tuning. Public names are loaded when they are first used."""
+"""Chapter 3: fine-tuning.
+
+Public names are loaded when they are first used.
+"""
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "anomaly": ["AnomalyDetector", "DEFECTS", "PaDiM", "PatchCore", "ReconstructionDetector", "conformal_threshold", "defect_table", "greedy_coreset", "nearest", "patch_features", "pixel_auc", "read_parts", "synthetic_fabric"],
+    "anomaly": [
+        "AnomalyDetector", "DEFECTS", "PaDiM", "PatchCore", "ReconstructionDetector",
+        "conformal_threshold", "defect_table", "greedy_coreset", "nearest",
+        "patch_features", "pixel_auc", "read_parts", "synthetic_fabric"],
     "costs": ["saved_bytes", "training_costs"],
     "adapters": ["apply_adapters", "apply_bitfit", "apply_ia3", "apply_norm_only"],
-    "hub": ["PixelClassifier", "from_hub", "from_transformers", "image_processor", "to_transformers"],
+    "hub": [
+        "PixelClassifier", "from_hub", "from_transformers", "image_processor",
+        "to_transformers"],
     "peft_files": ["load_peft", "save_peft"],
-    "lora": ["apply_lora", "fingerprint", "load_delta", "merge_lora", "put_delta", "remove_delta", "save_delta", "trainable_parameters", "unmerge_lora"],
-    "context": ["ClipEncoder", "ContextPrompt", "DualEncoder", "ZeroShot", "clip_loss", "load_clip", "train_dual", "zero_shot_weights"],
-    "prompts": ["PixelPrompt", "Prompted", "VisualPrompt", "frequency_mapping", "load_prompt_state", "prompt_attention", "prompt_state"],
-    "detection": ["DetectionBatches", "Jitter", "LitePyramid", "average_precision", "box_area", "box_iou", "check_objects", "coco_map", "coco_mask_rcnn", "decode_boxes", "detect", "detection_loss",
-               "encode_boxes", "finetune_detector", "fpn_level", "make_anchors", "mask_loss", "mask_rcnn", "match_boxes", "match_found", "nms", "precision_recall", "roi_align", "roi_loss", "rpn_loss", "show_found"],
-    "folder": ["FolderRun", "Sides", "divide", "duration", "estimate_seconds", "find_splits", "finetune_folder", "group_finder", "machine_facts", "read_splits"],
-    "heads": ["HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind", "kappa", "mean_precision", "set_head"],
-    "strategies": ["CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups", "rate_groups"],
-    "transfer": ["HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone", "load_body", "make_backbone", "read_weights", "unloaded_backbone", "unloaded_imagenet"],
-    "lung": ["Coverage", "Froc", "HU_WINDOWS", "LUNA_RATES", "PatchViews", "centre", "coverage_curve", "fit_temperature", "froc", "make_cubes", "nodule_slices", "operating_point", "ppv", "predict_turned", "read_hu", "threshold_for", "window"],
-    "medmnist": ["GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable", "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores", "medmnist_step", "run_medmnist", "steps_down"],
-    "pairs": ["Found", "Match", "PairData", "find_pairs", "is_mask", "match_names", "read_mask", "read_pairs"],
+    "lora": [
+        "apply_lora", "fingerprint", "load_delta", "merge_lora", "put_delta",
+        "remove_delta", "save_delta", "trainable_parameters", "unmerge_lora"],
+    "context": [
+        "ClipEncoder", "ContextPrompt", "DualEncoder", "ZeroShot", "clip_loss",
+        "load_clip", "train_dual", "zero_shot_weights"],
+    "prompts": [
+        "PixelPrompt", "Prompted", "VisualPrompt", "frequency_mapping",
+        "load_prompt_state", "prompt_attention", "prompt_state"],
+    "detection": [
+        "DetectionBatches", "Jitter", "LitePyramid", "average_precision", "box_area",
+        "box_iou", "check_objects", "coco_map", "coco_mask_rcnn", "decode_boxes",
+        "detect", "detection_loss", "encode_boxes", "finetune_detector", "fpn_level",
+        "make_anchors", "mask_loss", "mask_rcnn", "match_boxes", "match_found", "nms",
+        "precision_recall", "roi_align", "roi_loss", "rpn_loss", "show_found"],
+    "folder": [
+        "FolderRun", "Sides", "divide", "duration", "estimate_seconds", "find_splits",
+        "finetune_folder", "group_finder", "machine_facts", "read_splits"],
+    "heads": [
+        "HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind",
+        "kappa", "mean_precision", "set_head"],
+    "strategies": [
+        "CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups",
+        "rate_groups"],
+    "transfer": [
+        "HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone",
+        "load_body", "make_backbone", "read_weights", "unloaded_backbone",
+        "unloaded_imagenet"],
+    "lung": [
+        "Coverage", "Froc", "HU_WINDOWS", "LUNA_RATES", "PatchViews", "centre",
+        "coverage_curve", "fit_temperature", "froc", "make_cubes", "nodule_slices",
+        "operating_point", "ppv", "predict_turned", "read_hu", "threshold_for",
+        "window"],
+    "medmnist": [
+        "GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable",
+        "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores",
+        "medmnist_step", "run_medmnist", "steps_down"],
+    "pairs": [
+        "Found", "Match", "PairData", "find_pairs", "is_mask", "match_names",
+        "read_mask", "read_pairs"],
     "search": ["Pruning", "folds", "tune"],
-    "segmentation": ["EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet", "dice_loss", "dihedral", "encoder_unet", "hausdorff", "paint_errors", "pixel_logits", "pixel_report",
-                "segment", "train_segmenter"],
-    "segmenter": ["Plan", "SegmentRun", "TileBatches", "answer", "best_threshold", "class_dice", "divide_pairs", "find_copies", "plan_training", "put_threshold", "segment_folder", "train_tiles"],
-    "video": ["CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings", "make_clip", "show_tracks", "track", "train_centres"],
-    "work": ["explain", "export_onnx", "export_program", "format_runs", "latency_table", "launch_app", "look", "make_app", "model_card", "occlusion", "overlay", "peak_memory", "predict",
-             "predict_files", "quantize_onnx", "write_dicom"],
-    "speed": ["fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race", "trainer_contestant"],
+    "segmentation": [
+        "EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet",
+        "dice_loss", "dihedral", "encoder_unet", "hausdorff", "paint_errors",
+        "pixel_logits", "pixel_report", "segment", "train_segmenter"],
+    "segmenter": [
+        "Plan", "SegmentRun", "TileBatches", "answer", "best_threshold", "class_dice",
+        "divide_pairs", "find_copies", "plan_training", "put_threshold",
+        "segment_folder", "train_tiles"],
+    "video": [
+        "CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings",
+        "make_clip", "show_tracks", "track", "train_centres"],
+    "work": [
+        "explain", "export_onnx", "export_program", "format_runs", "latency_table",
+        "launch_app", "look", "make_app", "model_card", "occlusion", "overlay",
+        "peak_memory", "predict", "predict_files", "quantize_onnx", "write_dicom"],
+    "speed": [
+        "fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race",
+        "trainer_contestant"],
 })

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError
-from .lora import (
-    Wrapper, find_layers, head_name, replace_modules, start_delta)
+from .lora import (Wrapper, find_layers, head_name,
+                                    replace_modules, start_delta)
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #55d5afa9
 def apply_bitfit(
@@ -21,23 +21,19 @@ def apply_bitfit(
 ):                  # the model, frozen but for its biases and the head
     """Train the biases alone, those of normalisation layers among them (BitFit, Ben
     Zaken et al. 2022). Raises `InputError` for a model without."""
-    biases = [
-        k
-        for k, _ in model.named_parameters()
-        if k.rpartition('.')[2] in ('bias', 'in_proj_bias')]
+    biases = [k for k, _ in model.named_parameters()
+              if k.rpartition('.')[2] in ('bias', 'in_proj_bias')]
     own = head_name(model)
     biases = [k for k in biases if own is None or not k.startswith(f'{own}.')]
     if not biases:
-        raise InputError(
-            f"{type(model).__name__} has no bias outside of its head: take apply_lora"
-            " or apply_adapters.")
+        raise InputError(f"{type(model).__name__} has no bias outside of its head: "
+                         "take apply_lora or apply_adapters.")
     start_delta(model, 'bitfit', dict(head=head), biases, head)
     return model
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #2e9c728d
-NORMS = (
-    nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm,
-    nn.modules.instancenorm._InstanceNorm)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm,
+         nn.modules.instancenorm._InstanceNorm)
 
 def apply_norm_only(
     model,          # nn.Module, changed in place; train it with `fit`
@@ -45,15 +41,11 @@ def apply_norm_only(
 ):                  # the model, frozen but for its normalisation layers and the head
     """Train the scales and shifts of normalisation layers alone (Frankle et al. 2021).
     Raises `InputError` for a model without."""
-    names = [
-        f'{n}.{k}'
-        for n, m in model.named_modules()
-        if isinstance(m, NORMS)
-        for k, _ in m.named_parameters(recurse=False)]
+    names = [f'{n}.{k}' for n, m in model.named_modules()
+             if isinstance(m, NORMS) for k, _ in m.named_parameters(recurse=False)]
     if not names:
-        raise InputError(
-            f"{type(model).__name__} has no normalisation layer with scales and shifts:"
-            " take apply_bitfit or apply_lora.")
+        raise InputError(f"{type(model).__name__} has no normalisation layer with "
+                         "scales and shifts: take apply_bitfit or apply_lora.")
     start_delta(model, 'norm_only', dict(head=head), names, head)
     return model
 
@@ -79,46 +71,39 @@ class IA3Layer(Wrapper):
 # %% ../../nbs/3_finetune/05_adapters.ipynb #25854ac7
 def apply_ia3(
     model,            # nn.Module, changed in place; train it with `fit`
-    # regular expression for whole names, or list of names or endings; None: see below
-    targets=None,
-    # those of them whose inputs are scaled, as in peft; the outputs of the others are.
-    # None: no more than `targets` None takes
-    feedforward=None,
+    targets=None,     # a regular expression, names or endings; None: see below
+    feedforward=None, # those targets whose inputs are scaled, not their outputs
     head:bool=True,   # train the head, in full
-):                    # the model, frozen but for the vectors and the head; its outputs are the same as before
-    """Multiply activations by learned vectors, 1 at the start ((IA)3, Liu et al. 2022). By default the outputs of layers called qkv, k, v, key, value and
-    their like, and the inputs of the second layer of an MLP; in networks without attention the inputs of every ungrouped convolution but the first.
-    Raises `InputError` where nothing matches."""
+): # the model, frozen but for vectors and head; its outputs are the same
+    """Multiply activations by learned vectors, 1 at the start ((IA)3, Liu et al. 2022).
+    By default the outputs of layers called qkv, k, v, key, value and their like, and
+    the inputs of the second layer of an MLP; in networks without attention the inputs
+    of every ungrouped convolution but the first. Raises `InputError` where nothing
+    matches."""
     kinds, name = (nn.Linear, nn.Conv2d), head_name(model)
     if targets is None:
         if feedforward is not None:
-            raise InputError(
-                "feedforward says which of the targets are scaled at their inputs: name"
-                " targets, too.")
+            raise InputError("feedforward says which of the targets are scaled at "
+                             "their inputs: name targets, too.")
         layers, inputs = _ia3_layers(
             find_layers(model, None, kinds, '(IA)3', [name] if name else []))
         if not layers:
-            raise InputError(
-                f"{type(model).__name__} has neither attention nor convolutions with"
-                " names that are known: name layers with targets=[…] and"
-                " feedforward=[…].")
+            raise InputError(f"{type(model).__name__} has neither attention nor "
+                             "convolutions with names that are known: name layers "
+                             "with targets=[…] and feedforward=[…].")
     else:
         layers = find_layers(model, targets, kinds, '(IA)3')
-        inputs = (
-            set(find_layers(model, feedforward, kinds, '(IA)3'))
-            if feedforward
-            else set())
+        inputs = (set(find_layers(model, feedforward, kinds, '(IA)3'))
+                  if feedforward else set())
         if wrong := sorted(inputs - set(layers)):
-            raise InputError(
-                f"feedforward names {wrong[0]}, which targets does not: it says which"
-                " of the targets are scaled at their inputs.")
-    listed = [
-        t if t is None or isinstance(t, str) else list(t)
-        for t in (targets, feedforward)]
+            raise InputError(f"feedforward names {wrong[0]}, which targets does not: "
+                             "it says which of the targets are scaled "
+                             "at their inputs.")
+    listed = [t if t is None or isinstance(t, str) else list(t)
+              for t in (targets, feedforward)]
     inside = name and any(n == name or n.startswith(f'{name}.') for n in layers)
-    start_delta(
-        model, 'ia3', dict(targets=listed[0], feedforward=listed[1], head=head),
-        head=head and not inside)
+    start_delta(model, 'ia3', dict(targets=listed[0], feedforward=listed[1], head=head),
+                head=head and not inside)
     replace_modules(model, {n: IA3Layer(m, n in inputs) for n, m in layers.items()})
     return model
 
@@ -126,21 +111,19 @@ def apply_ia3(
 def _ia3_layers(there):
     "The layers of the default, and which of them are scaled at their inputs."
     last = lambda n: n.rpartition('.')[2]
-    outputs = [
-        n
-        for n in there
-        if last(n) in ('qkv', 'k', 'v', 'key', 'value', 'k_proj', 'v_proj', 'kv')]
+    outputs = [n for n in there if last(n) in (
+        'qkv', 'k', 'v', 'key', 'value', 'k_proj', 'v_proj', 'kv')]
     inputs = [n for n in there if last(n) in ('fc2', 'lin2', 'down_proj', 'linear2')]
     if not outputs + inputs:
-        inputs = [
-            n for n, m in there.items() if isinstance(m, nn.Conv2d) and m.groups == 1
-        ][1:]
+        inputs = [n for n, m in there.items()
+                  if isinstance(m, nn.Conv2d) and m.groups == 1][1:]
     return {n: there[n] for n in there if n in outputs + inputs}, set(inputs)
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #2c857ce6
 class Adapter(Wrapper):
-    """A module with a residual bottleneck behind it, y + U act(D y): GELU behind a dense layer (Houlsby et al. 2019), ReLU and 1x1 convolutions behind maps
-    (after Rebuffi et al. 2017). U starts at zero."""
+    """A module with a residual bottleneck behind it, y + U act(D y): GELU behind a
+    dense layer (Houlsby et al. 2019), ReLU and 1x1 convolutions behind maps (after
+    Rebuffi et al. 2017). U starts at zero."""
     def __init__(self,
         base:nn.Module, # gives (…, d), or maps (N, d, H, W)
         dim:int,        # d
@@ -150,8 +133,9 @@ class Adapter(Wrapper):
     ):
         super().__init__(base)
         make = (lambda a, b: nn.Conv2d(a, b, 1)) if maps else nn.Linear
-        self.down, self.up, self.act = (
-            make(dim, width), make(width, dim), F.relu if maps else F.gelu)
+        self.down = make(dim, width)
+        self.up = make(width, dim)
+        self.act = F.relu if maps else F.gelu
         nn.init.zeros_(self.up.weight); nn.init.zeros_(self.up.bias)
         if like is not None: self.to(device=like.device, dtype=like.dtype)
 
@@ -164,21 +148,16 @@ class Adapter(Wrapper):
 def _width_of(name, module):
     """Channels of what a module gives, whether these are maps, and its weight; else
     `InputError`."""
-    last = [
-        m
-        for m in module.modules()
-        if isinstance(
-            m, (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm))]
+    kinds = nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm
+    last = [m for m in module.modules() if isinstance(m, kinds)]
     last = next(
         (m for m in reversed(last) if getattr(m, 'weight', None) is not None), None)
     if last is None:
-        raise InputError(
-            f"{name} is a {type(module).__name__} without weights, so nothing tells how"
-            " many channels it gives: name a dense layer, a convolution or a block of"
-            " these.")
-    return (
-        last.weight.shape[0], isinstance(last, (nn.Conv2d, nn.BatchNorm2d)),
-        last.weight)
+        raise InputError(f"{name} is a {type(module).__name__} without weights, so "
+                         "nothing tells how many channels it gives: name a dense "
+                         "layer, a convolution or a block of these.")
+    return (last.weight.shape[0],
+            isinstance(last, (nn.Conv2d, nn.BatchNorm2d)), last.weight)
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #b46bb818
 def _adapter_places(model, head):
@@ -192,62 +171,45 @@ def _adapter_places(model, head):
     if dense: return dense
     has = lambda m, kind: any(isinstance(c, kind) for c in m.children())
     row = [
-        (n and f'{n}.') + k
-        for n, m in model.named_modules()
-        if isinstance(m, (nn.Sequential, nn.ModuleList))
-        for k, _ in m.named_children()]
-    blocks = {
-        n: m
-        for n in row
-        if has(m := model.get_submodule(n), nn.Conv2d)
-        and has(m, nn.modules.batchnorm._BatchNorm)}
-    return {
-        n: m
-        for n, m in blocks.items()
-        if not any(n.startswith(f'{o}.') for o in blocks)}
+        (n and f'{n}.') + k for n, m in model.named_modules()
+        if isinstance(m, (nn.Sequential, nn.ModuleList)) for k, _ in m.named_children()]
+    blocks = {n: m for n in row if has(m := model.get_submodule(n), nn.Conv2d)
+              and has(m, nn.modules.batchnorm._BatchNorm)}
+    return {n: m for n, m in blocks.items()
+            if not any(n.startswith(f'{o}.') for o in blocks)}
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #029af7e6
 def apply_adapters(
     model,          # nn.Module, changed in place; train it with `fit`
     width:int=8,    # m, of the bottleneck
-    # names, endings or a regular expression: behind which modules; None: attention and
-    # MLP of a transformer, else each block of convolutions
-    targets=None,
+    targets=None,   # modules: a regular expression, names or endings; None: see below
     head:bool=True, # train the head, in full
-):                  # the model, frozen but for the adapters and the head; its outputs are the same as before
-    """Put residual bottlenecks behind modules (Houlsby et al. 2019; Rebuffi et al. 2017). Raises `InputError` for a width below 1 or wider than what it
+): # the model, frozen but for adapters and head; its outputs are the same
+    """Put residual bottlenecks behind modules (Houlsby et al. 2019; Rebuffi et al.
+    2017), by default behind attention and MLP of a transformer, else behind each block
+    of convolutions. Raises `InputError` for a width below 1 or wider than what it
     narrows, for places that are not there, and for one inside another."""
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise InputError(
-            f"width={width!r}: a whole number of at least 1 is expected, mostly 4"
-            " to 64.")
+        raise InputError(f"width={width!r}: a whole number of at least 1 is expected, "
+                         "mostly 4 to 64.")
     name = head_name(model)
-    places = (
-        _adapter_places(model, name)
-        if targets is None
-        else find_layers(model, targets, (nn.Module,), 'an adapter'))
+    places = (_adapter_places(model, name) if targets is None
+              else find_layers(model, targets, (nn.Module,), 'an adapter'))
     if not places:
-        raise InputError(
-            f"{type(model).__name__} has neither attention nor blocks with batch"
-            " normalisation: name modules with targets=[…].")
-    if nested := next((n for n in places for o in places if n.startswith(f'{o}.')), None):
-        raise InputError(
-            f"targets names {nested} and a module around it: an adapter stands behind"
-            " one of them.")
+        raise InputError(f"{type(model).__name__} has neither attention nor blocks "
+                         "with batch normalisation: name modules with targets=[…].")
+    if nested := next(
+            (n for n in places for o in places if n.startswith(f'{o}.')), None):
+        raise InputError(f"targets names {nested} and a module around it: an adapter "
+                         "stands behind one of them.")
     sizes = {n: _width_of(n, m) for n, m in places.items()}
     if wide := next((n for n, (dim, *_) in sizes.items() if width > dim), None):
-        raise InputError(
-            f"width={width} is no bottleneck behind {wide}, which gives"
-            f" {sizes[wide][0]} channels: take fewer.")
+        raise InputError(f"width={width} is no bottleneck behind {wide}, which gives "
+                         f"{sizes[wide][0]} channels: take fewer.")
     inside = name and any(n == name or n.startswith(f'{name}.') for n in places)
-    start_delta(
-        model, 'adapters',
-        dict(
-            width=width,
-            targets=targets if isinstance(targets, str | None) else list(targets),
-            head=head),
-        head=head and not inside)
-    replace_modules(
-        model,
-        {n: Adapter(m, sizes[n][0], width, *sizes[n][1:]) for n, m in places.items()})
+    start_delta(model, 'adapters',
+                dict(width=width, targets=targets if isinstance(targets, str | None)
+                     else list(targets), head=head), head=head and not inside)
+    replace_modules(model, {n: Adapter(m, sizes[n][0], width, *sizes[n][1:])
+                            for n, m in places.items()})
     return model

@@ -32,34 +32,30 @@ DEFECTS = 'scratch', 'hole', 'stain', 'missing thread', 'shift'
 def _threads(rng, y, x):
     "Thread coordinates u, v of each pixel: moved, turned by some degrees, wavy."
     size, angle = len(y), rng.normal(0, .03)
-    wave = lambda: .12 *np.sin(
-        (x*rng.normal() + y*rng.normal())*2*np.pi/size + rng.uniform(0, 7)
-    ) + rng.uniform(0, 8)
-    return (x*np.cos(angle) + y*np.sin(angle))/PERIOD + wave(), (
-        y*np.cos(angle) - x*np.sin(angle))/PERIOD + wave()
+    wave = lambda: .12*np.sin((x*rng.normal() + y*rng.normal())*2*np.pi/size
+                               + rng.uniform(0, 7)) + rng.uniform(0, 8)
+    return ((x*np.cos(angle) + y*np.sin(angle))/PERIOD + wave(),
+            (y*np.cos(angle) - x*np.sin(angle))/PERIOD + wave())
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #ad0e2696
 def _woven(rng, u, v, gone):
     """The weave at thread coordinates u, v as (H, W, 3); its warp is missing where
     `gone`."""
     tone = lambda k: rng.normal(1, .04, 512)[k.astype(int) % 512]
-    across, along = (lambda f: np.sin(np.pi*(f % 1))), (
-        lambda f: .7 + .3 *np.sin(np.pi*(f % 1)))
-    warp, weft = tone(np.floor(u))*across(u)*along(v), tone(np.floor(v))*across(
-        v)*along(u)
+    across = lambda f: np.sin(np.pi*(f % 1))
+    along = lambda f: .7 + .3*np.sin(np.pi*(f % 1))
+    warp = tone(np.floor(u))*across(u)*along(v)
+    weft = tone(np.floor(v))*across(v)*along(u)
     above = (np.floor(u) + np.floor(v)) % 2 == 0
-    return np.where(
-        (above & ~gone)[..., None], warp[..., None]*(.60, .65, .75),
-        (weft*np.where(above, .6, 1))[..., None]*(.74, .69, .58))
+    return np.where((above & ~gone)[..., None], warp[..., None]*(.60, .65, .75),
+                    (weft*np.where(above, .6, 1))[..., None]*(.74, .69, .58))
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #a926b451
 def _round(rng, y, x, at, radius, soft):
     "1 inside an irregular round patch, 0 outside, `soft` pixels of transition."
     d, angle = np.hypot(y - at[0], x - at[1]), np.arctan2(y - at[0], x - at[1])
-    edge = radius*(
-        1
-        + .2 *np.sin(3*angle + rng.uniform(0, 7))
-        + .1 *np.sin(5*angle + rng.uniform(0, 7)))
+    edge = radius*(1 + .2*np.sin(3*angle + rng.uniform(0, 7))
+                   + .1*np.sin(5*angle + rng.uniform(0, 7)))
     return 1/(1 + np.exp(((d - edge)/soft).clip(-50, 50)))
 
 def _line(rng, y, x, at):
@@ -80,11 +76,10 @@ def _region(rng, kind, y, x, u, v):
     here = tuple(at.astype(int))
     along, across = np.abs(v - v[here]), np.abs(u - u[here])
     if kind == 'missing thread':
-        return (
-            (np.floor(u) == np.floor(u[here])) & (along < rng.uniform(2, 5))
-        ).astype(float)
-    return ((along < rng.uniform(1.5, 3)) & (across < rng.uniform(1.5, 3))).astype(
-        float)
+        on = (np.floor(u) == np.floor(u[here])) & (along < rng.uniform(2, 5))
+    else:
+        on = (along < rng.uniform(1.5, 3)) & (across < rng.uniform(1.5, 3))
+    return on.astype(float)
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #1086a5b6
 def _part(rng, kind, size):
@@ -92,15 +87,15 @@ def _part(rng, kind, size):
     y, x = np.mgrid[:size, :size].astype(float)
     u, v = _threads(rng, y, x)
     a = np.zeros((size, size)) if kind == 'good' else _region(rng, kind, y, x, u, v)
-    img = _woven(
-        rng, u + .5 *a*(kind == 'shift'), v, (a > .5) & (kind == 'missing thread'))
+    img = _woven(rng, u + .5*a*(kind == 'shift'), v,
+                 (a > .5) & (kind == 'missing thread'))
     strength = rng.uniform(.5, 1)*a[..., None]
     if kind == 'scratch': img = img + .35*strength
     if kind == 'hole': img = img*(1 - a[..., None]) + .08*a[..., None]
     if kind == 'stain': img = img*(1 - strength*(.18, .25, .40))
     gy, gx = rng.normal(0, .08, 2)
-    img = img*(1 + gy*(y/size - .5) + gx*(x/size - .5))[
-        ..., None] + rng.normal(0, .025, img.shape)
+    img = (img*(1 + gy*(y/size - .5) + gx*(x/size - .5))[..., None]
+           + rng.normal(0, .025, img.shape))
     return (255*img).clip(0, 255).round().astype(np.uint8), a > .4
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #41a069d8
@@ -109,42 +104,40 @@ def synthetic_fabric(
     kinds=('good',),  # "good" and names of `DEFECTS`
     size:int=128,     # side in pixels
     seed:int=0,
-)->Images:            # uint8 (N, 3, size, size); labels 0 good, 1, 2, … as in `DEFECTS`; masks 1 where the defect is
+)->Images:            # labels 0 good, 1, 2, … as in `DEFECTS`; masks 1 in the defect
     """Generated pictures of a woven fabric with and without defects. They serve to
     learn the method: no figure on them says anything about a real line."""
     classes, rng = ('good', *DEFECTS), np.random.default_rng([seed, 1801])
     for k in kinds: lookup(k, classes, 'kind of part')
     if n < 1 or size < 32:
-        raise InputError(
-            f"n={n}, size={size}: at least 1 part and 32 pixels are needed, four"
-            " threads across.")
+        raise InputError(f"n={n}, size={size}: at least 1 part and 32 pixels are "
+                         "needed, four threads across.")
     x, m = map(np.stack, zip(*(_part(rng, k, size) for k in kinds for _ in range(n))))
     y = torch.tensor([classes.index(k) for k in kinds]).repeat_interleave(n)
-    return Images(
-        torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), y, classes,
-        torch.from_numpy(m.astype(np.uint8)), name='synthetic_fabric')
+    return Images(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), y, classes,
+                  torch.from_numpy(m.astype(np.uint8)), name='synthetic_fabric')
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #8fea0b21
 def _floats(images):
     "Images in [0, 1] of `Images` or a tensor; else `InputError`."
     if hasattr(images, 'floats'): return images.floats()
-    if not torch.is_tensor(images) or images.ndim != 4 or not images.is_floating_point():
-        raise InputError(
-            f"The detector got {describe(images)}, expected `Images`, or floats (N, C,"
-            " H, W) in [0, 1]: divide bytes by 255, write x[None] for one image.")
+    if (not torch.is_tensor(images) or images.ndim != 4
+            or not images.is_floating_point()):
+        raise InputError(f"The detector got {describe(images)}, expected `Images`, or "
+                         "floats (N, C, H, W) in [0, 1]: divide bytes by 255, write "
+                         "x[None] for one image.")
     return images
 
 def _check_good(images):
     "Refuse what is no set of good parts."
     if not len(images):
-        raise InputError(
-            "There is no good part to learn from: give the pictures of the good ones, a"
-            " hundred or more if there are.")
+        raise InputError("There is no good part to learn from: give the pictures of "
+                         "the good ones, a hundred or more if there are.")
     masks = getattr(images, 'masks', None)
     if masks is not None and (bad := masks.flatten(1).any(1).sum().item()):
-        raise InputError(
-            f"{bad} of the {len(images)} parts to learn from have a defect in their"
-            " mask: pass good ones only, data[data.labels == 0].")
+        raise InputError(f"{bad} of the {len(images)} parts to learn from have a "
+                         "defect in their mask: pass good ones only, "
+                         "data[data.labels == 0].")
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #bd3f73ce
 class AnomalyDetector:
@@ -165,24 +158,22 @@ class AnomalyDetector:
 
     @torch.no_grad()
     def inspect(self,
-        # `Images` or float (N, C, H, W) in [0, 1], of the size it was fitted on
-        images,
+        images, # `Images` or float (N, C, H, W) in [0, 1], of the size it was fitted on
         batch_size:int=32, # at once
-    )->tuple:              # scores (N,) and heat (N, H, W), float32 on the CPU
+    )->tuple:   # scores (N,) and heat (N, H, W), float32 on the CPU
         """How strange each part is, and where. Raises `InputError` before `fit`, for no
         image, and for images of another size."""
         x = _floats(images)
         if self.shape is None:
-            raise InputError(
-                f"This {type(self).__name__} has seen no good part yet: call fit(good)"
-                " first.")
+            raise InputError(f"This {type(self).__name__} has seen no good part yet: "
+                             "call fit(good) first.")
         if not len(x):
             raise InputError("There is no part to inspect: the set is empty.")
         if tuple(x.shape[1:]) != self.shape:
-            raise InputError(
-                f"The parts to inspect have (C, H, W) = {tuple(x.shape[1:])}, the good"
-                f" ones had {self.shape}: take pictures of the same size and channels,"
-                " from the same place.")
+            raise InputError("The parts to inspect have (C, H, W) = "
+                             f"{tuple(x.shape[1:])}, the good ones had {self.shape}: "
+                             "take pictures of the same size and channels, from "
+                             "the same place.")
         scores, heat = zip(
             *(self.look(on_device(b, self.device)) for b in x.split(batch_size)))
         return torch.cat(scores).float().cpu(), torch.cat(heat).float().cpu()
@@ -192,10 +183,8 @@ def _blurred(
     heat,  # (N, H, W)
     sigma, # pixels; 0 leaves it as it is
 ):
-    return (
-        gaussian_blur(heat[:, None], 2*math.ceil(2*sigma) + 1, sigma)[:, 0]
-        if sigma
-        else heat)
+    return gaussian_blur(heat[:, None], 2*math.ceil(2*sigma) + 1,
+                         sigma)[:, 0] if sigma else heat
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #52f0ef42
 class WindowEncoder(nn.Module):
@@ -208,16 +197,12 @@ class WindowEncoder(nn.Module):
     ):
         super().__init__()
         if side < 8 or side % 8:
-            raise InputError(
-                f"side={side}: the window is halved three times, so its side must be a"
-                " multiple of 8.")
+            raise InputError(f"side={side}: the window is halved three times, so its "
+                             "side must be a multiple of 8.")
         self.dim = 4*width*(side//8)**2
         self.body = nn.Sequential(
-            *(
-                conv_block(i, o, 2)
-                for i, o in (
-                    (channels, width), (width, 2*width), (2*width, 4*width))),
-            nn.Flatten())
+            conv_block(channels, width, 2), conv_block(width, 2*width, 2),
+            conv_block(2*width, 4*width, 2), nn.Flatten())
 
     def features(self, x):
         "(N, C, side, side) in [0, 1] to (N, D)."
@@ -243,43 +228,38 @@ def join_windows(
     per = math.prod((s - side)//stride + 1 for s in size)
     columns = z.reshape(-1, per, c*side*side).transpose(1, 2)
     total = F.fold(columns, size, side, stride=stride)
-    return total/F.fold(torch.ones_like(columns), size, side, stride=stride).clamp(
-        min=1)
+    return total/F.fold(torch.ones_like(columns), size, side,
+                        stride=stride).clamp(min=1)
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #2e7af6df
 class ReconstructionDetector(AnomalyDetector):
     "Squared error of an autoencoder of windows, trained on good parts."
     def __init__(self,
-        code:int=64,      # length of the code of a window
-        side:int=32,      # of the window, pixels
-        epochs:int=12,    # of the training
-        # share of the pixels hidden from it in training, or corrupt(x) -> x: a
-        # denoising autoencoder
-        noise=0.,
-        blur:float=2.,    # standard deviation by which the heat is blurred, pixels
+        code:int=64,        # length of the code of a window
+        side:int=32,        # of the window, pixels
+        epochs:int=12,      # of the training
+        noise=0.,           # share of pixels hidden in training, or corrupt(x) -> x
+        blur:float=2.,      # standard deviation by which the heat is blurred, pixels
         batch_size:int=128, # windows
-        lr:float=3e-3,    # peak of the one-cycle schedule
-        seed:int=0,       # decides everything random
-        **kwargs,         # for `fit` of `visft_nb.train`: precision, bar, …
+        lr:float=3e-3,      # peak of the one-cycle schedule
+        seed:int=0,         # decides everything random
+        **kwargs,           # for `fit` of `visft_nb.train`: precision, bar, …
     ):
-        (
-            self.code, self.side, self.epochs, self.noise, self.blur, self.batch_size,
-            self.lr, self.seed,
-        ) = (code, side, epochs, noise, blur, batch_size, lr, seed)
+        self.code, self.side, self.epochs = code, side, epochs
+        self.noise, self.blur, self.batch_size = noise, blur, batch_size
+        self.lr, self.seed = lr, seed
         self.kwargs = dict(bar=False) | kwargs
 
     def learn(self, x):
         "Train on the windows of the good parts."
         if min(x.shape[2:]) < self.side:
-            raise InputError(
-                f"Parts of {x.shape[2]} x {x.shape[3]} pixels are smaller than the"
-                f" window of side={self.side}: take a smaller window or larger"
-                " pictures.")
+            raise InputError(f"Parts of {x.shape[2]} x {x.shape[3]} pixels are smaller "
+                             f"than the window of side={self.side}: take a smaller "
+                             "window or larger pictures.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.model = Autoencoder(
-                WindowEncoder(x.shape[1], self.side), x.shape[1], self.side, self.code,
-                width=16, sigma=.1)
+            self.model = Autoencoder(WindowEncoder(x.shape[1], self.side), x.shape[1],
+                                     self.side, self.code, width=16, sigma=.1)
         windows = Images(
             (cut_windows(x, self.side, self.side//2)*255).round().to(torch.uint8))
         self.history = pretrain_autoencoder(
@@ -290,9 +270,8 @@ class ReconstructionDetector(AnomalyDetector):
     def rebuild(self, x):
         "(N, C, H, W) to what the autoencoder makes of it."
         with eval_mode(self.model):
-            return join_windows(
-                self.model(cut_windows(x, self.side, self.side//4)), x.shape[2:],
-                self.side//4)
+            return join_windows(self.model(cut_windows(x, self.side, self.side//4)),
+                                x.shape[2:], self.side//4)
 
     def look(self, x):
         "The largest blurred error, and the blurred errors."
@@ -322,70 +301,59 @@ def pixel_auc(
     shapes that differ, and where all pixels are good or all bad."""
     heat, bad = heat.flatten(1).float(), torch.as_tensor(masks).flatten(1) > 0
     if heat.shape != bad.shape:
-        raise InputError(
-            f"Heat has shape {tuple(heat.shape)} and masks {tuple(bad.shape)} (parts,"
-            " pixels): they must be of the same parts and size.")
+        raise InputError(f"Heat has shape {tuple(heat.shape)} and masks "
+                         f"{tuple(bad.shape)} (parts, pixels): they must be of the "
+                         "same parts and size.")
     if bad.all() or not bad.any():
-        raise InputError(
-            f"All pixels are {'bad' if bad.any() else 'good'}: AUROC compares the two;"
-            " give parts with a mask, and good ones beside them.")
-    edges = (
-        heat.flatten()
-        .sort()
-        .values[torch.linspace(0, heat.numel() - 1, bins + 1).long()[1:-1]])
+        raise InputError(f"All pixels are {'bad' if bad.any() else 'good'}: AUROC "
+                         "compares the two; give parts with a mask, and good "
+                         "ones beside them.")
+    places = torch.linspace(0, heat.numel() - 1, bins + 1).long()
+    edges = heat.flatten().sort().values[places[1:-1]]
     at = torch.bucketize(heat, edges.unique())
     rows = torch.arange(len(heat))[:, None]*bins
-    count = lambda w: torch.bincount(
-        (at + rows).flatten(), w.flatten().double(), len(heat)*bins).view(-1, bins)
+    count = lambda w: torch.bincount((at + rows).flatten(), w.flatten().double(),
+                                     len(heat)*bins).view(-1, bins)
     good_counts, bad_counts = count(~bad), count(bad)
     draws = torch.randint(len(heat), (samples, len(heat)), generator=seeded(seed))
     times = torch.zeros(samples, len(heat), dtype=torch.double).scatter_add_(
         1, draws, torch.ones(draws.shape, dtype=torch.double))
     areas = _area(times @ good_counts, times @ bad_counts)
-    low, high = torch.nanquantile(
-        areas, torch.tensor([(1 - level)/2, (1 + level)/2], dtype=torch.double)
-    ).tolist()
+    ends = torch.tensor([(1 - level)/2, (1 + level)/2], dtype=torch.double)
+    low, high = torch.nanquantile(areas, ends).tolist()
     return _area(good_counts.sum(0), bad_counts.sum(0)).item(), low, high
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #47498a89
 def defect_table(
-    # fitted `AnomalyDetector`, or anything with `inspect(images)` -> (scores, heat)
-    detector,
-    good,             # `Images` of good parts that it has not seen
-    # `Images` of bad parts: labels and classes name the defect; masks where there are
-    # any
-    bad,
-    samples:int=300,  # bootstrap samples
-    seed:int=0,       # of the drawing
-):                    # pandas.DataFrame, a row for each defect: parts, image, image_low, image_high, and pixel, pixel_low, pixel_high with masks
+    detector,        # `AnomalyDetector`, or any inspect(images) -> (scores, heat)
+    good,            # `Images` of good parts that it has not seen
+    bad,             # `Images` of bad parts: classes name the defect, masks if any
+    samples:int=300, # bootstrap samples
+    seed:int=0,      # of the drawing
+): # pandas.DataFrame, a row a defect: parts, image, pixel, each with low, high
     """AUROC of each kind of defect against the good parts, 0 to 1 with 95 % intervals.
     Raises `InputError` for empty sets and bad parts without labels."""
     import pandas as pd
     if not len(good) or not len(bad) or bad.labels is None:
-        raise InputError(
-            f"{len(good)} good and {len(bad)} bad"
-            f" parts{' without labels' if bad.labels is None else ''} came to be"
-            " compared: some of each are needed, the bad with labels that name the"
-            " defect.")
+        raise InputError(f"{len(good)} good and {len(bad)} bad "
+                         f"parts{' without labels' if bad.labels is None else ''} came "
+                         "to be compared: some of each are needed, the bad with "
+                         "labels that name the defect.")
     (s0, h0), (s1, h1), rows = detector.inspect(good), detector.inspect(bad), []
     for k in bad.labels.unique().tolist():
         here = bad.labels == k
-        y, s = torch.cat(
-            [torch.zeros(len(s0)), torch.ones(int(here.sum()))]
-        ).long(), torch.cat([s0, s1[here]])
-        row = dict(
-            defect=bad.classes[k] if bad.classes else k, parts=int(here.sum()),
-            image=auc(s, y))
+        y = torch.cat([torch.zeros(len(s0)), torch.ones(int(here.sum()))]).long()
+        s = torch.cat([s0, s1[here]])
+        row = dict(defect=bad.classes[k] if bad.classes else k, parts=int(here.sum()),
+                   image=auc(s, y))
         row['image_low'], row['image_high'] = bootstrap_interval(
             auc, s, y, samples=samples, seed=seed)
         if bad.masks is not None and bad.masks[here].any():
-            masks = torch.cat(
-                [torch.zeros(h0.shape, dtype=torch.uint8), bad.masks[here].cpu()])
-            row |= dict(
-                zip(
-                    ('pixel', 'pixel_low', 'pixel_high'),
-                    pixel_auc(
-                        torch.cat([h0, h1[here]]), masks, samples=samples, seed=seed)))
+            masks = torch.cat([torch.zeros(h0.shape, dtype=torch.uint8),
+                               bad.masks[here].cpu()])
+            found = pixel_auc(torch.cat([h0, h1[here]]), masks, samples=samples,
+                              seed=seed)
+            row |= dict(zip(('pixel', 'pixel_low', 'pixel_high'), found))
         rows.append(row)
     return pd.DataFrame(rows).set_index('defect')
 
@@ -404,34 +372,25 @@ def layer_maps(
     with keep_outputs(model, layers, stop=True) as seen: model(x)
     for name in layers:
         if name not in seen or not torch.is_tensor(seen[name]) or seen[name].ndim != 4:
-            raise InputError(
-                f"The layer {name!r} gave no map (N, D, h, w)"
-                f" {'but was not reached' if name not in seen else 'but another output'}:"
-                " take a convolutional layer of the network's main path.")
+            why = 'was not reached' if name not in seen else 'another output'
+            raise InputError(f"The layer {name!r} gave no map (N, D, h, w) but {why}: "
+                             "take a convolutional layer of the network's main path.")
     return [seen[name] for name in layers]
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #ef28966a
 @torch.no_grad()
 def patch_features(
-    # nn.Module; images (N, C, H, W) in [0, 1], normalisation inside; returned as it was
-    # given
-    model,
-    # (N, C, H, W) on the model's device; one channel is repeated for a network of three
-    x,
+    model,         # nn.Module; images (N, C, H, W) in [0, 1]; returned as it was
+    x,             # (N, C, H, W) on its device; one channel is repeated to three
     layers=LAYERS, # names of modules; the grid is that of the second (of one: its own)
 )->torch.Tensor:   # (N, D, h, w)
     "Locally aware patch features (Roth et al. 2022, section 3.1)."
     maps = layer_maps(model, x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x, layers)
     size = maps[min(1, len(maps) - 1)].shape[2:]
     smooth = (F.avg_pool2d(m, 3, 1, 1, count_include_pad=False) for m in maps)
-    return torch.cat(
-        [
-            (
-                F.adaptive_avg_pool2d(m, size)
-                if m.shape[2] >= size[0]
-                else F.interpolate(m, size, mode='bilinear', align_corners=False))
-            for m in smooth],
-        1)
+    return torch.cat([F.adaptive_avg_pool2d(m, size) if m.shape[2] >= size[0]
+                      else F.interpolate(m, size, mode='bilinear', align_corners=False)
+                      for m in smooth], 1)
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #2e656271
 def nearest(
@@ -443,17 +402,12 @@ def nearest(
     """The k nearest rows of the bank by Euclidean distance, all compared. Raises
     `InputError` for more neighbours than rows."""
     if k > len(bank):
-        raise InputError(
-            f"{k} nearest neighbours were asked of a bank of {len(bank)}: give a number"
-            " of at most that.")
-    near = [
-        torch.cdist(
-            part, bank,
-            compute_mode=(
-                'donot_use_mm_for_euclid_dist'
-                if part.dtype == torch.double
-                else 'use_mm_for_euclid_dist')).topk(k, 1, largest=False)
-        for part in z.split(chunk)]
+        raise InputError(f"{k} nearest neighbours were asked of a bank of {len(bank)}: "
+                         "give a number of at most that.")
+    mode = ('donot_use_mm_for_euclid_dist' if z.dtype == torch.double
+            else 'use_mm_for_euclid_dist')
+    near = [torch.cdist(part, bank, compute_mode=mode).topk(k, 1, largest=False)
+            for part in z.split(chunk)]
     return torch.cat([n.values for n in near]), torch.cat([n.indices for n in near])
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #92e79015
@@ -466,9 +420,8 @@ def greedy_coreset(
     """Greedy k-centre selection (Gonzalez 1985; as PatchCore's coreset by Roth et al.
     2022). Raises `InputError` for fewer patches than k."""
     if not 1 <= k <= len(z):
-        raise InputError(
-            f"coreset={k} patches were asked of {len(z)}: take a number from 1 to that,"
-            " more good parts, or larger pictures.")
+        raise InputError(f"coreset={k} patches were asked of {len(z)}: take a number "
+                         "from 1 to that, more good parts, or larger pictures.")
     rng = seeded(seed)
     if project and project < z.shape[1]:
         z = z @ (torch.randn(z.shape[1], project, generator=rng)/project**.5).to(z)
@@ -485,15 +438,15 @@ class FeatureDetector(AnomalyDetector):
     """What detectors on `patch_features` share: `learn_patches(z)` and `strange(z)` ->
     (N, h, w), both of scaled features (N, D, h, w)."""
     def __init__(self,
-        # nn.Module: images (N, C, H, W) in [0, 1], normalisation inside; used as it is,
-        # never trained
-        model,
+        model,         # nn.Module; frozen in place, not copied
         layers=LAYERS, # names of its modules
         margin:int=16, # pixels at each side that are not judged
         blur:float=2., # standard deviation by which the heat is blurred, pixels
     ):
-        self.model, self.layers, self.margin, self.blur, self.scale, self.crop = (
-            model, layers, margin, blur, None, 0)
+        self.model, self.layers, self.margin = model, layers, margin
+        self.blur = blur
+        self.scale = None
+        self.crop = 0
         self.device = next((p.device for p in model.parameters()), torch.device('cpu'))
 
     def patches(self, x):
@@ -501,10 +454,10 @@ class FeatureDetector(AnomalyDetector):
         z = patch_features(self.model, x, self.layers)
         q = self.crop = math.ceil(self.margin*z.shape[2]/x.shape[2])
         if 2*q >= min(z.shape[2:]):
-            raise InputError(
-                f"margin={self.margin} leaves nothing of parts of {x.shape[2]} x"
-                f" {x.shape[3]} pixels, {z.shape[2]} x {z.shape[3]} patches: take a"
-                " smaller margin or larger pictures.")
+            raise InputError(f"margin={self.margin} leaves nothing of parts of "
+                             f"{x.shape[2]} x {x.shape[3]} pixels, {z.shape[2]} x "
+                             f"{z.shape[3]} patches: take a smaller margin or "
+                             "larger pictures.")
         z = z[..., q:z.shape[2] - q, q:z.shape[3] - q]
         return z if self.scale is None else z/self.scale
 
@@ -541,14 +494,11 @@ def _rows(z):
 class PatchCore(FeatureDetector):
     "Distance to the nearest patch of good parts (Roth et al. 2022)."
     def __init__(self,
-        # nn.Module: images (N, C, H, W) in [0, 1], normalisation inside; used as it is,
-        # never trained
-        model,
+        model,              # nn.Module; frozen in place, not copied
         layers=LAYERS,      # names of its modules
         margin:int=16,      # pixels at each side that are not judged
         coreset:int=1000,   # patches to keep
-        # of the nearest memory, that weigh the score of a part; 1 leaves it as it is
-        neighbours:int=9,
+        neighbours:int=9,   # of the nearest memory, that weigh a score; 1: unweighed
         blur:float=2.,      # standard deviation by which the heat is blurred, pixels
         seed:int=0,         # of the coreset
     ):
@@ -570,10 +520,10 @@ class PatchCore(FeatureDetector):
         top, at = d.flatten(1).max(1)
         b = min(self.neighbours, len(self.bank))
         if b < 2: return top
-        far = z.flatten(2).gather(2, at[:, None, None].expand(-1, z.shape[1], 1))[
-            ..., 0]
-        around = self.bank[
-            nearest(self.bank[nearest(far, self.bank)[1][:, 0]], self.bank, b)[1]]
+        far = z.flatten(2).gather(2,
+                                  at[:, None, None].expand(-1, z.shape[1], 1))[..., 0]
+        around = self.bank[nearest(self.bank[nearest(far, self.bank)[1][:, 0]],
+                                   self.bank, b)[1]]
         return (1 - (far[:, None] - around).norm(dim=2).softmax(1)[:, 0])*top
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #9cf6abcc
@@ -581,46 +531,40 @@ class PaDiM(FeatureDetector):
     """Mahalanobis distance of patch features from those of good parts (Defard et al.
     2021)."""
     def __init__(self,
-        # nn.Module: images (N, C, H, W) in [0, 1], normalisation inside; used as it is,
-        # never trained
-        model,
-        layers=LAYERS,      # names of its modules
-        margin:int=16,      # pixels at each side that are not judged
-        # a Gaussian for each place, for parts that always lie alike; False: one for
-        # all, for textures
-        places:bool=True,
-        ridge:float=.01,    # added to the variances (features have variance 1)
-        blur:float=2.,      # standard deviation by which the heat is blurred, pixels
+        model,            # nn.Module; frozen in place, not copied
+        layers=LAYERS,    # names of its modules
+        margin:int=16,    # pixels at each side that are not judged
+        places:bool=True, # a Gaussian for each place; False: one for all, for textures
+        ridge:float=.01,  # added to the variances (features have variance 1)
+        blur:float=2.,    # standard deviation by which the heat is blurred, pixels
     ):
         super().__init__(model, layers, margin, blur)
         if not ridge > 0:
-            raise InputError(
-                f"ridge={ridge}: a number above 0 must be added to the variances,"
-                " mostly 0.01, or few parts make a covariance that cannot be inverted.")
+            raise InputError(f"ridge={ridge}: a number above 0 must be added to the "
+                             "variances, mostly 0.01, or few parts make a covariance "
+                             "that cannot be inverted.")
         self.places, self.ridge = places, ridge
 
     def learn_patches(self, z):
         """Mean and covariance of each place, or of all. Raises `InputError` for fewer
         than two parts."""
         if self.places and len(z) < 2:
-            raise InputError(
-                "One good part came to a Gaussian for each place, which needs several:"
-                " give more good parts, or places=False.")
+            raise InputError("One good part came to a Gaussian for each place, which "
+                             "needs several: give more good parts, or places=False.")
         # (P, N, D)
         z = z.flatten(2).permute(2, 0, 1) if self.places else _rows(z)[None]
         self.mean = z.mean(1, keepdim=True)
         centred = z - self.mean
         covariance = centred.transpose(1, 2) @ centred/(z.shape[1] - 1)
-        self.root = torch.linalg.cholesky(
-            covariance
-            + self.ridge*torch.eye(z.shape[2], device=z.device, dtype=z.dtype))
+        ridge = self.ridge*torch.eye(z.shape[2], device=z.device, dtype=z.dtype)
+        self.root = torch.linalg.cholesky(covariance + ridge)
 
     def strange(self, z):
         "Mahalanobis distance of each patch, (N, h, w)."
         rows = z.flatten(2).permute(2, 0, 1) if self.places else _rows(z)[None]
         # (P, N)
-        d = torch.linalg.solve_triangular(
-            self.root, (rows - self.mean).transpose(1, 2), upper=False).norm(dim=1)
+        apart = (rows - self.mean).transpose(1, 2)
+        d = torch.linalg.solve_triangular(self.root, apart, upper=False).norm(dim=1)
         return (d.T if self.places else d).reshape(len(z), *z.shape[2:])
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #0d654840
@@ -628,48 +572,42 @@ def conformal_threshold(
     scores,        # (n,) of good parts that the detector has not seen
     rate:float,    # of false alarms that are allowed, above 0 and below 1
 )->float:          # alarm where a score is above this
-    """The threshold that a good part exceeds with a probability of at most `rate`, over the draw of the n parts and of the new one (split conformal prediction,
-    Vovk et al. 2005). Raises `InputError` where n parts are too few for that rate."""
+    """The threshold that a good part exceeds with a probability of at most `rate`, over
+    the draw of the n parts and of the new one (split conformal prediction, Vovk et al.
+    2005). Raises `InputError` where n parts are too few for that rate."""
     s = torch.as_tensor(scores).double().flatten()
     if not 0 < rate < 1:
-        raise InputError(
-            f"rate={rate}: the share of false alarms lies above 0 and below 1, e.g."
-            " 0.05.")
+        raise InputError(f"rate={rate}: the share of false alarms lies above 0 and "
+                         "below 1, e.g. 0.05.")
     if not s.isfinite().all():
-        raise InputError(
-            "Some scores of good parts are NaN or infinite: look at the pictures, one"
-            " may be damaged.")
+        raise InputError("Some scores of good parts are NaN or infinite: look at the "
+                         "pictures, one may be damaged.")
     k = math.ceil(round((len(s) + 1)*(1 - rate), 9))
     if k > len(s):
-        raise InputError(
-            f"A rate of {rate:g} needs the scores of at least"
-            f" {math.ceil(round(1/rate - 1, 9))} good parts, and there are {len(s)}:"
-            " take more parts, or allow more false alarms.")
+        raise InputError(f"A rate of {rate:g} needs the scores of at least "
+                         f"{math.ceil(round(1/rate - 1, 9))} good parts, and there are "
+                         f"{len(s)}: take more parts, or allow more false alarms.")
     return s.sort().values[k - 1].item()
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #9c856c37
 def read_parts(
-    # folder with train/good, and maybe test/good, test/DEFECT, ground_truth/DEFECT
-    path,
-    size:int|tuple=224,     # side, or (height, width), to which pictures are brought
-    fit:str='crop',         # crop, pad or stretch
-    channels:int=3,         # of the pictures
-)->dict:                    # {'train': Images, 'test': Images}, 'test' where there is one: labels 0 good, 1, … the folders by name; masks where there are any
+    path,               # folder with train/good, and maybe test and ground_truth
+    size:int|tuple=224, # side, or (height, width), to which pictures are brought
+    fit:str='crop',     # crop, pad or stretch
+    channels:int=3,     # of the pictures
+)->dict: # {'train': Images, 'test': Images if any}: labels 0 good, then folders
     """Read parts in the layout of MVTec AD. Raises `InputError` for a folder without
     train/good, and whatever `image_folder` and `mask_pairs` raise."""
     path = given_path(path, 'folder')
-    folders = lambda p: (
-        sorted(f.name for f in p.iterdir() if f.is_dir() and not f.name.startswith('.'))
-        if p.is_dir()
-        else [])
+    folders = lambda p: sorted(f.name for f in p.iterdir() if f.is_dir()
+                               and not f.name.startswith('.')) if p.is_dir() else []
     if 'good' not in folders(path/'train'):
-        raise InputError(
-            f"{path} has no folder train/good: put the pictures of good parts there,"
-            " and those of bad ones into test/NAME_OF_THE_DEFECT.")
+        raise InputError(f"{path} has no folder train/good: put the pictures of good "
+                         "parts there, and those of bad ones into "
+                         "test/NAME_OF_THE_DEFECT.")
     if bad := [f for f in folders(path/'train') if f != 'good']:
-        raise InputError(
-            f"{path/'train'} has {', '.join(bad)} beside good, and only good parts are"
-            " learned: move them to test.")
+        raise InputError(f"{path/'train'} has {', '.join(bad)} beside good, and only "
+                         "good parts are learned: move them to test.")
     parts = {'train': image_folder(path/'train', size, channels, fit)}
     if not (kinds := folders(path/'test')): return parts
     test = image_folder(
@@ -677,9 +615,8 @@ def read_parts(
         classes=['good']*('good' in kinds) + [k for k in kinds if k != 'good'])
     masks = torch.zeros(len(test), *test.images.shape[2:], dtype=torch.uint8)
     for kind in folders(path/'ground_truth'):
-        drawn = mask_pairs(
-            path/'test'/kind, path/'ground_truth'/kind, size, channels=channels,
-            fit=fit)
+        drawn = mask_pairs(path/'test'/kind, path/'ground_truth'/kind, size,
+                           channels=channels, fit=fit)
         place = {f'{kind}/{n}': m for n, m in zip(drawn.names, drawn.masks)}
         for i, name in enumerate(test.names):
             if name in place: masks[i] = place[name]

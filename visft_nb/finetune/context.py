@@ -28,24 +28,25 @@ class CausalAttention(Attention):
     def weights(self, q, k):
         t = q.shape[-2]
         later = torch.ones(t, t, dtype=torch.bool, device=q.device).triu(1)
-        return (
-            (q @ k.transpose(-2, -1) * q.shape[-1]**-.5)
-            .masked_fill(later, -torch.inf)
-            .softmax(-1))
+        scores = q @ k.transpose(-2, -1) * q.shape[-1]**-.5
+        return scores.masked_fill(later, -torch.inf).softmax(-1)
 
 # %% ../../nbs/3_finetune/07_context.ipynb #10d2c4d5
 class TextInterface(nn.Module):
     "What a prompt needs of a dual encoder; `DualEncoder` and `ClipEncoder` fill it in."
     length:int  # tokens of a sentence, with its start and end
-    # list of K sentences to int64 (K, length); the end has the largest number of its
-    # row
-    def tokenize(self, sentences): raise NotImplementedError
-    # (K, L) to word vectors (K, L, D)
-    def embed_words(self, tokens): raise NotImplementedError
-    # word vectors and the place of each end (K,) to unit vectors (K, E)
-    def encode_words(self, words, end): raise NotImplementedError
-    # (N, C, H, W) in [0, 1] to unit vectors (N, E)
-    def encode_image(self, x): raise NotImplementedError
+    def tokenize(self, sentences):
+        "K sentences to int64 (K, length); the end has the largest number of its row."
+        raise NotImplementedError
+    def embed_words(self, tokens):
+        "(K, L) to word vectors (K, L, D)."
+        raise NotImplementedError
+    def encode_words(self, words, end):
+        "Word vectors and the place of each end (K,) to unit vectors (K, E)."
+        raise NotImplementedError
+    def encode_image(self, x):
+        "(N, C, H, W) in [0, 1] to unit vectors (N, E)."
+        raise NotImplementedError
 
     def encode_text(self,
         sentences, # list of K sentences, or their tokens (K, L)
@@ -65,8 +66,8 @@ def split_words(
 )->list:          # of words
     "The words of a sentence."
     if not isinstance(sentence, str):
-        raise InputError(
-            f"A sentence is a string, got {type(sentence).__name__}: {sentence!r}.")
+        raise InputError("A sentence is a string, got "
+                         f"{type(sentence).__name__}: {sentence!r}.")
     return sentence.lower().replace(',', ' ').split()
 
 # %% ../../nbs/3_finetune/07_context.ipynb #84e0619f
@@ -83,12 +84,11 @@ class DualEncoder(TextInterface):
         length:int=24,  # tokens of a sentence, with its start and end
     ):
         super().__init__()
-        self.words = (
-            '<pad>', '<start>', *sorted({w for s in words for w in split_words(s)}),
-            '<end>')
+        self.words = ('<pad>', '<start>',
+                      *sorted({w for s in words for w in split_words(s)}), '<end>')
         self.vision, self.length = vision, length
-        self.token_embed, self.positions = nn.Embedding(
-            len(self.words), width), nn.Parameter(.01 *torch.randn(length, width))
+        self.token_embed = nn.Embedding(len(self.words), width)
+        self.positions = nn.Parameter(.01*torch.randn(length, width))
         nn.init.normal_(self.token_embed.weight, std=.02)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
         for b in self.blocks: b.attn = CausalAttention(width, heads)
@@ -106,16 +106,15 @@ def tokenize(self:DualEncoder,
     for s in [sentences] if isinstance(sentences, str) else sentences:
         words = split_words(s)
         if unknown := [w for w in words if w not in number]:
-            raise InputError(
-                f"{', '.join(map(repr, unknown))} in {s!r} is no word that this encoder"
-                f" was trained on; it knows: {', '.join(self.words[2:-1])}.")
+            raise InputError(f"{', '.join(map(repr, unknown))} in {s!r} is no word "
+                             "that this encoder was trained on; it knows: "
+                             f"{', '.join(self.words[2:-1])}.")
         if len(words) > self.length - 2:
-            raise InputError(
-                f"{s!r} has {len(words)} words, and a sentence {self.length - 2} at"
-                " most: shorten it, or build the encoder with length=….")
-        rows.append(
-            [1, *(number[w] for w in words), len(number) - 1]
-            + [0]*(self.length - 2 - len(words)))
+            raise InputError(f"{s!r} has {len(words)} words, and a sentence "
+                             f"{self.length - 2} at most: shorten it, or build the "
+                             "encoder with length=….")
+        rows.append([1, *(number[w] for w in words),
+                     len(number) - 1] + [0]*(self.length - 2 - len(words)))
     return torch.tensor(rows, device=self.positions.device)
 
 # %% ../../nbs/3_finetune/07_context.ipynb #b41e1564
@@ -146,10 +145,8 @@ def clip_loss(
     """The symmetric InfoNCE of CLIP (Radford et al. 2021); equal sentences share the
     right answer."""
     logits = scale*images @ texts.T
-    target = (
-        torch.eye(len(logits), device=logits.device, dtype=logits.dtype)
-        if same is None
-        else same.to(logits.dtype)/same.sum(1, keepdim=True))
+    target = (torch.eye(len(logits), device=logits.device, dtype=logits.dtype)
+              if same is None else same.to(logits.dtype)/same.sum(1, keepdim=True))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))/2
 
 # %% ../../nbs/3_finetune/07_context.ipynb #faa568c8
@@ -165,35 +162,31 @@ class CaptionStep(nn.Module):
         "The symmetric InfoNCE of a batch."
         x, i = batch
         t = self.tokens[i]
-        return clip_loss(
-            model.encode_image(x), model.encode_text(t), model.scale,
-            (t[:, None] == t[None]).all(-1))
+        return clip_loss(model.encode_image(x), model.encode_text(t), model.scale,
+                         (t[:, None] == t[None]).all(-1))
 
 # %% ../../nbs/3_finetune/07_context.ipynb #89633462
 def train_dual(
-    dual,               # `DualEncoder`, trained in place
-    data,               # `Images` with captions
-    epochs:int=12,      # passes over the images
+    dual,          # `DualEncoder`, trained in place
+    data,          # `Images` with captions
+    epochs:int=12, # passes over the images
     batch_size:int=128, # pairs
-    lr:float=3e-3,      # peak of the one-cycle schedule
-    # augment(x, generator) -> x; nothing that makes a sentence wrong, such as another
-    # hue
-    augment=None,
-    seed:int=0,         # of the order and the augmentation
-    **kwargs,           # for `fit`: checkpoint, callbacks, precision, bar, …
-):                      # `History`
+    lr:float=3e-3, # peak of the one-cycle schedule
+    augment=None,  # augment(x, generator) -> x; nothing that makes a sentence wrong
+    seed:int=0,    # of the order and the augmentation
+    **kwargs,      # for `fit`: checkpoint, callbacks, precision, bar, …
+):                 # `History`
     """Train both encoders on images and their sentences. Raises `InputError` for images
     without captions and words outside the vocabulary."""
     if getattr(data, 'captions', None) is None:
-        raise InputError(
-            "train_dual needs `Images` with captions, a sentence for each image; these"
-            " have none.")
+        raise InputError("train_dual needs `Images` with captions, a sentence for each "
+                         "image; these have none.")
     pairs = Images(data.images, torch.arange(len(data)))
-    batches = Batches(
-        pairs, min(batch_size, len(data)), seed=seed, transform=augment, drop_last=True)
-    return fit(
-        dual, batches, epochs=epochs, loss=CaptionStep(dual.tokenize(data.captions)),
-        lr=lr, seed=seed, **kwargs)
+    batches = Batches(pairs, min(batch_size, len(data)), seed=seed, transform=augment,
+                      drop_last=True)
+    return fit(dual, batches, epochs=epochs,
+               loss=CaptionStep(dual.tokenize(data.captions)), lr=lr,
+               seed=seed, **kwargs)
 
 # %% ../../nbs/3_finetune/07_context.ipynb #18a3a059
 @torch.no_grad()
@@ -203,23 +196,19 @@ def zero_shot_weights(
     templates=('a {}',),   # sentences with {} where the name goes; several are averaged
 )->torch.Tensor:           # (K, E) unit vectors
     "A classifier's weights from the names of the classes."
-    names, templates = list(names), (
-        [templates] if isinstance(templates, str) else list(templates))
+    names = list(names)
+    templates = [templates] if isinstance(templates, str) else list(templates)
     _check_names(names)
     if not templates or any('{}' not in t for t in templates):
-        raise InputError(
-            f"templates={templates}: each needs {{}} where the name goes, as in 'a"
-            " picture of a {}'.")
-    return F.normalize(
-        torch.stack(
-            [dual.encode_text([t.replace('{}', n) for n in names]) for t in templates]
-        ).mean(0),
-        dim=1)
+        raise InputError(f"templates={templates}: each needs {{}} where the name goes, "
+                         "as in 'a picture of a {}'.")
+    vectors = [dual.encode_text([t.replace('{}', n) for n in names]) for t in templates]
+    return F.normalize(torch.stack(vectors).mean(0), dim=1)
 
 def _check_names(names):
     if len(names) < 2 or len(set(names)) < len(names):
-        raise InputError(
-            f"names={names}: a classifier needs two names at least, each once.")
+        raise InputError(f"names={names}: a classifier needs two names at "
+                         "least, each once.")
 
 # %% ../../nbs/3_finetune/07_context.ipynb #bf119f64
 class ZeroShot(Prompted):
@@ -227,32 +216,26 @@ class ZeroShot(Prompted):
     def __init__(self,
         dual,                 # `DualEncoder` or `ClipEncoder`; frozen in place
         names,                # of the K classes
-        # sentences with {} where the name goes; several are averaged
-        templates=('a {}',),
+        templates=('a {}',),  # sentences, {} where the name goes; several: their mean
     ):
         super().__init__(dual)
         self.register_buffer('weights', zero_shot_weights(dual, names, templates))
 
     def forward(self, x):
         "(N, C, H, W) images in [0, 1], or their (N, E) vectors, to (N, K) logits."
-        return (
-            self.base.scale
-            *(x if x.ndim == 2 else self.base.encode_image(x))
-            @ self.weights.T)
+        vectors = x if x.ndim == 2 else self.base.encode_image(x)
+        return self.base.scale*vectors @ self.weights.T
 
 # %% ../../nbs/3_finetune/07_context.ipynb #c1f45da3
 class ContextPrompt(Prompted):
     """Learned words before the names of classes: CoOp (Zhou et al. 2022). `fit` trains
     it; both encoders are frozen."""
     def __init__(self,
-        # `DualEncoder` or `ClipEncoder`; frozen in place, not copied
-        dual,
-        names,                 # of the K classes
-        length:int=4,          # learned words M
-        # words to start from, e.g. "a picture of a", which decide the length; None:
-        # small random vectors
-        init:str|None=None,
-        per_class:bool=False,  # a context for each class instead of one for all
+        dual, # `DualEncoder` or `ClipEncoder`; frozen in place, not copied
+        names,                # of the K classes
+        length:int=4,         # learned words M
+        init:str|None=None,   # words to start from, e.g. "a picture of a"; None: random
+        per_class:bool=False, # a context for each class instead of one for all
     ):
         names = list(names)
         _check_names(names)
@@ -261,16 +244,14 @@ class ContextPrompt(Prompted):
             words = dual.tokenize([init])
             length = int(words.argmax(1)) - 1
         if not isinstance(length, int) or length < 1:
-            raise InputError(
-                f"ContextPrompt learns at least one word, got length={length!r},"
-                f" init={init!r}; without any it is ZeroShot(dual, names, '{{}}').")
+            raise InputError("ContextPrompt learns at least one word, got "
+                             f"length={length!r}, init={init!r}; without any it is "
+                             "ZeroShot(dual, names, '{}').")
         self.names, self.length, self.per_class = tuple(names), length, per_class
         self._place(dual.tokenize(names), dual.length)
         with torch.no_grad():
-            start = dual.embed_words(
-                words[:, 1:1 + length]
-                if init is not None
-                else self.tokens[:1, 1:1 + length]).float()
+            first = words if init is not None else self.tokens[:1]
+            start = dual.embed_words(first[:, 1:1 + length]).float()
         if init is None: start = .02*torch.randn_like(start)
         self.context = nn.Parameter(start.repeat(len(names) if per_class else 1, 1, 1))
 
@@ -279,13 +260,11 @@ class ContextPrompt(Prompted):
         note where the rows end."""
         ends = rows.argmax(1) + self.length
         if ends.max() >= limit:
-            raise InputError(
-                f"{self.length} learned words and the longest name make"
-                f" {int(ends.max()) + 1} tokens, and a sentence has {limit} at most:"
-                " take a smaller length.")
-        tokens = torch.cat(
-            [rows[:, :1], rows.new_zeros(len(rows), self.length), rows[:, 1:]], 1
-        )[:, :limit]
+            raise InputError(f"{self.length} learned words and the longest name make "
+                             f"{int(ends.max()) + 1} tokens, and a sentence has "
+                             f"{limit} at most: take a smaller length.")
+        tokens = torch.cat([rows[:, :1], rows.new_zeros(len(rows), self.length),
+                            rows[:, 1:]], 1)[:, :limit]
         self.register_buffer('tokens', tokens, persistent=False)
         self.register_buffer('ends', ends, persistent=False)
 
@@ -294,20 +273,15 @@ class ContextPrompt(Prompted):
 def weights(self:ContextPrompt)->torch.Tensor: # (K, E)
     "The classifier's unit vectors."
     w = self.base.embed_words(self.tokens)
-    w = torch.cat(
-        [
-            w[:, :1], self.context.to(w.dtype).expand(len(w), -1, -1),
-            w[:, 1 + self.length:]],
-        1)
+    w = torch.cat([w[:, :1], self.context.to(w.dtype).expand(len(w), -1, -1),
+                   w[:, 1 + self.length:]], 1)
     return self.base.encode_words(w, self.ends)
 
 @patch
 def forward(self:ContextPrompt, x):
     "(N, C, H, W) images in [0, 1], or their (N, E) vectors, to (N, K) logits."
-    return (
-        self.base.scale
-        *(x if x.ndim == 2 else self.base.encode_image(x))
-        @ self.weights().T)
+    vectors = x if x.ndim == 2 else self.base.encode_image(x)
+    return self.base.scale*vectors @ self.weights().T
 
 @patch
 def for_classes(self:ContextPrompt,
@@ -316,9 +290,8 @@ def for_classes(self:ContextPrompt,
     """Put the learned context before other names. Raises `InputError` where each class
     has a context of its own."""
     if self.per_class:
-        raise InputError(
-            "With per_class=True each class has a context of its own: there is none for"
-            " new names; learn a shared one.")
+        raise InputError("With per_class=True each class has a context of its own: "
+                         "there is none for new names; learn a shared one.")
     other = ContextPrompt(self.base, names, self.length)
     other.context = self.context
     return other
@@ -331,23 +304,20 @@ class ClipEncoder(TextInterface):
         tokenizer, # of open_clip, for this model
     ):
         super().__init__()
-        if not hasattr(model, 'token_embedding') or getattr(model, 'text_pool_type', 'argmax') != 'argmax':
-            raise InputError(
-                f"{type(model).__name__} of open_clip keeps its text encoder in another"
-                " place than the original CLIP: take ViT-B-32, ViT-B-16, ViT-L-14 or"
-                " RN50.")
+        if (not hasattr(model, 'token_embedding')
+                or getattr(model, 'text_pool_type', 'argmax') != 'argmax'):
+            raise InputError(f"{type(model).__name__} of open_clip keeps its text "
+                             "encoder in another place than the original CLIP: take "
+                             "ViT-B-32, ViT-B-16, ViT-L-14 or RN50.")
         self.model, self.tokenizer, self.length = model, tokenizer, model.context_length
         side = model.visual.image_size
         self.size = side if isinstance(side, int) else side[0]
-        usual = dict(
-            mean=(.48145466, .4578275, .40821073),
-            std=(.26862954, .26130258, .27577711))
+        usual = dict(mean=(.48145466, .4578275, .40821073),
+                     std=(.26862954, .26130258, .27577711))
         for k, v in usual.items():
-            self.register_buffer(
-                k,
-                torch.tensor(getattr(model.visual, f'image_{k}', None) or v).reshape(
-                    -1, 1, 1),
-                persistent=False)
+            own = getattr(model.visual, f'image_{k}', None) or v
+            self.register_buffer(k, torch.tensor(own).reshape(-1, 1, 1),
+                                 persistent=False)
 
     @property
     def log_scale(self): return self.model.logit_scale
@@ -355,9 +325,9 @@ class ClipEncoder(TextInterface):
     def tokenize(self, sentences):
         """K sentences to int64 (K, length), by the tokenizer that CLIP was trained
         with: any word has tokens."""
-        return self.tokenizer(
-            [sentences] if isinstance(sentences, str) else list(sentences),
-            context_length=self.length).to(self.mean.device)
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        tokens = self.tokenizer(sentences, context_length=self.length)
+        return tokens.to(self.mean.device)
 
     def embed_words(self, tokens):
         "(K, L) tokens to (K, L, D) word vectors."
@@ -366,9 +336,8 @@ class ClipEncoder(TextInterface):
     def encode_words(self, words, end):
         "(K, L, D) word vectors and (K,) places of the end to (K, E) unit vectors."
         m = self.model
-        x = m.ln_final(
-            m.transformer(
-                words + m.positional_embedding[:words.shape[1]], attn_mask=m.attn_mask))
+        x = m.ln_final(m.transformer(words + m.positional_embedding[:words.shape[1]],
+                                     attn_mask=m.attn_mask))
         x, p = x[torch.arange(len(x), device=x.device), end], m.text_projection
         return F.normalize((p(x) if isinstance(p, nn.Module) else x @ p).float(), dim=1)
 
@@ -376,18 +345,15 @@ class ClipEncoder(TextInterface):
         """(N, 3, H, W) square images in [0, 1], resized to the network's side, to (N,
         E) unit vectors."""
         if tuple(x.shape[2:]) != (self.size, self.size):
-            x = F.interpolate(
-                x, (self.size, self.size), mode='bicubic', antialias=True,
-                align_corners=False)
+            x = F.interpolate(x, (self.size, self.size), mode='bicubic', antialias=True,
+                              align_corners=False)
         return F.normalize(
             self.model.encode_image((x - self.mean)/self.std).float(), dim=1)
 
 # %% ../../nbs/3_finetune/07_context.ipynb #85ef2fd1
 def load_clip(
     name:str='ViT-B-32',           # a model of open_clip
-    # weights: a tag of open_clip (fetched once), a file (OpenAI's go with the name
-    # ViT-B-32-quickgelu), or None for random ones
-    pretrained:str|None='openai',
+    pretrained:str|None='openai',  # tag of open_clip, file, or None for random
 )->ClipEncoder:                    # in eval mode
     """A real CLIP (Radford et al. 2021). Raises `InputError` where open_clip is
     missing, the name is unknown or the weights cannot be had."""
@@ -400,15 +366,13 @@ def load_clip(
         lookup(pretrained, known, f'file or set of weights for {name}')
     quick = (
         bool((open_clip.get_pretrained_cfg(name, pretrained) or {}).get('quick_gelu'))
-        if pretrained in known
-        else False)
+        if pretrained in known else False)
     try:
-        model = open_clip.create_model(
-            name, pretrained=pretrained, force_quick_gelu=quick, weights_only=True)
+        model = open_clip.create_model(name, pretrained=pretrained,
+                                       force_quick_gelu=quick, weights_only=True)
     except Exception as e:
-        raise InputError(
-            f"The weights {pretrained} of {name} could not be had ({type(e).__name__}:"
-            f" {str(e).splitlines()[0][:200]}): they come over the network once; where"
-            " there is none, fetch the file elsewhere and give its path as"
-            " pretrained=….") from e
+        raise InputError(f"The weights {pretrained} of {name} could not be had "
+                         f"({type(e).__name__}: {str(e).splitlines()[0][:200]}): they "
+                         "come over the network once; where there is none, fetch the "
+                         "file elsewhere and give its path as pretrained=….") from e
     return ClipEncoder(model, open_clip.get_tokenizer(name)).eval()

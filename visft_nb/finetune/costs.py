@@ -24,15 +24,15 @@ def saved_bytes(
 )->int:                      # bytes
     """Activations that one forward pass in training mode keeps for the backward pass;
     weights are not counted, nor one tensor twice."""
-    kept, own = {}, {
-        p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    kept = {}
+    own = {p.untyped_storage().data_ptr()
+           for p in [*model.parameters(), *model.buffers()]}
     def pack(t):
         store = t.untyped_storage()
         if store.data_ptr() not in own: kept[store.data_ptr()] = (store.nbytes(), t)
         return t
-    with (
-        train_mode(model), autocast(batch[0].device, precision),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)):
+    with (train_mode(model), autocast(batch[0].device, precision),
+          torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)):
         loss(model, batch)
     return sum(n for n, _ in kept.values())
 
@@ -43,7 +43,7 @@ def training_costs(
     rounds:int=5,            # timings of each, one after the other; the least counts
     loss=cross_entropy_step, # loss(model, batch) -> scalar
     precision='auto',        # of the timed steps
-):                           # pandas.DataFrame, a row a model: trained, share (per cent), memory (MB), ms (a step), relative (to the last)
+): # pandas.DataFrame: trained (and %), memory (MB), ms a step, relative
     """Parameters, memory and time of a training step. Memory: activations, gradients
     and Adam's moments in float32. Raises `InputError` for a model that trains
     nothing."""
@@ -53,18 +53,16 @@ def training_costs(
         protect(m)
         n = trainable_parameters(m)
         if not n.trained:
-            raise InputError(
-                f"{name} has no trainable parameter: unfreeze some, e.g."
-                " model.head.requires_grad_(True).")
-        rows[name] = dict(
-            trained=n.trained, share=100*n.trained/n.total,
-            memory=(saved_bytes(m, batch, loss) + 12*n.trained)/2**20)
-    steps = {
-        name: (
-            m, torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], 1e-9))
-        for name, m in models.items()}
+            raise InputError(f"{name} has no trainable parameter: unfreeze some, e.g. "
+                             "model.head.requires_grad_(True).")
+        rows[name] = dict(trained=n.trained, share=100*n.trained/n.total,
+                          memory=(saved_bytes(m, batch, loss) + 12*n.trained)/2**20)
+    trained = {name: [p for p in m.parameters() if p.requires_grad]
+               for name, m in models.items()}
+    optimizers = {name: torch.optim.AdamW(p, 1e-9) for name, p in trained.items()}
     for i in range(rounds + 1):
-        for name, (m, optimizer) in steps.items():
+        for name, m in models.items():
+            optimizer = optimizers[name]
             began = time.perf_counter()
             with train_mode(m), autocast(batch[0].device, precision):
                 value = loss(m, batch)

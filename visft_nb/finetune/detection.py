@@ -40,8 +40,8 @@ def box_iou(
     b, # (B, 4) boxes
 ):     # (A, B), from 0 to 1
     "Intersection over union of every box of `a` with every box of `b`."
-    low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(
-        a[:, None, 2:], b[:, 2:])
+    low = torch.maximum(a[:, None, :2], b[:, :2])
+    high = torch.minimum(a[:, None, 2:], b[:, 2:])
     both = (high - low).clamp(min=0).prod(-1)
     return both/(box_area(a)[:, None] + box_area(b) - both).clamp(min=1e-9)
 
@@ -51,7 +51,7 @@ def make_anchors(
     strides, # for each level, pixels between two cells
     sizes,   # for each level, the side of the square with the anchors' area
     ratios,  # height over width, the same on all levels
-)->list:     # for each level (height*width*len(ratios), 4), rows first, then columns, then ratios
+)->list:     # a level (height*width*len(ratios), 4): rows, then columns, then ratios
     """Anchors on the grids of a feature pyramid, with whole numbers as edges around
     each cell's corner (as torchvision's)."""
     out, r = [], torch.tensor(ratios, dtype=torch.float64).sqrt()
@@ -82,12 +82,11 @@ def encode_boxes(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #16f027ed
 def decode_boxes(
-    codes,              # (N, 4)
-    anchors,            # (N, 4)
+    codes,                  # (N, 4)
+    anchors,                # (N, 4)
     weights=(1, 1, 1, 1),
-    # larger logarithms are cut: an untrained network must not answer infinity
-    most=math.log(1000/16),
-):                      # (N, 4) boxes
+    most=math.log(1000/16), # larger logarithms are cut, against infinite boxes
+):                          # (N, 4) boxes
     "What the answer means; undoes `encode_boxes`."
     ca, sa = centre_size(anchors)
     t = codes/torch.tensor(weights, dtype=codes.dtype, device=codes.device)
@@ -105,10 +104,8 @@ def match_boxes(
     if not len(iou): return torch.full((iou.shape[1],), -1, device=iou.device)
     best, which = iou.max(0)
     out = torch.where(best >= high, which, torch.where(best < low, -1, -2))
-    return (
-        torch.where((iou == iou.max(1, keepdim=True).values).any(0), which, out)
-        if rescue
-        else out)
+    return torch.where((iou == iou.max(1, keepdim=True).values).any(0), which,
+                       out) if rescue else out
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #3cffa657
 def pick(
@@ -138,10 +135,8 @@ def rpn_loss(
     owner = match_boxes(box_iou(boxes, anchors), low, high, rescue=True)
     labels = torch.where(owner >= 0, 1, owner + 1)
     drawn = pick(labels, number, share, generator).to(logits.dtype)
-    target = (
-        encode_boxes(boxes[owner.clamp(min=0)], anchors)
-        if len(boxes)
-        else torch.zeros_like(anchors))
+    target = (encode_boxes(boxes[owner.clamp(min=0)], anchors) if len(boxes)
+              else torch.zeros_like(anchors))
     off = F.smooth_l1_loss(codes, target, beta=1/9, reduction='none').sum(1)
     miss = F.binary_cross_entropy_with_logits(
         logits, (labels > 0).to(logits.dtype), reduction='none')
@@ -170,16 +165,12 @@ def tent_weights(
     length:int,  # cells of the feature map along this axis
 ):               # (n, size, length)
     "How much each row (or column) of the features counts in each bin."
-    step = (
-        torch.arange(size*samples, dtype=start.dtype, device=start.device) + .5
-    )/(size*samples)
+    points = torch.arange(size*samples, dtype=start.dtype, device=start.device)
+    step = (points + .5)/(size*samples)
     at = start[:, None] + step*extent[:, None]
     inside = (at >= -1) & (at <= length)   # further out there is nothing
-    tent = (
-        1
-        - (
-            at.clamp(0, length - 1)[..., None]
-            - torch.arange(length, device=start.device)).abs())
+    cells = torch.arange(length, device=start.device)
+    tent = 1 - (at.clamp(0, length - 1)[..., None] - cells).abs()
     return (tent.clamp(min=0)*inside[..., None]).unflatten(1, (size, samples)).mean(2)
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #9ec93e38
@@ -194,11 +185,10 @@ def roi_align(
     one cell wide and high."""
     b = boxes*scale
     extent = (b[:, 2:] - b[:, :2]).clamp(min=1)
-    X, Y = (
-        tent_weights(b[:, i], extent[:, i], size, samples, features.shape[-1 - i])
-        for i in (0, 1))
-    return torch.einsum(
-        'npj,ncji,nqi->ncpq', Y, features.expand(len(boxes), *features.shape[-3:]), X)
+    X, Y = (tent_weights(b[:, i], extent[:, i], size, samples, features.shape[-1 - i])
+            for i in (0, 1))
+    return torch.einsum('npj,ncji,nqi->ncpq', Y,
+                        features.expand(len(boxes), *features.shape[-3:]), X)
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #92340a74
 def roi_loss(
@@ -208,8 +198,8 @@ def roi_loss(
     targets, # (R, 4): codes of the objects, see `encode_boxes`
 ):           # L_cls and L_box
     "The losses of the second stage (Girshick 2015)."
-    own = codes.unflatten(1, (-1, 4))[
-        torch.arange(len(labels), device=labels.device), labels]
+    own = codes.unflatten(1, (-1, 4))[torch.arange(
+        len(labels), device=labels.device), labels]
     off = F.smooth_l1_loss(own, targets, beta=1/9, reduction='none').sum(1)
     return F.cross_entropy(logits, labels), (off*(labels > 0)).sum()/len(labels)
 
@@ -222,9 +212,8 @@ def mask_loss(
     samples:int=2, # points a bin of the target
 ):               # a scalar
     "The mean binary cross-entropy of the true class's mask (He et al. 2017)."
-    target = roi_align(
-        masks[:, None].to(logits.dtype), boxes.to(logits.dtype), logits.shape[-1],
-        samples=samples)[:, 0]
+    target = roi_align(masks[:, None].to(logits.dtype), boxes.to(logits.dtype),
+                       logits.shape[-1], samples=samples)[:, 0]
     own = logits[torch.arange(len(labels), device=labels.device), labels]
     return F.binary_cross_entropy_with_logits(own, target)
 
@@ -244,21 +233,19 @@ class LitePyramid(nn.Module):
     """EfficientNet-Lite0 with a feature pyramid: images to {'0', '1', '2': strides 8,
     16, 32; 'pool': 64}."""
     def __init__(self,
-        channels:int=96,      # of each level
-        # stages from the first on that are not trained; 0 trains all
-        frozen:int=2,
-        body=None,            # `imagenet_classifier`; None makes it
+        channels:int=96, # of each level
+        frozen:int=2,    # stages from the first on that are not trained; 0 trains all
+        body=None,       # `imagenet_classifier`; None makes it
     ):
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
         from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
         net = (body or imagenet_classifier()).body
-        self.body = nn.ModuleList(
-            [nn.Sequential(net.conv_stem, net.bn1, net.blocks[0]), *net.blocks[1:]])
+        self.body = nn.ModuleList([nn.Sequential(net.conv_stem, net.bn1, net.blocks[0]),
+                                   *net.blocks[1:]])
         self.body[:frozen].requires_grad_(False)
-        self.fpn = FeaturePyramidNetwork(
-            [40, 112, 320], channels, LastLevelMaxPool(),
-            norm_layer=lambda c: nn.GroupNorm(8, c))
+        self.fpn = FeaturePyramidNetwork([40, 112, 320], channels, LastLevelMaxPool(),
+                                         norm_layer=lambda c: nn.GroupNorm(8, c))
         self.out_channels = channels
 
     def train(self, mode=True):
@@ -278,18 +265,17 @@ class LitePyramid(nn.Module):
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #142b761e
 def mask_rcnn(
-    classes:int,              # kinds of objects, without the background
-    size:int=256,             # images are brought to this longer side
+    classes:int,                # kinds of objects, without the background
+    size:int=256,               # images are brought to this longer side
     anchors=(32, 64, 128, 192), # side for each of the four levels, pixels at that size
-    ratios=(.5, 1., 2.),      # height over width
-    masks:bool=True,          # False makes Faster R-CNN: boxes alone
-    channels:int=96,          # of the pyramid; a multiple of 8
-    frozen:int=2,             # stages of the backbone that are not trained
-    proposals:int=100,        # looked at by the second stage
-    rois:int=48,              # of them drawn for its loss, per image
-    # `side` of `fpn_level`: smaller ones read more objects from the coarser levels
-    level_side:float=224,
-):                            # torchvision's MaskRCNN or FasterRCNN, channels-last
+    ratios=(.5, 1., 2.),        # height over width
+    masks:bool=True,            # False makes Faster R-CNN: boxes alone
+    channels:int=96,            # of the pyramid; a multiple of 8
+    frozen:int=2,               # stages of the backbone that are not trained
+    proposals:int=100,          # looked at by the second stage
+    rois:int=48,                # of them drawn for its loss, per image
+    level_side:float=224,       # `side` of `fpn_level`: smaller reads coarser levels
+):                              # torchvision's MaskRCNN or FasterRCNN, channels-last
     """A small Mask R-CNN (He et al. 2017) on EfficientNet-Lite0 with ImageNet weights;
     needs no network. It takes a list of images (3, H, W) in [0, 1]."""
     from torchvision.models.detection import (
@@ -297,38 +283,31 @@ def mask_rcnn(
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.ops import MultiScaleRoIAlign
     if classes < 1 or channels % 8 or len(anchors) != 4:
-        raise InputError(
-            f"mask_rcnn got classes={classes}, channels={channels} and {len(anchors)}"
-            " anchors: at least 1 class, a multiple of 8 and 4 anchors (one a level)"
-            " were expected.")
-    n, pool = classes + 1, lambda bins: MultiScaleRoIAlign(
+        raise InputError(f"mask_rcnn got classes={classes}, channels={channels} and "
+                         f"{len(anchors)} anchors: at least 1 class, a multiple of 8 "
+                         "and 4 anchors (one a level) were expected.")
+    n = classes + 1
+    pool = lambda bins: MultiScaleRoIAlign(
         ['0', '1', '2'], bins, 2, canonical_scale=level_side)
-    kw = dict(
-        num_classes=None, min_size=size, max_size=size, image_mean=[.5]*3,
-        image_std=[.5]*3,
-        rpn_anchor_generator=AnchorGenerator(
-            tuple((a,) for a in anchors), (tuple(ratios),)*4),
-        rpn_batch_size_per_image=64,
-        box_batch_size_per_image=rois, box_roi_pool=pool(7),
-        box_head=faster_rcnn.TwoMLPHead(channels*49, 256),
-        box_predictor=faster_rcnn.FastRCNNPredictor(256, n))
-    kw |= {
-        f'rpn_{when}_nms_top_n_{mode}': k*proposals
-        for when, k in (('pre', 2), ('post', 1))
-        for mode in ('train', 'test')}
+    kw = dict(num_classes=None, min_size=size, max_size=size, image_mean=[.5]*3,
+              image_std=[.5]*3, rpn_anchor_generator=AnchorGenerator(
+                  tuple((a,) for a in anchors), (tuple(ratios),)*4),
+              rpn_batch_size_per_image=64, box_batch_size_per_image=rois,
+              box_roi_pool=pool(7), box_head=faster_rcnn.TwoMLPHead(channels*49, 256),
+              box_predictor=faster_rcnn.FastRCNNPredictor(256, n))
+    kw |= {f'rpn_{when}_nms_top_n_{mode}': k*proposals
+           for when, k in (('pre', 2), ('post', 1)) for mode in ('train', 'test')}
     if masks:
-        kw |= dict(
-            mask_roi_pool=pool(14),
-            mask_head=parts.MaskRCNNHeads(channels, (channels, channels), 1),
-            mask_predictor=parts.MaskRCNNPredictor(channels, channels, n))
+        kw |= dict(mask_roi_pool=pool(14),
+                   mask_head=parts.MaskRCNNHeads(channels, (channels, channels), 1),
+                   mask_predictor=parts.MaskRCNNPredictor(channels, channels, n))
     return (MaskRCNN if masks else FasterRCNN)(LitePyramid(channels, frozen), **kw).to(
         memory_format=torch.channels_last)
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #35cf5dee
 def coco_mask_rcnn(
     classes:int,        # kinds of objects, without the background
-    # torchvision's weights for COCO: "download", or a file or state dict of them
-    weights='download',
+    weights='download', # for COCO: "download", a file or a state dict
     size:int=800,       # shorter side to which images are brought
 ):                      # torchvision's MaskRCNN with a fresh head
     """Mask R-CNN on ResNet-50-FPN with COCO weights and new heads. Raises `InputError`
@@ -340,16 +319,15 @@ def coco_mask_rcnn(
     body = backbone_utils.resnet_fpn_backbone(
         backbone_name='resnet50', weights=None, norm_layer=frozen)
     model = parts.MaskRCNN(body, 91, min_size=size, max_size=max(1333, size))
-    state = (
-        _coco_weights(parts.MaskRCNN_ResNet50_FPN_Weights.COCO_V1)
-        if isinstance(weights, str) and weights == 'download'
-        else read_weights(weights))
+    state = (_coco_weights(parts.MaskRCNN_ResNet50_FPN_Weights.COCO_V1)
+             if isinstance(weights, str) and weights == 'download'
+             else read_weights(weights))
     try:
         model.load_state_dict(state)
     except RuntimeError as e:
-        raise InputError(
-            "The weights are not those of torchvision's maskrcnn_resnet50_fpn with its"
-            " 91 classes: take the file maskrcnn_resnet50_fpn_coco-….pth.") from e
+        raise InputError("The weights are not those of torchvision's "
+                         "maskrcnn_resnet50_fpn with its 91 classes: take the file "
+                         "maskrcnn_resnet50_fpn_coco-….pth.") from e
     heads = model.roi_heads
     heads.box_predictor = faster_rcnn.FastRCNNPredictor(
         heads.box_predictor.cls_score.in_features, classes + 1)
@@ -364,18 +342,18 @@ def _coco_weights(entry):
     try:
         return entry.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError, HTTPException) as e:
-        raise InputError(
-            f"The COCO weights could not be fetched ({type(e).__name__}:"
-            f" {' '.join(str(e).split())[:100]}): connect once, or get {entry.url}"
-            " elsewhere and give weights=, its file; mask_rcnn needs neither.") from e
+        raise InputError(f"The COCO weights could not be fetched ({type(e).__name__}: "
+                         f"{' '.join(str(e).split())[:100]}): connect once, or get "
+                         f"{entry.url} elsewhere and give weights=, its file; "
+                         "mask_rcnn needs neither.") from e
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #34f6e9d7
 def object_labels(
     data,  # `Images` with boxes
 )->list:   # per image int64 (n,): 1 to K
     "The class of each box: `extra['box_labels']`, or 1 for all where there is none."
-    return data.extra.get('box_labels') or [
-        torch.ones(len(b), dtype=torch.int64) for b in data.boxes]
+    return (data.extra.get('box_labels')
+            or [torch.ones(len(b), dtype=torch.int64) for b in data.boxes])
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #ab045fff
 def check_objects(
@@ -385,38 +363,36 @@ def check_objects(
     """Raises `InputError` that names the image whose boxes have no area, lie outside,
     or have a class that is none."""
     if data.boxes is None or not sum(map(len, data.boxes)): 
-        raise InputError(
-            "These Images have no boxes: give boxes, per image (n, 4) with left, top,"
-            " right, bottom in pixels; mask_boxes makes them of instance masks.")
+        raise InputError("These Images have no boxes: give boxes, per image (n, 4) "
+                         "with left, top, right, bottom in pixels; mask_boxes makes "
+                         "them of instance masks.")
     K, (h, w) = classes or len(data.classes) or 1, data.images.shape[-2:]
     for i, (b, y) in enumerate(zip(data.boxes, object_labels(data))):
         name = data.names[i] if data.names else f'image {i}'
         b = torch.as_tensor(b)
         if b.ndim != 2 or b.shape[1] != 4:
-            raise InputError(
-                f"{name} has boxes of shape {tuple(b.shape)}: (n, 4) was expected, (0,"
-                " 4) where there is nothing.")
+            raise InputError(f"{name} has boxes of shape {tuple(b.shape)}: (n, 4) was "
+                             "expected, (0, 4) where there is nothing.")
         if not b.isfinite().all():
-            raise InputError(
-                f"{name} has a box that is no number:"
-                f" {b[~b.isfinite().all(1)][0].tolist()}.")
-        flat, out = (b[:, 2:] <= b[:, :2]).any(1), (
-            (b < 0) | (b > torch.tensor([w, h, w, h]))).any(1)
-        for wrong, what in ((flat, 'of no area: right must lie beyond left and bottom beyond top; is it left, top, width, height?'),
-                            (out, f'outside the image of {w}×{h} pixels (width×height): clip it, or scale it along with the image.')):
+            raise InputError(f"{name} has a box that is no number: "
+                             f"{b[~b.isfinite().all(1)][0].tolist()}.")
+        flat = (b[:, 2:] <= b[:, :2]).any(1)
+        out = ((b < 0) | (b > torch.tensor([w, h, w, h]))).any(1)
+        for wrong, what in (
+                (flat, 'of no area: right must lie beyond left and bottom beyond top; '
+                       'is it left, top, width, height?'),
+                (out, f'outside the image of {w}×{h} pixels (width×height): clip it, '
+                      'or scale it along with the image.')):
             if wrong.any():
-                raise InputError(
-                    f"{name} has {[round(v, 1) for v in b[wrong][0].tolist()]}, a box"
-                    f" {what}")
+                box = [round(v, 1) for v in b[wrong][0].tolist()]
+                raise InputError(f"{name} has {box}, a box {what}")
         if len(y) != len(b):
-            raise InputError(
-                f"{name} has {len(b)} boxes and {len(y)} labels: one for each was"
-                " expected.")
+            raise InputError(f"{name} has {len(b)} boxes and {len(y)} labels: one for "
+                             "each was expected.")
         if len(y) and (min(y) < 1 or max(y) > K):
-            raise InputError(
-                f"{name} has labels from {int(min(y))} to {int(max(y))}: objects of {K}"
-                f" class{'es' * (K > 1)} are numbered from 1 to {K}, 0 is the"
-                " background.")
+            raise InputError(f"{name} has labels from {int(min(y))} to {int(max(y))}: "
+                             f"objects of {K} class{'es' * (K > 1)} are numbered from "
+                             f"1 to {K}, 0 is the background.")
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #d89ede9b
 @dataclass
@@ -429,23 +405,21 @@ class Jitter:
     least:float=.3           # share of a box that must stay in the picture
 
     def __call__(self, x, objects, generator=None):
-        size = torch.tensor(
-            [x.shape[-1], x.shape[-2]], dtype=torch.float32, device=x.device)
+        size = torch.tensor([x.shape[-1], x.shape[-2]], dtype=torch.float32,
+                            device=x.device)
         u = draw(generator, 5, len(x), device=x.device)
-        s, shift, flip = (
-            self.scale[0] + u[0]*(self.scale[1] - self.scale[0]),
-            (2*u[1:3].T - 1)*self.translate*size, (u[3] < .5) & self.flip)
-        m, mirror = affine(torch.zeros_like(s), shift, s), lambda t: torch.where(
-            flip.view(-1, *[1]*(t.ndim - 1)), t.flip(-1), t)
+        s = self.scale[0] + u[0]*(self.scale[1] - self.scale[0])
+        shift = (2*u[1:3].T - 1)*self.translate*size
+        flip = (u[3] < .5) & self.flip
+        m = affine(torch.zeros_like(s), shift, s)
+        mirror = lambda t: torch.where(flip.view(-1, *[1]*(t.ndim - 1)), t.flip(-1), t)
         out = dict(objects)
         if 'instances' in out:
             out['instances'] = mirror(
-                warp(out['instances'][:, None].to(x.dtype), m, 'nearest')[:, 0]
-                .round()
-                .to(out['instances'].dtype))
-        x = (
-            mirror(warp(x, m))
-            *(1 + self.brightness*(2*u[4] - 1))[:, None, None, None]).clamp(0, 1)
+                warp(out['instances'][:, None].to(x.dtype), m,
+                     'nearest')[:, 0].round().to(out['instances'].dtype))
+        light = 1 + self.brightness*(2*u[4] - 1)
+        x = (mirror(warp(x, m))*light[:, None, None, None]).clamp(0, 1)
         out['boxes'], out['labels'] = self.move(
             objects['boxes'], objects['labels'], size, s, shift, flip)
         return x.contiguous(memory_format=torch.channels_last), out
@@ -455,32 +429,31 @@ class Jitter:
         with label 0."""
         two = lambda v: v.repeat(1, 2)[:, None] if v.ndim == 2 else v.repeat(2)
         b = (boxes - two(size/2))*s[:, None, None] + two(size/2) + two(shift)
-        b = torch.where(
-            flip[:, None, None],
-            torch.stack(
-                [size[0] - b[..., 2], b[..., 1], size[0] - b[..., 0], b[..., 3]], -1),
-            b)
+        b = torch.where(flip[:, None, None], torch.stack(
+            [size[0] - b[..., 2], b[..., 1], size[0] - b[..., 0], b[..., 3]], -1), b)
         seen = torch.minimum(b.clamp(min=0), two(size))
-        enough = (box_area(seen) >= self.least*box_area(b)) & (
-            (seen[..., 2:] - seen[..., :2]) >= 1).all(-1)
+        sides = seen[..., 2:] - seen[..., :2]
+        enough = (box_area(seen) >= self.least*box_area(b)) & (sides >= 1).all(-1)
         return seen, labels*enough
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #c9de2913
 class DetectionBatches(Batches):
-    """Iterates `(x, objects)`: objects are 'boxes' (B, n, 4), 'labels' (B, n), where 0 fills up, and, where there are instance masks,
-    'instances' (B, H, W) with the numbers 1 to n.
+    """Iterates `(x, objects)`: objects are 'boxes' (B, n, 4), 'labels' (B, n), where 0
+    fills up, and, where there are instance masks, 'instances' (B, H, W) with the
+    numbers 1 to n.
 
-    Raises `InputError` for boxes and labels that are wrong, and instance masks that do not fit them."""
-    def __init__(self, data, batch_size, jitter=None, shuffle=True, seed=0, device=None, drop_last=False, classes=None):
+    Raises `InputError` for boxes and labels that are wrong, and instance masks that do
+    not fit them."""
+    def __init__(self, data, batch_size, jitter=None, shuffle=True, seed=0, device=None,
+                 drop_last=False, classes=None):
         check_objects(data, classes)
         super().__init__(data, batch_size, shuffle, seed, device, jitter, drop_last)
         most = max(map(len, data.boxes))
-        fill = lambda t: F.pad(
-            torch.as_tensor(t), (0, 0)*(t.ndim - 1) + (0, most - len(t)))
-        self.objects = {
-            'boxes': torch.stack([fill(b.float()) for b in data.boxes]),
-            'labels': torch.stack(
-                [fill(torch.as_tensor(y)) for y in object_labels(data)])}
+        fill = lambda t: F.pad(torch.as_tensor(t),
+                               (0, 0)*(t.ndim - 1) + (0, most - len(t)))
+        self.objects = {'boxes': torch.stack([fill(b.float()) for b in data.boxes]),
+                        'labels': torch.stack(
+                            [fill(torch.as_tensor(y)) for y in object_labels(data)])}
         if 'instances' in data.extra: self.objects['instances'] = self.number(data)
         self.objects = {k: v.to(self.device) for k, v in self.objects.items()}
 
@@ -490,39 +463,33 @@ class DetectionBatches(Batches):
         for i, m in enumerate(data.extra['instances']):
             ids = m.unique()[m.unique() > 0]
             if len(ids) != len(data.boxes[i]):
-                raise InputError(
-                    f"{data.names[i] if data.names else f'image {i}'} has"
-                    f" {len(data.boxes[i])} boxes but {len(ids)} objects in its"
-                    " instance mask: one for each was expected, in the order of their"
-                    " numbers.")
+                raise InputError(f"{data.names[i] if data.names else f'image {i}'} has "
+                                 f"{len(data.boxes[i])} boxes but {len(ids)} objects "
+                                 "in its instance mask: one for each was expected, in "
+                                 "the order of their numbers.")
             for k, v in enumerate(ids): out[i][m == v] = k + 1
         return out
 
     def batch(self, i, order=None):
         idx = self.indices(i, order)
-        x = (
-            self.data.images[idx]
-            .float()
-            .div_(255)
-            .contiguous(memory_format=torch.channels_last))
+        x = self.data.images[idx].float().div_(255).contiguous(
+            memory_format=torch.channels_last)
         objects = {k: v[idx] for k, v in self.objects.items()}
-        return (
-            (x, objects)
-            if self.transform is None
-            else self.transform(x, objects, self.generator(i)))
+        return ((x, objects) if self.transform is None
+                else self.transform(x, objects, self.generator(i)))
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #f780fe19
 def object_dicts(
     objects,  # of `DetectionBatches`
-)->list:      # per image boxes (n, 4), labels (n,) and, where there are instances, masks uint8 (n, H, W)
+)->list:      # an image: boxes (n, 4), labels (n,), masks uint8 (n, H, W) if any
     "What torchvision's detectors take as targets."
     out = []
     for i, labels in enumerate(objects['labels']):
         k = labels.nonzero()[:, 0]
         out.append({'boxes': objects['boxes'][i][k], 'labels': labels[k]})
         if 'instances' in objects:
-            out[-1]['masks'] = (objects['instances'][i] == (k + 1)[:, None, None]).to(
-                torch.uint8)
+            out[-1]['masks'] = (
+                (objects['instances'][i] == (k + 1)[:, None, None]).to(torch.uint8))
     return out
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #63520a89
@@ -536,12 +503,8 @@ def detection_loss(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #57d9483a
 def finetune_detector(
-    # `mask_rcnn`, `coco_mask_rcnn` or another detector of torchvision with a
-    # `backbone.body`
-    model,
-    # `Images` with boxes; extra['box_labels'] are classes from 1, extra['instances']
-    # masks
-    data,
+    model,                 # a detector of torchvision with a `backbone.body`
+    data,                  # `Images` with boxes, extra['box_labels'] from 1
     epochs:int,
     batch_size:int=4,
     rates=(3e-4, 1e-3),    # peaks for the backbone's body and for the rest
@@ -554,21 +517,19 @@ def finetune_detector(
     """Train a detector; the schedule is one cycle. Raises `InputError` for objects that
     are wrong or of more classes than the model has."""
     classes = model.roi_heads.box_predictor.cls_score.out_features - 1
-    if getattr(model.roi_heads, 'mask_predictor', None) is not None and 'instances' not in data.extra:
-        raise InputError(
-            "The model predicts masks and the data have none: give extra['instances'],"
-            " or build it with mask_rcnn(…, masks=False).")
+    if (getattr(model.roi_heads, 'mask_predictor', None) is not None
+            and 'instances' not in data.extra):
+        raise InputError("The model predicts masks and the data have none: give "
+                         "extra['instances'], or build it with "
+                         "mask_rcnn(…, masks=False).")
     batches = DetectionBatches(data, batch_size, jitter, seed=seed, classes=classes)
     body = {id(p) for p in model.backbone.body.parameters()}
-    groups = [
-        [p for p in model.parameters() if p.requires_grad and (id(p) in body) == inside]
-        for inside in (True, False)]
-    optimizer = torch.optim.AdamW(
-        [dict(params=g, lr=r) for g, r in zip(groups, rates) if g],
-        weight_decay=weight_decay)
-    return fit(
-        model, batches, epochs=epochs, loss=detection_loss, optimizer=optimizer,
-        clip=clip, precision=precision, seed=seed, **kw)
+    groups = [[p for p in model.parameters() if p.requires_grad
+               and (id(p) in body) == inside] for inside in (True, False)]
+    optimizer = torch.optim.AdamW([dict(params=g, lr=r) for g, r in zip(groups, rates)
+                                   if g], weight_decay=weight_decay)
+    return fit(model, batches, epochs=epochs, loss=detection_loss, optimizer=optimizer,
+               clip=clip, precision=precision, seed=seed, **kw)
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #3c95b25b
 def _list_images(images):
@@ -576,32 +537,30 @@ def _list_images(images):
     from visft_nb.data.files import read_image, to_bytes
     if hasattr(images, 'floats'): images = images.images
     if isinstance(images, (str, Path)): images = [images]
-    out = [
-        to_bytes(read_image(x)) if isinstance(x, (str, Path)) else torch.as_tensor(x)
-        for x in images]
+    out = [to_bytes(read_image(x)) if isinstance(x, (str, Path)) else torch.as_tensor(x)
+           for x in images]
     out = [x.float()/255 if x.dtype == torch.uint8 else x for x in out]
     out = [x.expand(3, -1, -1) if x.ndim == 3 and x.shape[0] == 1 else x for x in out]
     for i, x in enumerate(out):
         if x.ndim != 3 or x.shape[0] != 3:
-            raise InputError(
-                f"Image {i} has shape {tuple(x.shape)}, (3, H, W) was expected: give a"
-                " list of images, a batch (N, 3, H, W), Images, or names of files.")
-        if not x.is_floating_point() or not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1):
-            raise InputError(
-                f"Image {i} ({x.dtype}) has values from {x.min().item():g} to"
-                f" {x.max().item():g}: bytes (uint8), or numbers in [0, 1], were"
-                " expected.")
+            raise InputError(f"Image {i} has shape {tuple(x.shape)}, (3, H, W) was "
+                             "expected: give a list of images, a batch (N, 3, H, W), "
+                             "Images, or names of files.")
+        if (not x.is_floating_point()
+                or not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1)):
+            raise InputError(f"Image {i} ({x.dtype}) has values from "
+                             f"{x.min().item():g} to {x.max().item():g}: bytes "
+                             "(uint8), or numbers in [0, 1], were expected.")
     if not out: raise InputError("There is no image to look at: the list is empty.")
     return out
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #0abe8ecb
 def detect(
-    model,              # a detector of torchvision, or a module that answers as they do
-    # `Images`, (N, 3, H, W), a list of (3, H, W) of any sizes, or files
-    images,
+    model,  # a detector of torchvision, or a module that answers as they do
+    images, # `Images`, (N, 3, H, W), a list of (3, H, W) of any sizes, or files
     threshold:float=.5, # least score
     batch_size:int=8, precision='fp32',
-)->list:                # per image {'boxes' (n, 4), 'labels' (n,), 'scores' (n,) highest first, 'masks' (n, H, W) booleans if any}, on the CPU
+)->list:    # an image: 'boxes', 'labels', 'scores' (falling), 'masks' if any
     """Find objects. The model is left as it was. Raises `InputError` for what is no
     image."""
     if not 0 <= threshold <= 1:
@@ -612,10 +571,8 @@ def detect(
             for found in model([im.to(device) for im in x[i:i + batch_size]]):
                 found = {k: v[found['scores'] >= threshold] for k, v in found.items()}
                 if 'masks' in found: found['masks'] = found['masks'][:, 0] > .5
-                out.append(
-                    {
-                        k: (v.float() if v.is_floating_point() else v).cpu()
-                        for k, v in found.items()})
+                out.append({k: (v.float() if v.is_floating_point() else v).cpu()
+                            for k, v in found.items()})
     return out
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #17ec3a62
@@ -626,8 +583,8 @@ def match_found(
 ):            # (n,): number of the object that each detection takes, or -1
     """From the surest on, each detection takes the free object it overlaps most, as
     COCO has it."""
-    overlap, taken = box_iou(found['boxes'].double(), boxes.double()), torch.full(
-        (len(found['boxes']),), -1)
+    overlap = box_iou(found['boxes'].double(), boxes.double())
+    taken = torch.full((len(found['boxes']),), -1)
     for i in found['scores'].argsort(descending=True, stable=True).tolist():
         best, j = overlap[i].max(0) if len(boxes) else (torch.tensor(0.), 0)
         if best >= iou: taken[i], overlap[:, j] = j, -1
@@ -639,7 +596,7 @@ def hits_and_scores(
     data,        # `Images` with boxes
     iou=.5,
     label:int=1, # the class
-):               # hits (n,) booleans and scores (n,), highest first, and the number of objects
+):               # hits (n,) booleans, scores (n,) falling, and the number of objects
     "All detections of a class over all images."
     hits, scores = [], []
     for f, b, y in zip(found, data.boxes, object_labels(data), strict=True):
@@ -648,9 +605,8 @@ def hits_and_scores(
         scores.append(mine['scores'])
     hits, scores = torch.cat(hits), torch.cat(scores)
     order = scores.argsort(descending=True, stable=True)
-    return (
-        hits[order], scores[order],
-        int(sum((torch.as_tensor(y) == label).sum() for y in object_labels(data))))
+    return (hits[order], scores[order],
+            int(sum((torch.as_tensor(y) == label).sum() for y in object_labels(data))))
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #a97388c4
 def precision_recall(
@@ -678,59 +634,52 @@ def _coco_truth(data, masks, encode):
     for i, (boxes, labels) in enumerate(zip(data.boxes, object_labels(data))):
         for k, (b, y) in enumerate(zip(boxes.tolist(), labels.tolist())):
             area = (b[2] - b[0])*(b[3] - b[1])
-            notes.append(
-                dict(
-                    id=len(notes) + 1, image_id=i + 1, category_id=y,
-                    bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]], area=area, iscrowd=0))
+            bbox = [b[0], b[1], b[2] - b[0], b[3] - b[1]]
+            notes.append(dict(id=len(notes) + 1, image_id=i + 1, category_id=y,
+                              bbox=bbox, area=area, iscrowd=0))
             if masks:
                 m = data.extra['instances'][i]
                 notes[-1]['segmentation'] = encode(m == m.unique()[m.unique() > 0][k])
     h, w = data.images.shape[-2:]
-    return dict(
-        images=[dict(id=i + 1, height=h, width=w) for i in range(len(data))],
-        annotations=notes,
-        categories=[dict(id=c) for c in sorted({n['category_id'] for n in notes})])
+    return dict(images=[dict(id=i + 1, height=h, width=w) for i in range(len(data))],
+                annotations=notes, categories=[
+                    dict(id=c) for c in sorted({n['category_id'] for n in notes})])
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #5c43ea62
 def _coco_found(found, masks, encode):
     "Detections as the list of results of pycocotools."
     out = []
     for i, f in enumerate(found):
-        for k, (b, s, y) in enumerate(zip(f['boxes'].tolist(), f['scores'].tolist(), f['labels'].tolist())):
-            out.append(
-                dict(
-                    image_id=i + 1, category_id=y, score=s,
-                    bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]]))
+        for k, (b, s, y) in enumerate(
+                zip(f['boxes'].tolist(), f['scores'].tolist(), f['labels'].tolist())):
+            out.append(dict(image_id=i + 1, category_id=y, score=s,
+                            bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]]))
             if masks:
-                out[-1] = {k2: v for k2, v in out[-1].items() if k2 != 'bbox'} | dict(
-                    segmentation=encode(f['masks'][k]))
+                out[-1] = {k2: v for k2, v in out[-1].items()
+                           if k2 != 'bbox'} | dict(segmentation=encode(f['masks'][k]))
     return out
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #6ccda7b4
 def coco_map(
-    found,            # per image what `detect` gives, with a low threshold: 0.05, say
-    # `Images` with boxes; extra['box_labels'], extra['instances'] as there are
-    data,
+    found, # per image what `detect` gives, with a low threshold: 0.05, say
+    data,  # `Images` with boxes; extra['box_labels'], extra['instances'] as there are
     masks:bool=False, # compare masks instead of boxes
-)->dict:              # AP, AP50, AP75, from 0 to 1
+)->dict:   # AP, AP50, AP75, from 0 to 1
     """Mean average precision by pycocotools (Lin et al. 2014). Raises `InputError`
     where something is missing, or pycocotools is."""
     if not find_spec('pycocotools'):
-        raise InputError(
-            "coco_map needs pycocotools: pip install pycocotools, or visft_nb[course].")
-    check_objects(
-        data,
-        max(
-            len(data.classes),
-            max((int(max(y)) for y in object_labels(data) if len(y)), default=1)))
+        raise InputError("coco_map needs pycocotools: pip install pycocotools, or "
+                         "visft_nb[course].")
+    highest = max((int(max(y)) for y in object_labels(data) if len(y)), default=1)
+    check_objects(data, max(len(data.classes), highest))
     if len(found) != len(data):
-        raise InputError(
-            f"There are detections for {len(found)} images, but {len(data)} images: "
-            "one entry for each was expected, empty where nothing was found.")
-    if masks and ('instances' not in data.extra or any('masks' not in f for f in found)):
-        raise InputError(
-            "masks=True, but there are no masks in the detections or no"
-            " extra['instances'] in the data.")
+        raise InputError(f"There are detections for {len(found)} images, but "
+                         f"{len(data)} images: one entry for each was expected, empty "
+                         "where nothing was found.")
+    if masks and ('instances' not in data.extra
+                  or any('masks' not in f for f in found)):
+        raise InputError("masks=True, but there are no masks in the detections or no "
+                         "extra['instances'] in the data.")
     from pycocotools import mask as rle
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -764,21 +713,14 @@ def show_found(
         ax.imshow(x.permute(1, 2, 0).numpy())
         taken = match_found(f, b, iou)
         hit, off = ('#009E73', '-', ''), (COLORS[1], '--')
-        kinds = [
-            (box, *(hit if t >= 0 else (*off, f'{s:.2f}')))
-            for box, t, s in zip(
-                f['boxes'].tolist(), taken.tolist(), f['scores'].tolist())]
-        kinds += [
-            (box, COLORS[4], ':', 'missed')
-            for j, box in enumerate(b.tolist())
-            if j not in taken]
+        kinds = [(box, *(hit if t >= 0 else (*off, f'{s:.2f}'))) for box, t, s in zip(
+            f['boxes'].tolist(), taken.tolist(), f['scores'].tolist())]
+        kinds += [(box, COLORS[4], ':', 'missed')
+                  for j, box in enumerate(b.tolist()) if j not in taken]
         for (x0, y0, x1, y1), color, style, text in kinds:
-            ax.add_patch(
-                Rectangle(
-                    (x0 - .5, y0 - .5), x1 - x0, y1 - y0, fill=False, lw=1.6, ec=color,
-                    ls=style))
+            ax.add_patch(Rectangle((x0 - .5, y0 - .5), x1 - x0, y1 - y0, fill=False,
+                                   lw=1.6, ec=color, ls=style))
             if text:
-                ax.text(
-                    x0 + 1, max(y0 - 1, 6), text, color='white', fontsize=6.5, va='top',
-                    bbox=dict(fc=color, ec='none', pad=.8))
+                ax.text(x0 + 1, max(y0 - 1, 6), text, color='white', fontsize=6.5,
+                        va='top', bbox=dict(fc=color, ec='none', pad=.8))
     show(fig, alt)

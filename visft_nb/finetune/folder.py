@@ -26,58 +26,48 @@ from ..deploy import find_builder, save_model
 from .heads import set_head
 from .strategies import RATES, finetune
 from .transfer import KIT, fit_head, load_backbone
-from ..metrics import (
-    classification_report, confusion_matrix, proportion_interval)
+from ..metrics import (classification_report, confusion_matrix,
+                              proportion_interval)
 from ..plot import figure, picture, plot_confusion
 from ..report import render
 from ..train import predict_logits
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #4887767b
-SPLITS = {
-    'train': 'train', 'training': 'train', 'valid': 'valid', 'val': 'valid',
-    'validation': 'valid', 'dev': 'valid', 'test': 'test', 'testing': 'test'}
+SPLITS = {'train': 'train', 'training': 'train', 'valid': 'valid', 'val': 'valid',
+          'validation': 'valid', 'dev': 'valid', 'test': 'test', 'testing': 'test'}
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #62461581
 def find_splits(
-    # of class folders, or of split folders above them; a zip of either is taken too
-    folder,
+    folder,  # of class folders, or of split folders above them; or a zip of either
 )->dict:     # {split: folder}; the split is "" where there are none
     """Where the class folders are. Raises `InputError` for class folders that differ
     between splits, and for a folder without any."""
     top = given_path(folder, 'folder')
     if not top.exists():
-        raise InputError(
-            f"There is no folder {folder}: it should hold one folder of images for each"
-            " class.")
+        raise InputError(f"There is no folder {folder}: it should hold one folder of "
+                         "images for each class.")
     names = [n.split('/') for n, _ in file_entries(top)]
     if not names:
-        raise InputError(
-            f"{folder} is empty: it should hold one folder of images for each class.")
+        raise InputError(f"{folder} is empty: it should hold one folder of images "
+                         "for each class.")
     while len({n[0] for n in names}) == 1 and all(len(n) > 2 for n in names):
         top, names = top/names[0][0], [n[1:] for n in names]
     heads = {n[0] for n in names if len(n) > 1}
     splits = {h: SPLITS[h.lower()] for h in heads if h.lower() in SPLITS}
-    if 'train' not in splits.values() or not all(
-        any(n[0] == h and len(n) > 2 for n in names) for h in splits):
+    if ('train' not in splits.values()
+            or not all(any(n[0] == h and len(n) > 2 for n in names) for h in splits)):
         return {'': top}
     if len(set(splits.values())) < len(splits):
-        raise InputError(
-            f"{folder} has two folders for one split ({', '.join(sorted(splits))}):"
-            " join them, or take one away.")
+        raise InputError(f"{folder} has two folders for one split "
+                         f"({', '.join(sorted(splits))}): join them, or take one away.")
     if other := heads - set(splits):
-        raise InputError(
-            f"{folder} has split folders ({', '.join(sorted(splits))}) and beside them"
-            f" {', '.join(sorted(other))}: move the images into a split, or out of"
-            f" {folder}.")
-    _same_classes(
-        {
-            s: {n[1] for n in names if n[0] == h and len(n) > 2}
-            for h, s in splits.items()},
-        folder)
-    return {
-        s: top/h
-        for h, s in sorted(
-            splits.items(), key=lambda k: list(SPLITS.values()).index(k[1]))}
+        raise InputError(f"{folder} has split folders ({', '.join(sorted(splits))}) "
+                         f"and beside them {', '.join(sorted(other))}: move the images "
+                         f"into a split, or out of {folder}.")
+    _same_classes({s: {n[1] for n in names if n[0] == h and len(n) > 2}
+                   for h, s in splits.items()}, folder)
+    return {s: top/h for h, s in sorted(
+        splits.items(), key=lambda k: list(SPLITS.values()).index(k[1]))}
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #677d655d
 def _same_classes(classes, folder):
@@ -88,10 +78,9 @@ def _same_classes(classes, folder):
         if less or more:
             said = [f"{split} lacks {', '.join(less[:5])}"]*bool(less) + [
                 f"{split} has {', '.join(more[:5])}, which train lacks"]*bool(more)
-            raise InputError(
-                f"The class folders of {folder} differ between the splits:"
-                f" {'; '.join(said)}. A class has the same name everywhere: rename the"
-                " folders, or move the images.")
+            raise InputError(f"The class folders of {folder} differ between the "
+                             f"splits: {'; '.join(said)}. A class has the same name "
+                             "everywhere: rename the folders, or move the images.")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #60f44f28
 def group_finder(
@@ -103,60 +92,52 @@ def group_finder(
     try:
         find = re.compile(pattern)
     except re.error as e:
-        raise InputError(
-            f"group={pattern!r} is no regular expression ({e}): an example is"
-            " '(patient[0-9]+)', which finds patient12 in patient12_left.png.") from e
+        raise InputError(f"group={pattern!r} is no regular expression ({e}): an "
+                         "example is '(patient[0-9]+)', which finds patient12 in "
+                         "patient12_left.png.") from e
     def of(name):
         if not (m := find.search(name)):
-            raise InputError(
-                f"group={pattern!r} is not found in the name {name}: it has to match"
-                " every file, or some images belong to nobody.")
+            raise InputError(f"group={pattern!r} is not found in the name {name}: it "
+                             "has to match every file, or some images "
+                             "belong to nobody.")
         return m[1] if m.groups() else m[0]
     return of
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #156d157b
 def read_splits(
-    folder,           # as for `find_splits`
-    # side to which images are brought: shorter side scaled, middle cut out
-    size:int=224,
-    channels:int=3,   # 1 gray, 3 colour
-    # leave out files that are no images, instead of an error that names them
-    skip:bool=False,
-    # regular expression that finds the patient (or the source) in a file's name
-    group=None,
-    window=None,      # as for `image_folder`, and so is what follows
+    folder,          # as for `find_splits`
+    size:int=224,    # side: the shorter one is scaled to it, the middle cut out
+    channels:int=3,  # 1 gray, 3 colour
+    skip:bool=False, # leave out what is no image, instead of an error
+    group=None,      # regular expression that finds the patient in a file's name
+    window=None,     # as for `image_folder`, and so is what follows
     in_range=None,
-)->tuple:             # ({split: Images}, [what was left out, and how ranges were taken])
+)->tuple:            # ({split: Images}, [what was left out, and how ranges were taken])
     """Read what is there. Raises `InputError` that names corrupt files, empty classes
     and classes with one image."""
     parts, notes = {}, []
     for split, path in find_splits(folder).items():
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('always')
-            data = image_folder(
-                path, size, channels, 'crop', 'skip' if skip else 'raise',
-                group=group_finder(group), window=window, in_range=in_range)
-        notes += [
-            str(w.message).replace(f' in {path}', f' of {split}' if split else '')
-            for w in said
-            if w.category is UserWarning]
+            data = image_folder(path, size, channels, 'crop',
+                                'skip' if skip else 'raise', group=group_finder(group),
+                                window=window, in_range=in_range)
+        notes += [str(w.message).replace(f' in {path}', f' of {split}' if split else '')
+                  for w in said if w.category is UserWarning]
         data.split, data.name = split, Path(folder).stem
         if len(data.classes) < 2:
-            raise InputError(
-                f"{path} has one class, {data.classes[0]}: there is nothing to tell"
-                " apart; put the images of each class into a folder of its own.")
+            raise InputError(f"{path} has one class, {data.classes[0]}: there is "
+                             "nothing to tell apart; put the images of each class "
+                             "into a folder of its own.")
         counts = data.labels.bincount(minlength=len(data.classes))
         for i, n in enumerate(counts.tolist()):
             if n < (2 if split in ('', 'train') else 1):
-                name = (
-                    data.names[int((data.labels == i).nonzero()[0])]
-                    if n
-                    else 'no image that can be read')
-                raise InputError(
-                    f"Class {data.classes[i]} of {path} has {n or 'no'}"
-                    f" image{'s'*(not n)} ({name}): two or more are needed, to learn"
-                    " from one and to check with another; add images, or take the"
-                    " class away.")
+                name = (data.names[int((data.labels == i).nonzero()[0])] if n
+                        else 'no image that can be read')
+                raise InputError(f"Class {data.classes[i]} of {path} has {n or 'no'} "
+                                 f"image{'s'*(not n)} ({name}): two or more are "
+                                 "needed, to learn from one and to check with "
+                                 "another; add images, or take the class away.")
         parts[split] = data
     return parts, notes
 
@@ -216,19 +197,15 @@ def _assign(parts, choose, held, seed):
 
 def _torn(out, ours):
     "Pairs of copies, by their place, that lie on two of our own sides."
-    return [
-        (int(out[s].extra['place'][i]), int(out[t].extra['place'][j]))
-        for s, t in combinations(ours, 2)
-        for i, j in find_leaks(out[s], out[t])[['a', 'b']].values.tolist()]
+    return [(int(out[s].extra['place'][i]), int(out[t].extra['place'][j]))
+            for s, t in combinations(ours, 2)
+            for i, j in find_leaks(out[s], out[t])[['a', 'b']].values.tolist()]
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #887678ab
 def _assign_needs(parts, choose):
     "Is a part split by us?"
-    return (
-        '' in parts
-        or not {'test', 'valid'} & set(parts)
-        or choose
-        and not {'test', 'valid'} <= set(parts))
+    return ('' in parts or not {'test', 'valid'} & set(parts)
+            or choose and not {'test', 'valid'} <= set(parts))
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #5be20d17
 def _note(out, ours, held):
@@ -242,40 +219,40 @@ def _note(out, ours, held):
     groups = sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)
     if not groups: return ''
     n, side = len(groups[0]), groups[0][0][0]
-    said = [
-        f"{sum(map(len, groups))} images are copies of one another, in {len(groups)}"
-        " groups; each group was kept on one side."]
+    said = [f"{sum(map(len, groups))} images are copies of one another, in "
+            f"{len(groups)} groups; each group was kept on one side."]
     wanted = round(total*(held if 'report' in ours else .2))
     if n > wanted:
-        said.append(
-            f"The largest group has {n} images, more than the {wanted} that were to be"
-            f" held out: it went as a whole to those to {_ROLES[side]}, "
-            f"and {', '.join(f'{len(out[s])} images are there to {_ROLES[s]}' for s in ours)}."
-        )
+        there = ', '.join(f'{len(out[s])} images are there to {_ROLES[s]}'
+                          for s in ours)
+        said.append(f"The largest group has {n} images, more than the {wanted} that "
+                    "were to be held out: it went as a whole to those to "
+                    f"{_ROLES[side]}, and {there}.")
     label = lambda s, k: out[s].classes[int(out[s].labels[k])]
-    name = lambda s, k: (
-        out[s].names[k] if out[s].names else f'image {int(out[s].extra["place"][k])}')
+    name = lambda s, k: (out[s].names[k] if out[s].names
+                         else f'image {int(out[s].extra["place"][k])}')
     mixed = [g for g in groups if len({label(*i) for i in g}) > 1]
     if mixed:
-        one, other = mixed[0][0], next(
-            i for i in mixed[0] if label(*i) != label(*mixed[0][0]))
-        said.append(
-            f"{len(mixed)} of the groups hold images of different classes, such as"
-            f" {name(*one)} ({label(*one)}) and {name(*other)} ({label(*other)}): one"
-            " of the two is labelled wrong.")
+        one = mixed[0][0]
+        other = next(i for i in mixed[0] if label(*i) != label(*mixed[0][0]))
+        said.append(f"{len(mixed)} of the groups hold images of different classes, "
+                    f"such as {name(*one)} ({label(*one)}) and {name(*other)} "
+                    f"({label(*other)}): one of the two is labelled wrong.")
     return ' '.join(said)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1e041dec
 _ROUNDS = 5   # of splitting and searching the split; the second is hardly ever needed
 
 def divide(
-    parts:dict,         # of `read_splits`
-    choose:bool,        # are images needed to choose an epoch by?
-    held:float=.25,     # share to report on, where there is no split
+    parts:dict,     # of `read_splits`
+    choose:bool,    # are images needed to choose an epoch by?
+    held:float=.25, # share to report on, where there is no split
     seed:int=0,
-)->dict:                # train, report, and choose where asked; no image is in two of them, and no copy of one where we split
-    """Who learns, who chooses, who is reported on. The images reported on choose nothing. Where we split ourselves, copies of one image
-    (`find_leaks`) stay on one side; what a folder's own splits share is left as it is. The attribute `note` says what was kept together."""
+)->dict:            # train, report, and choose where asked; no image is in two of them
+    """Who learns, who chooses, who is reported on. The images reported on choose
+    nothing. Where we split ourselves, copies of one image (`find_leaks`) stay on one
+    side; what a folder's own splits share is left as it is. The attribute `note` says
+    what was kept together."""
     parts = dict(parts)
     source = '' if '' in parts else 'train'
     if _assign_needs(parts, choose): parts[source] = _copies(parts[source])
@@ -287,9 +264,9 @@ def divide(
     for d in out.values():
         if missing := sorted(set(range(len(d.classes))) - set(d.labels.tolist())):
             raise InputError(
-                f"After the split, {', '.join(d.classes[i] for i in missing)} has no"
-                " image on one side: there are too few images or groups of it (copies"
-                " of one image stay together); add some, or give splits of your own.")
+                f"After the split, {', '.join(d.classes[i] for i in missing)} has no "
+                "image on one side: there are too few images or groups of it (copies "
+                "of one image stay together); add some, or give splits of your own.")
     out = Sides(out)
     out.note = _note(out, ours, held)
     for d in out.values():
@@ -312,21 +289,17 @@ def estimate_seconds(
         f()
         return time.perf_counter() - start
     model.to(get_device())
-    forward = (
-        min(seconds(lambda: predict_logits(model, train[:n], n)) for _ in range(2))/n)
+    forward = min(seconds(lambda: predict_logits(model, train[:n], n))
+                  for _ in range(2))/n
     total = (
-        2
-        + forward*len(sides['report'])
-        + _SEARCH*(len(train) + len(sides['report'])))
+        2 + forward*len(sides['report']) + _SEARCH*(len(train) + len(sides['report'])))
     # and the cross-validation
     if strategy in ('linear', 'lp-ft'):
         total += forward*len(train) + 2 + len(train)*len(train.classes)/1000
     if strategy != 'linear':
         few, twin = train[:min(2*batch_size, len(train))], deepcopy(model)
-        once = seconds(
-            lambda: finetune(
-                twin, few, strategy='as_is', epochs=1, batch_size=batch_size, bar=False)
-        )
+        once = seconds(lambda: finetune(twin, few, strategy='as_is', epochs=1,
+                                        batch_size=batch_size, bar=False))
         total += epochs*(once*len(train)/len(few) + forward*len(sides['choose']))
     return total
 
@@ -341,25 +314,33 @@ class FolderRun:
 # %% ../../nbs/3_finetune/12_folder.ipynb #328632c6
 _REPORT = """{% extends "page.html" %}{% block body %}
 <h1>{{ r.name }}: {{ classes|length }} classes</h1>
-<p class="big"><b>{{ '%.1f'|format(r.accuracy) }} %</b> of {{ n }} held-out images are right
-(95 % interval {{ '%.1f'|format(r.low) }} to {{ '%.1f'|format(r.high) }})</p>
-<p>Always saying the most frequent class would give {{ '%.1f'|format(r.majority) }} %. {{ r.how }}</p>
+<p class="big"><b>{{ '%.1f'|format(r.accuracy) }} %</b> of {{ n }} held-out images
+are right (95 % interval {{ '%.1f'|format(r.low) }} to {{ '%.1f'|format(r.high) }})</p>
+<p>Always saying the most frequent class would give
+{{ '%.1f'|format(r.majority) }} %. {{ r.how }}</p>
 {% for said in r.left_out %}<p class="warn">{{ said }}</p>{% endfor %}
 <h2>Leaks between the splits</h2>
-{% if r.leaks %}<div class="warn"><p><b>{{ r.leaks|length }} images lie on both sides of the split</b>, or copies of them
+{% if r.leaks %}<div class="warn"><p><b>{{ r.leaks|length }} images lie on both sides
+of the split</b>, or copies of them
 {%- if r.accuracy_without_leaks is none %}; nothing is left without them
-{%- else %}: without them the accuracy is {{ '%.1f'|format(r.accuracy_without_leaks) }} %{% endif %}.</p>
+{%- else %}: without them the accuracy is
+{{ '%.1f'|format(r.accuracy_without_leaks) }} %{% endif %}.</p>
 {{ table(leaks, ('in train', 'reported on', 'kind', 'similarity')) }}</div>
 {% else %}<p>{{ r.leaks_searched }}</p>{% endif %}
 {% if r.get('copies') %}<p>{{ r.copies }}</p>{% endif %}
-<h2>Classes</h2>{{ table(scores, ('class', 'precision', 'recall', 'F1', 'images')) }}{{ image(confusion.png, confusion.alt) }}
+<h2>Classes</h2>{{ table(scores, ('class', 'precision', 'recall', 'F1', 'images')) }}
+{{- image(confusion.png, confusion.alt) }}
 <h2>Wrong images</h2>
-<p>{{ r.wrong|length }} of {{ n }}, the surest mistakes first{% if r.wrong|length > shown|length %}; the first {{ shown|length }}{% endif %}.
+<p>{{ r.wrong|length }} of {{ n }}, the surest mistakes first
+{%- if r.wrong|length > shown|length %}; the first {{ shown|length }}{% endif %}.
 Look at them: some may be labelled wrong.</p>
-<div class="sheet">{% for w, pixels in shown %}<figure>{{ image(pixels, w.file) }}<figcaption>{{ w.file }}<br>
-<b>{{ w.label }}</b>, said {{ w.said }} ({{ '%.2f'|format(w.probability) }})</figcaption></figure>{% endfor %}</div>
+<div class="sheet">{% for w, pixels in shown %}<figure>{{ image(pixels, w.file) }}
+<figcaption>{{ w.file }}<br>
+<b>{{ w.label }}</b>, said {{ w.said }} ({{ '%.2f'|format(w.probability) }})
+</figcaption></figure>{% endfor %}</div>
 <h2>Data</h2>{{ table(data, ['class'] + r.images|list) }}
-<h2>Settings</h2>{{ table((r.settings|items|list) + (r.machine|items|list), ('what', 'value')) }}
+<h2>Settings</h2>
+{{- table((r.settings|items|list) + (r.machine|items|list), ('what', 'value')) }}
 <p><code>visft predict model.safetensors IMAGE…</code> asks the model.</p>
 {% endblock %}"""
 
@@ -367,19 +348,16 @@ Look at them: some may be labelled wrong.</p>
 def _page(r, sides, logits):
     "The report as HTML."
     report = sides['report']
-    fig, ax = figure(
-        width=1.4 + .4 *len(report.classes), height=1.1 + .4 *len(report.classes))
+    fig, ax = figure(width=1.4 + .4*len(report.classes),
+                     height=1.1 + .4*len(report.classes))
     plot_confusion(confusion_matrix(logits, report.labels, report.classes), ax=ax)
-    confusion = picture(
-        fig,
-        f"Confusion matrix of {len(report)} images: {r['accuracy']:.1f} % on the"
-        " diagonal.")
+    confusion = picture(fig, f"Confusion matrix of {len(report)} images: "
+                             f"{r['accuracy']:.1f} % on the diagonal.")
     return render(
         _REPORT, title=r['name'], r=r, n=len(report), classes=report.classes,
         confusion=confusion,
-        leaks=[
-            (k['train'], k['report'], k['kind'], k['similarity'])
-            for k in r['leaks'][:50]],
+        leaks=[(k['train'], k['report'], k['kind'], k['similarity'])
+               for k in r['leaks'][:50]],
         scores=[(k, *v.values()) for k, v in r['classes'].items()],
         shown=[(w, report.images[w['index']]) for w in r['wrong'][:60]],
         data=[(c, *(n[c] for n in r['images'].values())) for c in report.classes])
@@ -391,11 +369,9 @@ def _wrong(report, logits):
     order = sorted(
         (i for i in range(len(report)) if logits[i].argmax() != report.labels[i]),
         key=lambda i: -p[i].max().item())
-    return [
-        dict(
-            index=i, file=report.names[i], label=report.classes[report.labels[i]],
-            said=report.classes[p[i].argmax()], probability=round(p[i].max().item(), 4))
-        for i in order]
+    return [dict(index=i, file=report.names[i], label=report.classes[report.labels[i]],
+                 said=report.classes[p[i].argmax()],
+                 probability=round(p[i].max().item(), 4)) for i in order]
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #df5d8725
 def _start(backbone, weights, classes, size):
@@ -405,9 +381,8 @@ def _start(backbone, weights, classes, size):
         spec = model.spec
         builder, options = spec['builder'], dict(spec['kwargs'])
         if not (counts := find_builder(builder).outputs):
-            raise InputError(
-                f"{backbone} holds a network of {builder}, whose number of outputs"
-                " cannot be chosen: take another backbone.")
+            raise InputError(f"{backbone} holds a network of {builder}, whose number "
+                             "of outputs cannot be chosen: take another backbone.")
         options[counts] = len(classes)
         channels, size = spec['channels'], (spec['size'] or [size])[0]
         del model.spec
@@ -415,22 +390,20 @@ def _start(backbone, weights, classes, size):
         options = {'channels': 3} if backbone in KIT else {}
         if backbone == 'vit_tiny': options['size'] = size
         model = load_backbone(backbone, weights, len(classes), **options)
-        builder, options, channels = (
-            'visft_nb.finetune.transfer:make_backbone',
-            dict(name=backbone, outputs=len(classes)) | options, 3)
+        builder = 'visft_nb.finetune.transfer:make_backbone'
+        options = dict(name=backbone, outputs=len(classes)) | options
+        channels = 3
     return set_head(model, classes), builder, options, channels, size
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #e7db6d3a
 def _how(strategy, sides, l2):
     "How the choices were made, in a sentence."
     if strategy == 'linear':
-        return (
-            "The body is as it came; the head is the best linear one on its features,"
-            f" with a penalty (λ = {l2:g}) chosen by cross-validation on the"
-            f" {len(sides['train'])} training images alone.")
-    return (
-        f"Trained with the strategy {strategy}; the epoch was chosen on"
-        f" {len(sides['choose'])} other images; those reported on chose nothing.")
+        return ("The body is as it came; the head is the best linear one on its "
+                f"features, with a penalty (λ = {l2:g}) chosen by cross-validation on "
+                f"the {len(sides['train'])} training images alone.")
+    return (f"Trained with the strategy {strategy}; the epoch was chosen on "
+            f"{len(sides['choose'])} other images; those reported on chose nothing.")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #b5a87249
 # that a network sees at once on a CPU, where all it computes of them lies in memory
@@ -457,92 +430,77 @@ def _train(model, sides, strategy, epochs, batch_size, seed):
         model.to(get_device())
         l2, *_ = fit_head(model, train, seed=seed, batch_size=_at_once(train))
     else:
-        augment = Augment(
-            crop=(.6, 1), flip=False, brightness=.2, contrast=.2, padding_mode='border')
+        augment = Augment(crop=(.6, 1), flip=False, brightness=.2, contrast=.2,
+                          padding_mode='border')
         choose = sides['choose']
         if isinstance(choose.images, FileTensor):
             choose = Batches(choose, _at_once(choose), shuffle=False)
-        finetune(
-            model, train, choose, strategy, epochs=epochs, batch_size=batch_size,
-            augment=augment, seed=seed)
+        finetune(model, train, choose, strategy, epochs=epochs, batch_size=batch_size,
+                 augment=augment, seed=seed)
     logits, y = _predict(model, report), report.labels.cpu()
     right = int((logits.argmax(1) == y).sum())
     low, high = (100*v for v in proportion_interval(right, len(y)))
     table = classification_report(logits, y, report.classes)
-    classes = {
-        k: dict(
-            precision=float(v.precision), recall=float(v.recall), f1=float(v.f1),
-            images=int(v.support))
-        for k, v in zip(table.index, table.itertuples())}
-    return (
-        dict(
-            accuracy=100*right/len(y), low=low, high=high, right=right, of=len(y),
-            majority=100*y.bincount().max().item()/len(y),
-            how=_how(strategy, sides, l2), classes=classes,
-            confusion=confusion_matrix(logits, y, report.classes).to_numpy().tolist(),
-            wrong=_wrong(report, logits)),
-        logits)
+    classes = {k: dict(precision=float(v.precision), recall=float(v.recall),
+                       f1=float(v.f1), images=int(v.support))
+               for k, v in zip(table.index, table.itertuples())}
+    return dict(
+        accuracy=100*right/len(y), low=low, high=high, right=right, of=len(y),
+        majority=100*y.bincount().max().item()/len(y), how=_how(strategy, sides, l2),
+        classes=classes,
+        confusion=confusion_matrix(logits, y, report.classes).to_numpy().tolist(),
+        wrong=_wrong(report, logits)), logits
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #5a86ade2
 def _leaks(sides, logits):
     """Images reported on that are in the training set too, each with the training image
     it is most like, and the accuracy without them."""
     train, report = sides['train'], sides['report']
-    found = (
-        find_leaks(train, report)
-        .pairs.sort_values('similarity', ascending=False, kind='stable')
-        .drop_duplicates('b')
-        .sort_values('b'))
+    found = find_leaks(train, report).pairs
+    found = found.sort_values('similarity', ascending=False, kind='stable')
+    found = found.drop_duplicates('b').sort_values('b')
     right = logits.argmax(1) == report.labels
     rest = torch.ones(len(report), dtype=torch.bool)
     rest[torch.tensor(found.b.tolist(), dtype=torch.int64)] = False
-    leaks = [
-        dict(
-            train=k.name_a, report=k.name_b, kind=k.kind, similarity=float(k.similarity)
-        )
-        for k in found.itertuples()]
-    return dict(
-        leaks=leaks,
-        leaks_searched=(
-            'No image of one side was found on the other, neither the same nor cropped,'
-            ' resized or recompressed.'),
-        copies=getattr(sides, 'note', ''),
-        accuracy_without_leaks=(
-            100*right[rest].double().mean().item() if rest.any() else None))
+    leaks = [dict(train=k.name_a, report=k.name_b, kind=k.kind,
+                  similarity=float(k.similarity)) for k in found.itertuples()]
+    without = 100*right[rest].double().mean().item() if rest.any() else None
+    return dict(leaks=leaks,
+                leaks_searched='No image of one side was found on the other, neither '
+                               'the same nor cropped, resized or recompressed.',
+                copies=getattr(sides, 'note', ''), accuracy_without_leaks=without)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #658f2f09
 _ROLES = dict(train='learn from', report='report on', choose='choose the epoch by')
 
-_MASKS = {
-    'mask', 'masks', 'label', 'labels', 'annotation', 'annotations', 'segmentation',
-    'segmentations', 'gt', 'groundtruth'}
+_MASKS = {'mask', 'masks', 'label', 'labels', 'annotation', 'annotations',
+          'segmentation', 'segmentations', 'gt', 'groundtruth'}
 
 def _request(folder, strategy, size, epochs, held):
     """Where the first split lies, the name of the folder, its classes; else
     `InputError`."""
     lookup(strategy, ['linear', *(s for s in RATES if s != 'as_is')], 'strategy')
-    for given, fine, hint in ((f'size={size}', 32 <= size <= 1024, 'from 32 to 1024 pixels'), (f'epochs={epochs}', epochs >= 1, '1 or more'),
-                              (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
+    for given, fine, hint in (
+            (f'size={size}', 32 <= size <= 1024, 'from 32 to 1024 pixels'),
+            (f'epochs={epochs}', epochs >= 1, '1 or more'),
+            (f'held={held}', 0 < held < 1, 'a share between 0 and 1')):
         if not fine: raise InputError(f"{given}: {hint} was expected.")
     first, stems = next(iter(find_splits(folder).values())), defaultdict(set)
     for n, _ in file_entries(first):
         if '/' in n: stems[n.split('/')[0]].add(Path(n).stem.removesuffix('_mask'))
     classes = sorted(stems)
-    if masks := next((c for c in classes if c.lower() in _MASKS and any(stems[c] == stems[o] for o in classes if o != c)), None):
-        raise InputError(
-            f"{first} holds images and their masks ({masks}), and no classes: visft"
-            f" segment {first}/{next(c for c in classes if c != masks)} {first}/{masks}"
-            " learns from pairs.")
+    if masks := next((c for c in classes if c.lower() in _MASKS
+                      and any(stems[c] == stems[o] for o in classes if o != c)), None):
+        raise InputError(f"{first} holds images and their masks ({masks}), and no "
+                         "classes: visft segment "
+                         f"{first}/{next(c for c in classes if c != masks)} "
+                         f"{first}/{masks} learns from pairs.")
     if len(classes) < 2:
-        raise InputError(
-            f"{first} has {len(classes)} class folders with"
-            f" images{' (' + classes[0] + ')' if classes else ''}: two or more are"
-            " needed, one folder of images for each class.")
-    return (
-        first,
-        Path(
-            first.name if first.name.lower() not in SPLITS else first.parent.name).stem,
-        classes)
+        raise InputError(f"{first} has {len(classes)} class folders with "
+                         f"images{' (' + classes[0] + ')' if classes else ''}: two or "
+                         "more are needed, one folder of images for each class.")
+    named = first.parent if first.name.lower() in SPLITS else first
+    return first, Path(named.name).stem, classes
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae0
 def _counts(sides):
@@ -556,94 +514,76 @@ def machine_facts(
     guess:float, # seconds that the rest was estimated to take
 )->dict:
     "Where and how long something ran, for its records."
-    return dict(
-        device=get_device().type, python=platform.python_version(),
-        **{p: version(p) for p in ('torch', 'visft_nb')},
-        seconds=round(time.perf_counter() - start, 1),
-        seconds_estimated=round(guess, 1),
-        seconds_since_estimate=round(time.perf_counter() - work, 1))
+    return dict(device=get_device().type, python=platform.python_version(),
+                **{p: version(p) for p in ('torch', 'visft_nb')},
+                seconds=round(time.perf_counter() - start, 1),
+                seconds_estimated=round(guess, 1),
+                seconds_since_estimate=round(time.perf_counter() - work, 1))
 
 def duration(
     s:float, # seconds
 )->str:
     "A time in words."
-    return (
-        f'{max(1, round(s))} s'
-        if s < 100
-        else f'{s/60:.0f} minutes' if s < 5400 else f'{s/3600:.1f} hours')
+    return (f'{max(1, round(s))} s' if s < 100 else f'{s/60:.0f} minutes' if s < 5400
+            else f'{s/3600:.1f} hours')
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae1
 def _tell_of_files(parts, say):
     "Say where the images lie that do not fit into memory."
     for d in parts.values():
         if isinstance(d.images, FileTensor):
-            say(
-                f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the"
-                " memory that they may have (VISFT_MEMORY): they lie in"
-                f" {d.images.path}, and stay there for the next time")
+            say(f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the "
+                "memory that they may have (VISFT_MEMORY): they lie in "
+                f"{d.images.path}, and stay there for the next time")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
 def finetune_folder(
-    # class folders, or train, valid, test folders of them; or a zip
-    folder,
-    # new folder for the results; None: _runs/finetune/NAME/TIME
-    out=None,
+    folder,            # class folders, or train, valid, test folders of them; or a zip
+    out=None,          # new folder for the results; None: _runs/finetune/NAME/TIME
     backbone:str='efficientnet_lite0', # as for `load_backbone`
-    weights='default',                 # as for `load_backbone`
-    strategy:str='linear',             # as for `finetune`
-    size:int=224,                      # side of the images
-    epochs:int=10,                     # of every strategy but linear
+    weights='default', # as for `load_backbone`
+    strategy:str='linear', # as for `finetune`
+    size:int=224,      # side of the images
+    epochs:int=10,     # of every strategy but linear
     batch_size:int=32,
-    # share to report on, where the folder has no test or valid
-    held:float=.25,
-    skip:bool=False,                   # leave out files that are no images
-    # regular expression for the patient in a file's name
-    group=None,
+    held:float=.25,    # share to report on, where the folder has no test or valid
+    skip:bool=False,   # leave out files that are no images
+    group=None,        # regular expression for the patient in a file's name
     seed:int=0,
-    say=print,                         # called with a line for whoever waits
-    # (centre, width) for DICOM; None takes the files' own
-    window=None,
-    # (black, white) of files of more than 8 bits; None takes each file's own
-    in_range=None,
+    say=print,         # called with a line for whoever waits
+    window=None,       # (centre, width) for DICOM; None takes the files' own
+    in_range=None,     # (black, white) of more than 8 bits
 )->FolderRun:
     """From a folder of images to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""
     start = time.perf_counter()
     first, name, classes = _request(folder, strategy, size, epochs, held)
-    place = out or Path('_runs')/'finetune'/name/datetime.now().strftime(
-        '%Y%m%d-%H%M%S')
+    now = datetime.now().strftime('%Y%m%d-%H%M%S')
+    place = out or Path('_runs')/'finetune'/name/now
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         model, builder, options, channels, size = _start(
             backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
         _tell_of_files(parts, say)
         sides = divide(parts, strategy != 'linear', held, seed)
-        guess, work = (
-            estimate_seconds(model, sides, strategy, epochs, batch_size),
-            time.perf_counter())
-        say(
-            f"{name}:"
-            f" {', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())};"
-            f" about {duration(guess)} on {get_device().type}")
+        guess = estimate_seconds(model, sides, strategy, epochs, batch_size)
+        work = time.perf_counter()
+        parted = ', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())
+        say(f"{name}: {parted}; about {duration(guess)} on {get_device().type}")
         r, logits = _train(model, sides, strategy, epochs, batch_size, seed)
         r |= _leaks(sides, logits)
-        settings = dict(
-            folder=name, backbone=str(backbone), strategy=strategy, size=size,
-            epochs=epochs if strategy != 'linear' else 0, batch_size=batch_size,
-            held=held, group=group, seed=seed, window=window, in_range=in_range)
-        r = dict(
-            name=name, images=_counts(sides), left_out=left, **r, settings=settings,
-            machine=machine_facts(start, work, guess))
-        save_model(
-            model, tmp/'model.safetensors', builder, options, sides['train'].classes,
-            size, channels, strategy=strategy,
-            **{
-                k: v
-                for k, v in (('window', window), ('in_range', in_range))
-                if v is not None},
-            accuracy=r['accuracy'],
-            interval=[r['low'], r['high']])
+        settings = dict(folder=name, backbone=str(backbone), strategy=strategy,
+                        size=size, epochs=epochs if strategy != 'linear' else 0,
+                        batch_size=batch_size, held=held, group=group, seed=seed,
+                        window=window, in_range=in_range)
+        r = dict(name=name, images=_counts(sides), left_out=left, **r,
+                 settings=settings, machine=machine_facts(start, work, guess))
+        reading = dict(window=window, in_range=in_range)
+        reading = {k: v for k, v in reading.items() if v is not None}
+        save_model(model, tmp/'model.safetensors', builder, options,
+                   sides['train'].classes, size, channels, strategy=strategy,
+                   **reading, accuracy=r['accuracy'], interval=[r['low'], r['high']])
         (tmp/'report.html').write_text(_page(r, sides, logits), encoding='utf-8')
-        (tmp/'records.json').write_text(
-            json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
+        (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False),
+                                        encoding='utf-8')
     return FolderRun(place, r, model)

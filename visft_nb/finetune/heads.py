@@ -40,17 +40,16 @@ def set_head(
     """Put a fresh linear layer in the place of the head. Raises `InputError` for a
     model without features and for too few answers."""
     if not all(hasattr(model, k) for k in ('features', 'dim', 'head')):
-        raise InputError(
-            f"{type(model).__name__} has no `features`, `dim` and `head`: take a"
-            " network of load_backbone, or wrap yours so that it has them.")
-    what, names = lookup(kind, HEADS, 'kind of head'), (
-        None if isinstance(answers, int) else tuple(map(str, answers)))
-    n, least = answers if names is None else len(names), (
-        1 if kind in ('multilabel', 'regression') else 2)
+        raise InputError(f"{type(model).__name__} has no `features`, `dim` and `head`: "
+                         "take a network of load_backbone, or wrap yours so "
+                         "that it has them.")
+    what = lookup(kind, HEADS, 'kind of head')
+    names = None if isinstance(answers, int) else tuple(map(str, answers))
+    n = answers if names is None else len(names)
+    least = 1 if kind in ('multilabel', 'regression') else 2
     if n < least:
-        raise InputError(
-            f"set_head got {n} answer(s) for a head of kind {kind!r}: at least {least}"
-            " are needed; is there only one class folder?")
+        raise InputError(f"set_head got {n} answer(s) for a head of kind {kind!r}: at "
+                         f"least {least} are needed; is there only one class folder?")
     like, old = next(model.parameters()), getattr(model.head, 'weight', None)
     like = like if old is None else old
     model.head = nn.Linear(model.dim, what.outputs(n)).to(like.device)
@@ -68,18 +67,15 @@ def _accuracy(logits, y): return (logits.argmax(1) == y).double().mean().item()
 
 def _check_numbers(y, k):
     if y is None or y.is_floating_point() or y.ndim != 1:
-        return (
-            "class numbers (int64) of shape (N,) were expected, got"
-            f" {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
+        return ("class numbers (int64) of shape (N,) were expected, got "
+                f"{'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
     if len(y) and (y.min() < 0 or y.max() >= k):
-        return (
-            f"they run from {int(y.min())} to {int(y.max())}, and the head knows 0 to"
-            f" {k - 1}")
+        return (f"they run from {int(y.min())} to {int(y.max())}, and the head "
+                f"knows 0 to {k - 1}")
     return ''
 
-HEADS['classes'] = Head(
-    lambda n: n, F.cross_entropy, _accuracy, 'accuracy', 'max', lambda z: z.argmax(1),
-    _check_numbers)
+HEADS['classes'] = Head(lambda n: n, F.cross_entropy, _accuracy, 'accuracy', 'max',
+                        lambda z: z.argmax(1), _check_numbers)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #8b963a59
 @renamed(logits='preds', y='target')
@@ -93,26 +89,22 @@ def mean_precision(
     check_order('mean_precision', preds, target)
     there = [k for k in range(target.shape[1]) if 0 < target[:, k].sum()]
     if not there:
-        raise InputError(
-            "mean_precision: no label occurs in target, so there is nothing to find;"
-            " take more images.")
-    return sum(
-        average_precision_score(target[:, k].numpy(), preds[:, k].numpy())
-        for k in there)/len(there)
+        raise InputError("mean_precision: no label occurs in target, so there is "
+                         "nothing to find; take more images.")
+    return sum(average_precision_score(target[:, k].numpy(), preds[:, k].numpy())
+               for k in there)/len(there)
 
 def _check_several(y, k):
     if y is None or not y.is_floating_point() or y.ndim != 2 or y.shape[1] != k:
-        return (
-            f"floats 0 and 1 of shape (N, {k}) were expected, got"
-            f" {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
-    return (
-        ''
-        if ((y >= 0) & (y <= 1)).all()
-        else f"they run from {y.min():g} to {y.max():g}, and must lie between 0 and 1")
+        return (f"floats 0 and 1 of shape (N, {k}) were expected, got "
+                f"{'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
+    return ('' if ((y >= 0) & (y <= 1)).all()
+            else f"they run from {y.min():g} to {y.max():g}, and must lie "
+                 "between 0 and 1")
 
-HEADS['multilabel'] = Head(
-    lambda n: n, F.binary_cross_entropy_with_logits, mean_precision, 'mean_precision',
-    'max', lambda z: z > 0, _check_several)
+HEADS['multilabel'] = Head(lambda n: n, F.binary_cross_entropy_with_logits,
+                           mean_precision, 'mean_precision', 'max', lambda z: z > 0,
+                           _check_several)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #15a811b3
 def _column(z, y):
@@ -121,19 +113,16 @@ def _squares(z, y): return F.mse_loss(_column(z, y), y)
 def _absolute(z, y): return (_column(z, y) - y).abs().mean().item()
 
 def _check_figures(y, k):
-    fits = (
-        y is not None
-        and y.is_floating_point()
-        and (y.shape[1:] == (k,) or (y.ndim == 1 and k == 1)))
+    fits = (y is not None and y.is_floating_point()
+            and (y.shape[1:] == (k,) or (y.ndim == 1 and k == 1)))
     if not fits:
-        return (
-            f"floats of shape (N,){f' or (N, {k})' if k > 1 else ''} were expected, got"
-            f" {'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
+        return (f"floats of shape (N,){f' or (N, {k})' if k > 1 else ''} were "
+                "expected, got "
+                f"{'none' if y is None else f'{y.dtype} {tuple(y.shape)}'}")
     return '' if y.isfinite().all() else "some are NaN or infinite"
 
-HEADS['regression'] = Head(
-    lambda n: n, _squares, _absolute, 'absolute_error', 'min', lambda z: z,
-    _check_figures)
+HEADS['regression'] = Head(lambda n: n, _squares, _absolute, 'absolute_error', 'min',
+                           lambda z: z, _check_figures)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #78ea63f7
 def corn_loss(
@@ -176,9 +165,8 @@ def kappa(
     if len(set(preds.tolist()) | set(target.tolist())) < 2: return 0.
     return float(cohen_kappa_score(target.numpy(), preds.numpy(), weights='quadratic'))
 
-HEADS['ordered'] = Head(
-    lambda n: n - 1, corn_loss, kappa, 'kappa', 'max', corn_rank,
-    lambda y, k: _check_numbers(y, k + 1))
+HEADS['ordered'] = Head(lambda n: n - 1, corn_loss, kappa, 'kappa', 'max', corn_rank,
+                        lambda y, k: _check_numbers(y, k + 1))
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #d087d118
 def check_labels(
@@ -191,8 +179,8 @@ def check_labels(
     outputs = getattr(model.head, 'out_features', None)
     if outputs is None: outputs = [p for p in model.head.parameters()][-1].shape[0]
     if wrong := lookup(kind, HEADS, 'kind of head').check(y, outputs):
-        raise InputError(
-            f"The labels do not fit a head of kind {kind!r} with {outputs} outputs:"
-            f" {wrong}. Give the model a fitting head: set_head(model, data.classes),"
-            " or set_head(model, n, kind=…).")
+        raise InputError(f"The labels do not fit a head of kind {kind!r} with "
+                         f"{outputs} outputs: {wrong}. Give the model a fitting head: "
+                         "set_head(model, data.classes), or "
+                         "set_head(model, n, kind=…).")
     return kind

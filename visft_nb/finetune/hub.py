@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..cnn.models import (
-    BasicBlock, Bottleneck, Normalise, ResNet, VisionTransformer)
+from ..cnn.models import (BasicBlock, Bottleneck, Normalise, ResNet,
+                                 VisionTransformer)
 from ..core import InputError
 from ..deploy.builders import HUB_KINDS, HUB_RULES, SIDE, shown
 from ..tensors import header_json, is_file
@@ -26,9 +26,8 @@ def need_transformers(): # the module
     """Transformers, imported when it is first needed. Raises `InputError` where it is
     not installed."""
     if not find_spec('transformers'):
-        raise InputError(
-            "Transformers is not installed: pip install 'transformers>=5.24,<6', or"
-            " visft_nb[course].")
+        raise InputError("Transformers is not installed: pip install "
+                         "'transformers>=5.24,<6', or visft_nb[course].")
     import transformers
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -42,52 +41,48 @@ def hub_config(
     """The config of the same architecture in Transformers. Raises `InputError` for a
     model that has no counterpart there."""
     tf, head = need_transformers(), model.head if hasattr(model, 'head') else None
-    if not isinstance(model, VisionTransformer | ResNet) or not isinstance(head, nn.Linear):
-        raise InputError(
-            f"{type(model).__name__} has no counterpart in Transformers that is known"
-            " here: give a VisionTransformer or a ResNet of visft_nb.cnn.models, with"
-            " a linear head.")
+    if (not isinstance(model, VisionTransformer | ResNet)
+            or not isinstance(head, nn.Linear)):
+        raise InputError(f"{type(model).__name__} has no counterpart in Transformers "
+                         "that is known here: give a VisionTransformer or a ResNet of "
+                         "visft_nb.cnn.models, with a linear head.")
     names = dict(enumerate(map(str, classes or range(head.out_features))))
     if len(names) != head.out_features:
-        raise InputError(
-            f"{len(names)} names of classes for {head.out_features} outputs: give one"
-            " for each.")
-    labels = dict(
-        num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()}
-    )
-    return (_vit_config if isinstance(model, VisionTransformer) else _resnet_config)(
-        tf, model, labels)
+        raise InputError(f"{len(names)} names of classes for {head.out_features} "
+                         "outputs: give one for each.")
+    labels = dict(num_labels=len(names), id2label=names,
+                  label2id={v: k for k, v in names.items()})
+    if isinstance(model, VisionTransformer): return _vit_config(tf, model, labels)
+    return _resnet_config(tf, model, labels)
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #20cd1c5d
 def _vit_config(tf, model, labels):
     attn = model.blocks[0].attn
-    return tf.ViTConfig(
-        hidden_size=model.dim, num_hidden_layers=len(model.blocks),
-        num_attention_heads=attn.heads,
-        intermediate_size=model.blocks[0].mlp.fc1.out_features, image_size=model.size,
-        patch_size=model.patch, num_channels=model.normalise.channels,
-        layer_norm_eps=model.norm.eps, **labels)
+    return tf.ViTConfig(hidden_size=model.dim, num_hidden_layers=len(model.blocks),
+                        num_attention_heads=attn.heads,
+                        intermediate_size=model.blocks[0].mlp.fc1.out_features,
+                        image_size=model.size, patch_size=model.patch,
+                        num_channels=model.normalise.channels,
+                        layer_norm_eps=model.norm.eps, **labels)
 
 def _resnet_config(tf, model, labels):
     stages = [getattr(model, f'layer{i}') for i in range(1, 5)]
     first, width = stages[0][0], model.conv1.out_channels
     if model.conv1.stride != (2, 2) or not first.residual:
-        raise InputError(
-            "Transformers' ResNet has the ImageNet stem and shortcuts: build"
-            " resnet18(stem='imagenet', residual=True).")
+        raise InputError("Transformers' ResNet has the ImageNet stem and shortcuts: "
+                         "build resnet18(stem='imagenet', residual=True).")
     kind = 'basic' if isinstance(first, BasicBlock) else 'bottleneck'
-    return tf.ResNetConfig(
-        layer_type=kind, depths=[len(s) for s in stages], embedding_size=width,
-        hidden_sizes=[width*first.expansion*2**i for i in range(4)],
-        num_channels=model.normalise.channels, **labels)
+    return tf.ResNetConfig(layer_type=kind, depths=[len(s) for s in stages],
+                           embedding_size=width,
+                           hidden_sizes=[width*first.expansion*2**i for i in range(4)],
+                           num_channels=model.normalise.channels, **labels)
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #a459d2de
 def _vit_names(model):
-    pairs = {
-        'patch_embed.proj': 'vit.embeddings.patch_embeddings.projection',
-        'cls_token': 'vit.embeddings.cls_token',
-        'pos_embed': 'vit.embeddings.position_embeddings', 'norm': 'vit.layernorm',
-        'head': 'classifier'}
+    pairs = {'patch_embed.proj': 'vit.embeddings.patch_embeddings.projection',
+             'cls_token': 'vit.embeddings.cls_token',
+             'pos_embed': 'vit.embeddings.position_embeddings', 'norm': 'vit.layernorm',
+             'head': 'classifier'}
     for i in range(len(model.blocks)):
         here, there = f'blocks.{i}', f'vit.layers.{i}'
         pairs |= {
@@ -101,129 +96,104 @@ def _vit_names(model):
 
 def _resnet_names(model):
     kinds = {'conv': 'convolution', 'bn': 'normalization'}
-    pairs = {'fc': 'classifier.1'} | {
-        f'{k}1': f'resnet.embedder.embedder.{v}' for k, v in kinds.items()}
+    pairs = {'fc': 'classifier.1'} | {f'{k}1': f'resnet.embedder.embedder.{v}'
+                                      for k, v in kinds.items()}
     for s in range(4):
         for b, block in enumerate(getattr(model, f'layer{s + 1}')):
             here, there = f'layer{s + 1}.{b}', f'resnet.encoder.stages.{s}.layers.{b}'
-            pairs |= {
-                f'{here}.{k}{i + 1}': f'{there}.layer.{i}.{v}'
-                for i in range(2 + isinstance(block, Bottleneck))
-                for k, v in kinds.items()}
-            pairs |= {
-                f'{here}.downsample.{i}': f'{there}.shortcut.{v}'
-                for i, v in enumerate(kinds.values())}
+            pairs |= {f'{here}.{k}{i + 1}': f'{there}.layer.{i}.{v}' for i in range(
+                2 + isinstance(block, Bottleneck)) for k, v in kinds.items()}
+            pairs |= {f'{here}.downsample.{i}': f'{there}.shortcut.{v}'
+                      for i, v in enumerate(kinds.values())}
     return pairs
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #9ff08662
 def hub_names(
     model,   # `VisionTransformer` or `ResNet`
-)->dict:     # {name in its state dict: name in Transformers', or a tuple of three where queries, keys and values are apart}
+)->dict:     # {its name: name in Transformers', or three for queries, keys, values}
     "Which tensor of the kit's model is which in Transformers."
-    pairs = (_vit_names if isinstance(model, VisionTransformer) else _resnet_names)(
-        model)
+    pairs = (
+        (_vit_names if isinstance(model, VisionTransformer) else _resnet_names)(model))
     def full(key):
         layer, _, leaf = key.rpartition('.')
         there = pairs.get(key) or pairs[layer]
-        return (
-            there
-            if key in pairs
-            else (
-                tuple(f'{t}.{leaf}' for t in there)
-                if isinstance(there, tuple)
-                else f'{there}.{leaf}'))
+        return (there if key in pairs else tuple(f'{t}.{leaf}' for t in there)
+                if isinstance(there, tuple) else f'{there}.{leaf}')
     return {key: full(key) for key in model.state_dict()}
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #ffd0f5cc
 def to_transformers(
     model,        # `VisionTransformer` or `ResNet`, not changed
     classes=None, # names of the classes, kept in the config
-):                # transformers.ViTForImageClassification or ResNetForImageClassification: it takes normalised images, see `image_processor`
+):                # its ViTForImageClassification or ResNetForImageClassification
     """The same network in Transformers, with copies of the weights. Raises `InputError`
     for a model without counterpart."""
     config, state = hub_config(model, classes), {}
     for key, there in hub_names(model).items():
         value = model.state_dict()[key]
-        state |= (
-            dict(zip(there, value.chunk(3)))
-            if isinstance(there, tuple)
-            else {there: value})
+        state |= (dict(zip(there, value.chunk(3))) if isinstance(there, tuple)
+                  else {there: value})
     like = next(model.parameters())
+    tf = need_transformers()
     with kept_rng():
-        other = (
-            need_transformers()
-            .AutoModelForImageClassification.from_config(config)
-            .to(like.device, like.dtype))
+        other = tf.AutoModelForImageClassification.from_config(config)
+        other = other.to(like.device, like.dtype)
     if missing := set(other.state_dict()) ^ set(state):
-        raise InputError(
-            "This version of Transformers calls its layers otherwise"
-            f" ({', '.join(sorted(missing)[:3])}, …): install transformers>=5.24,<6.")
+        raise InputError("This version of Transformers calls its layers otherwise "
+                         f"({', '.join(sorted(missing)[:3])}, …): install "
+                         "transformers>=5.24,<6.")
     other.load_state_dict(state)
     return other.train(model.training)
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #4c95eee5
 def _vit_from(config, mean_std):
-    want = dict(
-        hidden_act='gelu', qkv_bias=True, intermediate_size=4*config.hidden_size)
+    want = dict(hidden_act='gelu', qkv_bias=True,
+                intermediate_size=4*config.hidden_size)
     _same(config, want)
-    model = VisionTransformer(
-        config.num_labels, config.num_channels, config.image_size, config.patch_size,
-        config.hidden_size, config.num_hidden_layers, config.num_attention_heads,
-        *mean_std)
+    model = VisionTransformer(config.num_labels, config.num_channels, config.image_size,
+                              config.patch_size, config.hidden_size,
+                              config.num_hidden_layers,
+                              config.num_attention_heads, *mean_std)
     for m in model.modules():
         if isinstance(m, nn.LayerNorm): m.eps = config.layer_norm_eps
     return model
 
 def _resnet_from(config, mean_std):
     block = BasicBlock if config.layer_type == 'basic' else Bottleneck
-    _same(
-        config,
-        dict(
-            hidden_act='relu', downsample_in_first_stage=False,
-            downsample_in_bottleneck=False,
-            hidden_sizes=[
-                config.embedding_size*block.expansion*2**i for i in range(4)]))
-    return ResNet(
-        block, config.depths, config.num_labels, config.num_channels, 'imagenet',
-        config.embedding_size, True, *mean_std)
+    sizes = [config.embedding_size*block.expansion*2**i for i in range(4)]
+    _same(config, dict(hidden_act='relu', downsample_in_first_stage=False,
+                       downsample_in_bottleneck=False, hidden_sizes=sizes))
+    return ResNet(block, config.depths, config.num_labels, config.num_channels,
+                  'imagenet', config.embedding_size, True, *mean_std)
 
 def _same(config, want):
-    other = [
-        f'{k} is {getattr(config, k)!r}, here {v!r}'
-        for k, v in want.items()
-        if getattr(config, k) != v]
+    other = [f'{k} is {getattr(config, k)!r}, here {v!r}'
+             for k, v in want.items() if getattr(config, k) != v]
     if other:
-        raise InputError(
-            f"This {config.model_type} computes something else than the kit's network"
-            f" of that name: {'; '.join(other)}. Use it as it is, in `PixelClassifier`."
-        )
+        raise InputError(f"This {config.model_type} computes something else than the "
+                         f"kit's network of that name: {'; '.join(other)}. Use it as "
+                         "it is, in `PixelClassifier`.")
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #be3b4a8a
 def from_transformers(
-    # transformers.ViTForImageClassification or ResNetForImageClassification, not
-    # changed
-    model,
-    # of the images, taken off at the entrance: those of the model's image processor
-    mean=0., std=1.,
-):                  # `VisionTransformer` or `ResNet`, with copies of the weights
+    model,           # transformers' ViT or ResNet ForImageClassification, not changed
+    mean=0., std=1., # of the images: those of the model's image processor
+):                   # `VisionTransformer` or `ResNet`, with copies of the weights
     """The same network as the kit writes it. Raises `InputError` for another
     architecture, or one with options that the kit's has not."""
     kind = getattr(getattr(model, 'config', None), 'model_type', type(model).__name__)
     makers = {'vit': _vit_from, 'resnet': _resnet_from}
-    if kind not in makers or not type(model).__name__.endswith('ForImageClassification'):
-        raise InputError(
-            f"{type(model).__name__} ({kind}) has no counterpart in the kit: it takes"
-            " ViTForImageClassification and ResNetForImageClassification; use others"
-            " as they are, in `PixelClassifier`.")
+    if (kind not in makers
+            or not type(model).__name__.endswith('ForImageClassification')):
+        raise InputError(f"{type(model).__name__} ({kind}) has no counterpart in the "
+                         "kit: it takes ViTForImageClassification and "
+                         "ResNetForImageClassification; use others as they are, in "
+                         "`PixelClassifier`.")
     like, theirs = next(model.parameters()), model.state_dict()
     with kept_rng():
         ours = makers[kind](model.config, (mean, std)).to(like.device, like.dtype)
-    state = {
-        k: (
-            torch.cat([theirs[t] for t in there])
-            if isinstance(there, tuple)
-            else theirs[there])
-        for k, there in hub_names(ours).items()}
+    state = {k: torch.cat([theirs[t] for t in there]) if isinstance(there, tuple)
+             else theirs[there] for k, there in hub_names(ours).items()}
     ours.load_state_dict(state)
     return ours.train(model.training)
 
@@ -234,9 +204,8 @@ def image_processor(
 ):             # transformers.ViTImageProcessor
     """What Transformers does to images before they reach the network: resize, rescale
     to [0, 1], normalise as the kit's model does inside."""
-    values = {
-        f'image_{k}': v.flatten().tolist()
-        for k, v in (('mean', model.normalise.mean), ('std', model.normalise.std))}
+    values = {f'image_{k}': v.flatten().tolist() for k, v in (
+        ('mean', model.normalise.mean), ('std', model.normalise.std))}
     return need_transformers().ViTImageProcessor(
         size={'height': size, 'width': size}, **values)
 
@@ -256,8 +225,8 @@ class PixelClassifier(nn.Module):
     def forward(self, x):
         "(N, C, H, W) images in [0, 1] to (N, classes) logits."
         if self.size and x.shape[-2:] != (self.size, self.size):
-            x = nn.functional.interpolate(
-                x, (self.size, self.size), mode='bilinear', antialias=True)
+            x = nn.functional.interpolate(x, (self.size, self.size), mode='bilinear',
+                                          antialias=True)
         return self.model(pixel_values=self.normalise(x)).logits
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #e194db77
@@ -268,20 +237,17 @@ class InOrder(Dataset):
     def __init__(self,
         batches,        # `Batches`; its transform is kept
         epochs:int,     # how many of its epochs
-        # what the model expects of pixels in [0, 1], e.g. `model.normalise`
-        normalise=None,
+        normalise=None, # what the model expects of pixels, e.g. `model.normalise`
     ):
-        self.batches, self.epochs, self.normalise, self.at = (
-            batches, epochs, normalise or nn.Identity(), (None, None))
-        self.each = (
-            len(batches)*batches.batch_size
-            if batches.drop_last
-            else len(batches.data))
+        self.batches, self.epochs = batches, epochs
+        self.normalise = normalise or nn.Identity()
+        self.at = (None, None)
+        self.each = (len(batches)*batches.batch_size if batches.drop_last
+                     else len(batches.data))
         if self.each % batches.batch_size:
-            raise InputError(
-                f"{self.each} images are no whole number of batches of"
-                f" {batches.batch_size}: batches would mix two epochs; set"
-                " drop_last=True.")
+            raise InputError(f"{self.each} images are no whole number of batches of "
+                             f"{batches.batch_size}: batches would mix two epochs; set "
+                             "drop_last=True.")
 
     def __len__(self): return self.epochs*self.each
     def __getitem__(self, i):
@@ -295,23 +261,20 @@ class InOrder(Dataset):
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #6f141e36
 def from_hub(
-    # of a model on the hub, "owner/model", or a folder of `save_pretrained`
-    name,
-    # names of the classes, or their number: a fresh head for them; None keeps the
-    # model's own
-    classes=None,
+    name, # of a model on the hub, "owner/model", or a folder of `save_pretrained`
+    classes=None,   # names or number, for a fresh head; None keeps the model's own
     offline:bool=False, # look only among what was downloaded before
-)->PixelClassifier:     # in eval mode; images in [0, 1] of any size are resized to what it was trained on
+)->PixelClassifier: # in eval mode; resizes images in [0, 1] to what it was trained on
     """A pre-trained classifier as the kit takes models. Raises `InputError` where it
     cannot be had."""
     tf = need_transformers()
     fresh = {}
     if classes is not None:
-        labels = [
-            str(c) for c in (range(classes) if isinstance(classes, int) else classes)]
-        fresh = dict(
-            num_labels=len(labels), id2label=dict(enumerate(labels)),
-            label2id={v: k for k, v in enumerate(labels)}, ignore_mismatched_sizes=True)
+        labels = [str(c)
+                  for c in (range(classes) if isinstance(classes, int) else classes)]
+        fresh = dict(num_labels=len(labels), id2label=dict(enumerate(labels)),
+                     label2id={v: k for k, v in enumerate(labels)},
+                     ignore_mismatched_sizes=True)
     try:
         folder = _folder(name, offline)
         _check_config(folder)
@@ -322,16 +285,16 @@ def from_hub(
     except InputError:
         raise
     except (OSError, ValueError) as e:
-        raise InputError(
-            f"{name} cannot be had ({type(e).__name__}): it is neither a folder of"
-            " save_pretrained nor"
-            f" {'among what was downloaded before' if offline else 'a classifier of images on the hub that can be reached from here'};"
-            " check the name and the network, or build one from its config, which"
-            " needs none: AutoModelForImageClassification.from_config.") from e
-    classifier = PixelClassifier(
-        model, processor.image_mean, processor.image_std, _side(processor))
-    # for `save_model`
-    if spec := _classifier_spec(classifier, processor): classifier.spec = spec
+        where = ('among what was downloaded before' if offline
+                 else 'a classifier of images on the hub that can be reached from here')
+        raise InputError(f"{name} cannot be had ({type(e).__name__}): it is neither a "
+                         f"folder of save_pretrained nor {where}; check the name and "
+                         "the network, or build one from its config, which needs "
+                         "none: AutoModelForImageClassification.from_config.") from e
+    classifier = PixelClassifier(model, processor.image_mean, processor.image_std,
+                                 _side(processor))
+    if spec := _classifier_spec(classifier, processor):
+        classifier.spec = spec   # for `save_model`
     return classifier.eval()
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f2
@@ -340,10 +303,9 @@ def _folder(name, offline):
     weights that hold no code are taken."""
     if Path(name).expanduser().is_dir(): return Path(name).expanduser()
     from huggingface_hub import snapshot_download
-    return snapshot_download(
-        str(name),
-        allow_patterns=['config.json', 'preprocessor_config.json', '*.safetensors*'],
-        local_files_only=offline)
+    return snapshot_download(str(name), allow_patterns=[
+        'config.json', 'preprocessor_config.json', '*.safetensors*'],
+                             local_files_only=offline)
 
 def _side(processor):
     "The side to which a processor brings images."
@@ -351,9 +313,8 @@ def _side(processor):
     return size.get('height') or size.get('shortest_edge')
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f3
-_ASKED = (
-    'quantization_config', 'model_args', 'attn_implementation', '_attn_implementation',
-    'attn_implementation_internal')
+_ASKED = ('quantization_config', 'model_args', 'attn_implementation',
+          '_attn_implementation', 'attn_implementation_internal')
 
 def _check_config(folder):
     """Raise `InputError` for a config that names code to fetch, or arguments for
@@ -363,44 +324,39 @@ def _check_config(folder):
     try:
         config = header_json(path.read_text(encoding='utf-8'), path, 'content')
     except UnicodeDecodeError as e:
-        raise InputError(
-            f"{path} is no text in UTF-8: it was damaged, or is another kind of file."
-        ) from e
+        raise InputError(f"{path} is no text in UTF-8: it was damaged, or is "
+                         "another kind of file.") from e
     if not isinstance(config, dict):
         raise InputError(f"{path} holds {shown(config)}, a dict was expected.")
     for k in _ASKED:
-        if (v := config.get(k)) and v not in ('eager', 'sdpa', 'flash_attention_2', 'flex_attention'):
-            raise InputError(
-                f"{path} asks for {k}={shown(v)}, and is refused: it may name code to"
-                " fetch; take the model without it.")
+        if (v := config.get(k)) and v not in ('eager', 'sdpa', 'flash_attention_2',
+                                                  'flex_attention'):
+            raise InputError(f"{path} asks for {k}={shown(v)}, and is refused: it may "
+                             "name code to fetch; take the model without it.")
 
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #69e5df00
-_SAID = {
-    'architectures', 'dtype', 'torch_dtype', 'id2label', 'label2id', 'model_type',
-    'transformers_version', 'problem_type', 'num_labels', 'out_features', 'out_indices',
-    'stage_names', 'semantic_loss_ignore_index', 'num_layers', 'vocab_size',
-    'pool_scales', 'add_fpn', 'use_auxiliary_head', 'auxiliary_loss_weight',
-    'auxiliary_channels', 'auxiliary_num_convs', 'auxiliary_concat_input',
-}   # changes no shape of a classifier
+# changes no shape of a classifier
+_SAID = {'architectures', 'dtype', 'torch_dtype', 'id2label', 'label2id', 'model_type',
+         'transformers_version', 'problem_type', 'num_labels', 'out_features',
+         'out_indices', 'stage_names', 'semantic_loss_ignore_index', 'num_layers',
+         'vocab_size', 'pool_scales', 'add_fpn', 'use_auxiliary_head',
+         'auxiliary_loss_weight', 'auxiliary_channels', 'auxiliary_num_convs',
+         'auxiliary_concat_input'}
 
 def _classifier_spec(classifier, processor):
     """Builder and arguments for `save_model`; None where the config has more than a
     model file may say."""
     config = classifier.model.config
-    plain = {
-        k: v
-        for k, v in config.to_diff_dict().items()
-        if k not in _SAID and not k.startswith('_')} | {'num_labels': config.num_labels}
-    fits = config.model_type in HUB_KINDS and all(
-        k in HUB_RULES and HUB_RULES[k].holds(v) for k, v in plain.items())
+    plain = {k: v for k, v in config.to_diff_dict().items() if k not in _SAID
+             and not k.startswith('_')} | {'num_labels': config.num_labels}
+    fits = (config.model_type in HUB_KINDS
+            and all(k in HUB_RULES and HUB_RULES[k].holds(v) for k, v in plain.items()))
     if not fits or not (classifier.size is None or SIDE.holds(classifier.size)):
         return None
     pixels = dict(mean=processor.image_mean, std=processor.image_std)
-    return dict(
-        builder='visft_nb.finetune.hub:config_classifier',
-        kwargs=dict(
-            kind=config.model_type, config=plain, size=classifier.size, **pixels))
+    return dict(builder='visft_nb.finetune.hub:config_classifier', kwargs=dict(
+        kind=config.model_type, config=plain, size=classifier.size, **pixels))
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #aeaa56f4
 def config_classifier(
@@ -411,11 +367,14 @@ def config_classifier(
 )->PixelClassifier:   # with random weights
     """A classifier of Transformers from the numbers of its config; nothing is fetched.
     Raises `InputError` for another kind, or another argument."""
-    if kind not in HUB_KINDS or (odd := next((k for k, v in config.items() if k not in HUB_RULES or not HUB_RULES[k].holds(v)), None)):
-        raise InputError(
-            f"{shown(kind)} with {shown(config)}: one of {', '.join(HUB_KINDS)} was"
-            " expected, and arguments of builder_table()"
-            + (f", not {shown(odd)}." if kind in HUB_KINDS else '.'))
+    known = kind in HUB_KINDS
+    odd = [k for k, v in config.items()
+           if k not in HUB_RULES or not HUB_RULES[k].holds(v)] if known else []
+    if odd or not known:
+        raise InputError(f"{shown(kind)} with {shown(config)}: one of "
+                         f"{', '.join(HUB_KINDS)} was expected, and arguments of "
+                         "builder_table()"
+                         + (f", not {shown(odd[0])}." if known else '.'))
     tf = need_transformers()
     made = tf.AutoConfig.for_model(kind, **config)
     made.architectures = []   # where a kind has several classifiers, the first one

@@ -22,8 +22,8 @@ from fastcore.basics import patch
 from torch import nn
 
 from ..core import InputError, atomic_write, lookup
-from ..deploy.builders import (
-    FLAG, SHARE, Rule, either, number, one_of, options, several, shown, text, whole)
+from ..deploy.builders import (FLAG, SHARE, Rule, either, number, one_of,
+                                      options, several, shown, text, whole)
 from ..tensors import check_finite, header_json, is_file, read_tensors
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #3f05e854
@@ -82,9 +82,9 @@ class LoRALayer(Wrapper):
     def merged(self)->bool: # does the weight of the base hold the update?
         return self.kept is not None
 
-    # shaped as the weight of the base, float64 where the device has it
     def delta_weight(self)->torch.Tensor:
-        "The update as one tensor, s B A."
+        """The update as one tensor, s B A: shaped as the weight of the base, float64
+        where the device has it."""
         a, b = (_wide(w) for w in (self.A.weight, self.B.weight))
         return self.scale*(b @ a)
 
@@ -92,8 +92,8 @@ class LoRALayer(Wrapper):
         """W + s B A, added in float64 and rounded once, and the number of groups of a
         layer that has it."""
         w = self.base.weight.detach()
-        return (_wide(w) + self.delta_weight()).to(w.dtype), getattr(
-            self.base, 'groups', 1)
+        return ((_wide(w) + self.delta_weight()).to(w.dtype),
+                getattr(self.base, 'groups', 1))
 
     def base_items(self, name):
         "As in `Wrapper`, with the weight that was there before a merge."
@@ -113,9 +113,8 @@ class LoRALinear(LoRALayer):
     def __init__(self, base, rank, alpha, dropout=0.):
         super().__init__(base, rank, alpha, dropout)
         like = dict(bias=False, device=base.weight.device, dtype=base.weight.dtype)
-        self.A = nn.Linear(
-            base.in_features, rank, **like
-        )   # torch's initialisation, which is the paper's
+        # torch's initialisation, which is the paper's
+        self.A = nn.Linear(base.in_features, rank, **like)
         self.B = nn.Linear(rank, base.out_features, **like)
         nn.init.zeros_(self.B.weight)
 
@@ -124,26 +123,25 @@ class LoRALinear(LoRALayer):
         y = self.base(x)
         if self.merged: return y
         h = self.A(F.dropout(x, self.dropout, self.training) if self.dropout else x)
-        return torch.addmm(
-            y.flatten(0, -2), h.flatten(0, -2), self.B.weight.t(), alpha=self.scale
-        ).view(y.shape)
+        return torch.addmm(y.flatten(0, -2), h.flatten(0, -2), self.B.weight.t(),
+                           alpha=self.scale).view(y.shape)
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #6cd2ea20
 class LoRAConv2d(LoRALayer):
-    """A convolution with a low-rank update: `A` has the kernel, stride, padding and dilation of the base and `rank` outputs, `B` is 1x1 with its groups.
-    Where there are groups, A sees the channels of all of them, as in peft; then `rank` is divisible by their number, and a merged layer is dense."""
+    """A convolution with a low-rank update: `A` has the kernel, stride, padding and
+    dilation of the base and `rank` outputs, `B` is 1x1 with its groups. Where there are
+    groups, A sees the channels of all of them, as in peft; then `rank` is divisible by
+    their number, and a merged layer is dense."""
     def __init__(self, base, rank, alpha, dropout=0.):
         super().__init__(base, rank, alpha, dropout)
         w, groups = base.weight, base.groups
         # of the same class, some have a padding of their own; without the weights
         self.A = deepcopy(base, {id(p): None for p in base.parameters()})
         self.A.bias, self.A.groups, self.A.out_channels = None, 1, rank
-        self.A.weight = nn.Parameter(
-            torch.empty(
-                rank, base.in_channels, *w.shape[2:], device=w.device, dtype=w.dtype))
-        self.B = nn.Conv2d(
-            rank, base.out_channels, 1, groups=groups, bias=False, device=w.device,
-            dtype=w.dtype)
+        self.A.weight = nn.Parameter(torch.empty(
+            rank, base.in_channels, *w.shape[2:], device=w.device, dtype=w.dtype))
+        self.B = nn.Conv2d(rank, base.out_channels, 1, groups=groups, bias=False,
+                           device=w.device, dtype=w.dtype)
         nn.init.kaiming_uniform_(self.A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.B.weight)
 
@@ -157,17 +155,17 @@ class LoRAConv2d(LoRALayer):
 
     def delta_weight(self):
         "s B A, (out, in, k, k): with groups, of a dense convolution."
-        a, b, g = (
-            _wide(self.A.weight), _wide(self.B.weight),
-            self.base.groups if not self.merged else self.B.groups)
+        a = _wide(self.A.weight)
+        b = _wide(self.B.weight)
+        g = self.base.groups if not self.merged else self.B.groups
         update = b.view(g, -1, self.rank//g) @ a.view(g, self.rank//g, -1)
         return self.scale*update.view(b.shape[0], *a.shape[1:])
 
     def merged_weight(self):
         "As in `LoRALayer`; a grouped weight becomes a dense one."
         w = self.base.weight.detach()
-        return (ungroup(_wide(w), self.base.groups) + self.delta_weight()).to(
-            w.dtype), 1
+        return (
+            (ungroup(_wide(w), self.base.groups) + self.delta_weight()).to(w.dtype), 1)
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #cb6bf4e0
 def ungroup(
@@ -176,8 +174,8 @@ def ungroup(
 ):              # (out, in, k, k) with zeros outside of the groups
     "The dense convolution that a grouped one is."
     out, per, *k = w.shape
-    dense, g = w.new_zeros(groups, out//groups, groups, per, *k), torch.arange(
-        groups, device=w.device)
+    dense = w.new_zeros(groups, out//groups, groups, per, *k)
+    g = torch.arange(groups, device=w.device)
     dense[g, :, g] = w.view(groups, out//groups, per, *k)
     return dense.view(out, groups*per, *k)
 
@@ -188,17 +186,17 @@ class LoRAFilters(LoRALayer):
     def __init__(self, base, rank, alpha, dropout=0.):
         super().__init__(base, rank, alpha, dropout)
         like = dict(bias=False, device=base.weight.device, dtype=base.weight.dtype)
-        self.A, self.B = nn.Linear(base.weight[0].numel(), rank, **like), nn.Linear(
-            rank, base.out_channels, **like)
+        self.A = nn.Linear(base.weight[0].numel(), rank, **like)
+        self.B = nn.Linear(rank, base.out_channels, **like)
         nn.init.zeros_(self.B.weight)
 
     def forward(self, x):
         "(N, in, H, W) to what the base makes of it."
         if self.merged: return self.base(x)
-        w = self.base.weight + self.scale*(self.B.weight @ self.A.weight).view_as(
-            self.base.weight)
-        return torch.func.functional_call(
-            self.base, {'weight': w}, F.dropout(x, self.dropout, self.training))
+        update = self.scale*(self.B.weight @ self.A.weight)
+        w = self.base.weight + update.view_as(self.base.weight)
+        return torch.func.functional_call(self.base, {'weight': w},
+                                          F.dropout(x, self.dropout, self.training))
 
     def delta_weight(self):
         "s B A, shaped as the weight."
@@ -238,42 +236,30 @@ READ_NOT_CALLED = nn.MultiheadAttention, nn.TransformerEncoderLayer
 # %% ../../nbs/3_finetune/04_lora.ipynb #7558f8b8
 def find_layers(
     model,     # nn.Module
-    # regular expression for whole names, or list of names or endings; None: all of
-    # these kinds
-    targets,
+    targets,   # regular expression for whole names, or names or endings; None: all
     kinds,     # classes that can be changed
     what:str,  # who asks, for the sentence
     skip=(),   # names, and what lies below them, that None leaves out
 )->dict:       # name to module
     """The modules that `targets` names. Raises `InputError` where it, or an entry of
     the list, matches none of these kinds."""
-    inside = tuple(
-        f'{n}.' for n, m in model.named_modules() if isinstance(m, READ_NOT_CALLED))
-    there = {
-        n: m
-        for n, m in model.named_modules()
-        if n and isinstance(m, kinds) and not (inside and n.startswith(inside))}
+    inside = tuple(f'{n}.'
+                   for n, m in model.named_modules() if isinstance(m, READ_NOT_CALLED))
+    there = {n: m for n, m in model.named_modules()
+             if n and isinstance(m, kinds) and not (inside and n.startswith(inside))}
     if targets is None:
-        return {
-            n: m
-            for n, m in there.items()
-            if not any(n == s or n.startswith(f'{s}.') for s in skip)}
-    tests = (
-        [re.compile(targets).fullmatch]
-        if isinstance(targets, str)
-        else [lambda n, t=t: n == t or n.endswith(f'.{t}') for t in targets])
+        return {n: m for n, m in there.items()
+                if not any(n == s or n.startswith(f'{s}.') for s in skip)}
+    tests = ([re.compile(targets).fullmatch] if isinstance(targets, str)
+             else [lambda n, t=t: n == t or n.endswith(f'.{t}') for t in targets])
     for test, target in zip(tests, [targets] if isinstance(targets, str) else targets):
         if any(map(test, there)): continue
-        other = [
-            f'{n} is a {type(m).__name__}'
-            for n, m in model.named_modules()
-            if n and test(n)]
-        read = (
-            ', whose weight the module around it reads without calling it'
-            if other and inside and other[0].startswith(inside)
-            else '')
-        why = f"fits no layer that {what} can change" + (
-            f" ({other[0]}{read})" if other else '')
+        other = [f'{n} is a {type(m).__name__}'
+                 for n, m in model.named_modules() if n and test(n)]
+        read = (', whose weight the module around it reads without calling it' if other
+                and inside and other[0].startswith(inside) else '')
+        why = (f"fits no layer that {what} can change"
+               + (f" ({other[0]}{read})" if other else ''))
         raise InputError(f"targets={target!r} {why}; there are: {_endings(there)}.")
     if not tests: raise InputError(f"targets is empty; there are: {_endings(there)}.")
     return {n: m for n, m in there.items() if any(t(n) for t in tests)}
@@ -282,10 +268,8 @@ def find_layers(
 def _endings(names, most=24):
     "The names, repeated blocks once."
     short = dict.fromkeys(re.sub(r'\.\d+(?=\.|$)', '.*', n) for n in names)
-    return (
-        ', '.join(list(short)[:most])
-        + (f' and {len(short) - most} more' if len(short) > most else '')
-        or 'none')
+    return (', '.join(list(short)[:most])
+            + (f' and {len(short) - most} more' if len(short) > most else '') or 'none')
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #f595ff7d
 @dataclass
@@ -307,17 +291,10 @@ def head_name(
 )->str|None:
     """Name of the last layer: what the model calls `head`, `fc`, `classifier` or
     `heads`."""
-    found = next(
-        (
-            h
-            for h in (
-                getattr(model, n, None) for n in ('head', 'fc', 'classifier', 'heads'))
-            if isinstance(h, nn.Module)),
-        None)
-    return (
-        next((n for n, m in model.named_modules() if m is found), None)
-        if found is not None
-        else None)
+    called = [getattr(model, n, None) for n in ('head', 'fc', 'classifier', 'heads')]
+    found = next((h for h in called if isinstance(h, nn.Module)), None)
+    if found is None: return None
+    return next((n for n, m in model.named_modules() if m is found), None)
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #924566e2
 def delta_of(
@@ -325,10 +302,9 @@ def delta_of(
 )->Delta:
     "What was done to the model. Raises `InputError` where nothing was."
     if (delta := getattr(model, '_delta', None)) is not None: return delta
-    raise InputError(
-        f"This {type(model).__name__} carries no delta: call apply_lora,"
-        " apply_adapters, apply_bitfit, apply_ia3 or apply_norm_only, or load_delta,"
-        " first.")
+    raise InputError(f"This {type(model).__name__} carries no delta: call apply_lora, "
+                     "apply_adapters, apply_bitfit, apply_ia3 or apply_norm_only, or "
+                     "load_delta, first.")
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #020880f3
 def start_delta(
@@ -340,23 +316,19 @@ def start_delta(
     """Note what the model is, and freeze it but for `trained` and the head. Raises
     `InputError` where a delta is on it already."""
     if (there := getattr(model, '_delta', None)) is not None:
-        raise InputError(
-            f"This {type(model).__name__} carries a delta already ({there.method}):"
-            " take it off with remove_delta(model), or make it part of the weights"
-            " with merge_lora(model, keep=False).")
+        raise InputError(f"This {type(model).__name__} carries a delta already "
+                         f"({there.method}): take it off with remove_delta(model), or "
+                         "make it part of the weights with "
+                         "merge_lora(model, keep=False).")
     name = head_name(model) if head else None
     params = dict(model.named_parameters())
-    trained = [
-        k
-        for k in params
-        if k in set(trained) or (name is not None and k.startswith(f'{name}.'))]
-    before = {
-        k: v.detach().clone()
-        for k, v in _base_items(model)
-        if k not in params or k in set(trained)}
-    model._delta = Delta(
-        method, config, {k: p.requires_grad for k, p in params.items()}, before,
-        trained, name)
+    trained = [k for k in params
+               if k in set(trained) or (name is not None and k.startswith(f'{name}.'))]
+    before = {k: v.detach().clone()
+              for k, v in _base_items(model) if k not in params or k in set(trained)}
+    model._delta = Delta(method, config,
+                         {k: p.requires_grad for k, p in params.items()}, before,
+                         trained, name)
     for k, p in params.items(): p.requires_grad_(k in set(trained))
     return model._delta
 
@@ -372,50 +344,43 @@ def replace_modules(
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #8fd51c00
 def apply_lora(
-    # nn.Module, changed in place; train it with `fit` as any other
-    model,
-    rank:int=8,           # r: of the update of each layer
-    alpha:float|None=None,# the update is multiplied by alpha / rank; None: alpha = rank
-    # regular expression for whole names, or list of names or endings; None: dense
-    # layers and ungrouped convolutions but the head
-    targets=None,
-    dropout:float=0.,     # share of the inputs of A that is dropped in training
-    # grouped convolutions: True updates across groups as peft does; False within each,
-    # for any rank, and targets None takes them, too
-    across:bool=True,
-    head:bool=True,       # train the head, in full
-):                        # the model, frozen but for A, B and the head; its outputs are the same as before
-    """Put low-rank updates beside layers (Hu et al. 2022). Raises `InputError` for a
-    rank that a layer cannot have and targets that match nothing."""
+    model,            # nn.Module, changed in place; train it with `fit` as any other
+    rank:int=8,       # r: of the update of each layer
+    alpha:float|None=None, # the update is multiplied by alpha / rank; None: by 1
+    targets=None,     # a regular expression, names or endings; None: see below
+    dropout:float=0., # share of the inputs of A that is dropped in training
+    across:bool=True, # grouped convolutions: update across groups, as peft does
+    head:bool=True,   # train the head, in full
+):                    # the model, frozen but for A, B and the head; same outputs
+    """Put low-rank updates beside layers (Hu et al. 2022), by default beside dense
+    layers and ungrouped convolutions but the head. With `across` False the update of a
+    grouped convolution stays within its groups, has any rank, and is made by default,
+    too. Raises `InputError` for a rank that a layer cannot have and targets that match
+    nothing."""
     alpha = rank if alpha is None else alpha
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise InputError(
-            f"rank={rank!r}: a whole number of at least 1 is expected, mostly 1 to 16.")
+        raise InputError(f"rank={rank!r}: a whole number of at least 1 is expected, "
+                         "mostly 1 to 16.")
     if not 0 <= dropout < 1:
         raise InputError(f"dropout={dropout!r}: a share from 0 to below 1 is expected.")
     name = head_name(model)
-    layers = find_layers(
-        model, targets, (nn.Linear, nn.Conv2d), 'LoRA', [name] if name else [])
+    layers = find_layers(model, targets, (nn.Linear, nn.Conv2d), 'LoRA',
+                         [name] if name else [])
     if targets is None and across:
         layers = {n: m for n, m in layers.items() if getattr(m, 'groups', 1) == 1}
     if not layers:
-        raise InputError(
-            f"{type(model).__name__} has no dense layer or ungrouped convolution but"
-            " its head: name layers with targets=[…].")
+        raise InputError(f"{type(model).__name__} has no dense layer or ungrouped "
+                         "convolution but its head: name layers with targets=[…].")
     for n, m in layers.items(): _check_rank(n, m, rank, across)
-    config = dict(
-        rank=rank, alpha=alpha,
-        targets=targets if isinstance(targets, str | None) else list(targets),
-        dropout=dropout, across=across, head=head)
-    start_delta(
-        model, 'lora', config,
-        head=head and not any(n == name or n.startswith(f'{name}.') for n in layers))
-    kind = lambda m: (
-        LoRALinear
-        if isinstance(m, nn.Linear)
-        else LoRAConv2d if across or m.groups == 1 else LoRAFilters)
-    replace_modules(
-        model, {n: kind(m)(m, rank, alpha, dropout) for n, m in layers.items()})
+    config = dict(rank=rank, alpha=alpha,
+                  targets=targets if isinstance(targets, str | None) else list(targets),
+                  dropout=dropout, across=across, head=head)
+    start_delta(model, 'lora', config, head=head
+                and not any(n == name or n.startswith(f'{name}.') for n in layers))
+    kind = lambda m: (LoRALinear if isinstance(m, nn.Linear)
+                      else LoRAConv2d if across or m.groups == 1 else LoRAFilters)
+    replace_modules(model,
+                    {n: kind(m)(m, rank, alpha, dropout) for n, m in layers.items()})
     for p in (p for m in layers.values() for p in m.parameters()):
         p.requires_grad_(False)
     return model
@@ -428,15 +393,13 @@ def _check_rank(name, layer, rank, across):
     groups = getattr(layer, 'groups', 1)
     sides = w.shape[0], w[0].numel()*(groups if across else 1)
     if rank > min(sides):
-        raise InputError(
-            f"rank={rank} is larger than the layer {name}, whose weight is a matrix of"
-            f" {sides[0]} x {sides[1]}: take a rank of at most {min(sides)}, or leave"
-            " the layer out of targets.")
+        raise InputError(f"rank={rank} is larger than the layer {name}, whose weight "
+                         f"is a matrix of {sides[0]} x {sides[1]}: take a rank of at "
+                         f"most {min(sides)}, or leave the layer out of targets.")
     if across and rank % groups:
-        raise InputError(
-            f"rank={rank} cannot be shared among the {groups} groups of {name}: take a"
-            f" multiple of {groups}, or across=False, which keeps the update within the"
-            " groups.")
+        raise InputError(f"rank={rank} cannot be shared among the {groups} groups of "
+                         f"{name}: take a multiple of {groups}, or across=False, which "
+                         "keeps the update within the groups.")
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #f2f67582
 class Trainable(NamedTuple):
@@ -458,17 +421,14 @@ def trainable_parameters(
 def _lora_layers(model):
     "The LoRA layers of a model; else `InputError`."
     if delta_of(model).method != 'lora':
-        raise InputError(
-            f"The model carries a delta of {model._delta.method}, which is not merged:"
-            " only LoRA is.")
+        raise InputError(f"The model carries a delta of {model._delta.method}, which "
+                         "is not merged: only LoRA is.")
     return {n: m for n, m in model.named_modules() if isinstance(m, LoRALayer)}
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #c98cb0ef
 def merge_lora(
     model,          # with a delta of `apply_lora`, changed in place
-    # keep the weights of the base, for `unmerge_lora`; False leaves an ordinary network
-    # and no way back
-    keep:bool=True,
+    keep:bool=True, # keep the base's weights for `unmerge_lora`; False: no way back
 ):                  # the model
     """Put the updates into the weights: W + s B A, rounded once. Raises `InputError`
     for a model without LoRA."""
@@ -498,9 +458,8 @@ def _set_flags(model):
 def _hash(t):
     "A short hash of type and values, the same on any device and in any memory format."
     t = t.detach().cpu().contiguous()
-    return hashlib.blake2b(
-        str(t.dtype).encode() + t.reshape(-1).view(torch.uint8).numpy().tobytes(),
-        digest_size=6).hexdigest()
+    content = t.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(str(t.dtype).encode() + content, digest_size=6).hexdigest()
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #d1d2fb00
 def base_state(
@@ -517,10 +476,8 @@ def fingerprint(
 )->dict:             # name -> [shape, hash]
     """What tells one base network from another: each weight and lasting buffer by name,
     shape and hash."""
-    return {
-        k: [list(v.shape), _hash(v)]
-        for k, v in base_state(model).items()
-        if without is None or not k.startswith(f'{without}.')}
+    return {k: [list(v.shape), _hash(v)] for k, v in base_state(model).items()
+            if without is None or not k.startswith(f'{without}.')}
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #b7afd772
 def delta_state(
@@ -529,18 +486,12 @@ def delta_state(
     """What the delta consists of: what stands beside the layers, the parameters trained
     in place, and the buffers that moved."""
     delta, now = delta_of(model), dict(_base_items(model))
-    new = {
-        f'{n}.{k}': v
-        for n, m in model.named_modules()
-        if isinstance(m, Wrapper)
-        for k, v in m.added().items()}
-    moved = [
-        k
-        for k, v in delta.before.items()
-        if k not in delta.trained and not torch.equal(v.to(now[k].device), now[k])]
-    return {
-        k: v.detach().cpu().contiguous()
-        for k, v in (new | {k: now[k] for k in delta.trained + moved}).items()}
+    new = {f'{n}.{k}': v for n, m in model.named_modules()
+           if isinstance(m, Wrapper) for k, v in m.added().items()}
+    moved = [k for k, v in delta.before.items()
+             if k not in delta.trained and not torch.equal(v.to(now[k].device), now[k])]
+    return {k: v.detach().cpu().contiguous()
+            for k, v in (new | {k: now[k] for k in delta.trained + moved}).items()}
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #56a3fc55
 def save_delta(
@@ -548,24 +499,25 @@ def save_delta(
     path,         # file to write, conventionally `.safetensors`
     base:str='',  # what the base is called, for the sentence that refuses another one
 )->int:           # bytes written
-    """Write what was learned as one safetensors file, whole or not at all: parameters, batch-norm statistics that moved, and in the header how to
-    rebuild the method and what the base was. Raises `InputError` where parameters that the delta does not hold may have moved, or are no numbers."""
+    """Write what was learned as one safetensors file, whole or not at all: parameters,
+    batch-norm statistics that moved, and in the header how to rebuild the method and
+    what the base was. Raises `InputError` where parameters that the delta does not hold
+    may have moved, or are no numbers."""
     from safetensors.torch import save_file
     delta, state = delta_of(model), delta_state(model)
-    if bad := next((k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()), None):
-        raise InputError(
-            f"{bad} is not finite, so {path} is left as it was: the training diverged;"
-            " lower the rate.")
-    frozen = [
-        k for k, p in model.named_parameters() if p.requires_grad and k not in state]
+    if bad := next((k for k, v in state.items()
+                    if v.is_floating_point() and not v.isfinite().all()), None):
+        raise InputError(f"{bad} is not finite, so {path} is left as it was: the "
+                         "training diverged; lower the rate.")
+    frozen = [k for k, p in model.named_parameters()
+              if p.requires_grad and k not in state]
     if frozen:
         more = f' and {len(frozen) - 1} more' if len(frozen) > 1 else ''
-        raise InputError(
-            f"{frozen[0]}{more} can be trained but belongs to the base, which a delta"
-            " does not hold: freeze it, or save the whole model with save_checkpoint.")
-    header = {
-        'version': 1, 'method': delta.method, 'config': delta.config,
-        'head': delta.head, 'base': base}
+        raise InputError(f"{frozen[0]}{more} can be trained but belongs to the base, "
+                         "which a delta does not hold: freeze it, or save the whole "
+                         "model with save_checkpoint.")
+    header = {'version': 1, 'method': delta.method, 'config': delta.config,
+              'head': delta.head, 'base': base}
     header['fingerprint'] = fingerprint(model, delta.head)
     with atomic_write(path) as tmp:
         save_file(state, tmp, metadata={'visft_delta': json.dumps(header)})
@@ -579,14 +531,12 @@ def read_delta(
     file that is missing, cut short or of another kind, asks for what it may not, or
     holds NaN or infinity."""
     if not is_file(path):
-        raise InputError(
-            f"There is no file {path}: check the name; save_delta(model, path) writes"
-            " one.")
+        raise InputError(f"There is no file {path}: check the name; save_delta(model, "
+                         "path) writes one.")
     metadata, state = read_tensors(path)
     if 'visft_delta' not in metadata:
-        raise InputError(
-            f"{path} is a safetensors file, but none of save_delta: weights of a whole"
-            " network are loaded with load_checkpoint.")
+        raise InputError(f"{path} is a safetensors file, but none of save_delta: "
+                         "weights of a whole network are loaded with load_checkpoint.")
     header = header_json(metadata['visft_delta'], path)
     _check_header(header, path)
     check_finite(state, path)
@@ -596,32 +546,26 @@ def read_delta(
 # %% ../../nbs/3_finetune/04_lora.ipynb #19dc8590
 def _quick(pattern):
     "Can it be matched in short time? Repeats of groups can take for ever."
-    return (
-        not re.search(r'\)[*+{]|\\[1-9]|\(\?', pattern)
-        and len(re.findall(r'[*+{]', pattern)) <= 4)
+    return (not re.search(r'\)[*+{]|\\[1-9]|\(\?', pattern)
+            and len(re.findall(r'[*+{]', pattern)) <= 4)
 
 _PATTERN = text('.+', 'a regular expression')
-_TARGETS = either(
-    one_of(None), several(text('.+', 'the name of a layer'), 4096),
-    Rule(
-        'a regular expression without repeated groups',
-        lambda v: _PATTERN.holds(v) and _quick(v)))
+_TARGETS = either(one_of(None), several(text('.+', 'the name of a layer'), 4096),
+                  Rule('a regular expression without '
+                       'repeated groups', lambda v: _PATTERN.holds(v) and _quick(v)))
+# what each method may be given by a file
 _CONFIGS = dict(
-    lora=dict(
-        rank=whole(1, 2**16), alpha=either(number(-1e6, 1e6), one_of(None)),
-        targets=_TARGETS, dropout=SHARE, across=FLAG, head=FLAG),
+    lora=dict(rank=whole(1, 2**16), alpha=either(number(-1e6, 1e6), one_of(None)),
+              targets=_TARGETS, dropout=SHARE, across=FLAG, head=FLAG),
     adapters=dict(width=whole(1, 2**16), targets=_TARGETS, head=FLAG),
     bitfit=dict(head=FLAG), ia3=dict(targets=_TARGETS, feedforward=_TARGETS, head=FLAG),
-    norm_only=dict(head=FLAG))   # what each method may be given by a file
-_PRINT = Rule(
-    'names with [shape, hash]',
-    lambda v: isinstance(v, dict)
-    and all(
-        isinstance(p, list)
-        and len(p) == 2
-        and isinstance(p[0], list)
-        and isinstance(p[1], str)
-        for p in v.values()))
+    norm_only=dict(head=FLAG))
+def _is_print(p):
+    return (isinstance(p, list) and len(p) == 2 and isinstance(p[0], list)
+            and isinstance(p[1], str))
+
+_PRINT = Rule('names with [shape, hash]', lambda v: isinstance(v, dict)
+              and all(map(_is_print, v.values())))
 
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #19dc8591
@@ -629,49 +573,41 @@ def _check_header(header, path):
     "Raise `InputError` for a header that save_delta does not write."
     version = header.get('version') if isinstance(header, dict) else None
     if isinstance(version, int) and version > 1:
-        raise InputError(
-            f"{path} was written by a later version of visft_nb (format {version}):"
-            " update the package.")
+        raise InputError(f"{path} was written by a later version of visft_nb (format "
+                         f"{version}): update the package.")
     method = header.get('method') if isinstance(header, dict) else None
     config = options(_CONFIGS.get(method, {}) if isinstance(method, str) else {})
     name = text('.*', 'a name')
-    rules = dict(
-        version=whole(1, 1), method=one_of(*_CONFIGS), config=config,
-        head=either(name, one_of(None)), base=name, fingerprint=_PRINT)
+    rules = dict(version=whole(1, 1), method=one_of(*_CONFIGS), config=config,
+                 head=either(name, one_of(None)), base=name, fingerprint=_PRINT)
     if not isinstance(header, dict):
-        raise InputError(
-            f"The header of {path} is {shown(header)}, a dict was expected: it was"
-            " changed after save_delta wrote it.")
+        raise InputError(f"The header of {path} is {shown(header)}, a dict was "
+                         "expected: it was changed after save_delta wrote it.")
     for k, rule in rules.items():
         if k not in header or not rule.holds(header[k]):
-            raise InputError(
-                f"{path} asks for {k}={shown(header.get(k))}, and is refused:"
-                f" {rule.says} was expected.")
+            raise InputError(f"{path} asks for {k}={shown(header.get(k))}, and is "
+                             f"refused: {rule.says} was expected.")
 
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #58695ecc
 def _check_base(model, header, path):
     "Raise `InputError` where the base is not the one that the delta was learned on."
     there, here = header['fingerprint'], fingerprint(model, header['head'])
-    wrong = [
-        f"{k} is {tuple(there[k][0])} there and {tuple(here[k][0])} here"
-        for k in there
-        if k in here and there[k][0] != here[k][0]]
+    wrong = [f"{k} is {tuple(there[k][0])} there and {tuple(here[k][0])} here"
+             for k in there if k in here and there[k][0] != here[k][0]]
     wrong += [f"{k} is missing here" for k in there if k not in here] + [
         f"{k} is unknown there" for k in here if k not in there]
     if not wrong:
         wrong = [k for k in there if there[k][1] != here[k][1]]
         if wrong:
-            wrong = [
-                f"{len(wrong)} of {len(there)} tensors have other values, the first is"
-                f" {wrong[0]}"]
+            wrong = [f"{len(wrong)} of {len(there)} tensors have other values, the "
+                     f"first is {wrong[0]}"]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ''
-        raise InputError(
-            f"{path} belongs to another"
-            f" base{header['base'] and ' (' + header['base'] + ')'}:"
-            f" {'; '.join(wrong[:3])}{more}. Load the weights that the delta was"
-            " learned on, then put it on.")
+        raise InputError(f"{path} belongs to another "
+                         f"base{header['base'] and ' (' + header['base'] + ')'}: "
+                         f"{'; '.join(wrong[:3])}{more}. Load the weights that the "
+                         "delta was learned on, then put it on.")
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #e0d710e7
 def _fit_head(model, name, state):
@@ -679,23 +615,18 @@ def _fit_head(model, name, state):
     None where it fits already."""
     shape = state.get(f'{name}.weight', torch.empty(0)).shape if name else ()
     head = dict(model.named_modules()).get(name) if name else None
-    if (
-        not isinstance(head, nn.Linear)
-        or len(shape) != 2
-        or head.weight.shape == shape
-        or head.in_features != shape[1]):
+    if (not isinstance(head, nn.Linear) or len(shape) != 2 or head.weight.shape == shape
+            or head.in_features != shape[1]):
         return None
     like = dict(device=head.weight.device, dtype=head.weight.dtype)
-    replace_modules(
-        model, {name: nn.Linear(*reversed(shape), bias=f'{name}.bias' in state, **like)}
-    )
+    replace_modules(model, {
+        name: nn.Linear(*reversed(shape), bias=f'{name}.bias' in state, **like)})
     return head
 
-METHODS = {
-    'lora': apply_lora, 'adapters': 'adapters.apply_adapters',
-    'bitfit': 'adapters.apply_bitfit', 'ia3': 'adapters.apply_ia3',
-    'norm_only': 'adapters.apply_norm_only',
-}   # name -> function(model, **config), or where it is in visft_nb.finetune
+# name -> function(model, **config), or where it is in visft_nb.finetune
+METHODS = {'lora': apply_lora, 'adapters': 'adapters.apply_adapters',
+           'bitfit': 'adapters.apply_bitfit', 'ia3': 'adapters.apply_ia3',
+           'norm_only': 'adapters.apply_norm_only'}
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #61a8e8c3
 def _method(name):
@@ -708,65 +639,55 @@ def _method(name):
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #1cbedac6
 def put_delta(
-    # the base network that the delta was learned on, changed in place; a dense head of
-    # another size is replaced
-    model,
+    model,      # the delta's base, changed in place; a head of another size is replaced
     header:dict, # method, config, head, as `read_delta` gives them
-    state:dict,  # name -> tensor
-    where,       # they came from, for the sentence
-):               # the model, with what was learned
+    state:dict, # name -> tensor
+    where,      # they came from, for the sentence
+):              # the model, with what was learned
     """Put a delta on its base. Raises `InputError`, and leaves the model as it was,
     where it does not fit."""
     apply, old = _method(header['method']), _fit_head(model, header['head'], state)
     try:
         apply(model, **header['config'])
     except (TypeError, re.error) as e:
-        raise InputError(
-            f"{where} asks for {header['method']} with {shown(header['config'])}, and"
-            f" is refused: {e}.") from e
+        raise InputError(f"{where} asks for {header['method']} with "
+                         f"{shown(header['config'])}, and is refused: {e}.") from e
     if old is not None: model._delta.swapped[header['head']] = old
     now, ours = dict(_base_items(model)), delta_state(model)
-    now |= {
-        f'{n}.{k}': v
-        for n, m in model.named_modules()
-        if isinstance(m, Wrapper)
-        for k, v in m.added().items()}
-    wrong = [k for k in state if k not in now or now[k].shape != state[k].shape] + [
-        k for k in ours if k not in state]
+    now |= {f'{n}.{k}': v for n, m in model.named_modules()
+            if isinstance(m, Wrapper) for k, v in m.added().items()}
+    wrong = [k for k in state if k not in now
+             or now[k].shape != state[k].shape] + [k for k in ours if k not in state]
     if wrong:
         remove_delta(model)
-        why = (
-            'missing in the file'
-            if wrong[0] not in state
-            else 'of another shape, or unknown')
-        raise InputError(
-            f"{where} does not fit: {wrong[0]} is {why} ({header['method']},"
-            f" {header['config']}); was the file changed?")
+        why = ('missing in the file' if wrong[0] not in state
+               else 'of another shape, or unknown')
+        raise InputError(f"{where} does not fit: {wrong[0]} is {why} "
+                         f"({header['method']}, {header['config']}); was "
+                         "the file changed?")
     with torch.no_grad():
         for k, v in state.items(): now[k].copy_(v)
     return model
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #1cbedac7
 def load_delta(
-    # the base network that the delta was learned on, changed in place; a dense head of
-    # another size is replaced
-    model,
+    model,  # the delta's base, changed in place; a head of another size is replaced
     path,   # a file of `save_delta`
 ):          # the model, with what was learned
     """Put a saved delta on its base. Raises `InputError`, and leaves the model as it
     was, for another base, another file, or a model that carries a delta."""
     header, state = read_delta(path)
     if hasattr(model, '_delta'):
-        raise InputError(
-            f"This {type(model).__name__} carries a delta already"
-            f" ({model._delta.method}): take it off with remove_delta(model) first.")
+        raise InputError(f"This {type(model).__name__} carries a delta already "
+                         f"({model._delta.method}): take it off with "
+                         "remove_delta(model) first.")
     _check_base(model, header, path)
     return put_delta(model, header, state, path)
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #f0f4769c
 def remove_delta(
     model,  # with a delta, changed in place
-):          # the model as it was before, bit for bit: weights, head, batch-norm statistics, what was trainable
+):          # the model as it was before, bit for bit, what was trainable included
     "Take a delta off. Raises `InputError` where there is none."
     delta = delta_of(model)
     _strip(model)

@@ -20,9 +20,8 @@ import torch.nn.functional as F
 
 from ..core import InputError, as_array, brief, check_number, describe
 from ..data import Augment, Images, draw
-from ..data.files import (
-    apply_window, dicom_errors, dicom_frames, frame_value, open_dicom, padding,
-    read_bytes, rescaled)
+from ..data.files import (apply_window, dicom_errors, dicom_frames, frame_value,
+                                 open_dicom, padding, read_bytes, rescaled)
 from ..metrics import check_order, proportion_interval, renamed
 from .segmentation import dihedral
 from ..train import predict_logits
@@ -40,24 +39,23 @@ def window(
     PS3.3 C.11.2.1.3). Raises `InputError` for a width that is not positive."""
     hu = as_array(hu, 'hu')
     if not np.isfinite(hu).all():
-        raise InputError(
-            f"hu holds NaN or infinity in {(~np.isfinite(hu)).sum()} of {hu.size}"
-            " values.")
+        raise InputError(f"hu holds NaN or infinity in {(~np.isfinite(hu)).sum()} of "
+                         f"{hu.size} values.")
     check_number('centre', centre)
     if not isinstance(width, Real) or not 0 < width < math.inf:
-        raise InputError(
-            f"width={brief(width)}: a window has a positive width in HU; the usual ones"
-            " are in HU_WINDOWS.")
+        raise InputError(f"width={brief(width)}: a window has a positive width in HU; "
+                         "the usual ones are in HU_WINDOWS.")
     return torch.as_tensor(
         apply_window(hu.astype(np.float64, copy=False), centre, width, 'LINEAR_EXACT'))
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #46a2dbb5
 def read_hu(
-    path,         # a DICOM file with a CT slice, or several
+    path,        # a DICOM file with a CT slice, or several
     frame:int|None=None, # which of several, from 1
-)->torch.Tensor:  # float32 (H, W), HU; padding outside of the scanned circle becomes -1024
-    """Read a CT slice with its rescale slope and intercept. Raises `InputError` for what is no DICOM, no CT, has no pixels, no rescale values,
-    or several frames and none was named."""
+)->torch.Tensor: # float32 (H, W), HU; padding outside of the circle becomes -1024
+    """Read a CT slice with its rescale slope and intercept. Raises `InputError` for
+    what is no DICOM, no CT, has no pixels, no rescale values, or several frames and
+    none was named."""
     from pydicom.pixels import pixel_array
     try:
         blob = read_bytes(Path(path).expanduser(), path)
@@ -66,74 +64,58 @@ def read_hu(
     d = open_dicom(blob, path)
     with dicom_errors(path): n = dicom_frames(d, path)
     if d.get('Modality') != 'CT':
-        raise InputError(
-            f"{path} has modality {d.get('Modality')}, and only CT is measured in HU:"
-            " read it as an image instead.")
+        raise InputError(f"{path} has modality {d.get('Modality')}, and only CT is "
+                         "measured in HU: read it as an image instead.")
     at = 0 if frame is None and n == 1 else (frame or 0) - 1
     if not 0 <= at < n:
-        raise InputError(
-            f"{path} holds {n} frames and one slice was expected: frame={frame} should"
-            f" be a number from 1 to {n}.")
-    if any(frame_value(d, k, 'PixelValueTransformationSequence', at) is None for k in ('RescaleSlope', 'RescaleIntercept')):
-        raise InputError(
-            f"{path} gives no RescaleSlope and RescaleIntercept: its values cannot be"
-            " turned into HU.")
+        raise InputError(f"{path} holds {n} frames and one slice was expected: "
+                         f"frame={frame} should be a number from 1 to {n}.")
+    if any(frame_value(d, k, 'PixelValueTransformationSequence', at) is None
+           for k in ('RescaleSlope', 'RescaleIntercept')):
+        raise InputError(f"{path} gives no RescaleSlope and RescaleIntercept: its "
+                         "values cannot be turned into HU.")
     with dicom_errors(path): v = pixel_array(d, index=at)
     if v.ndim != 2:
-        raise InputError(
-            f"{path} holds pixels of shape {v.shape}, one slice (H, W) was expected:"
-            " save each channel as a file of its own.")
+        raise InputError(f"{path} holds pixels of shape {v.shape}, one slice (H, W) "
+                         "was expected: save each channel as a file of its own.")
     hu = torch.from_numpy(rescaled(v, d, at)).float()
     hu[torch.from_numpy(padding(v, d))] = -1024
     return hu
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #d3710eb0
 def make_cubes(
-    n:int,        # cubes, one a patient
-    size:int=28,  # side in voxels
+    n:int,       # cubes, one a patient
+    size:int=28, # side in voxels
     seed:int=0,
-    signal:float=1.,  # how far the classes differ; 0: not at all
-)->Images:        # the middle slices; labels 0 smooth, 1 spiky; groups; extra: volumes and volume_masks, uint8 (N, S, S, S)
+    signal:float=1., # how far the classes differ; 0: not at all
+)->Images:       # the middle slices; 0 smooth, 1 spiky; volumes, volume_masks in extra
     """Generated nodules in three dimensions, each in a background of its own. They
     serve to learn the method; no figure on them says anything about patients."""
-    rng, axis = (
-        np.random.default_rng([seed, 1972]),
-        np.arange(size, dtype=np.float32) - (size - 1)/2)
+    rng = np.random.default_rng([seed, 1972])
+    axis = np.arange(size, dtype=np.float32) - (size - 1)/2
     z, y, x = np.meshgrid(axis, axis, axis, indexing='ij')
     r = np.sqrt(x**2 + y**2 + z**2) + 1e-6
-    labels, (volumes, masks) = rng.permutation(np.arange(n)%2), np.zeros(
-        (2, n, size, size, size), np.uint8)
+    labels = rng.permutation(np.arange(n)%2)
+    volumes, masks = np.zeros((2, n, size, size, size), np.uint8)
     for i, k in enumerate(labels):
-        waves = (
-            sum(
-                np.cos(
-                    rng.normal(0, 2.2, 3)
-                    @ np.stack([x, y, z]).reshape(3, -1)
-                    /r.reshape(-1)
-                    *3
-                    + rng.uniform(0, 6.3))
-                for _ in range(6)).reshape(r.shape)
-            /6)
+        ways = np.stack([x, y, z]).reshape(3, -1)
+        waves = sum(np.cos(rng.normal(0, 2.2, 3) @ ways/r.reshape(-1)*3
+                           + rng.uniform(0, 6.3)) for _ in range(6))
+        waves = waves.reshape(r.shape)/6
         edge = size*rng.uniform(.17, .26)*(1 + (.08 + .35*signal*k)*waves)
         coarse = torch.from_numpy(rng.normal(0, 1, (1, 1, 5, 5, 5)).astype(np.float32))
-        back = (
-            rng.uniform(25, 60)
-            + 14
-            *F.interpolate(coarse, (size,)*3, mode='trilinear', align_corners=True)[
-                0, 0].numpy())
-        v = (
-            back
-            + rng.uniform(90, 150)/(1 + np.exp(((r - edge)/ .7).clip(-50, 50)))
-            + rng.normal(0, 8, r.shape))
+        back = rng.uniform(25, 60) + 14*F.interpolate(
+            coarse, (size,)*3, mode='trilinear', align_corners=True)[0, 0].numpy()
+        v = (back + rng.uniform(90, 150)/(1 + np.exp(((r - edge)/.7).clip(-50, 50)))
+             + rng.normal(0, 8, r.shape))
         volumes[i], masks[i] = v.clip(0, 255).round(), r < edge
     volumes, masks = torch.from_numpy(volumes), torch.from_numpy(masks)
     mid = size//2
-    return Images(
-        volumes[:, None, mid].clone(), torch.from_numpy(labels.astype(np.int64)),
-        ('smooth', 'spiky'), masks[:, mid].clone(),
-        groups=[f'patient {i}' for i in range(n)],
-        extra=dict(volumes=volumes, volume_masks=masks), name='synthetic_cubes',
-        split='all')
+    return Images(volumes[:, None, mid].clone(),
+                  torch.from_numpy(labels.astype(np.int64)), ('smooth', 'spiky'),
+                  masks[:, mid].clone(), groups=[f'patient {i}' for i in range(n)],
+                  extra=dict(volumes=volumes, volume_masks=masks),
+                  name='synthetic_cubes', split='all')
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #ee6221ac
 def nodule_slices(
@@ -144,26 +126,21 @@ def nodule_slices(
     """Cut axial slices through the nodule of each cube. Raises `InputError` where
     volumes or groups are missing."""
     if not {'volumes', 'volume_masks'} <= set(cubes.extra) or cubes.groups is None:
-        raise InputError(
-            "nodule_slices needs volumes and volume_masks in extra, and groups;"
-            f" {cubes!r} has {', '.join(cubes.extra) or 'no extra'}: read"
-            " load_dataset('lidc_nodules', 'all').")
-    where = [
-        (i, k)
-        for i in range(len(cubes))
-        if labels[i] >= 0
-        for k in _spread(
-            cubes.extra['volume_masks'][i].flatten(1).any(1).nonzero()[:, 0], per)]
+        raise InputError("nodule_slices needs volumes and volume_masks in extra, and "
+                         f"groups; {cubes!r} has "
+                         f"{', '.join(cubes.extra) or 'no extra'}: read "
+                         "load_dataset('lidc_nodules', 'all').")
+    where = [(i, k) for i in range(len(cubes)) if labels[i] >= 0 for k in _spread(
+        cubes.extra['volume_masks'][i].flatten(1).any(1).nonzero()[:, 0], per)]
     i, k = torch.tensor(where).T
-    return Images(
-        cubes.extra['volumes'][i, k][:, None].clone(),
-        torch.as_tensor(labels)[i].long(), groups=[cubes.groups[j] for j in i],
-        name=cubes.name)
+    return Images(cubes.extra['volumes'][i, k][:, None].clone(),
+                  torch.as_tensor(labels)[i].long(),
+                  groups=[cubes.groups[j] for j in i], name=cubes.name)
 
 def _spread(found, per):
     "At most `per` of some slice numbers, evenly spread."
-    return found[
-        torch.linspace(0, len(found) - 1, min(per, len(found))).round().long()].tolist()
+    places = torch.linspace(0, len(found) - 1, min(per, len(found))).round().long()
+    return found[places].tolist()
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #4b41b2ee
 def centre(
@@ -173,9 +150,8 @@ def centre(
     "Cut out the middle. Raises `InputError` where the image is smaller."
     h, w = x.shape[-2:]
     if side > min(h, w):
-        raise InputError(
-            f"A middle of {side} pixels was asked of images of {h}×{w}: take"
-            f" side={min(h, w)} or less.")
+        raise InputError(f"A middle of {side} pixels was asked of images of {h}×{w}: "
+                         f"take side={min(h, w)} or less.")
     return x[..., (h - side)//2:(h + side)//2, (w - side)//2:(w + side)//2]
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #f076fc42
@@ -184,14 +160,13 @@ class PatchViews:
     """A random change of patches with the thing of interest in the middle: moved and
     scaled a little, one of eight symmetries, then the middle cut out."""
     side:int=44    # pixels that are left
-    rest:Augment=field(
-        default_factory=lambda: Augment(
-            translate=.05, scale=(.9, 1.1), padding_mode='border'))
+    rest:Augment=field(default_factory=lambda: Augment(
+        translate=.05, scale=(.9, 1.1), padding_mode='border'))
 
     def __call__(self, x, generator=None):
         x = self.rest(x, generator)
-        k, out = (
-            8*draw(generator, len(x), device=x.device)).long(), torch.empty_like(x)
+        k = (8*draw(generator, len(x), device=x.device)).long()
+        out = torch.empty_like(x)
         for i in range(8): out[k == i] = dihedral(x[k == i], i)
         return centre(out, self.side).contiguous(memory_format=torch.channels_last)
 
@@ -205,9 +180,9 @@ def predict_turned(
     turned image is that for the image."""
     x = images.floats() if hasattr(images, 'floats') else images
     if x.shape[-1] != x.shape[-2]:
-        raise InputError(
-            f"Images of {x.shape[-2]}×{x.shape[-1]} cannot be turned by 90° and keep"
-            " their shape: cut out a square, centre(x, side).")
+        raise InputError(f"Images of {x.shape[-2]}×{x.shape[-1]} cannot be turned by "
+                         "90° and keep their shape: cut out a square, "
+                         "centre(x, side).")
     return sum(predict_logits(model, dihedral(x, k), batch_size)[0] for k in range(8))/8
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #329a41bd
@@ -220,22 +195,18 @@ def threshold_for(
     """The largest threshold with at least this sensitivity. Raises `InputError` without
     positives."""
     check_order('threshold_for', preds, target)
-    preds, target = (
-        as_array(v, name).astype(float)
-        for v, name in ((preds, 'preds'), (target, 'target')))
+    preds, target = (as_array(v, name).astype(float)
+                     for v, name in ((preds, 'preds'), (target, 'target')))
     if target.ndim != 1 or target.shape != preds.shape or not np.isfinite(preds).all():
-        raise InputError(
-            f"There are scores {preds.shape} and labels {target.shape}: (N,) of both"
-            " was expected, of the same images, and finite.")
+        raise InputError(f"There are scores {preds.shape} and labels {target.shape}: "
+                         "(N,) of both was expected, of the same images, and finite.")
     if not isinstance(sensitivity, Real) or not 0 < sensitivity <= 1:
-        raise InputError(
-            f"sensitivity={brief(sensitivity)}: expected a share above 0 and at most 1,"
-            " such as 0.95.")
+        raise InputError(f"sensitivity={brief(sensitivity)}: expected a share above 0 "
+                         "and at most 1, such as 0.95.")
     positive = np.sort(preds[target == 1])[::-1]
     if not len(positive):
-        raise InputError(
-            "There is no positive among the labels, so no threshold can be chosen for a"
-            " sensitivity: use a larger validation set.")
+        raise InputError("There is no positive among the labels, so no threshold can "
+                         "be chosen for a sensitivity: use a larger validation set.")
     return float(positive[math.ceil(sensitivity*len(positive) - 1e-9) - 1])
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #ef626d50
@@ -244,18 +215,17 @@ def operating_point(
     preds,           # (N,) scores
     target,          # (N,) labels, 0 or 1
     threshold:float, # at or above: called positive
-)->pd.DataFrame:     # rows sensitivity, specificity, PPV, NPV; per cent, low and high (95 % Wilson, per cent), right, of
-    "The four shares of a decision, with intervals; one whose denominator is 0 has nan."
+)->pd.DataFrame:     # a row a share: per cent, low, high, right, of
+    """Sensitivity, specificity, PPV and NPV of a decision, with 95 % Wilson intervals;
+    one whose denominator is 0 has nan."""
     check_number('threshold', threshold)
     check_order('operating_point', preds, target)
     y, call = as_array(target, 'target') == 1, as_array(preds, 'preds') >= threshold
     if y.shape != call.shape or not len(y):
-        raise InputError(
-            f"There are {call.shape} scores and {y.shape} labels: they must be of the"
-            " same images, one or more.")
-    parts = {
-        'sensitivity': (call, y), 'specificity': (~call, ~y), 'PPV': (y, call),
-        'NPV': (~y, ~call)}
+        raise InputError(f"There are {call.shape} scores and {y.shape} labels: they "
+                         "must be of the same images, one or more.")
+    parts = {'sensitivity': (call, y), 'specificity': (~call, ~y), 'PPV': (y, call),
+             'NPV': (~y, ~call)}
     rows = {k: (int((a & b).sum()), int(b.sum())) for k, (a, b) in parts.items()}
     share = lambda r, n: (r/n, *proportion_interval(r, n)) if n else (math.nan,)*3
     shares = [(*(100*v for v in share(r, n)), r, n) for r, n in rows.values()]
@@ -269,25 +239,21 @@ def fit_temperature(
     """The temperature with the least cross-entropy (Guo et al. 2017), between 0.05 and
     20. Raises `InputError` for fewer than two images, or logits that are no numbers."""
     from scipy.optimize import minimize_scalar
-    z, y = torch.from_numpy(
-        as_array(logits, 'logits').astype(np.float64)
-    ), torch.from_numpy(as_array(y, 'y').astype(np.int64))
+    z = torch.from_numpy(as_array(logits, 'logits').astype(np.float64))
+    y = torch.from_numpy(as_array(y, 'y').astype(np.int64))
     if z.ndim != 2 or y.ndim != 1 or z.shape[0] != len(y) or len(y) < 2:
-        raise InputError(
-            f"fit_temperature got logits of shape {tuple(z.shape)} and"
-            f" {len(y) if y.ndim else 'no'} labels: expected (N, K) and N, two or more."
-        )
+        raise InputError(f"fit_temperature got logits of shape {tuple(z.shape)} and "
+                         f"{len(y) if y.ndim else 'no'} labels: expected (N, K) and "
+                         "N, two or more.")
     if not z.isfinite().all():
         raise InputError("The logits hold NaN or infinity: the model diverged.")
     if y.min() < 0 or y.max() >= z.shape[1]:
-        raise InputError(
-            f"Labels run from {y.min()} to {y.max()}, but there are {z.shape[1]}"
-            f" logits, for 0 to {z.shape[1] - 1}.")
+        raise InputError(f"Labels run from {y.min()} to {y.max()}, but there are "
+                         f"{z.shape[1]} logits, for 0 to {z.shape[1] - 1}.")
     loss = lambda a: F.cross_entropy(z*math.exp(a), y).item()      # convex in 1/T
-    return math.exp(
-        -minimize_scalar(
-            loss, bounds=(-math.log(20), math.log(20)), method='bounded',
-            options=dict(xatol=1e-9)).x)
+    found = minimize_scalar(loss, bounds=(-math.log(20), math.log(20)),
+                            method='bounded', options=dict(xatol=1e-9))
+    return math.exp(-found.x)
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #e411c753
 def ppv(
@@ -327,20 +293,17 @@ def coverage_curve(
 )->Coverage:
     """Risk against coverage (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017).
     Raises `InputError` for lengths that differ, no cases, and NaN."""
-    c, e = (
-        as_array(confidence, 'confidence').astype(float).ravel(),
-        1 - as_array(correct, 'correct').astype(float).ravel())
+    c = as_array(confidence, 'confidence').astype(float).ravel()
+    e = 1 - as_array(correct, 'correct').astype(float).ravel()
     if len(c) != len(e) or not len(c):
-        raise InputError(
-            f"There are {len(c)} confidences and {len(e)} answers: one of each for a"
-            " case, one case or more.")
+        raise InputError(f"There are {len(c)} confidences and {len(e)} answers: one of "
+                         "each for a case, one case or more.")
     if not np.isfinite(c).all():
-        raise InputError(
-            f"{(~np.isfinite(c)).sum()} confidences are NaN or infinite: did the model"
-            " diverge?")
+        raise InputError(f"{(~np.isfinite(c)).sum()} confidences are NaN or infinite: "
+                         "did the model diverge?")
     if not np.isin(e, (0, 1)).all():
-        raise InputError(
-            "correct holds other values than true and false: pass pred == y.")
+        raise InputError("correct holds other values than true and false: "
+                         "pass pred == y.")
     order = np.argsort(-c, kind='stable')
     _, tie, size = np.unique(-c[order], return_inverse=True, return_counts=True)
     spread = (np.bincount(tie, e[order])/size)[tie]
@@ -358,9 +321,8 @@ class Froc:
     sensitivity:np.ndarray # (M,) share of the nodules found
     threshold:np.ndarray   # (M,) falling from infinity
     rates:tuple            # where the score is taken
-    at: (
-        np.ndarray
-    )   # sensitivity there; straight lines between thresholds, as in LUNA16's evaluation
+    # sensitivity there; straight lines between thresholds, as in LUNA16's evaluation
+    at: np.ndarray
     score:float            # the mean of `at`
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #d7941bde
@@ -372,31 +334,28 @@ def froc(
 )->Froc:
     """Free-response ROC by LUNA16's rules. Raises `InputError` for lists of different
     lengths, rows that are not three numbers, no nodule at all, NaN."""
-    if not all(hasattr(v, '__len__') and not isinstance(v, (str, bytes, dict, set)) and getattr(v, 'ndim', 1) for v in (preds, target)):
-        raise InputError(
-            f"preds is {describe(preds)} and target {describe(target)}: a list of both"
-            " was expected, one entry a scan.")
+    if not all(hasattr(v, '__len__') and not isinstance(v, (str, bytes, dict, set))
+               and getattr(v, 'ndim', 1) for v in (preds, target)):
+        raise InputError(f"preds is {describe(preds)} and target {describe(target)}: a "
+                         "list of both was expected, one entry a scan.")
     if len(target) != len(preds) or not len(target):
-        raise InputError(
-            f"There are {len(target)} scans with nodules and {len(preds)} with marks:"
-            " give one entry a scan in both, (0, 3) where there is nothing.")
-    preds, target = (
-        [_rows(v, i, name) for i, v in enumerate(part)]
-        for name, part in (('preds', preds), ('target', target)))
+        raise InputError(f"There are {len(target)} scans with nodules and {len(preds)} "
+                         "with marks: give one entry a scan in both, (0, 3) where "
+                         "there is nothing.")
+    preds, target = ([_rows(v, i, name) for i, v in enumerate(part)]
+                     for name, part in (('preds', preds), ('target', target)))
     hits, alarms = [], []
     for t, f in zip(target, preds):
-        inside = (
-            np.hypot(t[:, None, 0] - f[None, :, 0], t[:, None, 1] - f[None, :, 1])
-            < t[:, None, 2])
-        hits += (
-            np.where(inside, f[None, :, 2], -np.inf).max(1, initial=-np.inf).tolist())
+        inside = np.hypot(t[:, None, 0] - f[None, :, 0],
+                          t[:, None, 1] - f[None, :, 1]) < t[:, None, 2]
+        best = np.where(inside, f[None, :, 2], -np.inf).max(1, initial=-np.inf)
+        hits += best.tolist()
         alarms += f[~inside.any(0), 2].tolist()
     if not hits:
-        raise InputError(
-            "No scan has a nodule, so there is nothing to find and no sensitivity: add"
-            " scans with nodules.")
-    at = np.concatenate(
-        [[np.inf], np.unique([s for s in hits + alarms if s > -np.inf])[::-1]])
+        raise InputError("No scan has a nodule, so there is nothing to find and no "
+                         "sensitivity: add scans with nodules.")
+    at = np.concatenate([[np.inf],
+                         np.unique([s for s in hits + alarms if s > -np.inf])[::-1]])
     count = lambda scores: len(scores) - np.searchsorted(np.sort(scores), at, 'left')
     rate, sensitivity = count(alarms)/len(target), count(hits)/len(hits)
     values = np.interp(rates, rate, sensitivity)
@@ -410,7 +369,7 @@ def _rows(v, i, name):
     if v.ndim != 2 or v.shape[1] != 3 or not np.isfinite(v).all():
         what = 'x, y, radius' if name == 'target' else 'x, y, score'
         raise InputError(
-            f"{name}[{i}] has shape"
-            f" {v.shape}{'' if np.isfinite(v).all() else ' and holds NaN or infinity'},"
-            f" expected rows of three finite numbers: {what}.")
+            f"{name}[{i}] has shape "
+            f"{v.shape}{'' if np.isfinite(v).all() else ' and holds NaN or infinity'}, "
+            f"expected rows of three finite numbers: {what}.")
     return v

@@ -28,43 +28,30 @@ from ..metrics import auc, bootstrap_interval, check_order, renamed
 from ..train import History, fit, predict_logits
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #d647bf68
-GENERATED_SETS = {
-    'synthetic_images': ('no nodule', 'nodule'),
-    'synthetic_volumes': ('smooth', 'spiky')}
+GENERATED_SETS = {'synthetic_images': ('no nodule', 'nodule'),
+                  'synthetic_volumes': ('smooth', 'spiky')}
 
 def medmnist_info(
     name:str,  # of a set of MedMNIST, or of `GENERATED_SETS`
-)->dict:       # task, label (names by number), n_channels, n_samples, MD5, volumes (True for 3-D sets)
+)->dict:       # task, label (names by number), n_channels, n_samples, MD5, volumes
     """What is known of a set, from the package medmnist. Raises `InputError` for an
     unknown name."""
     if name in GENERATED_SETS:
-        return dict(
-            task='binary-class', label=dict(enumerate(GENERATED_SETS[name])),
-            n_channels=1, MD5='', volumes='volumes' in name, python_class='')
-    info = lookup(
-        name, {**medmnist_table(), **dict.fromkeys(GENERATED_SETS)}, 'MedMNIST set')
-    return dict(
-        info, label={int(k): v for k, v in info['label'].items()},
-        volumes=name.endswith('3d'))
+        return dict(task='binary-class', label=dict(enumerate(GENERATED_SETS[name])),
+                    n_channels=1, MD5='', volumes='volumes' in name, python_class='')
+    info = lookup(name, {**medmnist_table(), **dict.fromkeys(GENERATED_SETS)},
+                  'MedMNIST set')
+    return dict(info, label={int(k): v for k, v in info['label'].items()},
+                volumes=name.endswith('3d'))
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #ef6e6c3a
 def _places(name, root):
     """The file of a set: in `root`, else in VISFT_DATA or the cache; None where nothing
     lies."""
-    tops = (
-        [given_path(root, 'root')]
-        if root
-        else [
-            Path(p).expanduser()
-            for p in (os.environ.get('VISFT_DATA'), cache_dir())
-            if p])
-    return next(
-        (
-            hit
-            for top in tops
-            for pattern in (f'{name}.npz', f'*/{name}.npz')
-            for hit in sorted(top.glob(pattern))),
-        None)
+    tops = [given_path(root, 'root')] if root else [
+        Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
+    return next((hit for top in tops for pattern in (f'{name}.npz', f'*/{name}.npz')
+                 for hit in sorted(top.glob(pattern))), None)
 
 def _volume_file(name, root):
     "The npz of a set of volumes, fetched where there is a network."
@@ -72,53 +59,48 @@ def _volume_file(name, root):
     info = medmnist_info(name)
     missing = f"{name} is not in {root or 'VISFT_DATA or the cache'}"
     if root:
-        raise InputError(
-            f"{missing}: root was given, so nothing was fetched; get {info['url']} and"
-            f" put it there as {name}.npz.")
+        raise InputError(f"{missing}: root was given, so nothing was fetched; get "
+                         f"{info['url']} and put it there as {name}.npz.")
     try:
-        return fetch_file(
-            info['url'], f"md5:{info['MD5']}", cache_dir()/'medmnist'/f'{name}.npz')
+        return fetch_file(info['url'], f"md5:{info['MD5']}",
+                          cache_dir()/'medmnist'/f'{name}.npz')
     except (OSError, RuntimeError) as e:
-        raise InputError(
-            f"{missing}, and it could not be fetched ({type(e).__name__}): get"
-            f" {info['url']} and put it at medmnist/{name}.npz in the folder that"
-            " VISFT_DATA names.") from e
+        raise InputError(f"{missing}, and it could not be fetched "
+                         f"({type(e).__name__}): get {info['url']} and put it at "
+                         f"medmnist/{name}.npz in the folder that "
+                         "VISFT_DATA names.") from e
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #8a990fc9
 def load_medmnist(
-    name:str,          # of a set of MedMNIST, or of `GENERATED_SETS`
+    name:str,  # of a set of MedMNIST, or of `GENERATED_SETS`
     split:str='train', # train, valid or test
-    # folder to look in; None: VISFT_DATA, then the cache, then its home
-    root=None,
+    root=None, # folder to look in; None: VISFT_DATA, then the cache, then its home
     counts=(400, 80, 160), # of a generated set: train, valid, test
-)->Images:             # images (N, C, 28, 28); of volumes (N, 28, 28, 28), the first axis in the place of channels
+)->Images:     # (N, C, 28, 28), of volumes (N, 28, 28, 28): first axis as channels
     """Read a split. A set is never replaced by another. Raises `InputError` for an
     unknown name or split, a file that is missing or of another kind."""
-    info, at = (
-        medmnist_info(name),
-        dict(train=0, valid=1, test=2)[
-            lookup(split, ('train', 'valid', 'test'), 'split')])
+    info = medmnist_info(name)
+    at = dict(train=0, valid=1, test=2)[lookup(
+        split, ('train', 'valid', 'test'), 'split')]
     if name in DATASETS: return load_dataset(name, split, root)
     if name in GENERATED_SETS:
-        data = (make_cubes if info['volumes'] else make_nodules)(
-            counts[at], 28, seed=at)
+        data = (
+            (make_cubes if info['volumes'] else make_nodules)(counts[at], 28, seed=at))
         x = data.extra['volumes'] if info['volumes'] else data.images
         return Images(x, data.labels, GENERATED_SETS[name], name=name, split=split)
     file, key = _volume_file(name, root), 'val' if split == 'valid' else split
     try:
         x, y = read_arrays(file, (f'{key}_images', f'{key}_labels')).values()
     except InputError as e:
-        raise InputError(
-            f"{file} is not the file of {name} ({e}): remove it and get it again."
-        ) from e
+        raise InputError(f"{file} is not the file of {name} ({e}): remove it "
+                         "and get it again.") from e
     if x.ndim != 4 or x.dtype != np.uint8 or not x.size:
-        raise InputError(
-            f"{file} holds {x.dtype} of shape {x.shape}, volumes uint8 (N, D, H, W)"
-            f" were expected: is it the file of {name}?")
+        raise InputError(f"{file} holds {x.dtype} of shape {x.shape}, volumes uint8 "
+                         f"(N, D, H, W) were expected: is it the file of {name}?")
     if y.dtype.kind not in 'biu' or y.size != len(y) or len(y) != len(x):
-        raise InputError(
-            f"{file} holds labels {y.dtype} of shape {y.shape}, ({len(x)}, 1) whole"
-            f" numbers were expected: is it the file of {name}?")
+        raise InputError(f"{file} holds labels {y.dtype} of shape {y.shape}, "
+                         f"({len(x)}, 1) whole numbers were expected: is it the "
+                         f"file of {name}?")
     x, y = torch.from_numpy(x), torch.from_numpy(y.reshape(-1).astype(np.int64))
     return Images(x, y, tuple(info['label'].values()), name=name, split=split)
 
@@ -144,35 +126,28 @@ def medmnist_scores(
     """The two figures of `medmnist.Evaluator`. Raises `InputError` for shapes that do
     not fit, and a class without an image, which has no AUC."""
     check_order('medmnist_scores', preds, target)
-    y, prob = (
-        as_tensor(target, 'target').cpu(), as_tensor(preds, 'preds').double().cpu())
+    y = as_tensor(target, 'target').cpu()
+    prob = as_tensor(preds, 'preds').double().cpu()
     y = y.squeeze(-1) if y.ndim else y
-    lookup(
-        task,
-        (
-            'binary-class', 'multi-class', 'ordinal-regression',
-            'multi-label, binary-class'),
-        'MedMNIST task')
+    lookup(task, ('binary-class', 'multi-class', 'ordinal-regression',
+                  'multi-label, binary-class'), 'MedMNIST task')
     if prob.ndim != 2 or not y.ndim or len(prob) != len(y):
-        raise InputError(
-            f"Probabilities have shape {tuple(prob.shape)} and labels {tuple(y.shape)}:"
-            " expected (N, K), and (N,) or (N, K), of the same images.")
+        raise InputError(f"Probabilities have shape {tuple(prob.shape)} and labels "
+                         f"{tuple(y.shape)}: expected (N, K), and (N,) or (N, K), of "
+                         "the same images.")
     if task.startswith('multi-label'):
         if y.shape != prob.shape:
-            raise InputError(
-                "Several labels hold at once in this task, but labels have shape"
-                f" {tuple(y.shape)} and probabilities {tuple(prob.shape)}: they must"
-                " agree.")
+            raise InputError("Several labels hold at once in this task, but labels "
+                             f"have shape {tuple(y.shape)} and probabilities "
+                             f"{tuple(prob.shape)}: they must agree.")
         each = [auc(prob[:, k], y[:, k]) for k in range(y.shape[1])]
         return float(np.mean(each)), ((prob > .5) == (y > .5)).double().mean().item()
     if task == 'binary-class':
-        return (
-            auc(prob[:, -1], y),
-            ((prob[:, -1] > .5) == (y == 1)).double().mean().item())
-    return (
-        float(
-            np.mean([auc(prob[:, k], (y == k).long()) for k in range(prob.shape[1])])),
-        (prob.argmax(1) == y).double().mean().item())
+        return (auc(prob[:, -1], y),
+                ((prob[:, -1] > .5) == (y == 1)).double().mean().item())
+    return (float(
+        np.mean([auc(prob[:, k], (y == k).long()) for k in range(prob.shape[1])])),
+            (prob.argmax(1) == y).double().mean().item())
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #94ed6d3a
 def inflate(
@@ -184,30 +159,30 @@ def inflate(
     if isinstance(module, nn.BatchNorm2d):
         state = module.state_dict()
         at = next(iter(state.values()), torch.empty(0))
-        norm = nn.BatchNorm3d(
-            module.num_features, module.eps, module.momentum, module.affine,
-            module.track_running_stats, at.device, at.dtype)
+        norm = nn.BatchNorm3d(module.num_features, module.eps, module.momentum,
+                              module.affine, module.track_running_stats,
+                              at.device, at.dtype)
         norm.load_state_dict(state)
         return norm.train(module.training)
     if isinstance(module, nn.MaxPool2d):
         return nn.MaxPool3d(module.kernel_size, module.stride, module.padding)
     if type(module).__name__.endswith('2d'):
-        raise InputError(
-            f"inflate does not know how to give a {type(module).__name__} a third"
-            " dimension: it takes convolutions, batch norms and max pooling.")
+        raise InputError(f"inflate does not know how to give a {type(module).__name__} "
+                         "a third dimension: it takes convolutions, batch norms "
+                         "and max pooling.")
     if not module._modules: return deepcopy(module)
     new = copy(module)
-    new._modules = {
-        k: m if m is None else inflate(m) for k, m in module._modules.items()}
+    new._modules = {k: m if m is None else inflate(m)
+                    for k, m in module._modules.items()}
     return new
 
 def _inflated(conv):
     "The kernel, repeated along the depth and divided."
     k, cube = conv.kernel_size[0], lambda v: (v[0], *v)
-    new = nn.Conv3d(
-        conv.in_channels, conv.out_channels, cube(conv.kernel_size), cube(conv.stride),
-        cube(conv.padding), cube(conv.dilation), conv.groups, conv.bias is not None,
-        device=conv.weight.device, dtype=conv.weight.dtype)
+    new = nn.Conv3d(conv.in_channels, conv.out_channels, cube(conv.kernel_size),
+                    cube(conv.stride), cube(conv.padding), cube(conv.dilation),
+                    conv.groups, conv.bias is not None, device=conv.weight.device,
+                    dtype=conv.weight.dtype)
     with torch.no_grad():
         new.weight.copy_(conv.weight[:, :, None].expand_as(new.weight)/k)
         if conv.bias is not None: new.bias.copy_(conv.bias)
@@ -222,16 +197,15 @@ class VolumeNet(Backbone):
         super().__init__()
         self.dim, self.head = net.dim, net.head
         self.body = inflate(
-            nn.Sequential(
-                net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2,
-                net.layer3, net.layer4))
+            nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1,
+                          net.layer2, net.layer3, net.layer4))
 
     def features(self, x):
         "(N, D, H, W) to (N, dim)."
         if x.ndim != 4 or not x.is_floating_point():
-            raise InputError(
-                f"volumes of type {x.dtype} and shape {tuple(x.shape)} came to the"
-                " network: it takes floats (N, D, H, W) in [0, 1].")
+            raise InputError(f"volumes of type {x.dtype} and shape {tuple(x.shape)} "
+                             "came to the network: it takes floats (N, D, "
+                             "H, W) in [0, 1].")
         return self.body(((x - .5)/.5)[:, None].contiguous()).mean((2, 3, 4))
 
 def medmnist_net(
@@ -250,7 +224,7 @@ def medmnist_net(
 def steps_down(
     step:int,   # from 0
     total:int,  # steps of the whole training
-)->float:       # factor of the rate: 1, from half of the steps 0.1, from three quarters 0.01
+)->float:       # factor of the rate: 1, from half on 0.1, from three quarters on 0.01
     "The schedule of MedMNIST's experiments."
     return .1**((step >= total/2) + (step >= total*3/4))
 
@@ -261,17 +235,15 @@ def medmnist_step(
     "Cross-entropy, or the binary one of each label where several hold."
     x, y = batch
     z = model(x).float()
-    return (
-        F.binary_cross_entropy_with_logits(z, y)
-        if y.is_floating_point()
-        else F.cross_entropy(z, y))
+    return (F.binary_cross_entropy_with_logits(z, y) if y.is_floating_point()
+            else F.cross_entropy(z, y))
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #42be8024
-PUBLISHED = {
-    'pneumoniamnist': (.944, .854), 'breastmnist': (.901, .863),
-    'retinamnist': (.717, .524), 'dermamnist': (.917, .735), 'bloodmnist': (.998, .958),
-    'pathmnist': (.983, .907), 'nodulemnist3d': (.863, .844),
-}   # AUC, ACC of ResNet-18 at 28 pixels (MedMNIST v2); to be checked against the paper
+# AUC, ACC of ResNet-18 at 28 pixels (MedMNIST v2); to be checked against the paper
+PUBLISHED = {'pneumoniamnist': (.944, .854), 'breastmnist': (.901, .863),
+             'retinamnist': (.717, .524), 'dermamnist': (.917, .735),
+             'bloodmnist': (.998, .958), 'pathmnist': (.983, .907),
+             'nodulemnist3d': (.863, .844)}
 
 @dataclass
 class MedResult:
@@ -305,26 +277,24 @@ def run_medmnist(
     """Train and test by the protocol of MedMNIST v2 (Yang et al. 2023,
     arXiv:2110.14795). Raises `InputError` as `load_medmnist` and `fit` do."""
     info = medmnist_info(name)
-    splits = splits or {
-        s: load_medmnist(name, s, root) for s in ('train', 'valid', 'test')}
+    splits = (splits
+              or {s: load_medmnist(name, s, root) for s in ('train', 'valid', 'test')})
     several, task = info['task'].startswith('multi-label'), info['task']
     probability = lambda z: z.sigmoid() if several else z.softmax(1)
     set_seed(seed)
     model, start = medmnist_net(name, width), time.perf_counter()
     history = fit(
-        model,
-        Batches(splits['train'], min(batch_size, len(splits['train'])), seed=seed),
-        splits['valid'], epochs=epochs, loss=medmnist_step, optimizer='adam', lr=1e-3,
-        weight_decay=0, schedule=steps_down,
+        model, Batches(splits['train'], min(batch_size, len(splits['train'])),
+                       seed=seed), splits['valid'], epochs=epochs, loss=medmnist_step,
+        optimizer='adam', lr=1e-3, weight_decay=0, schedule=steps_down,
         metric={'AUC': lambda z, y: medmnist_scores(probability(z), y, task)[0]},
         seed=seed, **kwargs)
     seconds = time.perf_counter() - start
     z, y = predict_logits(model, splits['test'])
     prob, official = probability(z), comparable(name, root)
     found, accuracy = medmnist_scores(prob, y, task)
-    low, high = bootstrap_interval(
-        lambda p, y: medmnist_scores(p, y, task)[0], prob, y, samples=samples, seed=seed
-    )
-    return MedResult(
-        name, found, accuracy, low, high, history.best, official,
-        PUBLISHED.get(name, ()) if official else (), seconds, prob, y, history, model)
+    low, high = bootstrap_interval(lambda p, y: medmnist_scores(p, y, task)[0], prob, y,
+                                   samples=samples, seed=seed)
+    return MedResult(name, found, accuracy, low, high, history.best, official,
+                     PUBLISHED.get(name, ()) if official else (), seconds, prob, y,
+                     history, model)

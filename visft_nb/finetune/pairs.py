@@ -96,8 +96,8 @@ def _parts(name):
 
 def _unpadded(name):
     "The same, numbers without leading zeros."
-    return [
-        (v.lstrip('0') or '0' if v.isdigit() else v, a, b) for v, a, b in _parts(name)]
+    return [(v.lstrip('0') or '0' if v.isdigit() else v, a, b)
+            for v, a, b in _parts(name)]
 
 def _numbers(name):
     "(number, begin, end) of the runs of digits."
@@ -226,8 +226,8 @@ def _no_way(images, masks, best):
         lacks = [f"{_count(len(v), kind)} without {other} ({_some(v)})"
                  for v, kind, other in ((alone, 'image', 'a mask'),
                                         (strays, 'mask', 'an image')) if v]
-        said += (
-            f"; the best one leaves {' and '.join(lacks) or 'two masks to an image'}")
+        said += ("; the best one leaves "
+                 f"{' and '.join(lacks) or 'two masks to an image'}")
     return f"{said}: add or remove files, or {_HOW}."
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e014
@@ -289,10 +289,8 @@ def _seen(im):
     "The distinct values of a PIL image, colours as one number each."
     a = np.asarray(im.convert('RGB') if im.mode in ('RGBA', 'CMYK', 'YCbCr') else im)
     if a.ndim == 3:
-        a = (
-            a[..., :3].astype(np.int64) @ [65536, 256, 1]
-            if a.shape[2] > 2
-            else a[..., 0])
+        a = (a[..., :3].astype(np.int64) @ [65536, 256, 1] if a.shape[2] > 2
+             else a[..., 0])
     return np.unique(a)
 
 def is_mask(
@@ -333,21 +331,18 @@ def _two_sides(images, masks, notes):
         ours, theirs = _entries(a, notes), _entries(b, notes)
         outside = _inside(ours, a.resolve(), b.resolve())
         if len(outside) < len(ours):   # other masks may lie there, too
-            ours = [e for e in outside if not is_mask(*e[::-1])]
+            ours = [(n, read) for n, read in outside if not is_mask(read, n)]
             if other := [n for n, _ in outside if n not in dict(ours)]:
-                notes.append(
-                    f"Left out: {_count(len(other), 'file')} beside the images "
-                    "with the few values of a mask: "
-                    f"{_some(other)}")
+                notes.append(f"Left out: {_count(len(other), 'file')} beside the "
+                             f"images with the few values of a mask: {_some(other)}")
         return ours, _inside(theirs, b.resolve(), a.resolve())
     found = _entries(a, notes)
     told = [is_mask(read, n) for n, read in found]
     sides = [[e for e, t in zip(found, told) if t is s] for s in (False, True)]
     for side, what in zip(sides, ('photograph', 'mask (gray, of few values)')):
         if not side:
-            raise InputError(
-                f"Of the {len(found)} files in {a} none looks like "
-                f"a {what}: images and masks were expected.")
+            raise InputError(f"Of the {len(found)} files in {a} none looks like a "
+                             f"{what}: images and masks were expected.")
     return sides
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #9f7c4936
@@ -376,20 +371,18 @@ def find_pairs(
     ours, theirs = map(dict, _two_sides(images, masks, notes))
     if not ours: raise InputError(f"{images} holds no image beside the masks.")
     if not theirs: raise InputError(f"{masks} holds no mask beside the images.")
-    match = match_names(list(ours), list(theirs)) if pair is None else \
-        _asked_names(pair, list(ours), list(theirs))
+    match = (match_names(list(ours), list(theirs)) if pair is None
+             else _asked_names(pair, list(ours), list(theirs)))
     names = sorted(match.readers, key=lambda n: _constant(match.readers[n], theirs))
     k = _which(reader, names)
     chosen = match.readers[names[k]]
     alone = [n for n in ours if n not in chosen]
-    notes += [
-        f"Left out: {_count(len(v), kind)} {why}: {_some(v)}"
-        for v, kind, why in (
-            (alone, 'image', 'without a mask'),
+    left = ((alone, 'image', 'without a mask'),
             (match.strays, 'mask', 'of no image, or beside another mask of one'))
-        if v]
-    pairs = [
-        ((n, ours[n]), (chosen[n], theirs[chosen[n]])) for n in ours if n in chosen]
+    notes += [f"Left out: {_count(len(v), kind)} {why}: {_some(v)}"
+              for v, kind, why in left if v]
+    pairs = [((n, ours[n]), (chosen[n], theirs[chosen[n]]))
+             for n in ours if n in chosen]
     return Found([i for i, _ in pairs], [m for _, m in pairs], match.says, names, k,
                  notes)
 
@@ -398,8 +391,8 @@ def _constant(pairs, reads):
     "Are the masks of two images the same, but for a twentieth of what they mark?"
     if len(pairs) < 2: return False
     try:
-        a, b = (
-            read_mask(reads[m](), m) for m in list(pairs.values())[::len(pairs) - 1])
+        a, b = (read_mask(reads[m](), m)
+                for m in list(pairs.values())[::len(pairs) - 1])
     except InputError:
         return False   # said when they are read
     if a.shape != b.shape: return False
@@ -418,9 +411,9 @@ def _which(reader, names):
         near = [k - 1] if 1 <= k <= len(names) and k == float(reader) else []
     if near: return near[0]
     listed = ', '.join(f'{i} ({n})' for i, n in enumerate(names, 1))
-    raise InputError(
-        f"reader={brief(reader)}: {len(names)} reader{'s'*(len(names) > 1)} drew "
-        f"masks, {listed}; give the number or a part of the name of one.")
+    raise InputError(f"reader={brief(reader)}: {len(names)} "
+                     f"reader{'s'*(len(names) > 1)} drew masks, {listed}; give the "
+                     "number or a part of the name of one.")
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01e
 def read_mask(
@@ -444,11 +437,11 @@ def read_mask(
     shown = colours[used.clamp(max=len(colours) - 1)]
     if (shown != shown[:, :1]).any() or used.max() >= len(colours): return x
     if (shown[1:, 0] <= shown[:-1, 0]).any():
-        raise InputError(
-            f"{name} stores {', '.join(map(str, used[:3].tolist()))} and "
-            f"shows the grays {', '.join(map(str, shown[:3, 0].tolist()))}: "
-            "which of the two are the classes cannot be known; save it as "
-            "8-bit gray, Image.open(…).convert('L').")
+        raise InputError(f"{name} stores {', '.join(map(str, used[:3].tolist()))} and "
+                         "shows the grays "
+                         f"{', '.join(map(str, shown[:3, 0].tolist()))}: which of the "
+                         "two are the classes cannot be known; save it as 8-bit gray, "
+                         "Image.open(…).convert('L').")
     return colours[:, 0].to(torch.int32)[x.long()]
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e01f
@@ -470,8 +463,8 @@ class PairData:
         return (n/self.masks[i].numel()).tolist()
 
     def table(self, rows): # a line for each of some pairs
-        kind = lambda x: (
-            f"{x.shape[2]} × {x.shape[1]}, {'gray' if len(x) == 1 else 'colour'}")
+        kind = lambda x: (f"{x.shape[2]} × {x.shape[1]}, "
+                          f"{'gray' if len(x) == 1 else 'colour'}")
         held = lambda i: ', '.join(f'{v} ({100*s:.1f} %)' for v, s in
                                    zip(self.values, self.shares(i)) if s)
         return [f'{self.names[i]} with {self.mask_names[i]}: {kind(self.images[i])}; '
@@ -531,15 +524,14 @@ def _fits_memory(images, shape, n):
     import psutil
     need, there = n*(shape[0] + 1)*shape[1]*shape[2], psutil.virtual_memory().available
     if need > .6*there:
-        raise InputError(
-            f"{images} takes about {need/2**30:.1f} GB of memory, and "
-            f"{there/2**30:.1f} GB are free: take fewer or smaller images.")
+        raise InputError(f"{images} takes about {need/2**30:.1f} GB of memory, and "
+                         f"{there/2**30:.1f} GB are free: take fewer or "
+                         "smaller images.")
 
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e022
 def read_pairs(
     found:Found,     # of `find_pairs`
-    # names of the masks' values in their order; the first may be left out
-    classes=None,
+    classes=None, # names of the masks' values in their order; the first may be left out
     skip:bool=False, # leave out pairs of which a file cannot be read
     window=None,     # (centre, width) for DICOM; None takes the files' own
     in_range=None,   # (black, white) of files of more than 8 bits
@@ -564,9 +556,9 @@ def read_pairs(
     values = _class_values([m.unique() for m in masks], named)
     if background is not None:
         if background not in values:
-            raise InputError(
-                f"background={background}: the masks hold "
-                f"{', '.join(map(str, values))}; one of these was expected.")
+            raise InputError(f"background={background}: the masks hold "
+                             f"{', '.join(map(str, values))}; one of "
+                             "these was expected.")
         values = (background, *(v for v in values if v != background))
     number = {v: k for k, v in enumerate(values)}
     masks = [sum((m == v).byte()*k for v, k in number.items()) for m in masks]

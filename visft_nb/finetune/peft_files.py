@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ..core import (
-    InputError, atomic_write, brief, check_number, describe, read_text)
+from ..core import (InputError, atomic_write, brief, check_number,
+                           describe, read_text)
 from .lora import (
     LoRAFilters, LoRALayer, delta_of, delta_state, head_name, put_delta)
 from ..tensors import check_finite, is_file, read_tensors
@@ -34,36 +34,34 @@ def _whole(model, owners):
 def save_peft(
     model:torch.nn.Module, # with a delta of `apply_lora`
     folder,                # to write the two files into; made where it is missing
-    # name or path of the base network, for peft's `base_model_name_or_path`
-    base:str='',
+    base:str='',           # name or path of the base network, for peft's config
 )->Path:                   # the folder
-    """Write a LoRA delta as peft reads it: `peft.PeftModel.from_pretrained(base, folder)`. Layers trained in full, and those whose statistics moved,
-    are modules to save. Raises `InputError` for another kind of delta, and for updates within groups, which peft does not have."""
+    """Write a LoRA delta as peft reads it: `peft.PeftModel.from_pretrained(base,
+    folder)`. Layers trained in full, and those whose statistics moved, are modules to
+    save. Raises `InputError` for another kind of delta, and for updates within groups,
+    which peft does not have."""
     from safetensors.torch import save_file
     delta = delta_of(model)
     if delta.method != 'lora':
-        raise InputError(
-            f"The model carries a delta of {delta.method}, and this file is for LoRA's:"
-            " save_delta(model, path) writes any kind.")
+        raise InputError(f"The model carries a delta of {delta.method}, and this file "
+                         "is for LoRA's: save_delta(model, path) writes any kind.")
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoRALayer)}
     if odd := next((n for n, m in layers.items() if isinstance(m, LoRAFilters)), None):
-        raise InputError(
-            f"The update of {odd} stays within the groups of the convolution, which"
-            " peft cannot: use apply_lora(…, across=True), or save_delta.")
+        raise InputError(f"The update of {odd} stays within the groups of the "
+                         "convolution, which peft cannot: use apply_lora(…, "
+                         "across=True), or save_delta.")
     state = delta_state(model)
     check_finite(state, 'The delta')
-    pairs = {
-        f'{n}.{p}': f'{n}.lora_{p[0]}.weight'
-        for n in layers
-        for p in ('A.weight', 'B.weight')}
+    pairs = {f'{n}.{p}': f'{n}.lora_{p[0]}.weight'
+             for n in layers for p in ('A.weight', 'B.weight')}
     whole = _owners([k for k in state if k not in pairs])
     tensors = {_PREFIX + new: state[old] for old, new in pairs.items()}
     tensors |= {_PREFIX + k: v for k, v in _whole(model, whole).items()}
-    config = dict(
-        peft_type='LORA', task_type=None, base_model_name_or_path=base or None,
-        inference_mode=True, r=delta.config['rank'], lora_alpha=delta.config['alpha'],
-        lora_dropout=delta.config['dropout'], target_modules=sorted(layers),
-        modules_to_save=whole or None, bias='none', fan_in_fan_out=False)
+    config = dict(peft_type='LORA', task_type=None,
+                  base_model_name_or_path=base or None, inference_mode=True,
+                  r=delta.config['rank'], lora_alpha=delta.config['alpha'],
+                  lora_dropout=delta.config['dropout'], target_modules=sorted(layers),
+                  modules_to_save=whole or None, bias='none', fan_in_fan_out=False)
     (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder/WEIGHTS) as tmp:
         save_file(tensors, tmp, metadata={'format': 'pt'})
@@ -72,10 +70,9 @@ def save_peft(
     return folder
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef10008
-_PLAIN = dict(
-    use_dora=False, bias='none', fan_in_fan_out=False, lora_bias=False,
-    layer_replication=None, megatron_config=None, rank_pattern={}, alpha_pattern={},
-    target_parameters=None, trainable_token_indices=None)
+_PLAIN = dict(use_dora=False, bias='none', fan_in_fan_out=False, lora_bias=False,
+              layer_replication=None, megatron_config=None, rank_pattern={},
+              alpha_pattern={}, target_parameters=None, trainable_token_indices=None)
 # of A and B; the others change the base
 _STARTS = True, False, None, 'gaussian', 'orthogonal', 'eva'
 
@@ -84,23 +81,22 @@ def _config(path):
     try:
         c = json.loads(read_text(path))
     except (ValueError, RecursionError) as e:
-        raise InputError(
-            f"{path} is no JSON ({brief(str(e))}): it was cut short or changed.") from e
+        raise InputError(f"{path} is no JSON ({brief(str(e))}): it was cut "
+                         "short or changed.") from e
     if not isinstance(c, dict) or c.get('peft_type') != 'LORA':
         kind = c.get('peft_type') if isinstance(c, dict) else describe(c)
-        raise InputError(
-            f"{path} is of the kind {brief(kind)}, LORA was expected: other methods of"
-            " peft have no place here.")
+        raise InputError(f"{path} is of the kind {brief(kind)}, LORA was expected: "
+                         "other methods of peft have no place here.")
     for k, plain in _PLAIN.items():
         if k in c and c[k] not in (plain, None):
-            raise InputError(
-                f"{path} asks for {k}={brief(c[k])}, and is refused: only {k}={plain!r}"
-                " is plain LoRA. Merge it with peft and load the weights.")
+            raise InputError(f"{path} asks for {k}={brief(c[k])}, and is refused: only "
+                             f"{k}={plain!r} is plain LoRA. Merge it with peft and "
+                             "load the weights.")
     if (start := c.get('init_lora_weights', True)) not in _STARTS:
-        raise InputError(
-            f"{path} asks for init_lora_weights={brief(start)}, which changes the"
-            " weights of the base: convert it with peft (save_pretrained with"
-            " path_initial_model_for_weight_conversion).")
+        raise InputError(f"{path} asks for init_lora_weights={brief(start)}, which "
+                         "changes the weights of the base: convert it with peft "
+                         "(save_pretrained with "
+                         "path_initial_model_for_weight_conversion).")
     check_number(f'r in {path}', c.get('r'), 1, 2**16, whole=True)
     for k, high in (('lora_alpha', 1e6), ('lora_dropout', 1)):
         check_number(f'{k} in {path}', c.get(k, 0), 0, high)
@@ -112,9 +108,9 @@ def _renamed(tensors, path):
     state, layers = {}, set()
     for name, t in tensors.items():
         if not name.startswith(_PREFIX):
-            raise InputError(
-                f"{path} holds {brief(name)}, a name with {_PREFIX} before it was"
-                " expected: was it written by peft's save_pretrained?")
+            raise InputError(f"{path} holds {brief(name)}, a name with {_PREFIX} "
+                             "before it was expected: was it written by peft's "
+                             "save_pretrained?")
         name = name.removeprefix(_PREFIX)
         layer, _, last = name.rpartition('.lora_')
         if not layer:
@@ -123,9 +119,8 @@ def _renamed(tensors, path):
             layers.add(layer)
             state[f'{layer}.{last}'] = t
         else:
-            raise InputError(
-                f"{path} holds {brief(name)}, which is no update of a dense layer or a"
-                " convolution.")
+            raise InputError(f"{path} holds {brief(name)}, which is no update of a "
+                             "dense layer or a convolution.")
     if not layers: raise InputError(f"{path} holds no update of low rank.")
     return state, sorted(layers)
 
@@ -136,37 +131,35 @@ def _trained(state, layers):
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef1000a
 def load_peft(
-    # the base network that the adapter was trained on, changed in place; a dense head
-    # of another size is replaced
-    model:torch.nn.Module,
+    model:torch.nn.Module, # the adapter's base; a head of another size is replaced
     folder,                # with `adapter_config.json` and `adapter_model.safetensors`
 )->torch.nn.Module:        # the model, as `apply_lora` and a training leave it
-    """Put an adapter of peft's LoRA on its base (Hu et al. 2022; rsLoRA's scale, Kalajdzievski 2023). No code in the files is run. Raises `InputError` for
-    what is not plain LoRA, for names that the model does not have, and for layers kept whole beside a head and normalisation. peft's files
-    do not say what the base was, so that is for you to know."""
+    """Put an adapter of peft's LoRA on its base (Hu et al. 2022; rsLoRA's scale,
+    Kalajdzievski 2023). No code in the files is run. Raises `InputError` for what is
+    not plain LoRA, for names that the model does not have, and for layers kept whole
+    beside a head and normalisation. peft's files do not say what the base was, so that
+    is for you to know."""
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not is_file(folder/name):
-            raise InputError(
-                f"There is no {folder/name}: peft's save_pretrained(folder) writes"
-                f" {CONFIG} and {WEIGHTS}.")
+            raise InputError(f"There is no {folder/name}: peft's "
+                             f"save_pretrained(folder) writes {CONFIG} and {WEIGHTS}.")
     config = _config(folder/CONFIG)
     state, layers = _renamed(read_tensors(folder/WEIGHTS)[1], folder/WEIGHTS)
     check_finite(state, folder/WEIGHTS)
     if hasattr(model, '_delta'):
-        raise InputError(
-            f"This {type(model).__name__} carries a delta already"
-            f" ({model._delta.method}): take it off with remove_delta(model) first.")
+        raise InputError(f"This {type(model).__name__} carries a delta already "
+                         f"({model._delta.method}): take it off with "
+                         "remove_delta(model) first.")
     there, whole = dict(model.named_modules()), _trained(state, layers)
     if lost := [n for n in layers + whole if n not in there]:
-        raise InputError(
-            f"{folder} has {brief(lost[0])}, which this {type(model).__name__} does"
-            " not: it belongs to another base.")
+        raise InputError(f"{folder} has {brief(lost[0])}, which this "
+                         f"{type(model).__name__} does not: it belongs "
+                         "to another base.")
     rank, alpha = config['r'], config.get('lora_alpha', 8)
     if config.get('use_rslora'): alpha = alpha*math.sqrt(rank)
-    given = dict(
-        rank=rank, alpha=alpha, targets=layers, dropout=config.get('lora_dropout', 0.),
-        across=True)
+    given = dict(rank=rank, alpha=alpha, targets=layers,
+                 dropout=config.get('lora_dropout', 0.), across=True)
     return _put(model, given, state, whole, folder)
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef1000b
@@ -176,22 +169,18 @@ def _put(model, given, state, whole, folder):
     head = head_name(model)
     is_head = lambda k: head is not None and k.startswith(f'{head}.')
     fixed = dict(model.state_dict())
-    kept = {
-        k: v
-        for k, v in state.items()
-        if k.rpartition('.')[0] in whole and not is_head(k)}
-    moved = {
-        k: v
-        for k, v in kept.items()
-        if k in fixed
-        and k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
+    kept = {k: v for k, v in state.items()
+            if k.rpartition('.')[0] in whole and not is_head(k)}
+    moved = {k: v for k, v in kept.items() if k in fixed
+             and k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
     for k, v in kept.items():
         if k in moved: continue
-        if k not in fixed or fixed[k].shape != v.shape or not torch.equal(fixed[k].cpu(), v.to(fixed[k].dtype)):
-            raise InputError(
-                f"{folder} has {brief(k)} trained in full beside the updates; here only"
-                " the head is. Load it with peft, merge it and take the weights.")
+        if (k not in fixed or fixed[k].shape != v.shape
+                or not torch.equal(fixed[k].cpu(), v.to(fixed[k].dtype))):
+            raise InputError(f"{folder} has {brief(k)} trained in full beside the "
+                             "updates; here only the head is. Load it with peft, "
+                             "merge it and take the weights.")
     rest = {k: v for k, v in state.items() if k not in kept} | moved
-    header = dict(
-        method='lora', config=given | {'head': any(map(is_head, state))}, head=head)
+    header = dict(method='lora',
+                  config=given | {'head': any(map(is_head, state))}, head=head)
     return put_delta(model, header, rest, folder)

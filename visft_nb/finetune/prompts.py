@@ -23,15 +23,12 @@ class Prompted(nn.Module):
     """A frozen network, `base`, with something to be learned around it. The base stays
     in eval mode whatever the mode of the whole."""
     def __init__(self,
-        # nn.Module; frozen and put in eval mode in place, weights and statistics are
-        # never changed; several prompts may share it
-        base,
+        base,   # nn.Module, frozen in place, never changed; prompts may share it
     ):
         super().__init__()
         if not isinstance(base, nn.Module):
-            raise InputError(
-                "A prompt goes around a network (nn.Module), got"
-                f" {type(base).__name__}.")
+            raise InputError("A prompt goes around a network (nn.Module), got "
+                             f"{type(base).__name__}.")
         self.base = base.requires_grad_(False).eval()
 
     def train(self, mode=True):
@@ -49,19 +46,17 @@ def new_head(self:Prompted,
     `features` and `dim`, and without a linear head to copy."""
     base, old = self.base, getattr(self.base, 'head', None)
     if not hasattr(base, 'features') or not hasattr(base, 'dim'):
-        raise InputError(
-            f"{type(base).__name__} has no `features` and `dim` to put a head on: take"
-            " a network of visft_nb.cnn.models, or PixelPrompt with mapping=….")
+        raise InputError(f"{type(base).__name__} has no `features` and `dim` to put a "
+                         "head on: take a network of visft_nb.cnn.models, or "
+                         "PixelPrompt with mapping=….")
     if classes is None and not isinstance(old, nn.Linear):
-        raise InputError(
-            f"{type(base).__name__} has no linear head to start from: say how many"
-            " outputs the new one has, classes=….")
+        raise InputError(f"{type(base).__name__} has no linear head to start from: say "
+                         "how many outputs the new one has, classes=….")
     if classes is not None and (not isinstance(classes, int) or classes < 1):
-        raise InputError(
-            f"classes={classes!r}: a whole number of at least 1 was expected, or None"
-            " for a copy of the network's own head.")
-    new = nn.Linear(
-        base.dim, classes or old.out_features, device=next(base.parameters()).device)
+        raise InputError(f"classes={classes!r}: a whole number of at least 1 was "
+                         "expected, or None for a copy of the network's own head.")
+    new = nn.Linear(base.dim, classes or old.out_features,
+                    device=next(base.parameters()).device)
     if classes is None: new.load_state_dict(old.state_dict())
     return new
 
@@ -70,22 +65,18 @@ class VisualPrompt(Prompted):
     """Learned tokens in a frozen vision transformer, and a head: VPT (Jia et al. 2022).
     `fit` trains both; `length=0` is a linear probe."""
     def __init__(self,
-        vit,                   # VisionTransformer; frozen in place, not copied
-        length:int=8,          # prompts p
-        # fresh prompts before every block, else before the first alone
-        deep:bool=False,
-        # outputs of a fresh head; None starts from a copy of the transformer's own
-        classes:int|None=None,
+        vit,             # VisionTransformer; frozen in place, not copied
+        length:int=8,    # prompts p
+        deep:bool=False, # fresh prompts before every block, else before the first alone
+        classes:int|None=None, # outputs of a fresh head; None copies the network's
     ):
         if not isinstance(vit, VisionTransformer):
-            raise InputError(
-                "VisualPrompt puts tokens into a VisionTransformer, got"
-                f" {type(vit).__name__}: for a network without tokens take PixelPrompt."
-            )
+            raise InputError("VisualPrompt puts tokens into a VisionTransformer, got "
+                             f"{type(vit).__name__}: for a network without tokens "
+                             "take PixelPrompt.")
         if not isinstance(length, int) or length < 0:
-            raise InputError(
-                f"length={length!r}: a whole number of prompts was expected, 0 for"
-                " none.")
+            raise InputError(f"length={length!r}: a whole number of prompts was "
+                             "expected, 0 for none.")
         super().__init__(vit)
         self.length, self.deep, self.dim = length, deep, vit.dim
         self.head = self.new_head(classes)
@@ -102,8 +93,8 @@ def insert(self:VisualPrompt, tokens, block:int):
     if block and not self.deep: return tokens
     # later blocks: without the outputs of the prompts before
     rest = tokens[:, 1 + self.length*bool(block):]
-    return torch.cat(
-        [tokens[:, :1], self.prompts[block].expand(len(tokens), -1, -1), rest], 1)
+    return torch.cat([tokens[:, :1],
+                      self.prompts[block].expand(len(tokens), -1, -1), rest], 1)
 
 @patch
 def entering(self:VisualPrompt, x, block:int):
@@ -132,47 +123,36 @@ class PixelPrompt(Prompted):
     """A learned frame of pixels before any frozen network (Bahng et al. 2022), with a
     head of its own or a new reading of the network's outputs."""
     def __init__(self,
-        # nn.Module; frozen in place, not copied; with `features` and `dim` where a head
-        # is trained
-        model,
-        pad:int=30,            # width of the frame, pixels
-        size:int=224,          # side of the images that the network gets, pixels
-        channels:int=3,        # of the images
-        # shrink the images into the frame; else the frame is added on top of them
-        shrink:bool=False,
-        # (K,) int: which output of the network stands for each class; then no head is
-        # trained
-        mapping=None,
-        # outputs of a fresh head; None starts from a copy of the network's own
-        classes:int|None=None,
+        model,             # nn.Module; frozen in place, not copied
+        pad:int=30,        # width of the frame, pixels
+        size:int=224,      # side of the images that the network gets, pixels
+        channels:int=3,    # of the images
+        shrink:bool=False, # shrink images into the frame; else it is added on top
+        mapping=None,      # (K,) int: the output that stands for each class; no head
+        classes:int|None=None, # outputs of a fresh head; None copies the network's
     ):
         if not 0 < 2*pad < size:
-            raise InputError(
-                f"pad={pad} of size={size}: the frame is at least one pixel wide and"
-                " leaves a middle free, so 0 < 2 pad < size.")
+            raise InputError(f"pad={pad} of size={size}: the frame is at least one "
+                             "pixel wide and leaves a middle free, so 0 "
+                             "< 2 pad < size.")
         if mapping is not None and classes is not None:
-            raise InputError(
-                "mapping and classes exclude each other: either the network's outputs"
-                " are read anew, or a new head is trained.")
+            raise InputError("mapping and classes exclude each other: either the "
+                             "network's outputs are read anew, or a new "
+                             "head is trained.")
         outputs = getattr(getattr(model, 'head', None), 'out_features', math.inf)
         if mapping is not None and not all(0 <= k < outputs for k in mapping):
-            raise InputError(
-                f"mapping={list(mapping)} names outputs of a network that has"
-                f" {outputs}, numbered from 0.")
+            raise InputError(f"mapping={list(mapping)} names outputs of a network that "
+                             f"has {outputs}, numbered from 0.")
         super().__init__(model)
         self.pad, self.size, self.shrink = pad, size, shrink
         device = next(model.parameters()).device
         self.head = self.new_head(classes) if mapping is None else None
-        self.register_buffer(
-            'mapping',
-            None if mapping is None else torch.as_tensor(mapping, device=device))
-        edge = [
-            i*size + j
-            for i in range(size)
-            for j in range(size)
-            if min(i, j) < pad or max(i, j) >= size - pad]
-        self.register_buffer(
-            'edge', torch.tensor(edge, device=device), persistent=False)
+        self.register_buffer('mapping', None if mapping is None
+                             else torch.as_tensor(mapping, device=device))
+        edge = [i*size + j for i in range(size) for j in range(size)
+                if min(i, j) < pad or max(i, j) >= size - pad]
+        self.register_buffer('edge', torch.tensor(edge, device=device),
+                             persistent=False)
         self.frame = nn.Parameter(torch.zeros(channels, len(edge), device=device))
         if hasattr(model, 'dim'): self.dim = model.dim
     def features(self, x):
@@ -181,10 +161,8 @@ class PixelPrompt(Prompted):
 
     def forward(self, x):
         "(N, C, H, W) images in [0, 1] to (N, classes) logits."
-        return (
-            self.base(self.place(x))[:, self.mapping]
-            if self.head is None
-            else self.head(self.features(x)))
+        return (self.base(self.place(x))[:, self.mapping] if self.head is None
+                else self.head(self.features(x)))
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #712ccdc6
 @patch
@@ -196,15 +174,14 @@ def picture(self:PixelPrompt):
 @patch
 def place(self:PixelPrompt, x):
     "(N, C, H, W) images in [0, 1] to (N, C, size, size) in their frame."
-    if x.ndim != 4 or x.shape[1] != len(self.frame) or not self.shrink and tuple(x.shape[2:]) != (self.size, self.size):
-        raise InputError(
-            f"Images of shape {tuple(x.shape)} do not fit a frame for (N,"
-            f" {len(self.frame)}, {self.size}, {self.size}): resize them, or take"
-            " shrink=True, which takes any size.")
+    if (x.ndim != 4 or x.shape[1] != len(self.frame)
+            or not self.shrink and tuple(x.shape[2:]) != (self.size, self.size)):
+        raise InputError(f"Images of shape {tuple(x.shape)} do not fit a frame for (N, "
+                         f"{len(self.frame)}, {self.size}, {self.size}): resize them, "
+                         "or take shrink=True, which takes any size.")
     if self.shrink:
-        x = F.interpolate(
-            x, (self.size - 2*self.pad,)*2, mode='bilinear', antialias=True,
-            align_corners=False)
+        x = F.interpolate(x, (self.size - 2*self.pad,)*2, mode='bilinear',
+                          antialias=True, align_corners=False)
         x = F.pad(x, [self.pad]*4)
     return x + self.picture()
 
@@ -218,13 +195,13 @@ def frequency_mapping(
     from scipy.optimize import linear_sum_assignment
     logits, y = predict_logits(model, data)
     if y is None or y.is_floating_point():
-        raise InputError(
-            "frequency_mapping needs class numbers (int64) in `labels` to count with.")
+        raise InputError("frequency_mapping needs class numbers (int64) in `labels` "
+                         "to count with.")
     classes = max(len(getattr(data, 'classes', ())), int(y.max()) + 1)
     if classes > logits.shape[1]:
-        raise InputError(
-            f"{classes} classes cannot share the {logits.shape[1]} outputs of the"
-            f" network: train a head, PixelPrompt(…, classes={classes}).")
+        raise InputError(f"{classes} classes cannot share the {logits.shape[1]} "
+                         "outputs of the network: train a head, PixelPrompt(…, "
+                         f"classes={classes}).")
     counts = torch.zeros(classes, logits.shape[1], dtype=torch.long)
     counts.index_put_((y, logits.argmax(1)), torch.ones_like(y), accumulate=True)
     return linear_sum_assignment(-counts.numpy())[1].tolist()
@@ -235,37 +212,31 @@ def prompt_attention(
     model,          # `VisualPrompt`
     x,              # (N, C, H, W) images in [0, 1]
     block:int=-1,   # which block; -1 is the last
-)->torch.Tensor:    # (N, heads, T, T), rows sum to 1; token 0 is the class token, 1 to p are the prompts
+)->torch.Tensor:    # (N, heads, T, T), rows sum to 1; the class token, then p prompts
     """`attention_maps` of a prompted transformer. Raises `InputError` for a block that
     is not there."""
     if not isinstance(model, VisualPrompt):
-        raise InputError(
-            f"prompt_attention needs a VisualPrompt, got {type(model).__name__}; for a"
-            " bare transformer take attention_maps.")
+        raise InputError("prompt_attention needs a VisualPrompt, got "
+                         f"{type(model).__name__}; for a bare transformer take "
+                         "attention_maps.")
     blocks = model.base.blocks
     if not -len(blocks) <= block < len(blocks):
-        raise InputError(
-            f"There is no block {block}: the network has {len(blocks)}, numbered"
-            " from 0.")
+        raise InputError(f"There is no block {block}: the network has {len(blocks)}, "
+                         "numbered from 0.")
     b, tokens = blocks[block], model.entering(x, block % len(blocks))
     q, k, _ = b.attn.split(b.norm1(tokens))
     return b.attn.weights(q, k)
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #78653b3c
 def prompt_state(
-    # `VisualPrompt`, `PixelPrompt` or another module in which something is trained
-    model,
+    model, # `VisualPrompt`, `PixelPrompt` or another with something trained
 )->dict:   # {name: tensor on the CPU}
     """What was learned, without the frozen rest: trainable parameters, and the module's
     own buffers such as a mapping. For `save_checkpoint(path, prompt=…)`."""
-    own = [
-        (k, b)
-        for k, b in model.named_buffers(recurse=False)
-        if k not in model._non_persistent_buffers_set]
-    return {
-        k: v.detach().cpu().clone()
-        for k, v in [*model.named_parameters(), *own]
-        if v.requires_grad or not isinstance(v, nn.Parameter)}
+    own = [(k, b) for k, b in model.named_buffers(recurse=False)
+           if k not in model._non_persistent_buffers_set]
+    return {k: v.detach().cpu().clone() for k, v in [*model.named_parameters(), *own]
+            if v.requires_grad or not isinstance(v, nn.Parameter)}
 
 @torch.no_grad()
 def load_prompt_state(
@@ -277,13 +248,10 @@ def load_prompt_state(
     own = dict(model.named_parameters()) | dict(model.named_buffers(recurse=False))
     wanted = {k: tuple(v.shape) for k, v in prompt_state(model).items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
-    wrong = [
-        f'{k} {found.get(k, "missing")} for {wanted.get(k, "nothing")}'
-        for k in sorted(wanted | found)
-        if wanted.get(k) != found.get(k)]
+    wrong = [f'{k} {found.get(k, "missing")} for {wanted.get(k, "nothing")}'
+             for k in sorted(wanted | found) if wanted.get(k) != found.get(k)]
     if wrong:
-        raise InputError(
-            f"This prompt belongs to another model: {'; '.join(wrong)}. Build it with"
-            " the same length, deep, pad and classes.")
+        raise InputError(f"This prompt belongs to another model: {'; '.join(wrong)}. "
+                         "Build it with the same length, deep, pad and classes.")
     for k, v in state.items(): own[k].copy_(v)
     return model

@@ -24,20 +24,18 @@ def folds(
     where a class has fewer images than folds."""
     from sklearn.model_selection import StratifiedKFold
     if data.labels is None or data.labels.is_floating_point():
-        raise InputError(
-            "folds needs class numbers in `labels`, and these images have none.")
+        raise InputError("folds needs class numbers in `labels`, and these "
+                         "images have none.")
     if not isinstance(k, int) or k < 2:
-        raise InputError(
-            f"k={k!r}: cross-validation needs at least 2 folds, mostly 3 to 10.")
+        raise InputError(f"k={k!r}: cross-validation needs at least 2 folds, "
+                         "mostly 3 to 10.")
     y = data.labels.cpu().numpy()
     least = int(np.bincount(y)[np.unique(y)].min()) if len(y) else 0
     if least < k:
         raise InputError(
             f"One class has {least} images, too few for k={k} folds: take k={least}."
-            if least > 1
-            else (
-                "A class has a single image: it cannot be trained on and held out; get"
-                " more labels."))
+            if least > 1 else "A class has a single image: it cannot be trained on and "
+                              "held out; get more labels.")
     parts = StratifiedKFold(k, shuffle=True, random_state=seed).split(y, y)
     return [(data[torch.from_numpy(a)], data[torch.from_numpy(b)]) for a, b in parts]
 
@@ -47,8 +45,7 @@ def cross_validate(
     data:Images,     # with class numbers
     k:int=4,         # folds
     seed:int=0,      # of the folds
-    # optuna Trial: told the mean after each fold, and asked whether to go on
-    trial=None,
+    trial=None,      # optuna Trial: told the mean after each fold, may stop it
 )->float:            # mean over the folds
     """The mean score over k folds; raises optuna.TrialPruned where `trial` says so,
     `InputError` for a score that is no number."""
@@ -56,9 +53,8 @@ def cross_validate(
     for i, (train, valid) in enumerate(folds(data, k, seed)):
         values.append(float(score(train, valid)))
         if not math.isfinite(values[-1]):
-            raise InputError(
-                f"The score of fold {i + 1} is {values[-1]}: the training diverged, or"
-                " the metric was divided by zero.")
+            raise InputError(f"The score of fold {i + 1} is {values[-1]}: the training "
+                             "diverged, or the metric was divided by zero.")
         if trial is not None: ask(trial, sum(values)/len(values), i)
     return sum(values)/len(values)
 
@@ -80,8 +76,8 @@ class Pruning:
     def on_epoch(self, history, model):
         "Called by `fit`."
         if history.monitor is None:
-            raise InputError(
-                "Pruning needs a figure after each epoch: give fit(…, valid=…).")
+            raise InputError("Pruning needs a figure after each epoch: give "
+                             "fit(…, valid=…).")
         ask(self.trial, history.epochs[-1][history.monitor], len(history.epochs))
 
 # %% ../../nbs/3_finetune/10_search.ipynb #f1fee606
@@ -89,44 +85,38 @@ PRUNERS = ('median', 'hyperband', 'none')
 
 # %% ../../nbs/3_finetune/10_search.ipynb #d47e84c0
 def tune(
-    objective,          # objective(trial) -> number; it may prune
-    trials:int,         # the budget: settings tried, pruned ones included
-    # of the sampler: with a deterministic objective the same seed gives the same search
-    seed:int=0,
-    seconds=None,       # the budget in time: no trial is begun after it
-    # settings to try first, dicts of parameters: the default, so that the search cannot
-    # end below it
-    first=(),
-    pruner:str='median',# a name of `PRUNERS`
-    goal:str='max',     # or "min"
-):                      # optuna Study: best_params, best_value, trials
+    objective,      # objective(trial) -> number; it may prune
+    trials:int,     # the budget: settings tried, pruned ones included
+    seed:int=0,     # of the sampler: the same seed gives the same search
+    seconds=None,   # the budget in time: no trial is begun after it
+    first=(),       # settings to try first, e.g. the default: no search ends below it
+    pruner:str='median', # a name of `PRUNERS`
+    goal:str='max', # or "min"
+):                  # optuna Study: best_params, best_value, trials
     """Search with TPE. Raises `InputError` for an empty budget, and where no trial was
     finished."""
     import optuna
     if not isinstance(trials, int) or trials < 1:
-        raise InputError(
-            f"trials={trials!r}: a budget of at least one trial is needed, mostly 20 to"
-            " 200.")
+        raise InputError(f"trials={trials!r}: a budget of at least one trial is "
+                         "needed, mostly 20 to 200.")
     lookup(pruner, PRUNERS, 'pruner'); lookup(goal, ['max', 'min'], 'goal')
-    stop = {
-        'median': lambda: optuna.pruners.MedianPruner(n_startup_trials=5),
-        'hyperband': optuna.pruners.HyperbandPruner, 'none': optuna.pruners.NopPruner,
-    }[pruner]()
+    stop = {'median': lambda: optuna.pruners.MedianPruner(n_startup_trials=5),
+            'hyperband': optuna.pruners.HyperbandPruner,
+            'none': optuna.pruners.NopPruner}[pruner]()
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
-            direction=f'{goal}imize', sampler=optuna.samplers.TPESampler(seed=seed),
-            pruner=stop)
+            direction=f'{goal}imize',
+            sampler=optuna.samplers.TPESampler(seed=seed), pruner=stop)
         for setting in first:
             study.enqueue_trial(dict(setting))
         study.optimize(objective, n_trials=trials, timeout=seconds)
     finally:
         optuna.logging.set_verbosity(level)
     if not any(t.state.name == 'COMPLETE' for t in study.trials):
-        raise InputError(
-            f"None of {len(study.trials)} trials was finished: give more seconds, or a"
-            " pruner that is less strict.")
+        raise InputError(f"None of {len(study.trials)} trials was finished: give more "
+                         "seconds, or a pruner that is less strict.")
     return study
 
 # %% ../../nbs/3_finetune/10_search.ipynb #187ac18f
@@ -136,7 +126,6 @@ def budget(
     "What a search has spent."
     done = [t for t in study.trials if t.state.is_finished()]
     pruned = sum(t.state.name == 'PRUNED' for t in done)
-    return {
-        'trials': len(done), 'pruned': pruned/len(done),
-        'reports': sum(len(t.intermediate_values) for t in done),
-        'seconds': sum(t.duration.total_seconds() for t in done)}
+    return {'trials': len(done), 'pruned': pruned/len(done),
+            'reports': sum(len(t.intermediate_values) for t in done),
+            'seconds': sum(t.duration.total_seconds() for t in done)}

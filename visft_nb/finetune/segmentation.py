@@ -23,9 +23,9 @@ from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..cnn.models import Normalise, _imagenet_state
-from ..core import (
-    InputError, as_names, as_tensor, autocast, brief, check_number, describe, lookup)
+from ..cnn.models import Normalise, imagenet_state
+from ..core import (InputError, as_names, as_tensor, autocast, brief,
+                           check_number, describe, lookup)
 from ..data import Batches, Images, draw, mask_pairs
 from ..data.files import fit_channels, pictures_at, to_bytes, to_floats, warn_of
 from ..deploy.tiles import blend_tiles
@@ -49,25 +49,22 @@ def _array_masks(masks, images, names):
     m = as_tensor(masks, 'masks')
     if m.ndim == 4 and m.shape[1] == 1: m = m[:, 0]
     if m.ndim != 3:
-        raise InputError(
-            f"Masks have shape {tuple(m.shape)}, expected (N, H, W): a class number for"
-            " each pixel; turn colours or one-hot channels into numbers first"
-            " (argmax(1)).")
+        raise InputError(f"Masks have shape {tuple(m.shape)}, expected (N, H, W): a "
+                         "class number for each pixel; turn colours or one-hot "
+                         "channels into numbers first (argmax(1)).")
     if len(m) != len(images):
-        raise InputError(
-            f"There are {len(images)} images and {len(m)} masks: item i of both must"
-            " belong together.")
+        raise InputError(f"There are {len(images)} images and {len(m)} masks: item i "
+                         "of both must belong together.")
     if m.is_floating_point() and (m != m.round()).any():
-        raise InputError(
-            "Masks hold numbers that are not whole: were they interpolated or scaled to"
-            " [0, 1]? Class numbers are resized with the nearest pixel and never"
-            " divided.")
+        raise InputError("Masks hold numbers that are not whole: were they "
+                         "interpolated or scaled to [0, 1]? Class numbers are resized "
+                         "with the nearest pixel and never divided.")
     for i, (x, y) in enumerate(zip(images, m)):
         if x.shape[-2:] != y.shape:
-            raise InputError(
-                f"Image {names[i] if names else i} has {x.shape[-2]}×{x.shape[-1]}"
-                f" pixels but its mask {y.shape[0]}×{y.shape[1]}: resize them together,"
-                " the mask by the nearest pixel.")
+            raise InputError(f"Image {names[i] if names else i} has "
+                             f"{x.shape[-2]}×{x.shape[-1]} pixels but its mask "
+                             f"{y.shape[0]}×{y.shape[1]}: resize them together, the "
+                             "mask by the nearest pixel.")
     return m
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #27aa93d6
@@ -79,59 +76,53 @@ def _in_range(data, classes):
     if wrong.any():
         i = int(wrong.flatten(1).any(1).nonzero()[0])
         named = data.names[i] if data.names else f'image {i}'
-        raise InputError(
-            f"The mask of {named} holds {int(m[i][wrong[i]][0])}, which is no class:"
-            f" there are {len(classes)}, numbered 0 to {len(classes) - 1}"
-            f" ({', '.join(classes[:4])}); name them all in classes=, or map the values"
-            " first, e.g. masks == 255.")
+        raise InputError(f"The mask of {named} holds {int(m[i][wrong[i]][0])}, which "
+                         f"is no class: there are {len(classes)}, numbered 0 to "
+                         f"{len(classes) - 1} ({', '.join(classes[:4])}); name them "
+                         "all in classes=, or map the values first, "
+                         "e.g. masks == 255.")
     return m.to(torch.uint8)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #366870d0
 class MedicalImageDataset(Dataset):
-    """Images with their masks. Item i is {'pixel_values': float32 (C, H, W) in [0, 1], 'labels': int64 (H, W)}, what Transformers' segmentation models take.
+    """Images with their masks. Item i is {'pixel_values': float32 (C, H, W) in [0, 1],
+    'labels': int64 (H, W)}, what Transformers' segmentation models take.
 
-    `data` holds all of it as `Images`, for `Batches` and `train_segmenter`; `classes` are the names of the mask values.
-    Folders are read by `mask_pairs`. Raises `InputError` that names the first image whose mask is missing, of another size, of colours,
-    or holds a value that is no class."""
+    `data` holds all of it as `Images`, for `Batches` and `train_segmenter`; `classes`
+    are the names of the mask values. Folders are read by `mask_pairs`. Raises
+    `InputError` that names the first image whose mask is missing, of another size, of
+    colours, or holds a value that is no class."""
     def __init__(self,
-        # a folder of images, `Images`, or bytes (N, C, H, W) or (N, H, W)
-        images,
-        # a folder of masks of the same names, or class numbers (N, H, W); None: those
-        # of `images`
-        masks=None,
-        # of torchvision.transforms.v2, called once with image and mask:
-        # transform(image, mask)
-        transform=None,
+        images, # a folder of images, `Images`, or bytes (N, C, H, W) or (N, H, W)
+        masks=None,     # a folder, or class numbers (N, H, W); None: of `images`
+        transform=None, # of transforms.v2, called as transform(image, mask)
         # name of each class, 0 first; None: as in `Images`, else background and
         # foreground
         classes=None,
-        # of folders: the pixel value of each class; None: 0, 1, 2, … or, of two
-        # classes, 0 and 255
-        values=None,
-        size=None,          # of folders: side, or (height, width), to bring both to
+        values=None,    # of folders: each class's pixel value; None: 0, 1, … or 0, 255
+        size=None,      # of folders: side, or (height, width), to bring both to
         channels:int|None=None, # of folders: 1 gray, 3 colour; None: as they are
-        fit:str='crop',     # of folders: crop, pad or stretch
-        window=None,        # of folders, here and below: as for `mask_pairs`
+        fit:str='crop', # of folders: crop, pad or stretch
+        window=None,    # of folders, here and below: as for `mask_pairs`
         in_range=None,
         page:int|None=None,
     ):
         if isinstance(images, (str, Path)):
             if not isinstance(masks, (str, Path)):
-                raise InputError(
-                    f"images is the folder {images}, so masks must be a folder too, and"
-                    f" is {type(masks).__name__}.")
-            data = mask_pairs(
-                images, masks, size, tuple(classes or ('background', 'foreground')),
-                values, channels, fit, window, in_range, page)
+                raise InputError(f"images is the folder {images}, so masks must be a "
+                                 f"folder too, and is {type(masks).__name__}.")
+            data = mask_pairs(images, masks, size,
+                              tuple(classes or ('background', 'foreground')), values,
+                              channels, fit, window, in_range, page)
         else:
             data = self._of_arrays(images, masks)
         if data.masks is None:
-            raise InputError(
-                "These Images have no masks: pass them as masks=, (N, H, W) class"
-                " numbers.")
+            raise InputError("These Images have no masks: pass them as masks=, (N, H, "
+                             "W) class numbers.")
         self.transform, self.classes = transform, _names(data, classes)
-        data.masks, data.classes, data.labels = (
-            _in_range(data, self.classes), self.classes, None)
+        data.masks = _in_range(data, self.classes)
+        data.classes = self.classes
+        data.labels = None
         self.data = data
 
     @staticmethod
@@ -155,38 +146,35 @@ def __getitem__(self:MedicalImageDataset, i):
         try:
             x, m = self.transform(x, m)
         except (TypeError, ValueError) as e:
-            raise InputError(
-                f"The transform failed on an image and its mask ({e}): it is called as"
-                " transform(image, mask) and returns both, as those of"
-                " torchvision.transforms.v2 do.") from e
+            raise InputError(f"The transform failed on an image and its mask ({e}): it "
+                             "is called as transform(image, mask) and returns both, "
+                             "as those of torchvision.transforms.v2 do.") from e
         if x.shape[-2:] != m.shape[-2:]:
-            raise InputError(
-                f"The transform left an image of {tuple(x.shape[-2:])} with a mask of"
-                f" {tuple(m.shape[-2:])} pixels: it must change both alike.")
+            raise InputError(f"The transform left an image of {tuple(x.shape[-2:])} "
+                             f"with a mask of {tuple(m.shape[-2:])} pixels: it must "
+                             "change both alike.")
     x = x.as_subclass(torch.Tensor)
-    return {
-        'pixel_values': x.float() if x.is_floating_point() else x.float()/255,
-        'labels': m.as_subclass(torch.Tensor).long()}
+    return {'pixel_values': x.float() if x.is_floating_point() else x.float()/255,
+            'labels': m.as_subclass(torch.Tensor).long()}
 
 @patch
 def shares(self:MedicalImageDataset)->torch.Tensor: # (K,) float64, the sum is 1
     "Which share of all pixels each class has."
-    return (
-        torch.bincount(
-            self.data.masks.flatten().long(), minlength=len(self.classes)).double()
-        /self.data.masks.numel())
+    return torch.bincount(self.data.masks.flatten().long(),
+                          minlength=len(self.classes)).double()/self.data.masks.numel()
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #0ba02aa5
 @dataclass
 class Patches:
-    """A random window of each image, turned, mirrored, scaled and bent by one map: `patches(x, generator)`, with masks `patches(x, generator, masks=m)`.
+    """A random window of each image, turned, mirrored, scaled and bent by one map:
+    `patches(x, generator)`, with masks `patches(x, generator, masks=m)`.
 
     What would lie outside is mirrored."""
     # side of the window, pixels; smaller images give a window of their own size
     size:int=192
     degrees:float=15      # turned by at most this, beside the quarter turns
-    scale:tuple=(
-        .85, 1.2)   # pixels of the image to a pixel of the window: below 1 enlarges
+    # pixels of the image to a pixel of the window: below 1 enlarges
+    scale:tuple=.85, 1.2
     square:bool=True      # also one of the eight symmetries of the square
     # share of the windows that are turned, scaled and bent; the others are cut out
     # sharp
@@ -199,15 +187,14 @@ class Patches:
     def __call__(self, x, generator=None, masks=None):
         (h, w), n = x.shape[-2:], len(x)
         side = min(self.size, h), min(self.size, w)
-        grid = self._places(n, side, (h, w), generator, x.device)/torch.tensor(
-            [w/2, h/2], device=x.device)
-        y = F.grid_sample(
-            x, grid.to(x.dtype), padding_mode='reflection', align_corners=False)
+        half = torch.tensor([w/2, h/2], device=x.device)
+        grid = self._places(n, side, (h, w), generator, x.device)/half
+        y = F.grid_sample(x, grid.to(x.dtype), padding_mode='reflection',
+                          align_corners=False)
         y = self._values(y, generator).contiguous(memory_format=torch.channels_last)
         if masks is None: return y
-        m = F.grid_sample(
-            masks[:, None].to(grid.dtype), grid, 'nearest', 'reflection',
-            align_corners=False)
+        m = F.grid_sample(masks[:, None].to(grid.dtype), grid, 'nearest', 'reflection',
+                          align_corners=False)
         return y, m[:, 0].round().to(masks.dtype)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #5e6a1d02
@@ -223,23 +210,18 @@ def _places(self:Patches, n, side, size, generator, device):
     angle = torch.deg2rad(quarter + some*(2*u[1] - 1)*self.degrees)
     mirror = torch.where(u[2] < .5, -1., 1.) if self.square else torch.ones_like(u[2])
     s = 1 + some*(self.scale[0] + u[3]*(self.scale[1] - self.scale[0]) - 1)
-    turn = (
-        torch.stack(
-            [angle.cos()*mirror, -angle.sin(), angle.sin()*mirror, angle.cos()], -1
-        ).view(n, 2, 2)
-        *s[:, None, None])
+    turn = torch.stack([angle.cos()*mirror, -angle.sin(), angle.sin()*mirror,
+                        angle.cos()], -1).view(n, 2, 2)*s[:, None, None]
     free = torch.tensor([size[1] - side[1], size[0] - side[0]], device=device)
     # whole pixels: where nothing else is done, nothing is blurred
     centre = (u[4:6].T*(free + 1)).floor() - free/2
     p = torch.einsum('hwc,ndc->nhwd', p, turn) + centre[:, None, None]
     if not self.bend: return p
     knots = [max(2, round(s/self.every)) for s in side]
-    b = (
-        self.bend
-        *some[:, None, None, None]
-        *draw(generator, n, 2, *knots, device=device, normal=True))
-    return p + F.interpolate(b, side, mode='bicubic', align_corners=True).permute(
-        0, 2, 3, 1)
+    b = self.bend*some[:, None, None, None]*draw(
+        generator, n, 2, *knots, device=device, normal=True)
+    return p + F.interpolate(b, side, mode='bicubic',
+                             align_corners=True).permute(0, 2, 3, 1)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #5e6a1d03
 @patch
@@ -256,9 +238,8 @@ class DoubleConv(nn.Sequential):
         channels:int, # of the input
         width:int,    # of the output
     ):
-        conv = lambda a: [
-            nn.Conv2d(a, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True)]
+        conv = lambda a: [nn.Conv2d(a, width, 3, padding=1, bias=False),
+                          nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         super().__init__(*conv(channels), *conv(width))
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #926169a4
@@ -274,10 +255,13 @@ def pad_to(
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #f8b02ca0
 class UNet(nn.Module):
-    """U-Net (Ronneberger et al. 2015) with same-size convolutions and batch norm: images (N, C, H, W) in [0, 1] of any size to logits (N, K, H, W).
+    """U-Net (Ronneberger et al. 2015) with same-size convolutions and batch norm:
+    images (N, C, H, W) in [0, 1] of any size to logits (N, K, H, W).
 
-    `fold` = 2 puts each square of 2×2 pixels into channels first and takes the answers of a square apart at the end (Shi et al. 2016): a quarter of the work.
-    Raises `InputError` for another number of channels, and for a width, depth, fold or number of classes that is no positive whole number."""
+    `fold` = 2 puts each square of 2×2 pixels into channels first and takes the answers
+    of a square apart at the end (Shi et al. 2016): a quarter of the work. Raises
+    `InputError` for another number of channels, and for a width, depth, fold or number
+    of classes that is no positive whole number."""
     def __init__(self,
         in_channels:int=1, # 1 gray, 3 colour
         classes:int=2,     # K, background included
@@ -286,32 +270,30 @@ class UNet(nn.Module):
         fold:int=1,        # side of the squares of pixels that are put into channels
     ):
         super().__init__()
-        kwargs = dict(
-            in_channels=in_channels, classes=classes, width=width, depth=depth,
-            fold=fold)
+        kwargs = dict(in_channels=in_channels, classes=classes, width=width,
+                      depth=depth, fold=fold)
         for name, v in kwargs.items():
             if not isinstance(v, int) or v < 1:
-                raise InputError(
-                    f"{name}={v!r}: a whole number from 1 up was expected.")
+                raise InputError(f"{name}={v!r}: a whole number from 1 "
+                                 "up was expected.")
         widths = [width*2**i for i in range(depth + 1)]
         self.normalise = Normalise(in_channels, .5, .25)
         self.down = nn.ModuleList(
             DoubleConv(a, b) for a, b in zip([in_channels*fold**2, *widths], widths))
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2)
+                                for a, b in zip(widths, widths[1:]))
         self.join = nn.ModuleList(DoubleConv(2*a, a) for a in widths[:-1])
         self.head = nn.Conv2d(width, classes*fold**2, 1)
         self.multiple, self.fold, self.channels = fold*2**depth, fold, in_channels
         # for `save_model`
-        self.spec = dict(
-            builder='visft_nb.finetune.segmentation:UNet', kwargs=kwargs,
-            task='segmentation')
+        self.spec = dict(builder='visft_nb.finetune.segmentation:UNet', kwargs=kwargs,
+                         task='segmentation')
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
         h, w = x.shape[-2:]
-        x, skips = (
-            F.pixel_unshuffle(pad_to(self.normalise(x), self.multiple), self.fold), [])
+        x = F.pixel_unshuffle(pad_to(self.normalise(x), self.multiple), self.fold)
+        skips = []
         for i, conv in enumerate(self.down):
             x = conv(F.max_pool2d(x, 2) if i else x)
             skips.append(x)
@@ -338,7 +320,8 @@ def layer_shapes(
         hooks.append(m.register_forward_hook(row))
     try:
         with eval_mode(model), torch.no_grad(): model(x)
-    finally: [h.remove() for h in hooks]
+    finally:
+        for h in hooks: h.remove()
     return pd.DataFrame(rows, columns=['layer', 'in', 'out', 'parameters'])
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #4bba007e
@@ -346,15 +329,14 @@ def receptive_field(
     model,        # images (N, C, H, W) to (N, K, H, W); not changed
     side:int,     # of the image to look at; larger than the field
     channels:int=1,
-)->torch.Tensor:  # boolean (side, side): the input pixels that the output in the middle depends on
+)->torch.Tensor:  # boolean (side, side): the pixels that the middle output sees
     """Which pixels reach the middle of the output, by its gradient in float64 with all
     weights made positive."""
     from copy import deepcopy
     twin = deepcopy(model).double().eval()
     for p in twin.parameters(): p.data.abs_().clamp_(min=.01)
-    x = torch.ones(
-        1, channels, side, side, dtype=torch.float64, requires_grad=True,
-        device=next(twin.parameters()).device)
+    x = torch.ones(1, channels, side, side, dtype=torch.float64, requires_grad=True,
+                   device=next(twin.parameters()).device)
     g, = torch.autograd.grad(twin(x)[0, 0, side//2, side//2], x)
     return (g[0].abs().sum(0) > 0).cpu()
 
@@ -362,40 +344,36 @@ def receptive_field(
 def _class_masks(logits, y):
     """Probabilities and one-hot masks, both (N, K, pixels) float32; `InputError` for
     shapes and labels that do not fit."""
-    logits, y = as_tensor(logits, 'logits'), (
-        None if y is None else as_tensor(y, 'masks'))
+    logits = as_tensor(logits, 'logits')
+    y = None if y is None else as_tensor(y, 'masks')
     if logits.ndim != 4 or logits.shape[1] < 2:
-        raise InputError(
-            f"logits have shape {tuple(logits.shape)}, expected (N, K, H, W) with K of"
-            " 2 or more: give the model an output for the background, too.")
+        raise InputError(f"logits have shape {tuple(logits.shape)}, expected (N, K, H, "
+                         "W) with K of 2 or more: give the model an output for the "
+                         "background, too.")
     if y is None or y.ndim != 3 or y.shape != (len(logits), *logits.shape[2:]):
-        raise InputError(
-            f"Masks have shape {None if y is None else tuple(y.shape)}, expected"
-            f" {(len(logits), *logits.shape[2:])} for logits {tuple(logits.shape)}:"
-            " class numbers, no channel axis; enlarge logits of a smaller size first.")
+        raise InputError(f"Masks have shape {None if y is None else tuple(y.shape)}, "
+                         f"expected {(len(logits), *logits.shape[2:])} for logits "
+                         f"{tuple(logits.shape)}: class numbers, no channel axis; "
+                         "enlarge logits of a smaller size first.")
     if y.is_floating_point():
-        raise InputError(
-            f"Masks are {y.dtype}, class numbers were expected: take a mask above its"
-            " threshold, (m > .5).long().")
+        raise InputError(f"Masks are {y.dtype}, class numbers were expected: take a "
+                         "mask above its threshold, (m > .5).long().")
     k = logits.shape[1]
     if ((y < 0) | (y >= k)).any():
-        raise InputError(
-            f"Masks hold classes from {y.min().item()} to {y.max().item()}, but the"
-            f" model has {k} outputs, for 0 to {k - 1}: give it more, or map the"
-            " values.")
-    return (
-        logits.float().softmax(1).flatten(2),
-        F.one_hot(y.flatten(1).long(), k).transpose(1, 2).float())
+        raise InputError(f"Masks hold classes from {y.min().item()} to "
+                         f"{y.max().item()}, but the model has {k} outputs, for 0 to "
+                         f"{k - 1}: give it more, or map the values.")
+    return (logits.float().softmax(1).flatten(2),
+            F.one_hot(y.flatten(1).long(), k).transpose(1, 2).float())
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #3e69c48f
 def dice_loss(
-    logits,             # (N, K, H, W)
-    y,                  # class numbers (N, H, W)
-    smooth:float=1.,    # epsilon, pixels; 0 leaves out classes that are nowhere in `y`
+    logits,           # (N, K, H, W)
+    y,                # class numbers (N, H, W)
+    smooth:float=1.,  # epsilon, pixels; 0 leaves out classes that are nowhere in `y`
     background:bool=False, # count class 0 too
-    # sums over the pixels of the batch, or of each of its "images", then the mean
-    over:str='batch',
-)->torch.Tensor:        # a scalar, 0 to 1
+    over:str='batch', # sums over the "batch", or over each of its "images"
+)->torch.Tensor:      # a scalar, 0 to 1
     """1 - soft Dice, the mean over classes (Milletari et al. 2016). Raises `InputError`
     for shapes and labels that do not fit."""
     lookup(over, ['batch', 'images'], 'way to sum')
@@ -413,17 +391,14 @@ class SegmentationLoss(nn.Module):
     Batches are (images, class numbers (N, H, W))."""
     def __init__(self,
         dice:float=1.,   # weight of the Dice loss
-        # K numbers: how much a pixel of each class counts in the cross-entropy; None:
-        # all alike
-        weight=None,
+        weight=None,     # K numbers: how much each class counts in the cross-entropy
         smooth:float=1., # of `dice_loss`
     ):
         super().__init__()
         self.dice, self.smooth = dice, smooth
-        self.register_buffer(
-            'weight',
-            None if weight is None else torch.as_tensor(weight, dtype=torch.float32),
-            persistent=False)
+        self.register_buffer('weight', None if weight is None
+                             else torch.as_tensor(weight, dtype=torch.float32),
+                             persistent=False)
 
     def forward(self, model, batch):
         x, y = batch[0], batch[1]
@@ -441,20 +416,15 @@ def pixel_logits(
 )->torch.Tensor: # (N, K, H, W), K at least 2
     """Logits of each pixel: one channel becomes two, a coarser grid is enlarged. Raises
     `InputError` for anything else."""
-    z = (
-        out.get('out', out.get('logits'))
-        if isinstance(out, Mapping)
-        else getattr(out, 'logits', out))
+    z = (out.get('out', out.get('logits')) if isinstance(out, Mapping)
+         else getattr(out, 'logits', out))
     if torch.is_tensor(z) and z.ndim == 3: z = z[:, None]
     if not torch.is_tensor(z) or z.ndim != 4:
-        raise InputError(
-            f"The model gives {describe(out)}, expected logits (N, K, H, W) of a"
-            " segmentation model, or a dict with 'out'.")
+        raise InputError(f"The model gives {describe(out)}, expected logits (N, K, H, "
+                         "W) of a segmentation model, or a dict with 'out'.")
     if z.shape[1] == 1: z = torch.cat([torch.zeros_like(z), z], 1)
-    return (
-        z
-        if z.shape[2:] == tuple(size)
-        else F.interpolate(z.float(), size, mode='bilinear', align_corners=False))
+    return (z if z.shape[2:] == tuple(size)
+            else F.interpolate(z.float(), size, mode='bilinear', align_corners=False))
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #07c54c12
 class Steps:
@@ -479,38 +449,33 @@ class Steps:
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #ecb06742
 def train_segmenter(
-    model,               # images (N, C, H, W) to logits (N, K, H, W); trained in place
-    data,                # `MedicalImageDataset`, or `Images` with masks
-    steps:int=500,       # of gradient descent in an epoch
-    batch_size:int=8,    # windows a step
-    lr:float=3e-3,       # peak of the schedule
-    augment=None,        # augment(x, generator, masks=m); None: Patches()
-    loss=None,           # loss(model, batch); None: SegmentationLoss()
-    seed:int=0,          # of order and windows
-    schedule='cosine',   # as of `fit`
-    # so many times `steps`; `valid` and checkpoints come after each
-    epochs:int=1,
-    # for `fit`: valid, checkpoint, every, callbacks, precision, clip, …
-    **kwargs,
-):                       # `History`
+    model,             # images (N, C, H, W) to logits (N, K, H, W); trained in place
+    data,              # `MedicalImageDataset`, or `Images` with masks
+    steps:int=500,     # of gradient descent in an epoch
+    batch_size:int=8,  # windows a step
+    lr:float=3e-3,     # peak of the schedule
+    augment=None,      # augment(x, generator, masks=m); None: Patches()
+    loss=None,         # loss(model, batch); None: SegmentationLoss()
+    seed:int=0,        # of order and windows
+    schedule='cosine', # as of `fit`
+    epochs:int=1,      # so many times `steps`; `valid` and checkpoints come after each
+    **kwargs, # for `fit`: valid, checkpoint, every, callbacks, precision, clip, …
+):                     # `History`
     """Train on windows of images and their masks, with `fit`. Raises `InputError` for
     images without masks."""
     data = getattr(data, 'data', data)
     if getattr(data, 'masks', None) is None:
-        raise InputError(
-            "There are no masks to learn from: give a MedicalImageDataset, or Images"
-            " with masks.")
+        raise InputError("There are no masks to learn from: give a "
+                         "MedicalImageDataset, or Images with masks.")
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r}: a whole number from 1 up was expected.")
     # a batch may be larger than the set
     again = math.ceil(batch_size/max(len(data), 1))
     more = Images(data.images, masks=data.masks)[torch.arange(len(data)).repeat(again)]
-    batches = Batches(
-        more, batch_size, seed=seed, transform=augment or Patches(), drop_last=True,
-        target='masks')
-    return fit(
-        model, Steps(batches, steps), epochs=epochs, loss=loss or SegmentationLoss(),
-        lr=lr, schedule=schedule, seed=seed, **kwargs)
+    batches = Batches(more, batch_size, seed=seed, transform=augment or Patches(),
+                      drop_last=True, target='masks')
+    return fit(model, Steps(batches, steps), epochs=epochs, loss=loss
+               or SegmentationLoss(), lr=lr, schedule=schedule, seed=seed, **kwargs)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #d1139d45
 def _border(m):
@@ -525,32 +490,29 @@ def _distances(p, t, spacing):
     ways."""
     from scipy.ndimage import distance_transform_edt
     p, t = _border(p), _border(t)
-    return (
-        distance_transform_edt(~t, spacing)[p], distance_transform_edt(~p, spacing)[t])
+    return (distance_transform_edt(~t, spacing)[p],
+            distance_transform_edt(~p, spacing)[t])
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #c32d91f7
 @renamed(pred='preds', mask='target')
 def hausdorff(
-    preds,                # (N, H, W) booleans or class numbers
-    target,               # (N, H, W) the same
-    label:int=1,          # which class number counts as the object
-    percent:float=100,    # 95: the larger of both directions' 95th percentiles (HD95)
-    spacing=1.,           # side of a pixel, or (height, width), in mm say
+    preds,                  # (N, H, W) booleans or class numbers
+    target,                 # (N, H, W) the same
+    label:int=1,            # which class number counts as the object
+    percent:float=100,      # 95: the larger of both directions' 95th percentiles (HD95)
+    spacing=1.,             # side of a pixel, or (height, width), in mm say
     missing:float=math.inf, # where one of the two masks is empty and the other is not
-)->torch.Tensor:          # float64 (N,), in the unit of `spacing`; 0 where both are empty
+)->torch.Tensor:            # float64 (N,), unit of `spacing`; 0 where both are empty
     """Hausdorff distance between the borders of masks (Huttenlocher et al. 1993).
     Raises `InputError` for shapes that differ."""
-    p, t = (
-        as_tensor(v, name).detach().cpu().numpy()
-        for v, name in ((preds, 'preds'), (target, 'target')))
+    p, t = (as_tensor(v, name).detach().cpu().numpy()
+            for v, name in ((preds, 'preds'), (target, 'target')))
     if p.shape != t.shape or p.ndim != 3:
-        raise InputError(
-            f"preds have shape {p.shape} and target {t.shape}: both must be (N, H, W),"
-            " of the same images.")
+        raise InputError(f"preds have shape {p.shape} and target {t.shape}: both must "
+                         "be (N, H, W), of the same images.")
     if not isinstance(percent, (int, float)) or not 0 < percent <= 100:
-        raise InputError(
-            f"percent={brief(percent)}: a number above 0 and up to 100 was expected,"
-            " such as 95.")
+        raise InputError(f"percent={brief(percent)}: a number above 0 and up to 100 "
+                         "was expected, such as 95.")
     p, t = (v if v.dtype == bool else v == label for v in (p, t))
     out = []
     for a, b in zip(p, t):
@@ -567,17 +529,17 @@ def pixel_report(
     preds,           # class numbers (N, H, W), predicted
     target,          # the same, drawn
     classes,         # names of all classes
-)->pd.DataFrame:     # a row for each class: precision, recall, dice, iou (0 to 1), pixels
+)->pd.DataFrame:     # a row a class: precision, recall, dice, iou (0 to 1), pixels
     """Scores of each class, all pixels counted together. Raises `InputError` for shapes
     that differ and class numbers out of range."""
     preds, target = as_tensor(preds, 'preds'), as_tensor(target, 'target')
     classes = as_names(classes, 'classes')
     if target.shape != preds.shape:
-        raise InputError(
-            f"preds have shape {tuple(preds.shape)} and target {tuple(target.shape)}:"
-            " they must be of the same images at the same size.")
-    frame = classification_report(
-        preds.flatten(), target.flatten(), classes, absent=math.nan).iloc[:len(classes)]
+        raise InputError(f"preds have shape {tuple(preds.shape)} and target "
+                         f"{tuple(target.shape)}: they must be of the same images at "
+                         "the same size.")
+    frame = classification_report(preds.flatten(), target.flatten(), classes,
+                                  absent=math.nan).iloc[:len(classes)]
     frame = frame.rename(columns={'f1': 'dice', 'support': 'pixels'})
     frame.insert(3, 'iou', frame.dice/(2 - frame.dice))
     return frame
@@ -585,9 +547,7 @@ def pixel_report(
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #3b729832
 def dihedral(
     x,       # (…, H, W)
-    # which of the eight: 0 leaves it as it is, 1 to 3 turn it, 4 to 7 transpose it
-    # first
-    k:int,
+    k:int,   # which of the eight: 0 changes nothing, 1 to 3 turn, 4 to 7 transpose
 ):           # as x; for odd turns and transpositions (…, W, H)
     "One of the eight symmetries of the square, exact to the pixel."
     return (x.transpose(-1, -2) if k & 4 else x).rot90(k & 3, (-2, -1))
@@ -601,39 +561,43 @@ def _undone(x, k):
 def _probabilities(model, x, symmetries):
     "Mean softmax (1, K, H, W) float32 over some symmetries of the square."
     turned = ((k, on_device(dihedral(x, k), x.device)) for k in symmetries)
-    views = [
-        _undone(pixel_logits(model(v), v.shape[2:]).float().softmax(1), k)
-        for k, v in turned]
+    views = [_undone(pixel_logits(model(v), v.shape[2:]).float().softmax(1), k)
+             for k, v in turned]
     return sum(views)/len(views)
 
 def _tiled(model, x, tile, overlap, symmetries):
     "`_probabilities` of an image (1, C, H, W), tile by tile."
-    return blend_tiles(
-        lambda part: _probabilities(model, part, symmetries), x, tile, overlap)
+    return blend_tiles(lambda part: _probabilities(model, part, symmetries), x,
+                       tile, overlap)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #8f58b8bb
+def _is_image(i):
+    if not torch.is_tensor(i) or i.ndim != 3: return False
+    if i.dtype == torch.uint8: return True
+    # a look at the values would make a GPU wait
+    return i.is_floating_point() and (i.device.type != 'cpu'
+                                      or bool(i.isfinite().all()))
+
 def _images_of(images, window=None, in_range=None):
     "Each image as float (C, H, W) in [0, 1], one at a time."
     if hasattr(images, 'floats'): images = images.images
     if isinstance(images, (str, Path)): images = [Path(images)]
     if isinstance(images, (bytes, dict)) or not hasattr(images, '__iter__'):
-        raise InputError(
-            f"images is {describe(images)}: a tensor (N, C, H, W), Images, or names of"
-            " files were expected.")
+        raise InputError(f"images is {describe(images)}: a tensor (N, C, H, W), "
+                         "Images, or names of files were expected.")
     if torch.is_tensor(images) and images.ndim != 4:
-        raise InputError(
-            f"images have shape {tuple(images.shape)}, expected (N, C, H, W): put a"
-            " single image in a batch, x[None].")
+        raise InputError(f"images have shape {tuple(images.shape)}, expected (N, C, H, "
+                         "W): put a single image in a batch, x[None].")
     noted = False
     for i in images:
         if not isinstance(i, (str, Path)):
-            if not torch.is_tensor(i) or i.ndim != 3 or i.is_complex() or not (i.dtype == torch.uint8 or i.is_floating_point() and (i.device.type != 'cpu' or i.isfinite().all())):
-                raise InputError(
-                    f"images hold {describe(i)}: each is (C, H, W), bytes or finite"
-                    " floats in [0, 1], or the name of a file.")
+            if not _is_image(i):
+                raise InputError(f"images hold {describe(i)}: each is (C, H, W), bytes "
+                                 "or finite floats in [0, 1], or the name of a file.")
             yield i.float()/255 if i.dtype == torch.uint8 else i
             continue
-        for p in (p for _, read in pictures_at(i) for p in read(window=window, in_range=in_range)):
+        for p in (p for _, read in pictures_at(i)
+                  for p in read(window=window, in_range=in_range)):
             if p.note and not noted: warn_of([p.note])
             noted = noted or bool(p.note)
             yield to_floats(to_bytes(p.stored)) # as bytes, as in training
@@ -641,35 +605,27 @@ def _images_of(images, window=None, in_range=None):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #636aba4b
 @torch.no_grad()
 def segment(
-    # images (N, C, H, W) in [0, 1] to logits (N, K, h, w), or to an output with
-    # `logits`; used on its device
-    model,
+    model,                 # images (N, C, H, W) in [0, 1] to logits (N, K, h, w)
     # (N, C, H, W) floats in [0, 1] or bytes, `Images`, a list of (C, H, W), names of
     # files, folders or zips; each may have its own size
     images,
-    tile:int=512,         # larger images are cut into tiles of this side
-    # of neighbouring tiles, pixels; None: 64, or a quarter of a smaller tile
-    overlap:int|None=None,
-    # mean over the eight symmetries of the square, at eight times the time; only where
-    # up and down mean nothing
-    symmetries:bool=False,
-    # of two classes: class 1 where its probability is above; None: the likeliest class
-    threshold:float|None=None,
-    probabilities:bool=False,  # give float32 (N, K, H, W) in the place of masks
-    # "bf16", "fp32", or "auto": bf16 where the device is good at it
-    precision='auto',
-):                        # uint8 (N, H, W) class numbers on the CPU; a list of (H, W) for a list, files or folders
+    tile:int=512,          # larger images are cut into tiles of this side
+    overlap:int|None=None, # of tiles, pixels; None: 64, or a quarter of a smaller tile
+    symmetries:bool=False, # mean over the square's eight symmetries, in eight times
+    threshold:float|None=None, # of two classes: class 1 above it; None: likeliest
+    probabilities:bool=False, # give float32 (N, K, H, W) in the place of masks
+    precision='auto', # "bf16", "fp32", or "auto": bf16 where the device is good at it
+):                         # uint8 (N, H, W) class numbers on the CPU; for lists a list
     """Masks of new images, in eval mode; the model is left as it was. Raises
     `InputError` for images that cannot be used."""
     if overlap is None: overlap = min(64, tile//4) if isinstance(tile, int) else 0
-    if not isinstance(tile, int) or not isinstance(overlap, int) or not 0 <= overlap < tile:
-        raise InputError(
-            f"tile={tile!r} and overlap={overlap!r}: whole numbers were expected, and"
-            " the overlap smaller than the tile.")
+    if (not isinstance(tile, int) or not isinstance(overlap, int)
+            or not 0 <= overlap < tile):
+        raise InputError(f"tile={tile!r} and overlap={overlap!r}: whole numbers were "
+                         "expected, and the overlap smaller than the tile.")
     if threshold is not None: check_number('threshold', threshold, 0, 1)
-    device, channels = next(
-        (p.device for p in model.parameters()), torch.device('cpu')
-    ), getattr(model, 'channels', None)
+    device = next((p.device for p in model.parameters()), torch.device('cpu'))
+    channels = getattr(model, 'channels', None)
     views, out = range(8) if symmetries else range(1), []
     with eval_mode(model), autocast(device, precision):
         spec = getattr(model, 'spec', None) or {}
@@ -677,21 +633,14 @@ def segment(
             if channels: x = fit_channels(x, channels)
             p = _tiled(model, x[None].to(device), tile, overlap, views)[0].cpu()
             if threshold is not None and len(p) != 2:
-                raise InputError(
-                    f"threshold={threshold} is for two classes, and the model has"
-                    f" {len(p)}: leave it out, the likeliest class is taken.")
-            out.append(
-                p
-                if probabilities
-                else (
-                    p.argmax(0).byte()
-                    if threshold is None
-                    else (p[1] > threshold).byte()))
+                raise InputError(f"threshold={threshold} is for two classes, and the "
+                                 f"model has {len(p)}: leave it out, the likeliest "
+                                 "class is taken.")
+            out.append(p if probabilities else p.argmax(0).byte() if threshold is None
+                       else (p[1] > threshold).byte())
     if not out: raise InputError("There is no image to segment: nothing was given.")
-    return (
-        torch.stack(out)
-        if torch.is_tensor(images) or hasattr(images, 'floats')
-        else out)
+    return (torch.stack(out) if torch.is_tensor(images)
+            or hasattr(images, 'floats') else out)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #1d666840
 WRONG = {'false positive': COLORS[1], 'false negative': COLORS[5]}
@@ -705,16 +654,14 @@ def paint_errors(
 )->torch.Tensor:    # float32 (N, 3, H, W) in [0, 1]
     """Images with the pixels of `WRONG` in their colours: claimed and not there, there
     and missed."""
-    x = (
-        images.floats()
-        if hasattr(images, 'floats')
-        else images.float()/255 if images.dtype == torch.uint8 else images.float())
+    x = (images.floats() if hasattr(images, 'floats')
+         else images.float()/255 if images.dtype == torch.uint8 else images.float())
     x = x.expand(-1, 3, -1, -1).clone()
     pred, mask = torch.as_tensor(pred) == label, torch.as_tensor(mask) == label
     if pred.shape != mask.shape or pred.shape != (len(x), *x.shape[2:]):
-        raise InputError(
-            f"images are {tuple(x.shape)}, pred {tuple(pred.shape)} and mask"
-            f" {tuple(mask.shape)}: masks must be (N, H, W), of the images' size.")
+        raise InputError(f"images are {tuple(x.shape)}, pred {tuple(pred.shape)} and "
+                         f"mask {tuple(mask.shape)}: masks must be (N, H, W), of "
+                         "the images' size.")
     for where, colour in zip((pred & ~mask, ~pred & mask), WRONG.values()):
         tint = torch.tensor(to_rgb(colour))[None, :, None, None]
         x = torch.where(where[:, None], (1 - alpha)*x + alpha*tint, x)
@@ -725,10 +672,8 @@ class EncoderUNet(nn.Module):
     """A U-Net of segmentation_models_pytorch behind the kit's interface: images (N, 1
     or 3, H, W) in [0, 1] of any size to logits (N, K, H, W)."""
     def __init__(self,
-        # nn.Module: normalised images (N, 3, H, W) to logits, H and W multiples of
-        # `multiple`
-        net,
-        mean, std,    # of the images that the encoder was trained on
+        net,       # nn.Module: normalised (N, 3, H, W) to logits, sides of `multiple`
+        mean, std, # of the images that the encoder was trained on
         multiple:int=32, # of the sides
     ):
         super().__init__()
@@ -743,57 +688,48 @@ class EncoderUNet(nn.Module):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #b9f69704
 def encoder_unet(
     encoder:str='tf_efficientnet_lite0', # any timm model that smp can take apart
-    classes:int=2,          # K, background included
-    # packaged: ImageNet's, of tf_efficientnet_lite0, without a network; imagenet: from
-    # the hub; None: random
-    weights:str|None='packaged',
+    classes:int=2,                 # K, background included
+    weights:str|None='packaged',   # that, imagenet (from the hub), or None: random
     decoder=(128, 64, 32, 16, 16), # channels on the way up, the smallest map first
 )->EncoderUNet:
     """A timm encoder in a U-Net (segmentation_models_pytorch). Raises `InputError` for
     weights that are not to be had, and where smp is not installed."""
     lookup(str(weights), ['packaged', 'imagenet', 'None'], 'kind of weights')
     if not find_spec('segmentation_models_pytorch'):
-        raise InputError(
-            "segmentation_models_pytorch is not installed: pip install"
-            " segmentation-models-pytorch, or visft_nb[course].")
+        raise InputError("segmentation_models_pytorch is not installed: pip install "
+                         "segmentation-models-pytorch, or visft_nb[course].")
     if weights == 'packaged' and encoder != 'tf_efficientnet_lite0':
-        raise InputError(
-            "There are packaged weights for tf_efficientnet_lite0 only, not for"
-            f" {encoder}: take weights='imagenet' (it needs a network) or weights=None."
-        )
+        raise InputError("There are packaged weights for tf_efficientnet_lite0 only, "
+                         f"not for {encoder}: take weights='imagenet' (it needs a "
+                         "network) or weights=None.")
     import segmentation_models_pytorch as smp, timm
     if not timm.is_model(encoder): lookup(encoder, timm.list_models(), 'model of timm')
     fetched = True if weights == 'imagenet' else None
     try:
-        net = smp.Unet(
-            f'tu-{encoder}', encoder_weights=fetched, in_channels=3, classes=classes,
-            decoder_channels=tuple(decoder))
+        net = smp.Unet(f'tu-{encoder}', encoder_weights=fetched, in_channels=3,
+                       classes=classes, decoder_channels=tuple(decoder))
     except Exception as e:   # timm, smp and the hub raise all kinds
-        raise InputError(
-            f"smp.Unet('tu-{encoder}') with weights={weights!r} failed"
-            f" ({type(e).__name__}: {' '.join(str(e).split())[:100]}): "
-            + (
-                "its weights are fetched from the hub and then kept, so connect once,"
-                " or take weights='packaged' with tf_efficientnet_lite0."
-                if fetched
-                else (
-                    "is it one that gives maps of several sizes, and five numbers in"
-                    " decoder?"))) from e
+        hint = ("its weights are fetched from the hub and then kept, so connect once, "
+                "or take weights='packaged' with tf_efficientnet_lite0."
+                if fetched else "is it one that gives maps of several sizes, and five "
+                                "numbers in decoder?")
+        why = f"{type(e).__name__}: {' '.join(str(e).split())[:100]}"
+        raise InputError(f"smp.Unet('tu-{encoder}') with weights={weights!r} failed "
+                         f"({why}): {hint}") from e
     if weights == 'packaged':
         own = net.encoder.model.state_dict()
         with kept_rng():
-            full = timm.create_model(
-                'tf_efficientnet_lite0', pretrained=False).state_dict()
+            full = timm.create_model('tf_efficientnet_lite0',
+                                     pretrained=False).state_dict()
         net.encoder.model.load_state_dict(
-            {k: v for k, v in _imagenet_state(full).items() if k in own})
+            {k: v for k, v in imagenet_state(full).items() if k in own})
     cfg = timm.get_pretrained_cfg(encoder)
     unet = EncoderUNet(net, cfg.mean if cfg else .5, cfg.std if cfg else .5)
-    unet.spec = dict(
-        builder='visft_nb.finetune.segmentation:encoder_unet',
-        task='segmentation',   # for `save_model`
-        kwargs=dict(
-            encoder=encoder, classes=classes, weights=None, decoder=list(decoder)),
-    )
+    # for `save_model`
+    unet.spec = dict(builder='visft_nb.finetune.segmentation:encoder_unet',
+                     task='segmentation',
+                     kwargs=dict(encoder=encoder, classes=classes, weights=None,
+                                 decoder=list(decoder)))
     return unet
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #2b60adfc
@@ -816,8 +752,6 @@ def race_steps(
     rounds:int=3,     # steps of each that are timed, in turn, after one that is not
 )->dict:              # {name: seconds of each round}
     "Time steps in turn, so that what else the machine does falls on all alike."
-    return {
-        name: times[1:]
-        for name, times in race(
-            [Contestant(name, step, None) for name, step in contestants.items()],
-            rounds + 1).items()}
+    entered = [Contestant(name, step, None) for name, step in contestants.items()]
+    found = race(entered, rounds + 1)
+    return {name: times[1:] for name, times in found.items()}

@@ -57,9 +57,9 @@ _LEAST = 6   # images: to learn from, to choose by, and two to report on
 def divide_pairs(
     data:PairData,
     held:float=.25, # share to report on
-    group=None,     # regular expression that finds the patient in an image's name
+    group=None, # regular expression that finds the patient in an image's name
     seed:int=0,
-)->tuple:           # {train, choose, report: numbers of the images}, groups or None, what was done about copies
+)->tuple:       # {train, choose, report: image numbers}, groups or None, about copies
     """Split pairs, copies and patients whole. Raises `InputError` for too few images,
     or too few groups of them."""
     n, find = len(data), group_finder(group)
@@ -147,8 +147,8 @@ def batch(self:TileBatches,
     i:int, # which of the epoch
 ):         # images (B, C, tile, tile), class numbers (B, tile, tile)
     "Batch `i` of this epoch, on the device."
-    g, first = (
-        seeded(self.seed, self.epoch, i), (self.epoch*self.steps + i)*self.batch_size)
+    g = seeded(self.seed, self.epoch, i)
+    first = (self.epoch*self.steps + i)*self.batch_size
     x, m = zip(*(self._window(first + j, g) for j in range(self.batch_size)))
     x, m = (torch.stack(v).to(self.device) for v in (x, m))
     return self.patches(x.float().div_(255), g, masks=m)
@@ -255,8 +255,8 @@ def plan_training(
 )->Plan:
     "Time a few batches, and see how many epochs there will be."
     twin = deepcopy(model)
-    # the median, so that what else the machine does counts little
     def seconds(work, times=1):
+        "The median, so that what else the machine does counts little."
         found = []
         for _ in range(times):
             start = time.perf_counter()
@@ -291,8 +291,8 @@ def train_tiles(
     history = fit(model, batches, judge, epochs=epochs, loss=SegmentationLoss(), lr=lr,
                   schedule='onecycle', clip=1., seed=seed)
     if len(data.classes) > 2: return history, None
-    said = (
-        (answer(model, data.images[k], _SEEN), data.masks[k]) for k in rows['choose'])
+    said = ((answer(model, data.images[k], _SEEN), data.masks[k])
+            for k in rows['choose'])
     threshold = best_threshold(said)
     put_threshold(model, threshold)
     return history, threshold
@@ -375,18 +375,15 @@ def _case_figures(data, i, pred, row):
     near = (slice(None), *part)
     close = lambda v: v.repeat_interleave(2, 1).repeat_interleave(2, 2)
     wrong = _wrong(x, pred, mask)
-    return [
-        _picture_of(
-            _painted(x, mask), f'{row["image"]} with its mask', f'{name}, as drawn'),
-        _picture_of(
-            _painted(x, pred), f'{row["image"]} with the answer', 'as answered'),
-        _picture_of(
-            wrong, f'{row["image"]} with wrong pixels in colours',
-            f'Dice {row["dice"]:.3f}, wrong pixels'),
-        _picture_of(
-            close(wrong[near]),
-            f'The place of {row["image"]} with the most wrong pixels',
-            'where most is wrong, enlarged')]
+    return [_picture_of(_painted(x, mask), f'{row["image"]} with its mask',
+                        f'{name}, as drawn'),
+            _picture_of(_painted(x, pred), f'{row["image"]} with the answer',
+                        'as answered'),
+            _picture_of(wrong, f'{row["image"]} with wrong pixels in colours',
+                        f'Dice {row["dice"]:.3f}, wrong pixels'),
+            _picture_of(close(wrong[near]),
+                        f'The place of {row["image"]} with the '
+                        'most wrong pixels', 'where most is wrong, enlarged')]
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7021
 def _curve(history):
@@ -394,11 +391,9 @@ def _curve(history):
     fig, axes = figure(1, 2)
     plot_history(history, ax=axes)
     rows = history.epochs
-    return picture(
-        fig,
-        f"Training: the loss goes from {rows[0]['loss']:.3g} to "
-        f"{rows[-1]['loss']:.3g}; the Dice of the images that choose is "
-        f"best in epoch {history.best_epoch}, {history.best:.3f}.")
+    return picture(fig, f"Training: the loss goes from {rows[0]['loss']:.3g} to "
+                        f"{rows[-1]['loss']:.3g}; the Dice of the images that choose "
+                        f"is best in epoch {history.best_epoch}, {history.best:.3f}.")
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7022
 _REPORT = """{% extends "page.html" %}
@@ -411,7 +406,8 @@ _REPORT = """{% extends "page.html" %}
 <h2>Pairs</h2><p>{{ n }} images with their masks: {{ r.rule }}.</p>{{ sheet(pairs) }}
 <h2>Split</h2>{{ table(split, ('part', 'images', 'files')) }}
 <p>{{ r.copies or r.leaks_searched }}{% if not r.settings.group %} Several images of one
-patient must stay on one side: <code>--group</code> finds the patient in their names.{% endif %}</p>
+patient must stay on one side: <code>--group</code> finds the patient in their names.
+{%- endif %}</p>
 <h2>Images reported on, the worst first</h2>
 <p>{% for name, colour in colours %}<span style="color:{{ colour }}">■</span> {{ name }}
 {{- ', ' if not loop.last }}{% endfor %}</p>
@@ -419,8 +415,8 @@ patient must stay on one side: <code>--group</code> finds the patient in their n
 <h2>Each image</h2>{{ table(rows, head) }}
 <h2>Training</h2>{{ image(curve.png, curve.alt) }}
 <h2>Settings</h2>{{ table(settings, ('what', 'value')) }}
-<p><code>visft predict model.safetensors IMAGE… --overlay FOLDER</code> asks the model; it
-answers images of any size at their own resolution.</p>{% endblock %}"""
+<p><code>visft predict model.safetensors IMAGE… --overlay FOLDER</code> asks the model;
+it answers images of any size at their own resolution.</p>{% endblock %}"""
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e70f3
 def _page(r, data, rows, said, history):
@@ -433,11 +429,10 @@ def _page(r, data, rows, said, history):
         json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v)
     return render(
         _REPORT, title=r['name'], r=r, classes=data.classes[1:], n=len(data),
-        pairs=_pair_figures(data, r['shown']), cases=cases, colours=colours,
-        split=[
+        pairs=_pair_figures(data, r['shown']), cases=cases, colours=colours, split=[
             (k, len(v), ', '.join(data.names[i] for i in v)) for k, v in rows.items()],
-        rows=[tuple(r['cases'][i].values()) for i in order],
-        head=tuple(r['cases'][0]), curve=_curve(history),
+        rows=[tuple(r['cases'][i].values()) for i in order], head=tuple(r['cases'][0]),
+        curve=_curve(history),
         settings=[(k, text(v)) for k, v in (r['settings'] | r['machine']).items()])
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7024
@@ -479,12 +474,10 @@ def _tell(found, data, shown, say):
     "Say which files are pairs, before anything is trained."
     say(f"{len(data)} images with their masks: {found.rule}")
     if len(found.readers) > 1:
-        say(
-            f"{len(found.readers)} readers drew masks: "
-            + ', '.join(
-                f"{n}{' (taken)'*(i == found.reader)}"
-                for i, n in enumerate(found.readers))
-            + '; --reader (reader=) takes another')
+        named = ', '.join(f'{n} (taken)' if i == found.reader else n
+                          for i, n in enumerate(found.readers))
+        say(f"{len(found.readers)} readers drew masks: {named}; --reader (reader=) "
+            "takes another")
     for line in (*data.table(shown), *data.notes): say(f'  {line}')
 
 def _how(rows, history, threshold, r):
@@ -492,44 +485,39 @@ def _how(rows, history, threshold, r):
     said = (f"Trained on tiles of {len(rows['train'])} images; epoch "
             f"{history.best_epoch} of {len(history.epochs)}")
     if threshold is not None: said += f" and the threshold {threshold:g}"
-    return (
-        f"{said} were chosen on {len(rows['choose'])} other images; those reported on "
-        f"chose nothing. The interval is a bootstrap over {r['over']}.")
+    return (f"{said} were chosen on {len(rows['choose'])} other images; those reported "
+            f"on chose nothing. The interval is a bootstrap over {r['over']}.")
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
 def segment_folder(
-    images,             # folder of images, or a folder in a zip
-    masks=None,         # folder of masks; None: they lie among the images
-    out=None,           # new folder for the results; None: _runs/segment/NAME/TIME
-    # regular expression with a group that pairs the names; None finds the rule
-    pair=None,
-    reader=1,           # of several masks of an image: which, or a part of its name
-    # names of the masks' values in their order, the background first
-    classes=None,
-    background=None,    # value of the background in the masks; None: the smallest
-    cut=None,           # gray above which a mask is foreground, for masks saved as JPEG
-    # of `steps` batches; None: 30, or as many as fit into 15 minutes
-    epochs:int|None=None,
+    images,           # folder of images, or a folder in a zip
+    masks=None,       # folder of masks; None: they lie among the images
+    out=None,         # new folder for the results; None: _runs/segment/NAME/TIME
+    pair=None,        # regular expression with a group for both names; None: a rule
+    reader=1,         # of several masks of an image: which, or a part of its name
+    classes=None,     # names of the masks' values in their order, the background first
+    background=None,  # value of the background in the masks; None: the smallest
+    cut=None,         # gray above which a mask is foreground, for masks saved as JPEG
+    epochs:int|None=None, # of `steps` batches; None: 30, or 15 minutes' worth
     minutes:float|None=None, # train so long, instead of so many epochs
-    tile:int=192,       # side of the tiles that are trained on, pixels
-    batch_size:int=8,   # tiles
-    steps:int=40,       # batches of an epoch
-    width:int=32,       # of the U-Net, as is `depth`
+    tile:int=192,     # side of the tiles that are trained on, pixels
+    batch_size:int=8, # tiles
+    steps:int=40,     # batches of an epoch
+    width:int=32,     # of the U-Net, as is `depth`
     depth:int=3,
-    held:float=.25,     # share of the images to report on
-    group=None,         # regular expression for the patient in an image's name
-    # left, right, up and down mean something: tiles are not mirrored
-    upright:bool=False,
-    skip:bool=False,    # leave out pairs that cannot be read
+    held:float=.25,   # share of the images to report on
+    group=None,       # regular expression for the patient in an image's name
+    upright:bool=False, # up, down, left, right have a meaning: no mirroring
+    skip:bool=False,  # leave out pairs that cannot be read
     seed:int=0,
-    window=None,        # (centre, width) for DICOM; None takes the files' own
-    in_range=None,      # (black, white) of files of more than 8 bits
-    say=print,          # called with a line for whoever waits
+    window=None,      # (centre, width) for DICOM; None takes the files' own
+    in_range=None,    # (black, white) of files of more than 8 bits
+    say=print,        # called with a line for whoever waits
 )->SegmentRun:
     """From images and masks to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""
-    start, settings = time.perf_counter(), {
-        k: v for k, v in locals().items() if k in _ASKED}
+    start = time.perf_counter()
+    settings = {k: v for k, v in locals().items() if k in _ASKED}
     _check_request(tile, epochs, steps, minutes, batch_size, held, width, depth, seed)
     name = _called(images)
     place = out or Path('_runs')/'segment'/name/datetime.now().strftime('%Y%m%d-%H%M%S')
@@ -537,8 +525,8 @@ def segment_folder(
     with atomic_folder(place, fresh=out is None) as (tmp, place):
         found = find_pairs(images, masks, pair, reader)
         data = read_pairs(found, classes, skip, window, in_range, background, cut)
-        rows, r, model, *told = _learn(
-            data, found, settings, epochs, minutes, start, say)
+        rows, r, model, *told = _learn(data, found, settings, epochs,
+                                       minutes, start, say)
         _save(tmp/'model.safetensors', model, data, r)
         _write(tmp, r, data, rows, *told)
     return SegmentRun(place, r, model)
@@ -564,9 +552,8 @@ def _learn(data, found, settings, epochs, minutes, start, say):
     work = time.perf_counter()
     parts = ', '.join(f"{len(v)} image{'s'*(len(v) != 1)} to {what}" for v, what in
                       zip(rows.values(), ('learn from', 'choose by', 'report on')))
-    say(
-        f"{name}: {parts}; {plan.epochs} epochs of {s['steps']} batches of tiles of"
-        f" {side} pixels; about {duration(plan.seconds)} on {get_device().type}")
+    say(f"{name}: {parts}; {plan.epochs} epochs of {s['steps']} batches of tiles of "
+        f"{side} pixels; about {duration(plan.seconds)} on {get_device().type}")
     if epochs is minutes is None and plan.epochs < _EPOCHS:
         say(f"{_EPOCHS} epochs would take about {duration(plan.whole)}: {plan.epochs} "
             f"fit into {_MINUTES} minutes; --epochs {_EPOCHS} (epochs=) takes them all")
@@ -574,21 +561,19 @@ def _learn(data, found, settings, epochs, minutes, start, say):
                                      seed=s['seed'])
     cases, told = _test(model, data, rows)
     r = _records(data, found, rows, groups, cases, history, threshold)
-    r |= dict(
-        name=name, copies=copies, shown=shown, settings=s | dict(epochs=plan.epochs),
-        machine=machine_facts(start, work, plan.seconds))
+    r |= dict(name=name, copies=copies, shown=shown,
+              settings=s | dict(epochs=plan.epochs),
+              machine=machine_facts(start, work, plan.seconds))
     return rows, r, model, told, history
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7028
 def _records(data, found, rows, groups, cases, history, threshold):
     "What was found, as plain values."
     r = _summary(cases, groups, rows)
-    says = (
-        f"Dice {r['dice']:.3f} ({r['low']:.2f} to {r['high']:.2f}) on {len(cases)}"
-        " images")
-    searched = (
-        f'{len(data)} images were searched for copies: none lies on two sides of '
-        'the split.')
+    says = (f"Dice {r['dice']:.3f} ({r['low']:.2f} to {r['high']:.2f}) on "
+            f"{len(cases)} images")
+    searched = (f'{len(data)} images were searched for copies: none lies on two '
+                'sides of the split.')
     return r | dict(
         says=says, how=_how(rows, history, threshold, r),
         rule=found.rule, readers=found.readers, reader=found.reader + 1,
@@ -606,16 +591,16 @@ def _plain(v):
 
 def _save(path, model, data, r):
     "The model file."
-    reads = {
-        k: v for k in ('window', 'in_range') if (v := r['settings'][k]) is not None}
+    reads = {k: v
+             for k in ('window', 'in_range') if (v := r['settings'][k]) is not None}
     save_model(model, path, classes=data.classes, task='segmentation', tile=list(_SEEN),
                **reads, dice=r['dice'], interval=[r['low'], r['high']])
 
 def _write(tmp, r, data, rows, told, history):
     "Report, table and records."
     import pandas as pd
-    (tmp/'report.html').write_text(
-        _page(r, data, rows, told, history), encoding='utf-8')
+    (tmp/'report.html').write_text(_page(r, data, rows, told, history),
+                                   encoding='utf-8')
     plain = json.dumps(_plain(r), indent=1, ensure_ascii=False)
     (tmp/'records.json').write_text(plain, encoding='utf-8')
     write_answers(pd.DataFrame(r['cases']), tmp/'answers.csv')

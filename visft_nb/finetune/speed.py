@@ -27,9 +27,7 @@ from ..train import fit
 # %% ../../nbs/3_finetune/11_speed.ipynb #4b9cbd48
 def photo_root(
     root,                   # folder to write below; made if need be
-    # ants and bees (needs the data set), or "patches": pieces of scikit-learn's two
-    # sample photographs
-    name:str='hymenoptera',
+    name:str='hymenoptera', # ants and bees, or "patches" of scikit-learn's photographs
     patches:int=48,         # of each kind and split, where name is "patches"
     seed:int=0,             # which pieces
 )->Path:                    # root: root/train/CLASS/*.jpg and root/val/CLASS/*.jpg
@@ -38,9 +36,9 @@ def photo_root(
     root = Path(root)
     if name == 'hymenoptera': return _unzip(get_dataset(name), root)
     if name != 'patches':
-        raise InputError(
-            f"No photographs are called {name!r}: there are hymenoptera and patches; a"
-            " folder of your own with train and val needs no unpacking.")
+        raise InputError(f"No photographs are called {name!r}: there are hymenoptera "
+                         "and patches; a folder of your own with train and val "
+                         "needs no unpacking.")
     from PIL import Image
     from sklearn.datasets import load_sample_images
     rng = np.random.default_rng(seed)
@@ -70,8 +68,7 @@ def _unzip(file, root):
 def some_photos(
     root,         # folder with train/CLASS and val/CLASS
     target,       # folder to write
-    # how many of train, spread evenly over the classes; val is one image a class
-    images:int,
+    images:int,   # how many of train, evenly over classes; val is one a class
 )->Path:          # target
     "A small part of a folder of photographs, for timings."
     kinds = sorted(p.name for p in (Path(root)/'train').iterdir() if p.is_dir())
@@ -79,9 +76,9 @@ def some_photos(
         for kind in kinds:
             files = sorted((Path(root)/split/kind).iterdir())[:n]
             if len(files) < n:
-                raise InputError(
-                    f"{kind} has {len(files)} photographs in {split}, fewer than the"
-                    f" {n} asked for: take images={len(files)*len(kinds)} or less.")
+                raise InputError(f"{kind} has {len(files)} photographs in {split}, "
+                                 f"fewer than the {n} asked for: take "
+                                 f"images={len(files)*len(kinds)} or less.")
             (Path(target)/split/kind).mkdir(parents=True, exist_ok=True)
             for f in files: shutil.copy(f, Path(target)/split/kind/f.name)
     return Path(target)
@@ -106,31 +103,28 @@ def _as_kit(like, state):
 
 # %% ../../nbs/3_finetune/11_speed.ipynb #d8907140
 def kit_contestant(
-    root,             # folder with train/CLASS
-    model:ResNet,     # trained in place
-    size:int=224,     # side, pixels
-    batch:int=16,     # images a step
-    lr:float=1e-3,    # of AdamW
-    precision='auto', # of `fit`
-    seed:int=0,       # of order and crops
-    # photographs are kept at so many times the side, so that a small crop stays sharp;
-    # None: 1 from 160 pixels up, else 2
-    over:int|None=None,
+    root,               # folder with train/CLASS
+    model:ResNet,       # trained in place
+    size:int=224,       # side, pixels
+    batch:int=16,       # images a step
+    lr:float=1e-3,      # of AdamW
+    precision='auto',   # of `fit`
+    seed:int=0,         # of order and crops
+    over:int|None=None, # stored side over `size`; None: 1 from 160 pixels up, else 2
 )->Contestant:
     """The kit: photographs decoded once into one tensor of bytes, changed on the device
     batch by batch; channels-last, bf16 where the device is good at it."""
     over = over or (1 if size >= 160 else 2)
-    data, change = image_folder(Path(root)/'train', over*size, channels=3), Augment(
-        crop=(.08, 1), flip=True)
-    shrunk = lambda x, generator: (
-        F.avg_pool2d(change(x, generator), over) if over > 1 else change(x, generator))
+    data = image_folder(Path(root)/'train', over*size, channels=3)
+    change = Augment(crop=(.08, 1), flip=True)
+    shrunk = (lambda x, generator: F.avg_pool2d(change(x, generator), over) if over > 1
+              else change(x, generator))
     batches = Batches(data, batch, seed=seed, transform=shrunk, drop_last=True)
     optimizer = torch.optim.AdamW(model.to(get_device()).parameters(), lr, fused=True)
     def run():
         batches.seed += 1   # another order and other crops in each pass
-        return fit(
-            model, batches, epochs=1, optimizer=optimizer, schedule='constant',
-            precision=precision, seed=seed, bar=False)
+        return fit(model, batches, epochs=1, optimizer=optimizer, schedule='constant',
+                   precision=precision, seed=seed, bar=False)
     return Contestant(f'kit, {precision}', run, lambda: model)
 
 # %% ../../nbs/3_finetune/11_speed.ipynb #627838d7
@@ -138,12 +132,9 @@ def _image_folder(root, size):
     "torchvision's data set with the transforms of its transfer-learning tutorial."
     from torchvision import transforms as T
     from torchvision.datasets import ImageFolder
-    return ImageFolder(
-        Path(root)/'train',
-        T.Compose(
-            [
-                T.RandomResizedCrop(size), T.RandomHorizontalFlip(), T.ToTensor(),
-                T.Normalize(MEAN, STD)]))
+    return ImageFolder(Path(root)/'train',
+                       T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(),
+                                  T.ToTensor(), T.Normalize(MEAN, STD)]))
 
 def plain_contestant(
     # as `kit_contestant`; the model is not changed
@@ -155,9 +146,9 @@ def plain_contestant(
     from torchvision.models import resnet18
     device, net = get_device(), resnet18(num_classes=model.fc.out_features)
     net.load_state_dict(model.state_dict())
-    net, loader = net.to(device), torch.utils.data.DataLoader(
-        _image_folder(root, size), batch, shuffle=True, drop_last=True,
-        num_workers=workers)
+    net = net.to(device)
+    loader = torch.utils.data.DataLoader(_image_folder(root, size), batch, shuffle=True,
+                                         drop_last=True, num_workers=workers)
     optimizer, loss_fn = torch.optim.AdamW(net.parameters(), lr), nn.CrossEntropyLoss()
     def run():
         net.train()
@@ -167,8 +158,8 @@ def plain_contestant(
             loss = loss_fn(net(x), y)
             loss.backward()
             optimizer.step()
-    return Contestant(
-        'plain torchvision loop', run, lambda: _as_kit(model, net.state_dict()))
+    return Contestant('plain torchvision loop', run,
+                      lambda: _as_kit(model, net.state_dict()))
 
 # %% ../../nbs/3_finetune/11_speed.ipynb #6edb0279
 def trainer_contestant(
@@ -191,8 +182,8 @@ def trainer_contestant(
     trainer.log = lambda *_, **__: None
     # goes on with the same optimiser; the folder lives as long as this does
     def run(folder=folder): trainer.train()
-    return Contestant(
-        'Hugging Face Trainer', run, lambda: from_transformers(net, MEAN, STD))
+    return Contestant('Hugging Face Trainer', run,
+                      lambda: from_transformers(net, MEAN, STD))
 
 # %% ../../nbs/3_finetune/11_speed.ipynb #a9fd65e2
 def fastai_contestant(
@@ -202,11 +193,11 @@ def fastai_contestant(
     """fastai's Learner with its defaults: worker processes for the photographs,
     float32; validation is left out. Raises `InputError` where fastai is missing."""
     if not find_spec('fastai'):
-        raise InputError(
-            "fastai is not installed: pip install fastai, or visft_nb[peers].")
-    from fastai.vision.all import (
-        Callback, CancelValidException, CrossEntropyLossFlat, ImageDataLoaders, Learner,
-        Normalize, RandomResizedCrop, imagenet_stats)
+        raise InputError("fastai is not installed: pip install fastai, or "
+                         "visft_nb[peers].")
+    from fastai.vision.all import (Callback, CancelValidException, CrossEntropyLossFlat,
+                                   ImageDataLoaders, Learner, Normalize,
+                                   RandomResizedCrop, imagenet_stats)
     from torchvision.models import resnet18
     class NoValidation(Callback):
         def before_validate(self): raise CancelValidException()
@@ -216,21 +207,19 @@ def fastai_contestant(
         Path(root), valid='val', item_tfms=RandomResizedCrop(size),
         batch_tfms=[Normalize.from_stats(*imagenet_stats)], bs=batch,
         device=get_device())
-    learner = Learner(
-        loaders, net, loss_func=CrossEntropyLossFlat(), cbs=[NoValidation()])
+    learner = Learner(loaders, net, loss_func=CrossEntropyLossFlat(),
+                      cbs=[NoValidation()])
     def run():
         with learner.no_bar(), learner.no_logging(): learner.fit(1, lr, reset_opt=False)
     return Contestant('fastai', run, lambda: _as_kit(model, net.state_dict()))
 
 # %% ../../nbs/3_finetune/11_speed.ipynb #f3544b14
 def race(
-    contestants,     # of `Contestant`
-    # passes of each; the first one is slower, so take 2 or more and the least
-    rounds:int=3,
-    # seconds before each pass, for the threads of the one before to go to sleep
-    pause:float=.01,
+    contestants,        # of `Contestant`
+    rounds:int=3,       # passes of each; the first is slower, the least counts
+    pause:float=.01,    # seconds before each pass, for the last one's threads to sleep
     seed:int|None=None, # of the order within a round; None: as they stand
-)->dict:             # {name: [seconds of each pass]}
+)->dict:                # {name: [seconds of each pass]}
     "Time the contestants in turn."
     times, rng = {c.name: [] for c in contestants}, np.random.default_rng(seed)
     for _ in range(rounds):

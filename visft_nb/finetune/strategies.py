@@ -41,12 +41,10 @@ def amount_of(
 )->float:
     """How much of a corruption a severity is. Raises `InputError` for an unknown kind
     and a severity that is none."""
-    if (
-        isinstance(severity, (list, tuple, dict, set))
-        or getattr(severity, "ndim", 0)
-        or severity not in range(1, 6)):
-        raise InputError(
-            f"severity={severity!r}: a whole number from 1 to 5 was expected.")
+    if (isinstance(severity, (list, tuple, dict, set)) or getattr(severity, "ndim", 0)
+            or severity not in range(1, 6)):
+        raise InputError(f"severity={severity!r}: a whole number from 1 to "
+                         "5 was expected.")
     return lookup(kind, among, 'corruption')[severity - 1]
 
 def corrupt(
@@ -59,16 +57,13 @@ def corrupt(
     that is none."""
     a, n = amount_of(kind, severity), len(x)
     if kind == 'noise':
-        return (x + a*draw(generator, *x.shape, device=x.device, normal=True)).clamp(
-            0, 1)
+        return (
+            (x + a*draw(generator, *x.shape, device=x.device, normal=True)).clamp(0, 1))
     if kind == 'contrast': return x.mean((1, 2, 3), keepdim=True).lerp(x, a)
     if kind == 'blur': return _gauss(x, a*max(x.shape[-2:]))
     side = 2*(draw(generator, n, device=x.device) < .5).float() - 1
-    return warp(
-        x,
-        affine(
-            a*side, torch.zeros(n, 2, device=x.device), torch.ones(n, device=x.device)),
-        padding_mode='border')
+    return warp(x, affine(a*side, torch.zeros(n, 2, device=x.device),
+                          torch.ones(n, device=x.device)), padding_mode='border')
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #b27ba7cd
 def _gauss(x, sigma):
@@ -78,8 +73,8 @@ def _gauss(x, sigma):
         -torch.arange(-r, r + 1, device=x.device, dtype=x.dtype)**2/(2*sigma**2))
     k = (k/k.sum()).expand(x.shape[1], 1, -1)
     x = F.pad(x, [r]*4, mode='replicate')
-    return F.conv2d(
-        F.conv2d(x, k[:, :, None], groups=x.shape[1]), k[..., None], groups=x.shape[1])
+    return F.conv2d(F.conv2d(x, k[:, :, None], groups=x.shape[1]), k[..., None],
+                    groups=x.shape[1])
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #f39f0e83
 def _unit(name):
@@ -93,15 +88,13 @@ def _unit(name):
 # %% ../../nbs/3_finetune/02_strategies.ipynb #ce36053c
 def layer_groups(
     model,              # nn.Module with `head`
-    # join neighbours until there are at most so many; None keeps every block by itself
-    most:int|None=None,
-)->list:                # of lists of parameters, from the image to the head; the head is the last
+    most:int|None=None, # neighbours are joined down to so many; None joins none
+)->list:                # of lists of parameters, from the image to the head
     """The parameters in the order in which an image meets them. Raises `InputError` for
     fewer than two groups asked."""
     if most is not None and most < 2:
-        raise InputError(
-            f"most={most}: a head and a body make two groups, so 2 or more were"
-            " expected.")
+        raise InputError(f"most={most}: a head and a body make two groups, so 2 or "
+                         "more were expected.")
     head, units = {id(p) for p in model.head.parameters()}, {}
     for name, p in model.named_parameters():
         if id(p) not in head: units.setdefault(_unit(name), []).append(p)
@@ -114,9 +107,8 @@ def layer_groups(
     # a class token, positions
     if loose: groups[:1] = [loose + (groups[0] if groups else [])]
     if most and len(groups) > most - 1:
-        groups = [
-            sum((groups[i] for i in part), [])
-            for part in np.array_split(range(len(groups)), most - 1)]
+        groups = [sum((groups[i] for i in part), [])
+                  for part in np.array_split(range(len(groups)), most - 1)]
     return [*groups, list(model.head.parameters())]
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #e809c3c2
@@ -130,23 +122,20 @@ def rate_groups(
     """Rates that shrink towards the image. Raises `InputError` for rates and factors
     that are none, and where nothing is trainable."""
     if not (lr > 0 and head_lr > 0 and 0 < decay <= 1):
-        raise InputError(
-            f"lr={lr}, head_lr={head_lr}, decay={decay}: rates must be positive, "
-            "and the factor lie between 0 and 1.")
+        raise InputError(f"lr={lr}, head_lr={head_lr}, decay={decay}: rates must be "
+                         "positive, and the factor lie between 0 and 1.")
     groups, out = layer_groups(model), []
     for i, params in enumerate(groups):
         rate = head_lr if i == len(groups) - 1 else lr*decay**(len(groups) - 2 - i)
         for matrices in (True, False):
             part = [p for p in params if p.requires_grad and (p.ndim > 1) == matrices]
             if part:
-                out.append(
-                    dict(
-                        params=part, lr=rate,
-                        weight_decay=weight_decay if matrices else 0.))
+                out.append(dict(params=part, lr=rate,
+                                weight_decay=weight_decay if matrices else 0.))
     if not out:
-        raise InputError(
-            "Nothing is trainable: every parameter has requires_grad=False; unfreeze"
-            " some, e.g. model.head.requires_grad_(True).")
+        raise InputError("Nothing is trainable: every parameter has "
+                         "requires_grad=False; unfreeze some, e.g. "
+                         "model.head.requires_grad_(True).")
     return torch.optim.AdamW(out, lr=lr)
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #f9731f9c
@@ -162,34 +151,29 @@ class FinetuneLoss(nn.Module):
     ):
         super().__init__()
         if not 0 <= smoothing < 1 or mixup < 0 or l2_sp < 0:
-            raise InputError(
-                f"smoothing={smoothing}, mixup={mixup}, l2_sp={l2_sp}: "
-                "smoothing must lie between 0 and 1, the others be 0 or more.")
+            raise InputError(f"smoothing={smoothing}, mixup={mixup}, l2_sp={l2_sp}: "
+                             "smoothing must lie between 0 and 1, the "
+                             "others be 0 or more.")
         if kind != 'classes' and smoothing:
-            raise InputError(
-                f"smoothing={smoothing} is for a head of kind 'classes', this one is"
-                f" {kind!r}: leave it out.")
+            raise InputError(f"smoothing={smoothing} is for a head of kind 'classes', "
+                             f"this one is {kind!r}: leave it out.")
         if kind == 'ordered' and mixup:
-            raise InputError(
-                "mixup cannot mix ranks: what lies between 1 and 3 is 2, and not half"
-                " of each; leave it out.")
-        self.kind, self.smoothing, self.mixup, self.l2_sp = (
-            kind, smoothing, mixup, l2_sp)
+            raise InputError("mixup cannot mix ranks: what lies between 1 and 3 is 2, "
+                             "and not half of each; leave it out.")
+        self.kind, self.smoothing = kind, smoothing
+        self.mixup, self.l2_sp = mixup, l2_sp
         head = {id(p) for p in model.head.parameters()}
-        self.pulled = {
-            k: f'start{i}'
-            for i, (k, p) in enumerate(model.named_parameters())
-            if l2_sp and p.requires_grad and id(p) not in head}
+        self.pulled = {k: f'start{i}'
+                       for i, (k, p) in enumerate(model.named_parameters())
+                       if l2_sp and p.requires_grad and id(p) not in head}
         own = dict(model.named_parameters())
         for k, name in self.pulled.items():
             self.register_buffer(name, own[k].detach().clone(), persistent=False)
 
     def of(self, logits, y):
         "The loss of logits."
-        return (
-            F.cross_entropy(logits, y, label_smoothing=self.smoothing)
-            if self.kind == 'classes'
-            else HEADS[self.kind].loss(logits, y))
+        return (F.cross_entropy(logits, y, label_smoothing=self.smoothing)
+                if self.kind == 'classes' else HEADS[self.kind].loss(logits, y))
 
     def forward(self, model, batch):
         "The loss of a batch (x, y)."
@@ -197,9 +181,8 @@ class FinetuneLoss(nn.Module):
         if not self.mixup:
             loss = self.of(model(x).float(), y)
         else:
-            share, other = float(
-                np.random.beta(self.mixup, self.mixup)
-            ), torch.randperm(len(x), device=x.device)
+            share = float(np.random.beta(self.mixup, self.mixup))
+            other = torch.randperm(len(x), device=x.device)
             logits = model(share*x + (1 - share)*x[other]).float()
             loss = share*self.of(logits, y) + (1 - share)*self.of(logits, y[other])
         own = dict(model.named_parameters()) if self.pulled else {}
@@ -212,15 +195,15 @@ def _norms(model, frozen):
     """Batch normalisations in eval mode, which keep their statistics: all, or those
     whose layers are frozen."""
     for m in model.modules():
-        if isinstance(m, _BatchNorm) and (
-            frozen or not any(p.requires_grad for p in m.parameters())):
+        if (isinstance(m, _BatchNorm)
+                and (frozen or not any(p.requires_grad for p in m.parameters()))):
             m.eval()
 
 @contextmanager
 def _as_given(model):
     "At the end, modes and requires_grad as at the start."
-    modes, flags = [(m, m.training) for m in model.modules()], [
-        (p, p.requires_grad) for p in model.parameters()]
+    modes = [(m, m.training) for m in model.modules()]
+    flags = [(p, p.requires_grad) for p in model.parameters()]
     try: yield
     finally:
         for m, training in modes: m.training = training
@@ -232,10 +215,9 @@ def _join(histories):
     whole = History(histories[-1].goal, histories[-1].monitor)
     for i, h in enumerate(histories):
         before = len(whole.steps)
-        whole.epochs += [
-            row
-            | dict(epoch=len(whole.epochs) + j, step=before + row['step'], stage=i + 1)
-            for j, row in enumerate(h.epochs, 1)]
+        whole.epochs += [row | dict(epoch=len(whole.epochs) + j,
+                                    step=before + row['step'], stage=i + 1)
+                         for j, row in enumerate(h.epochs, 1)]
         whole.steps += [{'loss': r['loss'], 'lr': r['lr']} for r in h.steps]
     return whole
 
@@ -244,15 +226,13 @@ def _probe(model, data, valid, metric, goal, l2, seed, batch_size):
     *_, values = fit_head(model, data, l2, seed=seed, batch_size=batch_size)
     found = {} if valid is None else evaluate(model, valid, metric)
     rows = [{'loss': v, 'lr': 0.} for v in values]
-    return History(
-        goal, next(iter(found), None), rows,
-        [{'epoch': 1, 'step': len(rows), 'loss': values[-1]} | found])
+    return History(goal, next(iter(found), None), rows,
+                   [{'epoch': 1, 'step': len(rows), 'loss': values[-1]} | found])
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #4a18d913
 # of body and head
-RATES = {
-    'full': (5e-4, 5e-3), 'lp-ft': (5e-4, 5e-4), 'gradual': (5e-4, 5e-3),
-    'layerwise': (1e-3, 5e-3), 'as_is': (1e-3, 5e-3)}
+RATES = {'full': (5e-4, 5e-3), 'lp-ft': (5e-4, 5e-4), 'gradual': (5e-4, 5e-3),
+         'layerwise': (1e-3, 5e-3), 'as_is': (1e-3, 5e-3)}
 
 def _rates(strategy, lr, head_lr):
     """Rates of body and head; one that is given for LP-FT holds for both, for there the
@@ -275,24 +255,23 @@ def _stages(strategy, model, epochs, parts):
 def _check_data(model, data, valid, strategy):
     "Refuse what cannot be fine-tuned; the kind of head."
     if not all(hasattr(model, k) for k in ('features', 'dim', 'head')):
-        raise InputError(
-            f"{type(model).__name__} has no `features`, `dim` and `head`: "
-            "take a network of load_backbone, or wrap yours so that it has them.")
+        raise InputError(f"{type(model).__name__} has no `features`, `dim` and `head`: "
+                         "take a network of load_backbone, or wrap yours so "
+                         "that it has them.")
     if not hasattr(data, 'labels') or data.labels is None:
-        raise InputError(
-            f"finetune got {type(data).__name__} without labels: "
-            "give `Images` with labels, such as load_dataset(name, 'train').")
+        raise InputError(f"finetune got {type(data).__name__} without labels: give "
+                         "`Images` with labels, such as load_dataset(name, 'train').")
     kind = check_labels(model, data.labels)
-    if valid is not None and hasattr(valid, 'classes') and tuple(valid.classes) != tuple(data.classes):
-        raise InputError(
-            f"The training images have the classes {', '.join(data.classes) or 'none'},"
-            f" the validation images {', '.join(valid.classes) or 'none'}: class 0"
-            " would mean two things; read both with the same classes=.")
+    if (valid is not None and hasattr(valid, 'classes')
+            and tuple(valid.classes) != tuple(data.classes)):
+        raise InputError("The training images have the classes "
+                         f"{', '.join(data.classes) or 'none'}, the validation images "
+                         f"{', '.join(valid.classes) or 'none'}: class 0 would mean "
+                         "two things; read both with the same classes=.")
     if valid is not None and hasattr(valid, 'labels'): check_labels(model, valid.labels)
     if len(data) < 2:
-        raise InputError(
-            "finetune got one image: 2 or more are needed, ten of each class are"
-            " useful.")
+        raise InputError("finetune got one image: 2 or more are needed, ten of each "
+                         "class are useful.")
     return kind
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #97ed6b7e
@@ -300,9 +279,8 @@ def _stage_files(checkpoint, n):
     """A checkpoint for each stage, so that a run of several stages goes on where it
     stopped."""
     if checkpoint is None or n < 2: return [checkpoint]*n
-    return [
-        Path(checkpoint).with_stem(f'{Path(checkpoint).stem}-{i + 1}') for i in range(n)
-    ]
+    return [Path(checkpoint).with_stem(f'{Path(checkpoint).stem}-{i + 1}')
+            for i in range(n)]
 
 def _run_stages(model, stages, valid):
     """The histories of stages run one after the other; with validation the model ends
@@ -318,73 +296,59 @@ def _run_stages(model, stages, valid):
 
 # %% ../../nbs/3_finetune/02_strategies.ipynb #1eaad70b
 def finetune(
-    # nn.Module with `features`, `dim`, `head`; trained in place
-    model,
-    data,                    # `Images` with labels
-    # `Images`; with it the best weights are put back at the end
-    valid=None,
-    # linear, full, lp-ft, gradual, layerwise; as_is trains what requires a gradient, as
-    # adapters leave it
-    strategy:str='full',
+    model,               # nn.Module with `features`, `dim`, `head`; trained in place
+    data,                # `Images` with labels
+    valid=None,          # `Images`; with it the best weights are put back at the end
+    strategy:str='full', # linear, full, lp-ft, gradual, layerwise or as_is
     *,
-    # passes over the data, all stages together; the linear one needs none
-    epochs:int=20,
-    lr:float|None=None,      # of the body; None: by strategy, `RATES`
+    epochs:int=20,       # of all stages together; the linear one needs none
+    lr:float|None=None,  # of the body; None: by strategy, `RATES`
     head_lr:float|None=None, # of the head; None: by strategy
-    # layerwise: factor of the rate from one group to the one below
-    decay:float=.7,
+    decay:float=.7,      # layerwise: factor of the rate from one group to the one below
     # gradual: groups that are unfrozen one after the other
     parts:int=4, batch_size:int=32,
-    # augment(x, generator) -> x, such as `Augment(…)`; features that are computed once
-    # see none
-    augment=None,
+    augment=None,        # augment(x, generator) -> x; none where features are stored
     # against overfitting, see `FinetuneLoss`
     weight_decay:float=.01, smoothing:float=0., mixup:float=0., l2_sp:float=0.,
-    # batch normalisation keeps the statistics of pre-training; None: yes in lp-ft,
-    # whose head was fitted to features by them
-    frozen_norm:bool|None=None,
-    # linear and lp-ft: penalty of the probe; None: by cross-validation
-    l2:float|None=None,
+    frozen_norm:bool|None=None, # batch norm keeps its statistics; None: in lp-ft
+    l2:float|None=None,  # linear, lp-ft: penalty; None: by cross-validation
     # as for `fit`; None: those of the head's kind
     loss=None, metric=None, goal:str|None=None,
     seed:int=0,
-    # for `fit`: patience, precision, checkpoint, callbacks, bar, …
-    **kwargs,
-)->History:                  # of all stages; `best` is that of the weights the model has now
-    """Fine-tune any network with features and a head: linear probe, full, LP-FT (Kumar et al. 2022), gradual unfreezing (Howard and Ruder 2018), rates per layer.
-    Modes and requires_grad come back as they were. Raises `InputError` for an unknown strategy, and labels that do not fit the head."""
+    **kwargs,            # for `fit`: patience, precision, checkpoint, callbacks, bar, …
+)->History:              # of all stages; `best` is that of the weights it has now
+    """Fine-tune any network with features and a head: linear probe, full, LP-FT (Kumar
+    et al. 2022), gradual unfreezing (Howard and Ruder 2018), rates per layer. Modes and
+    requires_grad come back as they were. Raises `InputError` for an unknown strategy,
+    and labels that do not fit the head."""
     lookup(strategy, [*RATES, 'linear'], 'strategy')
     kind = _check_data(model, data, valid, strategy)
-    metric, goal = (
-        metric or {HEADS[kind].name: HEADS[kind].metric}, goal or HEADS[kind].goal)
-    metric = (
-        metric
-        if isinstance(metric, Mapping)
-        else {getattr(metric, '__name__', 'metric'): metric})
-    frozen, decay = strategy == 'lp-ft' if frozen_norm is None else frozen_norm, (
-        decay if strategy == 'layerwise' else 1.)
+    metric = metric or {HEADS[kind].name: HEADS[kind].metric}
+    if not isinstance(metric, Mapping):
+        metric = {getattr(metric, '__name__', 'metric'): metric}
+    goal = goal or HEADS[kind].goal
+    frozen = strategy == 'lp-ft' if frozen_norm is None else frozen_norm
+    decay = decay if strategy == 'layerwise' else 1.
     low, high = _rates(strategy, lr, head_lr)
     move_model(model, get_device())
     def train(epochs, params, file):
         with _as_given(model):
             if params is not None:
                 model.requires_grad_(False)
-                [p.requires_grad_(True) for p in params]
-            model.train(); _norms(model, frozen)
-            batches = Batches(
-                data, min(batch_size, len(data)), seed=seed, transform=augment)
-            return fit(
-                model, batches, valid, epochs=epochs,
-                loss=loss or FinetuneLoss(model, kind, smoothing, mixup, l2_sp),
-                optimizer=rate_groups(model, low, high, decay, weight_decay),
-                metric=metric, goal=goal, checkpoint=file, seed=seed, **kwargs)
-    stages = (
-        [lambda: _probe(model, data, valid, metric, goal, l2, seed, batch_size)]
-        if strategy in ('linear', 'lp-ft')
-        else [])
+                for p in params: p.requires_grad_(True)
+            model.train()
+            _norms(model, frozen)
+            batches = Batches(data, min(batch_size, len(data)), seed=seed,
+                              transform=augment)
+            return fit(model, batches, valid, epochs=epochs,
+                       loss=loss or FinetuneLoss(model, kind, smoothing, mixup, l2_sp),
+                       optimizer=rate_groups(model, low, high, decay, weight_decay),
+                       metric=metric, goal=goal, checkpoint=file, seed=seed, **kwargs)
+    stages = []
+    if strategy in ('linear', 'lp-ft'):
+        stages.append(partial(_probe, model, data, valid, metric, goal, l2, seed,
+                              batch_size))
     parts = _stages(strategy, model, epochs, parts)
-    stages += [
-        partial(train, *part, file)
-        for part, file in zip(
-            parts, _stage_files(kwargs.pop('checkpoint', None), len(parts)))]
+    files = _stage_files(kwargs.pop('checkpoint', None), len(parts))
+    stages += [partial(train, *part, file) for part, file in zip(parts, files)]
     return _join(_run_stages(model, stages, valid))

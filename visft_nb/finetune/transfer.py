@@ -40,8 +40,9 @@ class Pretrained(Backbone):
         mean, std,        # what the body was trained with, one number for each channel
     ):
         super().__init__()
-        self.normalise, self.body, self.head = (
-            Normalise(3, mean, std, least=32), body, nn.Linear(dim, outputs))
+        self.normalise = Normalise(3, mean, std, least=32)
+        self.body = body
+        self.head = nn.Linear(dim, outputs)
         self.dim, self.names = dim, None
         self.to(memory_format=torch.channels_last)
 
@@ -54,9 +55,8 @@ def _last_linear(net, name):
     "Take the last linear layer out of a network; the layer."
     found = [(k, m) for k, m in net.named_modules() if isinstance(m, nn.Linear)]
     if not found:
-        raise InputError(
-            f"{name} ends in no linear layer, so it gives no features: take another"
-            " network.")
+        raise InputError(f"{name} ends in no linear layer, so it gives no features: "
+                         "take another network.")
     path, layer = found[-1]
     parent, _, last = path.rpartition('.')
     setattr(net.get_submodule(parent), last, nn.Identity())
@@ -65,14 +65,12 @@ def _last_linear(net, name):
 # %% ../../nbs/3_finetune/01_transfer.ipynb #61a8f364
 def _torchvision(name, outputs, weights=None, **options):
     import torchvision
-    lookup(
-        name, torchvision.models.list_models(module=torchvision.models),
-        'torchvision classifier')
+    lookup(name, torchvision.models.list_models(module=torchvision.models),
+           'torchvision classifier')
     net = torchvision.models.get_model(name, weights=weights, **options)
     layer = _last_linear(net, name)
-    model = Pretrained(
-        net, layer.in_features, outputs or layer.out_features, (.485, .456, .406),
-        (.229, .224, .225))
+    model = Pretrained(net, layer.in_features, outputs or layer.out_features,
+                       (.485, .456, .406), (.229, .224, .225))
     if outputs is None: model.head = layer
     return model
 
@@ -81,16 +79,16 @@ def _timm(name, outputs, weights=None, **options):
     try:
         import timm
     except ImportError as e:
-        raise InputError(
-            f"timm/{name} needs timm: pip install timm, or visft_nb[course].") from e
+        raise InputError(f"timm/{name} needs timm: pip install timm, or "
+                         "visft_nb[course].") from e
     lookup(name.split('.')[0], timm.list_models(), 'timm model')
     net = timm.create_model(name, pretrained=bool(weights), **options)
     kept = net.get_classifier()
     net.reset_classifier(0)
     data = timm.data.resolve_model_data_config(net)
-    model = Pretrained(
-        net, getattr(net, 'head_hidden_size', None) or net.num_features,
-        outputs or net.default_cfg['num_classes'], data['mean'], data['std'])
+    model = Pretrained(net, getattr(net, 'head_hidden_size', None) or net.num_features,
+                       outputs or net.default_cfg['num_classes'],
+                       data['mean'], data['std'])
     if outputs is None and isinstance(kept, nn.Linear): model.head = kept
     return model
 
@@ -100,60 +98,52 @@ def _lite0(outputs):
     try:
         import timm
     except ImportError as e:
-        raise InputError(
-            "efficientnet_lite0 needs timm: pip install timm, or visft_nb[course]."
-        ) from e
+        raise InputError("efficientnet_lite0 needs timm: pip install timm, or "
+                         "visft_nb[course].") from e
     body = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0)
     return ImageNetClassifier(body, nn.Linear(body.num_features, outputs))
 
 def make_backbone(
-    # of `KIT`, "efficientnet_lite0", "torchvision/NAME" or "timm/NAME"
-    name:str,
-    outputs:int=1000,  # of the head
-    **options,         # for the network's builder: channels, width, size, …
-)->nn.Module:          # with `features`, `dim` and `head`
+    name:str,  # of `KIT`, "efficientnet_lite0", "torchvision/NAME" or "timm/NAME"
+    outputs:int=1000, # of the head
+    **options, # for the network's builder: channels, width, size, …
+)->nn.Module:  # with `features`, `dim` and `head`
     """A network by its name, without trained weights; needs no network. Raises
     `InputError` for an unknown name."""
     home, _, rest = str(name).partition('/')
     if rest and home in ('torchvision', 'timm'):
-        return dict(torchvision=_torchvision, timm=_timm)[home](
-            rest, outputs, **options)
-    lookup(
-        name, [*KIT, 'efficientnet_lite0', 'torchvision/resnet18', 'timm/resnet18'],
-        'network')
+        return dict(
+            torchvision=_torchvision, timm=_timm)[home](rest, outputs, **options)
+    lookup(name, [*KIT, 'efficientnet_lite0', 'torchvision/resnet18',
+                  'timm/resnet18'], 'network')
     if name == 'efficientnet_lite0': return _lite0(outputs, **options)
     return getattr(models, name)(classes=outputs, **options)
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #71072e25
 def read_weights(
-    # a state dict, or a file: safetensors, or torch.save's (read with
-    # weights_only=True)
-    source,
-)->dict:          # the state dict
+    source, # a state dict, or a safetensors or torch.save file (weights_only=True)
+)->dict:    # the state dict
     """Weights from wherever they are; of a checkpoint of `fit` those of its best epoch.
     Raises `InputError` for a file that cannot be read or holds no weights."""
-    state = (
-        source
-        if isinstance(source, Mapping)
-        else _weights_file(Path(source).expanduser()))
+    state = (source if isinstance(source, Mapping)
+             else _weights_file(Path(source).expanduser()))
     if isinstance(state.get('best'), Mapping): state = state['best']
     for inside in ('model', 'state_dict', 'model_state_dict'):
         if isinstance(state.get(inside), Mapping): state = state[inside]
     state = {str(k).removeprefix('module.'): v for k, v in state.items()}
     if not state or not all(torch.is_tensor(v) for v in state.values()):
         raise InputError(
-            f"{'The given weights' if isinstance(source, Mapping) else source} hold no"
-            " state dict (names to tensors), but"
-            f" {', '.join(list(state)[:5]) or 'nothing'}: save model.state_dict().")
+            f"{'The given weights' if isinstance(source, Mapping) else source} hold no "
+            "state dict (names to tensors), but "
+            f"{', '.join(list(state)[:5]) or 'nothing'}: save model.state_dict().")
     return state
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #84ab7c44
 def _weights_file(path):
     "What a file of weights holds."
     if not is_file(path):
-        raise InputError(
-            f"There is no file {path}: give a state dict or a file of one"
-            " (.safetensors, .pt, .pth).")
+        raise InputError(f"There is no file {path}: give a state dict or a file of one "
+                         "(.safetensors, .pt, .pth).")
     if path.suffix.lower() == '.safetensors':
         metadata, tensors = read_tensors(path)
         return unpack_state(metadata, tensors, path) if 'visft' in metadata else tensors
@@ -164,14 +154,14 @@ def _weights_file(path):
         raise
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as e:
         raise InputError(
-            f"{path} cannot be read as weights ({path.stat().st_size:,} bytes;"
-            f" {type(e).__name__}:"
-            f" {str(e).splitlines()[0][:100] if str(e) else 'no more is known'}): is it"
-            " whole, and a state dict?") from e
+            f"{path} cannot be read as weights ({path.stat().st_size:,} bytes; "
+            f"{type(e).__name__}: "
+            f"{str(e).splitlines()[0][:100] if str(e) else 'no more is known'}): is it "
+            "whole, and a state dict?") from e
     except Exception as e:   # unpickling refuses with a class of its own
-        raise InputError(
-            f"{path} holds more than tensors ({type(e).__name__}), and opening it could"
-            " run code, so it is not read: save model.state_dict() alone.") from e
+        raise InputError(f"{path} holds more than tensors ({type(e).__name__}), and "
+                         "opening it could run code, so it is not read: save "
+                         "model.state_dict() alone.") from e
 
 def _check_zip(path):
     """torch.save does not compress: a file that unfolds to more than it has is none of
@@ -179,10 +169,9 @@ def _check_zip(path):
     if not zipfile.is_zipfile(path): return
     with zipfile.ZipFile(path) as z: unfolded = sum(i.file_size for i in z.infolist())
     if unfolded > path.stat().st_size + 2**20:
-        raise InputError(
-            f"{path} has {path.stat().st_size/2**20:,.1f} MB and asks for"
-            f" {unfolded/2**20:,.0f} MB, and is refused: torch.save writes no such"
-            " file.")
+        raise InputError(f"{path} has {path.stat().st_size/2**20:,.1f} MB and asks for "
+                         f"{unfolded/2**20:,.0f} MB, and is refused: torch.save "
+                         "writes no such file.")
 
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #7c103917
@@ -201,11 +190,8 @@ def load_body(
     its own. Raises `InputError` with keys and shapes where the body does not fit."""
     own, head = model.state_dict(), _head_keys(model)
     fits = all(k in state and state[k].shape == own[k].shape for k in head)
-    state = (
-        state
-        if fits
-        else {k: v for k, v in state.items() if k not in head}
-        | {k: own[k] for k in head})
+    state = state if fits else {k: v for k, v in state.items()
+                                if k not in head} | {k: own[k] for k in head}
     _same_architecture(type(model).__name__, own, state, what)
     load_weights(model, state, what)
     return fits
@@ -215,22 +201,16 @@ def _same_architecture(name, own, state, what):
     """Raise `InputError` with some of the missing, the unknown and the differently
     shaped tensors."""
     shape = lambda t: 'x'.join(map(str, t.shape)) or 'one number'
-    found = {
-        'are missing': [k for k in own if k not in state],
-        'are unknown': [k for k in state if k not in own],
-        'have other shapes': [
-            f"{k} ({shape(state[k])} there, {shape(own[k])} here)"
-            for k in own
-            if k in state and state[k].shape != own[k].shape]}
-    said = [
-        f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})"
-        for k, v in found.items()
-        if v]
+    found = {'are missing': [k for k in own if k not in state],
+             'are unknown': [k for k in state if k not in own], 'have other shapes': [
+                 f"{k} ({shape(state[k])} there, {shape(own[k])} here)"
+                 for k in own if k in state and state[k].shape != own[k].shape]}
+    said = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})"
+            for k, v in found.items() if v]
     if said:
-        raise InputError(
-            f"{what} is of another architecture than this {name} of {len(own)} tensors:"
-            f" {'; '.join(said)}. Give the name and the options of the network that the"
-            " weights belong to.")
+        raise InputError(f"{what} is of another architecture than this {name} of "
+                         f"{len(own)} tensors: {'; '.join(said)}. Give the name and "
+                         "the options of the network that the weights belong to.")
 
 def _outputs_in(model, state):
     """How many outputs the head in a state dict has; None where there is none like the
@@ -240,33 +220,28 @@ def _outputs_in(model, state):
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #cabfa87b
 def load_backbone(
-    # as for `make_backbone`; or a model file of `visft_nb.deploy.save_model`
-    name,
+    name,      # as for `make_backbone`; or a model file of `visft_nb.deploy.save_model`
     # "default": those that come with the name; a file or a state dict as for
     # `read_weights`; None: random ones
     weights='default',
-    # a fresh head of so many outputs; None keeps the head of the weights
-    outputs:int|None=None,
-    **options,         # for the network's builder: channels, width, size, …
-)->nn.Module:          # in eval mode, with `features`, `dim` and `head`; takes images in [0, 1]
-    """A trained network by its name. The default weights of efficientnet_lite0 come with its package; those of torchvision and timm are downloaded once.
-    Raises `InputError` for unknown names, weights of another architecture, and downloads that fail."""
+    outputs:int|None=None, # of a fresh head; None keeps the head of the weights
+    **options, # for the network's builder: channels, width, size, …
+)->nn.Module:  # in eval mode, with `features`, `dim`, `head`; images in [0, 1]
+    """A trained network by its name. The default weights of efficientnet_lite0 come
+    with its package; those of torchvision and timm are downloaded once. Raises
+    `InputError` for unknown names, weights of another architecture, and downloads that
+    fail."""
     if str(name).endswith('.safetensors'): return _from_model_file(name, outputs)
     if weights is None: return make_backbone(name, outputs or 1000, **options).eval()
     if isinstance(weights, str) and weights.lower() == 'default':
         return _default(name, outputs, options).eval()
-    state, what = read_weights(weights), (
-        'the state dict' if isinstance(weights, Mapping) else str(weights))
+    state = read_weights(weights)
+    what = 'the state dict' if isinstance(weights, Mapping) else str(weights)
     model = make_backbone(name, 2, **options)
     kept = _outputs_in(model, state) if outputs is None else None
     model = make_backbone(name, kept or outputs or 2, **options)
-    load_body(
-        model,
-        (
-            {k: v for k, v in state.items() if k not in _head_keys(model)}
-            if outputs
-            else state),
-        what)
+    load_body(model, {k: v for k, v in state.items() if k not in _head_keys(model)}
+              if outputs else state, what)
     return model.eval()
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #dbfcd322
@@ -292,20 +267,18 @@ def _default(name, outputs, options):
     if name == 'efficientnet_lite0': return models.imagenet_classifier(outputs)
     if not rest or home not in ('torchvision', 'timm'):
         make_backbone(name, 2, **options)   # an unknown name gets its own sentence
-        raise InputError(
-            f"{name} has no weights of its own: give weights= (a file or a state dict),"
-            " or weights=None for random ones.")
+        raise InputError(f"{name} has no weights of its own: give weights= (a file or "
+                         "a state dict), or weights=None for random ones.")
     try:
         return dict(torchvision=_torchvision, timm=_timm)[home](
             rest, outputs, 'DEFAULT', **options)
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as e:
-        raise InputError(
-            f"The weights of {name} could not be fetched ({type(e).__name__}:"
-            f" {' '.join(str(e).split())[:100]}): connect once, or take"
-            " efficientnet_lite0, whose weights come with its package, or give"
-            " weights=, a file.") from e
+        raise InputError(f"The weights of {name} could not be fetched "
+                         f"({type(e).__name__}: {' '.join(str(e).split())[:100]}): "
+                         "connect once, or take efficientnet_lite0, whose weights "
+                         "come with its package, or give weights=, a file.") from e
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #d11b402c
 def _from_model_file(path, outputs):
@@ -314,9 +287,8 @@ def _from_model_file(path, outputs):
     from visft_nb.deploy import load_model
     model = load_model(path, 'cpu')
     if not all(hasattr(model, k) for k in ('features', 'dim', 'head')):
-        raise InputError(
-            f"{path} holds a {type(model).__name__}, "
-            "which has no `features`, `dim` and `head`.")
+        raise InputError(f"{path} holds a {type(model).__name__}, which has no "
+                         "`features`, `dim` and `head`.")
     if outputs: del model.spec; set_head(model, outputs)
     return model.eval()
 
@@ -336,16 +308,16 @@ class HeadSolver:
         outputs:int,# of the layer
         loss,       # loss(logits, y) -> scalar
     ):
-        z, self.y, self.loss = (
-            z.detach().cpu().double(),
-            y.cpu().double() if y.is_floating_point() else y.cpu(), loss)
+        z = z.detach().cpu().double()
+        self.y = y.cpu().double() if y.is_floating_point() else y.cpu()
+        self.loss = loss
         self.mean, std = z.mean(0), z.std(0, unbiased=False)
         self.std = _not_tiny(std)
         s = (z - self.mean)/self.std
         self.basis = torch.linalg.qr(s.T).Q if s.shape[1] > len(s) else None
         self.z = s if self.basis is None else s @ self.basis
-        zeros = lambda *shape: torch.zeros(
-            *shape, dtype=torch.float64, device='cpu', requires_grad=True)
+        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64, device='cpu',
+                                           requires_grad=True)
         self.w, self.b, self.steps = zeros(outputs, self.z.shape[1]), zeros(outputs), []
 
     def value(self, l2):
@@ -353,15 +325,15 @@ class HeadSolver:
         return self.loss(self.z @ self.w.T + self.b, self.y) + l2/2*(self.w**2).sum()
 
     def solve(self,
-        l2:float,      # weight of half the squared norm of W
-        most:int=500,  # iterations
+        l2:float,             # weight of half the squared norm of W
+        most:int=500,         # iterations
         tolerance:float=1e-8, # largest slope at the end; choices need less than answers
-    ):                 # (W, b): float32 (outputs, D) and (outputs,), for the features as they came
+    ): # (W, b): float32 (outputs, D) and (outputs,), for unscaled features
         "The minimum by L-BFGS, from where the last call ended."
-        search = torch.optim.LBFGS(
-            [self.w, self.b], max_iter=most, tolerance_grad=tolerance,
-            tolerance_change=1e-5*tolerance, history_size=20,
-            line_search_fn='strong_wolfe')
+        search = torch.optim.LBFGS([self.w, self.b], max_iter=most,
+                                   tolerance_grad=tolerance,
+                                   tolerance_change=1e-5*tolerance, history_size=20,
+                                   line_search_fn='strong_wolfe')
         def closure():
             search.zero_grad()
             value, self.w.grad, self.b.grad = self.slopes(l2)
@@ -395,8 +367,9 @@ class _StoredSolver(HeadSolver):
         std = (sum(((p - self.mean)**2).sum(0) for p in parts())/len(z)).sqrt()
         self.std = _not_tiny(std)
         self.blocks = lambda: ((p - self.mean)/self.std for p in parts())
-        self.basis, self.w = None, torch.zeros(
-            outputs, z.shape[1], dtype=torch.float64, requires_grad=True)
+        self.basis = None
+        self.w = torch.zeros(outputs, z.shape[1], dtype=torch.float64,
+                             requires_grad=True)
 
     def value(self, l2): return self.slopes(l2)[0]
     def slopes(self, l2):
@@ -422,26 +395,24 @@ def _scores(z, w):
 def _folds(y, kind, folds, repeats, seed, groups, classes):
     """(train, held out) indices, stratified by class where there are classes, groups
     kept together."""
-    from sklearn.model_selection import (
-        GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold)
+    from sklearn.model_selection import (GroupKFold, KFold, StratifiedGroupKFold,
+                                         StratifiedKFold)
     n, numbered = len(y), kind in ('classes', 'ordered')
     if numbered:
         counts = y.bincount(minlength=len(classes) if classes else 0)
         if (counts == 1).any():
             c = int((counts == 1).nonzero()[0])
-            raise InputError(
-                f"Class {classes[c] if classes else c!r} has one image: a choice by"
-                " cross-validation needs two or more of each class, one to learn from"
-                " and one to check; add images, or give l2= a number.")
+            raise InputError(f"Class {classes[c] if classes else c!r} has one image: a "
+                             "choice by cross-validation needs two or more of each "
+                             "class, one to learn from and one to check; add images, "
+                             "or give l2= a number.")
         folds = min(folds, int(counts[counts > 0].min()))
     units = len(set(groups)) if groups is not None else n
     if units < 2 or folds < 2:
-        raise InputError(
-            f"Cross-validation got {units} image(s) or groups and {folds} fold(s): at"
-            " least 2 of both are needed.")
-    make = {
-        (0, 0): KFold, (0, 1): GroupKFold, (1, 0): StratifiedKFold,
-        (1, 1): StratifiedGroupKFold}[numbered, groups is not None]
+        raise InputError(f"Cross-validation got {units} image(s) or groups and {folds} "
+                         "fold(s): at least 2 of both are needed.")
+    make = {(0, 0): KFold, (0, 1): GroupKFold, (1, 0): StratifiedKFold,
+            (1, 1): StratifiedGroupKFold}[numbered, groups is not None]
     for r in range(repeats):
         cut = make(min(folds, units), shuffle=True, random_state=seed + r)
         yield from cut.split(np.zeros(n), y.numpy() if numbered else None, groups)
@@ -451,26 +422,27 @@ PENALTIES = (30., 10., 3., 1., .3, .1, .03, .01, .003)
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #1b267330
 def cross_validate(
-    z,                   # features (N, D)
-    y,                   # labels
-    outputs:int,         # of the head
-    kind:str='classes',  # of the head
-    l2=PENALTIES,        # strengths to try
-    folds:int=5,         # at most as many as the smallest class has images
-    repeats:int=2,       # with other folds
-    seed:int=0,          # of the folds
-    groups=None,         # what must not be split up (N,)
-    classes=(),          # names, for the sentence
-):                       # pandas.DataFrame, a row for each strength: l2, loss, se (its standard error over folds), and the metric of the head (accuracy: 0 to 1)
-    """How well heads of each strength do on images that they were not fitted to. Raises
-    `InputError` where a class has one image."""
+    z,                  # features (N, D)
+    y,                  # labels
+    outputs:int,        # of the head
+    kind:str='classes', # of the head
+    l2=PENALTIES,       # strengths to try
+    folds:int=5,        # at most as many as the smallest class has images
+    repeats:int=2,      # with other folds
+    seed:int=0,         # of the folds
+    groups=None,        # what must not be split up (N,)
+    classes=(),         # names, for the sentence
+): # pandas.DataFrame, a row a strength: l2, loss, se, and the head's metric
+    """How well heads of each strength do on images that they were not fitted to; `se`
+    is the standard error of the loss over folds. Raises `InputError` where a class has
+    one image."""
     import pandas as pd
     head, rows = HEADS[kind], []
     strengths = sorted(map(float, l2), reverse=True)
     if not strengths or not strengths[-1] > 0:
-        raise InputError(
-            f"l2={list(l2)}: give one or more positive strengths; without a penalty the"
-            " weights grow for ever where the classes can be separated.")
+        raise InputError(f"l2={list(l2)}: give one or more positive strengths; without "
+                         "a penalty the weights grow for ever where the classes "
+                         "can be separated.")
     for a, b in _folds(y, kind, folds, repeats, seed, groups, classes):
         solver = _solver(take(z, a), y[a], outputs, head.loss)
         for v in strengths:
@@ -478,10 +450,8 @@ def cross_validate(
             logits = _scores(take(z, b), w) + c
             rows.append((v, float(head.loss(logits, y[b])), head.metric(logits, y[b])))
     frame = pd.DataFrame(rows, columns=['l2', 'loss', head.name]).groupby('l2')
-    return (
-        frame.mean()
-        .assign(se=frame['loss'].sem())
-        .reset_index()[['l2', 'loss', 'se', head.name]])
+    table = frame.mean().assign(se=frame['loss'].sem()).reset_index()
+    return table[['l2', 'loss', 'se', head.name]]
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #1b267331
 @contextmanager
@@ -501,21 +471,18 @@ def _features(model, data, batch_size):
 
 # %% ../../nbs/3_finetune/01_transfer.ipynb #730772a4
 def fit_head(
-    # with `features`, `dim` and a linear `head`, which gets its weights in place
-    model,
-    data,                # `Images`
-    # the strength; None chooses among `PENALTIES` by cross-validation
-    l2=None,
-    z=None,              # the features, where they are known: (N, D)
+    model, # with `features`, `dim` and a linear `head`, which gets its weights in place
+    data,    # `Images`
+    l2=None, # the strength; None chooses among `PENALTIES` by cross-validation
+    z=None,  # the features, where they are known: (N, D)
     folds:int=5, repeats:int=2, seed:int=0, batch_size:int=64,
-):                       # (l2, table of `cross_validate` or None, values of the objective)
+):           # (l2, table of `cross_validate` or None, values of the loss)
     """A linear probe: the best linear head on frozen features, which are computed once.
     Raises `InputError` for labels that do not fit the head."""
     kind = check_labels(model, data.labels)
     if not isinstance(model.head, nn.Linear):
-        raise InputError(
-            f"The head is a {type(model.head).__name__}; a linear probe needs"
-            " nn.Linear: set_head(model, data.classes).")
+        raise InputError(f"The head is a {type(model.head).__name__}; a linear probe "
+                         "needs nn.Linear: set_head(model, data.classes).")
     with nullcontext(z) if z is not None else _features(model, data, batch_size) as z:
         return _fit_to(model, kind, data, z, l2, folds, repeats, seed)
 
@@ -523,13 +490,11 @@ def _fit_to(model, kind, data, z, l2, folds, repeats, seed):
     "Give the head the best weights for these features."
     y, table, outputs = data.labels.cpu(), None, model.head.out_features
     if not all(part.isfinite().all() for part in z.split(_BLOCK)):
-        raise InputError(
-            "The features hold NaN or infinity: are the weights of the body whole, and"
-            " the images in [0, 1]?")
+        raise InputError("The features hold NaN or infinity: are the weights of the "
+                         "body whole, and the images in [0, 1]?")
     if l2 is None:
-        table = cross_validate(
-            z, y, outputs, kind, PENALTIES, folds, repeats, seed, data.groups,
-            data.classes)
+        table = cross_validate(z, y, outputs, kind, PENALTIES, folds, repeats, seed,
+                               data.groups, data.classes)
         l2 = float(table.l2[table.loss.idxmin()])
     solver = _solver(z, y, outputs, HEADS[kind].loss)
     w, b = solver.solve(l2)

@@ -34,8 +34,8 @@ class Clip:
 
     def __len__(self): return len(self.frames)
     def images(self):
-        return Images(
-            self.frames, boxes=self.boxes, classes=('figure',), name='generated clip')
+        return Images(self.frames, boxes=self.boxes, classes=('figure',),
+                      name='generated clip')
 
 def _limb(yx, a, b, r):
     "Pixels within `r` of the segment from `a` to `b`, points (y, x)."
@@ -48,11 +48,10 @@ def _draw_figure(yx, foot, h, phase):
     x)."""
     at = lambda up, side: np.array([foot[0] - up*h, foot[1] + side*h])
     swing, hip = .13*np.sin(phase), at(.45, 0)
-    legs = _limb(yx, hip, at(.05, swing), .055 *h) | _limb(
-        yx, hip, at(.05, -swing), .055 *h)
-    return (
-        legs, _limb(yx, hip, at(.72, 0), .125 *h),
-        _limb(yx, at(.89, 0), at(.9, 0), .095 *h))
+    legs = _limb(yx, hip, at(.05, swing), .055*h) | _limb(
+        yx, hip, at(.05, -swing), .055*h)
+    return (legs, _limb(yx, hip, at(.72, 0), .125*h),
+            _limb(yx, at(.89, 0), at(.9, 0), .095*h))
 
 # %% ../../nbs/3_finetune/17_video.ipynb #5a891124
 def _yard(rng, h, w):
@@ -74,19 +73,19 @@ def make_clip(
     """A generated clip of figures that walk over a yard, past one another and behind a
     wall."""
     (h, w), rng = size, np.random.default_rng([seed, 2016])
-    yx, ground, times = (
-        np.stack(np.mgrid[:h, :w], -1) + .5, _yard(rng, h, w), np.arange(frames)*step)
-    tall, v = (
-        rng.uniform(.28, .4, figures)*h,
-        rng.uniform(.7, 1.6, figures)*rng.choice([-1, 1], figures)*w/128)
+    yx = np.stack(np.mgrid[:h, :w], -1) + .5
+    ground = _yard(rng, h, w)
+    times = np.arange(frames)*step
+    tall = rng.uniform(.28, .4, figures)*h
+    v = rng.uniform(.7, 1.6, figures)*rng.choice([-1, 1], figures)*w/128
     up = rng.uniform(-.25, .25, figures)*h/96
     # where each is at some moment
-    middle = np.stack(
-        [rng.uniform(.5, .95, figures)*h, rng.uniform(.2, .8, figures)*w], 1)
-    start = middle - rng.uniform(0, times[-1] + 1, figures)[:, None]*np.stack(
-        [up, v], 1)
-    paint, out = rng.uniform(20, 250, (figures, 3, 3)), Clip(
-        torch.zeros(frames, 3, h, w, dtype=torch.uint8), [], [])
+    middle = np.stack([rng.uniform(.5, .95, figures)*h,
+                       rng.uniform(.2, .8, figures)*w], 1)
+    start = (
+        middle - rng.uniform(0, times[-1] + 1, figures)[:, None]*np.stack([up, v], 1))
+    paint = rng.uniform(20, 250, (figures, 3, 3))
+    out = Clip(torch.zeros(frames, 3, h, w, dtype=torch.uint8), [], [])
     wall = slice(int(.2*h), int(.74*h)), slice(int(.56*w), int(.56*w) + w//9)
     for t, when in enumerate(times):
         img, owner, whole = ground.copy(), np.zeros((h, w), int), {}
@@ -100,13 +99,9 @@ def make_clip(
             whole[i] = np.any(parts, 0)
             owner[whole[i]] = i + 1
         _note(out, whole, owner)
-        out.frames[t] = torch.from_numpy(
-            (img + rng.normal(0, noise, img.shape))
-            .clip(0, 255)
-            .round()
-            .astype(np.uint8)
-            .transpose(2, 0, 1)
-            .copy())
+        seen = (img + rng.normal(0, noise, img.shape)).clip(0, 255).round()
+        seen = seen.astype(np.uint8).transpose(2, 0, 1)
+        out.frames[t] = torch.from_numpy(seen.copy())
     return out
 
 # %% ../../nbs/3_finetune/17_video.ipynb #72fcebff
@@ -130,16 +125,13 @@ def centre_map(
     spread=.15,  # standard deviation as a share of the box's size
 ):               # (B, h, w) from 0 to 1, exactly 1 at the centres' cells
     "The target Y."
-    c, s = (boxes[..., :2] + boxes[..., 2:])/2/stride, (
-        boxes[..., 2:] - boxes[..., :2])/stride
+    c = (boxes[..., :2] + boxes[..., 2:])/2/stride
+    s = (boxes[..., 2:] - boxes[..., :2])/stride
     cell, sigma = c.floor(), (s*spread).clamp(min=.5)
     y, x = (torch.arange(n, device=boxes.device) for n in grid)
     d = lambda axis, at: ((at - cell[..., axis, None])/sigma[..., axis, None]).square()
-    return (
-        ((-d(1, y)[..., :, None] - d(0, x)[..., None, :])/2)
-        .exp()
-        .mul((there > 0)[..., None, None])
-        .amax(1))
+    hills = ((-d(1, y)[..., :, None] - d(0, x)[..., None, :])/2).exp()
+    return hills.mul((there > 0)[..., None, None]).amax(1)
 
 # %% ../../nbs/3_finetune/17_video.ipynb #9273cced
 def focal_loss(
@@ -148,8 +140,8 @@ def focal_loss(
 ):           # a scalar
     "The formula for L, from logits so that no logarithm is taken of 0."
     p, on = logits.sigmoid(), target == 1
-    bright, dark = (1 - p)**2*F.logsigmoid(logits), (
-        1 - target)**4*p**2*F.logsigmoid(-logits)
+    bright = (1 - p)**2*F.logsigmoid(logits)
+    dark = (1 - target)**4*p**2*F.logsigmoid(-logits)
     return -torch.where(on, bright, dark).sum()/on.sum().clamp(min=1)
 
 # %% ../../nbs/3_finetune/17_video.ipynb #421ebf94
@@ -163,14 +155,14 @@ class CentreNet(nn.Module):
     ):
         super().__init__()
         self.most = most
-        self.fine = nn.Sequential(
-            conv_block(3, width, stride=2), conv_block(width, 2*width, stride=2))
-        self.coarse = nn.Sequential(
-            conv_block(2*width, 4*width, stride=2), conv_block(4*width, 4*width),
-            conv_block(4*width, 2*width))
+        self.fine = nn.Sequential(conv_block(3, width, stride=2),
+                                  conv_block(width, 2*width, stride=2))
+        self.coarse = nn.Sequential(conv_block(2*width, 4*width, stride=2),
+                                    conv_block(4*width, 4*width),
+                                    conv_block(4*width, 2*width))
         # logit, offsets x and y, log sizes x and y
-        self.head = nn.Sequential(
-            conv_block(2*width, 2*width), nn.Conv2d(2*width, 5, 1))
+        self.head = nn.Sequential(conv_block(2*width, 2*width),
+                                  nn.Conv2d(2*width, 5, 1))
         self.head[-1].bias.data[0] = -4   # at first nothing is seen
 
     def maps(self, x):
@@ -184,10 +176,8 @@ class CentreNet(nn.Module):
         h, w = x.shape[-2:]
         x = F.pad(x, (0, -w % 8, 0, -h % 8)).contiguous(
             memory_format=torch.channels_last)
-        return (
-            self.maps(x)
-            if self.training
-            else [self.answer(m, h, w) for m in self.maps(x)])
+        return (self.maps(x) if self.training
+                else [self.answer(m, h, w) for m in self.maps(x)])
 
     def answer(self, maps, h, w):
         "Peaks of one image's maps as boxes, surest first."
@@ -196,13 +186,12 @@ class CentreNet(nn.Module):
         score, at = peak.flatten().topk(min(self.most, p.numel()))
         rest = maps[1:].flatten(1)[:, at].T
         cell = torch.stack([at % p.shape[1], at//p.shape[1]], 1)
-        centre, half = (cell + rest[:, :2])*self.stride, rest[:, 2:].clamp(
-            max=5).exp()*self.stride/2
+        centre = (cell + rest[:, :2])*self.stride
+        half = rest[:, 2:].clamp(max=5).exp()*self.stride/2
         boxes = torch.cat([centre - half, centre + half], 1)
         limit = torch.tensor([w, h, w, h], dtype=boxes.dtype, device=boxes.device)
-        return {
-            'boxes': torch.minimum(boxes.clamp(min=0), limit),
-            'labels': torch.ones_like(at), 'scores': score}
+        return {'boxes': torch.minimum(boxes.clamp(min=0), limit),
+                'labels': torch.ones_like(at), 'scores': score}
 
 # %% ../../nbs/3_finetune/17_video.ipynb #932744f9
 def centre_loss(
@@ -214,16 +203,16 @@ def centre_loss(
     x, objects = batch
     maps, boxes, there = model(x), objects['boxes'], objects['labels'] > 0
     s, (h, w) = model.stride, maps.shape[-2:]
-    c, size = (boxes[..., :2] + boxes[..., 2:])/2/s, (
-        (boxes[..., 2:] - boxes[..., :2])/s).clamp(min=.1)
-    cell = torch.minimum(
-        c.floor().clamp(min=0), torch.tensor([w - 1., h - 1], device=x.device)).long()
+    c = (boxes[..., :2] + boxes[..., 2:])/2/s
+    size = ((boxes[..., 2:] - boxes[..., :2])/s).clamp(min=.1)
+    last = torch.tensor([w - 1., h - 1], device=x.device)
+    cell = torch.minimum(c.floor().clamp(min=0), last).long()
     at = cell[..., 1]*w + cell[..., 0]
-    found = (
-        maps[:, 1:].flatten(2).gather(2, at[:, None].expand(-1, 4, -1)).transpose(1, 2))
+    where = at[:, None].expand(-1, 4, -1)
+    found = maps[:, 1:].flatten(2).gather(2, where).transpose(1, 2)
     off = (found - torch.cat([c - cell, size.log()], -1)).abs().sum(-1)
-    return focal_loss(maps[:, 0], centre_map(boxes, objects['labels'], (h, w), s)) + (
-        off*there).sum()/there.sum().clamp(min=1)
+    return (focal_loss(maps[:, 0], centre_map(boxes, objects['labels'], (h, w), s))
+            + (off*there).sum()/there.sum().clamp(min=1))
 
 # %% ../../nbs/3_finetune/17_video.ipynb #6f93594f
 def train_centres(
@@ -236,8 +225,8 @@ def train_centres(
     from torch's own generator."""
     model = CentreNet(width).to(memory_format=torch.channels_last)
     batches = DetectionBatches(images, batch_size, Jitter((.9, 1.15), .1), seed=seed)
-    return model, fit(
-        model, batches, epochs=epochs, loss=centre_loss, lr=lr, seed=seed, **kw)
+    return model, fit(model, batches, epochs=epochs, loss=centre_loss, lr=lr,
+                      seed=seed, **kw)
 
 # %% ../../nbs/3_finetune/17_video.ipynb #be0b4c15
 def assign(
@@ -276,31 +265,24 @@ class Tracker:
         """Boxes (n, 4) of the next frame to {'boxes' (m, 4), 'ids' (m,), 'velocities'
         (m, 2)} of confirmed tracks seen in it."""
         if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise InputError(
-                f"Boxes of a frame have shape {tuple(boxes.shape)}: (n, 4) was"
-                " expected, (0, 4) where nothing was found.")
+            raise InputError(f"Boxes of a frame have shape {tuple(boxes.shape)}: (n, "
+                             "4) was expected, (0, 4) where nothing was found.")
         for t in self.tracks: t.box = t.box + t.velocity.repeat(2)
-        old = (
-            torch.stack([t.box for t in self.tracks])
-            if self.tracks
-            else boxes.new_zeros(0, 4))
+        old = (torch.stack([t.box for t in self.tracks]) if self.tracks
+               else boxes.new_zeros(0, 4))
         rows, cols = assign(box_iou(old, boxes), self.iou)
         for i, j in zip(rows, cols): self.see(self.tracks[i], boxes[j])
         for i in set(range(len(old))) - set(rows): self.tracks[i].missed += 1
-        self.tracks = [
-            t for t in self.tracks if t.missed <= (self.lost if t.id >= 0 else 1)]
-        self.tracks += [
-            Track(-1, boxes[j], torch.zeros(2))
-            for j in range(len(boxes))
-            if j not in cols]
+        self.tracks = [t for t in self.tracks
+                       if t.missed <= (self.lost if t.id >= 0 else 1)]
+        self.tracks += [Track(-1, boxes[j], torch.zeros(2))
+                        for j in range(len(boxes)) if j not in cols]
         seen = [t for t in self.tracks if t.id >= 0 and not t.missed]
-        pile = lambda name, n: (
-            torch.stack([getattr(t, name) for t in seen]) if seen else torch.zeros(0, n)
-        )
-        return {
-            'boxes': pile('box', 4),
-            'ids': torch.tensor([t.id for t in seen], dtype=torch.int64),
-            'velocities': pile('velocity', 2)}
+        pile = lambda name, n: (torch.stack([getattr(t, name) for t in seen]) if seen
+                                else torch.zeros(0, n))
+        return {'boxes': pile('box', 4),
+                'ids': torch.tensor([t.id for t in seen], dtype=torch.int64),
+                'velocities': pile('velocity', 2)}
 
     def see(self, track, box):
         """A track's detection: learn how fast it moves, and count it when it was seen
@@ -327,10 +309,8 @@ def track(
 def _pairs(gain, truth, ids, last, iou):
     """Pairs (object, track) of a frame; those of before stay where they still overlap
     enough."""
-    kept = [
-        (i, ids.index(last[o]))
-        for i, o in enumerate(truth)
-        if last.get(o) in ids and gain[i, ids.index(last[o])] >= iou]
+    kept = [(i, ids.index(last[o])) for i, o in enumerate(truth)
+            if last.get(o) in ids and gain[i, ids.index(last[o])] >= iou]
     rest = np.array(gain, dtype=float)
     for i, j in kept: rest[i], rest[:, j] = 0, 0
     return kept + list(zip(*assign(rest, iou)))
@@ -340,21 +320,20 @@ def clear_mot(
     clip,        # `Clip`, or anything with `boxes` and `ids` per frame
     tracks,      # per frame {'boxes', 'ids'}
     iou=.5,      # least overlap of an object with its track
-)->dict:         # mota (at most 1), motp (mean IoU of the pairs), misses, false, switches, objects
+)->dict:         # mota (at most 1), motp (mean IoU), misses, false, switches, objects
     """The CLEAR measures of a tracker. Raises `InputError` where the numbers of frames
     differ."""
     if len(clip.boxes) != len(tracks):
-        raise InputError(
-            f"There are tracks for {len(tracks)} frames of {len(clip.boxes)}: one entry"
-            " a frame was expected.")
+        raise InputError(f"There are tracks for {len(tracks)} frames of "
+                         f"{len(clip.boxes)}: one entry a frame was expected.")
     n, last, overlaps = dict(misses=0, false=0, switches=0, objects=0), {}, []
     for boxes, truth, t in zip(clip.boxes, clip.ids, tracks):
-        gain, truth, ids = (
-            box_iou(boxes, t['boxes']).numpy(), torch.as_tensor(truth).tolist(),
-            t['ids'].tolist())
+        gain = box_iou(boxes, t['boxes']).numpy()
+        truth = torch.as_tensor(truth).tolist()
+        ids = t['ids'].tolist()
         pairs = _pairs(gain, truth, ids, last, iou)
-        n['switches'] += sum(
-            truth[i] in last and last[truth[i]] != ids[j] for i, j in pairs)
+        n['switches'] += sum(truth[i] in last and last[truth[i]] != ids[j]
+                             for i, j in pairs)
         n['misses'], n['false'], n['objects'] = (
             n['misses'] + len(truth) - len(pairs), n['false'] + len(ids) - len(pairs),
             n['objects'] + len(truth))
@@ -372,9 +351,8 @@ def inside(
     three corners."""
     polygon = torch.as_tensor(polygon, dtype=torch.float64)
     if polygon.ndim != 2 or polygon.shape[1] != 2 or len(polygon) < 3:
-        raise InputError(
-            "A zone has at least three corners (x, y), got shape"
-            f" {tuple(polygon.shape)}.")
+        raise InputError("A zone has at least three corners (x, y), got shape "
+                         f"{tuple(polygon.shape)}.")
     points = torch.as_tensor(points, dtype=torch.float64).reshape(-1, 2)
     return torch.from_numpy(Path(polygon.numpy()).contains_points(points.numpy()))
 
@@ -397,16 +375,16 @@ class Zone:
     def __post_init__(self):
         inside(torch.zeros(0, 2), self.polygon)
         if self.wait < 1 or self.ahead < 0:
-            raise InputError(
-                f"wait={self.wait}, ahead={self.ahead}: at least one frame inside, and"
-                " no look back, were expected.")
+            raise InputError(f"wait={self.wait}, ahead={self.ahead}: at least one "
+                             "frame inside, and no look back, were expected.")
 
     def watch(self, tracks):
         "Tracks of each frame to warnings, a list of {'frame', 'id', 'box'}."
         run, warned, out = {}, set(), []
         for t, f in enumerate(tracks):
             at = feet(f['boxes']) + (self.ahead*f['velocities'] if self.ahead else 0)
-            for i, now, box in zip(f['ids'].tolist(), inside(at, self.polygon).tolist(), f['boxes']):
+            for i, now, box in zip(f['ids'].tolist(),
+                                   inside(at, self.polygon).tolist(), f['boxes']):
                 state, n = run.get(i, (False, 0))
                 run[i] = (now, n + 1 if now == state else 1)
                 if run[i][1] < self.wait: continue
@@ -419,27 +397,21 @@ class Zone:
 
 # %% ../../nbs/3_finetune/17_video.ipynb #406bd791
 def entries(
-    clip,      # `Clip`
-    polygon,   # (k, 2)
+    clip,        # `Clip`
+    polygon,     # (k, 2)
     least:int=3, # frames that a visit lasts; shorter ones, and gaps, are not counted
-)->list:       # {'frame', 'id', 'last'}: first frame, figure and last frame of each visit
+)->list:         # {'frame', 'id', 'last'}: a visit's first frame, figure, last frame
     "The true visits to a zone."
-    true = [
-        {'boxes': b, 'ids': i, 'velocities': torch.zeros(len(b), 2)}
-        for b, i in zip(clip.boxes, clip.ids)]
-    where = [
-        dict(zip(f['ids'].tolist(), inside(feet(f['boxes']), polygon).tolist()))
-        for f in true]
+    true = [{'boxes': b, 'ids': i, 'velocities': torch.zeros(len(b), 2)}
+            for b, i in zip(clip.boxes, clip.ids)]
+    where = [dict(zip(f['ids'].tolist(), inside(feet(f['boxes']), polygon).tolist()))
+             for f in true]
     out = []
     for w in Zone(polygon, least).watch(true):
         seen = [t for t in range(w['frame'], len(where)) if w['id'] in where[t]]
-        gone = next(
-            (
-                t
-                for t in seen
-                if not any(
-                    where[u].get(w['id'], False) for u in seen if t <= u < t + least)),
-            len(where))
+        within = {t for t in seen if where[t].get(w['id'], False)}
+        gone = next((t for t in seen if not within.intersection(range(t, t + least))),
+                    len(where))
         out.append({'frame': w['frame'] - least + 1, 'id': w['id'], 'last': gone})
     return out
 
@@ -450,23 +422,16 @@ def judge_warnings(
     visits,       # of `entries`
     early:float=0,# frames before the entry from which on a warning is right
     late:int=8,   # frames after it from which on a warning is late
-)->dict:          # right, late, false, missed: numbers; delays: frames after the entry of those right or late
+)->dict:          # right, late, false, missed: numbers; delays: frames after the entry
     "Compare warnings with the true visits."
     n, delays, told = dict(right=0, late=0, false=0), [], set()
     for w in warnings:
         overlap = box_iou(w['box'][None], clip.boxes[w['frame']])[0]
-        who = (
-            int(clip.ids[w['frame']][overlap.argmax()])
-            if len(overlap) and overlap.max() >= .3
-            else None)
-        visit = next(
-            (
-                k
-                for k, v in enumerate(visits)
-                if v['id'] == who
-                and v['frame'] - early <= w['frame'] <= v['last']
-                and k not in told),
-            None)
+        who = (int(clip.ids[w['frame']][overlap.argmax()]) if len(overlap)
+               and overlap.max() >= .3 else None)
+        visit = next((k for k, v in enumerate(visits) if v['id'] == who
+                      and v['frame'] - early <= w['frame'] <= v['last']
+                      and k not in told), None)
         if visit is None: n['false'] += 1; continue
         told.add(visit)
         delays.append(w['frame'] - visits[visit]['frame'])
@@ -487,24 +452,21 @@ def show_tracks(
     from matplotlib.patches import Polygon, Rectangle
     from visft_nb.plot import COLORS, figure, show
     h, w = frames.shape[-2:]
-    fig, axes = figure(
-        -(-len(frames)//cols), cols, size, size*h/w + .25 *(titles is not None))
+    fig, axes = figure(-(-len(frames)//cols), cols, size,
+                       size*h/w + .25*(titles is not None))
     for ax in np.atleast_1d(axes).ravel(): ax.set_axis_off()
     for k, (ax, x, t) in enumerate(zip(np.atleast_1d(axes).ravel(), frames, tracks)):
         loud = warned[k] if warned else ()
         ax.imshow(x.permute(1, 2, 0).numpy())
         if titles: ax.set_title(titles[k], fontsize=8)
         if polygon is not None:
-            ax.add_patch(
-                Polygon(np.asarray(polygon), fill=False, ec='white', lw=1.2, ls='--'))
+            ax.add_patch(Polygon(np.asarray(polygon), fill=False, ec='white',
+                                 lw=1.2, ls='--'))
         for (x0, y0, x1, y1), i in zip(t['boxes'].tolist(), t['ids'].tolist()):
             color = COLORS[i % len(COLORS)]
-            ax.add_patch(
-                Rectangle(
-                    (x0, y0), x1 - x0, y1 - y0, fill=False, ec=color,
-                    lw=3 if i in loud else 1.2))
-            ax.text(
-                x0, max(y0 - 2, 5), f"{i}{' !' if i in loud else ''}", color='white',
-                fontsize=6.5, bbox=dict(fc=color, ec='none', pad=.6))
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color,
+                                   lw=3 if i in loud else 1.2))
+            ax.text(x0, max(y0 - 2, 5), f"{i}{' !' if i in loud else ''}",
+                    color='white', fontsize=6.5, bbox=dict(fc=color, ec='none', pad=.6))
         ax.set(xlim=(0, w), ylim=(h, 0))
     show(fig, alt)

@@ -48,25 +48,30 @@ def write_dicom(
     """Write a gray image as DICOM (secondary capture), without a patient. `read_image`
     reads it back."""
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import (
-        ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid)
+    from pydicom.uid import (ExplicitVRLittleEndian, SecondaryCaptureImageStorage,
+                             generate_uid)
     a = np.asarray(pixels)
     if a.ndim != 2 or a.dtype != np.uint16 or not a.size or a.max() > 4095:
-        raise InputError(
-            f"pixels are {a.dtype} {a.shape}: uint16 (H, W) from 0 to 4095 was"
-            " expected.")
+        raise InputError(f"pixels are {a.dtype} {a.shape}: uint16 (H, W) from 0 to "
+                         "4095 was expected.")
     meta = FileMetaDataset()
-    (
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID,
-        meta.TransferSyntaxUID,
-    ) = (SecondaryCaptureImageStorage, generate_uid(), ExplicitVRLittleEndian)
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     d = FileDataset(str(path), {}, file_meta=meta, preamble=b'\0'*128)
-    d.SOPClassUID, d.SOPInstanceUID, d.Modality, d.PatientName, d.PatientID = (
-        SecondaryCaptureImageStorage, meta.MediaStorageSOPInstanceUID, modality, '', '')
-    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = (
-        *a.shape, 1, 'MONOCHROME2')
-    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation, d.PixelData = (
-        16, 12, 11, 0, a.tobytes())
+    d.SOPClassUID = SecondaryCaptureImageStorage
+    d.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    d.Modality = modality
+    d.PatientName = ''
+    d.PatientID = ''
+    d.Rows, d.Columns = a.shape
+    d.SamplesPerPixel = 1
+    d.PhotometricInterpretation = 'MONOCHROME2'
+    d.BitsAllocated = 16
+    d.BitsStored = 12
+    d.HighBit = 11
+    d.PixelRepresentation = 0
+    d.PixelData = a.tobytes()
     if window: d.WindowCenter, d.WindowWidth = window
     if spacing: d.PixelSpacing = [f'{s:.10g}' for s in spacing]
     with atomic_write(_target(path, '.dcm')) as tmp:
@@ -78,27 +83,24 @@ def occlusion(
     x,            # (C, H, W), one image as the model takes it
     target:int,   # class
     parts:int=7,  # squares along each side
-)->torch.Tensor:  # (H, W), how much of the probability is lost where a square covers the pixel; not negative
+)->torch.Tensor:  # (H, W): the probability lost where a square covers it; at least 0
     """Occlusion sensitivity (Zeiler and Fergus 2014, arXiv:1311.2901), squares twice as
     wide as they are apart, filled with the image's mean."""
     h, w = x.shape[1:]
-    rows, cols = (
-        torch.linspace(0, s, parts + 1).round().long().tolist() for s in (h, w))
+    rows, cols = (torch.linspace(0, s, parts + 1).round().long().tolist()
+                  for s in (h, w))
     covered, lost, count = [], torch.zeros(h, w), torch.zeros(h, w)
-    places = [
-        (
-            slice(max(0, rows[i] - h//(2*parts)), rows[i + 1] + h//(2*parts)),
-            slice(max(0, cols[j] - w//(2*parts)), cols[j + 1] + w//(2*parts)))
-        for i in range(parts)
-        for j in range(parts)]
+    more_h, more_w = h//(2*parts), w//(2*parts)
+    across = [slice(max(0, a - more_h), b + more_h) for a, b in zip(rows, rows[1:])]
+    along = [slice(max(0, a - more_w), b + more_w) for a, b in zip(cols, cols[1:])]
+    places = [(r, c) for r in across for c in along]
     for r, c in places:
         y = x.clone()
         y[:, r, c] = x.mean((1, 2), keepdim=True)
         covered.append(y)
     whole = run(x[None]).softmax(1)[0, target]
-    p = torch.cat(
-        [run(torch.stack(covered[i:i + 64])) for i in range(0, len(covered), 64)]
-    ).softmax(1)[:, target]
+    p = torch.cat([run(torch.stack(covered[i:i + 64]))
+                   for i in range(0, len(covered), 64)]).softmax(1)[:, target]
     for (r, c), q in zip(places, p):
         lost[r, c] += (whole - q).clamp(min=0).cpu()
         count[r, c] += 1
@@ -112,25 +114,21 @@ def _late_maps(model, x):
     note = lambda m, args, out: seen.append(
         (m, min(out.shape[2:]) if torch.is_tensor(out) and out.ndim == 4 else 0))
     try:
-        hooks += [
-            m.register_forward_hook(note)
-            for m in model.modules()
-            if not list(m.children())]
+        hooks += [m.register_forward_hook(note)
+                  for m in model.modules() if not list(m.children())]
         with torch.no_grad(), eval_mode(model): model(x)
     finally:
         for h in hooks: h.remove()
     late = seen[len(seen)//3:]
-    return [
-        m
-        for least in (4, 2)
-        for m in [next((m for m, side in reversed(late) if side >= least), None)]
-        if m is not None]
+    return [m for least in (4, 2)
+            for m in [next((m for m, side in reversed(late) if side >= least), None)]
+            if m is not None]
 
 # %% ../../nbs/3_finetune/19_work.ipynb #ecee95be
 def explain(
     opened:Opened, # of `open_model`, a classifier
-    a:Answer,      # with its logits
-)->tuple:          # map (h, w) in [0, 1] over the image as the model took it, and the name of the method
+    a:Answer, # with its logits
+)->tuple:     # map (h, w) in [0, 1] over the image as it was taken; the method's name
     """Where the evidence for the answer is: Grad-CAM where the file holds a network
     with late feature maps that speak for it, occlusion else."""
     target = int(a.logits.argmax())
@@ -143,16 +141,13 @@ def explain(
     return heat/heat.max().clamp(min=1e-12), 'occlusion'
 
 # %% ../../nbs/3_finetune/19_work.ipynb #26077bdc
-_TINTS = (
-    (0, 0, 0), (213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167),
-    (230, 159, 0), (86, 180, 233))
+_TINTS = ((0, 0, 0), (213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167),
+          (230, 159, 0), (86, 180, 233))
 
 def _rgb(x):
     "An image (C, H, W) in [0, 1] as float (H, W, 3)."
-    return (
-        x[:3].expand(3, -1, -1).permute(1, 2, 0).numpy()
-        if len(x) in (1, 3)
-        else x.mean(0, keepdim=True).expand(3, -1, -1).permute(1, 2, 0).numpy())
+    return (x[:3].expand(3, -1, -1).permute(1, 2, 0).numpy() if len(x) in (1, 3)
+            else x.mean(0, keepdim=True).expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 def _enlarged(a, least=256):
     """uint8 (H, W, 3), small images enlarged by whole numbers, so that their pixels can
@@ -179,12 +174,9 @@ def overlay(
 def _masked(x, mask):
     "`x` (H, W, 3) with each class tinted and its border drawn in full colour."
     x = x.copy()
-    inner = (
-        lambda m: m
-        & np.roll(m, 1, 0)
-        & np.roll(m, -1, 0)
-        & np.roll(m, 1, 1)
-        & np.roll(m, -1, 1))
+    def inner(m):
+        rows = np.roll(m, 1, 0) & np.roll(m, -1, 0)
+        return m & rows & np.roll(m, 1, 1) & np.roll(m, -1, 1)
     for k in np.unique(mask[(mask > 0) & (mask != UNSEEN)]):
         m, tint = mask == k, np.array(_TINTS[1 + (k - 1) % (len(_TINTS) - 1)])/255
         x[m] = .65*x[m] + .35*tint
@@ -196,9 +188,7 @@ def _masked(x, mask):
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
-    # table to write, `.csv`; text that a spreadsheet would take for a formula gets an
-    # apostrophe, `read_answers` takes it off
-    out=None,
+    out=None,       # table to write, `.csv`; apostrophes as `read_answers` takes them
     overlays=None,  # folder for pictures, and for masks where the model makes such
     sure:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name
@@ -207,60 +197,52 @@ def predict_files(
     cannot be used; a bad image gets a row with its sentence."""
     if out is not None: out = _target(out, '.csv')
     if overlays is not None and Path(overlays).exists() and not Path(overlays).is_dir():
-        raise InputError(
-            f"{overlays} is a file; a folder for the pictures was expected.")
+        raise InputError(f"{overlays} is a file; a folder for the "
+                         "pictures was expected.")
     opened, taken = open_model(model), set()
     def draw(a):
         from PIL import Image
         with atomic_write(
-            Path(overlays)/free_name(a.name, '_overlay.png', taken)) as tmp:
+                Path(overlays)/free_name(a.name, '_overlay.png', taken)) as tmp:
             Image.fromarray(overlay(opened, a)).save(tmp, 'PNG')
         if opened.spec['task'] == 'segmentation':
-            save_mask(
-                answer_mask(a, opened.spec),
-                Path(overlays)/free_name(a.name, '_mask.png', taken))
-    frame = predict(
-        opened, images, top, 'keep', sure, each=None if overlays is None else draw)
+            save_mask(answer_mask(a, opened.spec),
+                      Path(overlays)/free_name(a.name, '_mask.png', taken))
+    frame = predict(opened, images, top, 'keep', sure,
+                    each=None if overlays is None else draw)
     # whole numbers stay whole beside rows that have none
     if out is not None: write_answers(frame.convert_dtypes(), out)
     return frame
 
 # %% ../../nbs/3_finetune/19_work.ipynb #930a4465
 def latency_table(
-    runs:dict,      # {name: function of a batch}
-    x,              # batch (N, C, H, W)
-    rounds:int=50,  # timed calls of each
-    warm:int=3,     # calls before, not timed
-    seed:int=0,     # of the orders
-):                  # pandas.DataFrame by name: median_ms, p95_ms, ratio (median over that of the fastest)
+    runs:dict,     # {name: function of a batch}
+    x,             # batch (N, C, H, W)
+    rounds:int=50, # timed calls of each
+    warm:int=3,    # calls before, not timed
+    seed:int=0,    # of the orders
+):                 # pandas.DataFrame by name: median_ms, p95_ms, ratio (to the fastest)
     """How long a batch takes: every round calls each function once, in a random order.
     Raises `InputError` where there is nothing to compare."""
     import pandas as pd
     if not runs or rounds < 2:
-        raise InputError(
-            f"{len(runs)} functions and rounds={rounds}: at least one function and 2"
-            " rounds were expected.")
+        raise InputError(f"{len(runs)} functions and rounds={rounds}: at least one "
+                         "function and 2 rounds were expected.")
     with torch.inference_mode():
-        times = race(
-            [Contestant(k, partial(f, x), None) for k, f in runs.items()],
-            warm + rounds, 0, seed)
+        times = race([Contestant(k, partial(f, x), None) for k, f in runs.items()],
+                     warm + rounds, 0, seed)
     ms = {k: 1000*np.array(v[warm:]) for k, v in times.items()}
-    frame = pd.DataFrame(
-        {
-            'median_ms': {k: np.median(v) for k, v in ms.items()},
-            'p95_ms': {k: np.quantile(v, .95) for k, v in ms.items()}})
+    frame = pd.DataFrame({'median_ms': {k: np.median(v) for k, v in ms.items()},
+                          'p95_ms': {k: np.quantile(v, .95) for k, v in ms.items()}})
     return frame.assign(ratio=frame.median_ms/frame.median_ms.min())
 
 # %% ../../nbs/3_finetune/19_work.ipynb #b6959432
 def format_runs(
-    model,        # nn.Module on the CPU
-    # 'torch.export', 'ONNX Runtime', 'ONNX Runtime int8': the file of each that is
-    # there
-    files:dict,
-    # which of these, and of 'eager float32', 'eager bf16', 'torch.compile'
-    formats,
+    model,      # nn.Module on the CPU
+    files:dict, # the file of each: torch.export, ONNX Runtime, ONNX Runtime int8
+    formats,    # which of these, and of 'eager float32', 'eager bf16', 'torch.compile'
     threads=None, # for ONNX Runtime; None takes as many as torch has
-)->dict:          # {name: function of a batch}; bf16 is left out where it would be emulated
+)->dict:        # {name: function of a batch}; no bf16 where it would be emulated
     "The same network in several formats, each a function from a batch to logits."
     model, runs = deepcopy(model).eval(), {}
     def bf16(x):
@@ -274,31 +256,37 @@ def format_runs(
             runs[name] = torch.compile(model)
         elif name in files:
             runs[name] = (
-                load_program(files[name])[0]
-                if str(files[name]).endswith('.pt2')
+                load_program(files[name])[0] if str(files[name]).endswith('.pt2')
                 else load_onnx(files[name], threads, None)[0])
         elif name != 'eager bf16':
-            raise InputError(
-                f"formats names {name!r}: 'eager float32', 'eager bf16',"
-                f" 'torch.compile' or one of {', '.join(files)} was expected.")
+            raise InputError(f"formats names {name!r}: 'eager float32', 'eager bf16', "
+                             "'torch.compile' or one of "
+                             f"{', '.join(files)} was expected.")
     return runs
 
 # %% ../../nbs/3_finetune/19_work.ipynb #55e386e8
 _ANSWER_ONCE = {
-    '.onnx': (
-        'import onnxruntime as ort; s = ort.InferenceSession(path,'
-        ' providers=["CPUExecutionProvider"]); s.run(None, {s.get_inputs()[0].name:'
-        ' np.zeros(shape, np.float32)})'),
-    '.pt2': 'import torch; torch.export.load(path).module()(torch.zeros(shape))',
-    '.safetensors': (
-        'import torch; from visft_nb.deploy import load_model; m = load_model(path,'
-        ' "cpu")\nwith torch.no_grad(): m(torch.zeros(shape))')}
+    '.onnx': """
+import onnxruntime as ort
+s = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+s.run(None, {s.get_inputs()[0].name: np.zeros(shape, np.float32)})""",
+    '.pt2': """
+import torch
+torch.export.load(path).module()(torch.zeros(shape))""",
+    '.safetensors': """
+import torch
+from visft_nb.deploy import load_model
+m = load_model(path, "cpu")
+with torch.no_grad(): m(torch.zeros(shape))"""}
 _HIGH_WATER = """
 import re, sys
-try: peak = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])/1024
+try:
+    status = open('/proc/self/status').read()
+    peak = int(re.search(r'VmHWM:\\s+(\\d+)', status)[1])/1024
 except OSError:
     import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 1024)
+    unit = 2**20 if sys.platform == 'darwin' else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/unit
 print(peak)"""
 
 # %% ../../nbs/3_finetune/19_work.ipynb #8f51f42f
@@ -311,22 +299,20 @@ def peak_memory(
     path = Path(path).resolve()
     if path.suffix not in _ANSWER_ONCE:
         raise InputError(f"{path} is no {', '.join(_ANSWER_ONCE)} file.")
-    code = (
-        f'import numpy as np\npath, shape = {str(path)!r},'
-        f' {tuple(shape)!r}\n{_ANSWER_ONCE[path.suffix]}\n{_HIGH_WATER}')
+    code = (f'import numpy as np\npath, shape = {str(path)!r}, {tuple(shape)!r}\n'
+            f'{_ANSWER_ONCE[path.suffix]}\n{_HIGH_WATER}')
     # a foreign one is refused, for opening it can run code
     if path.suffix == '.pt2': load_program(path)
     try:
-        done = subprocess.run(
-            [sys.executable, '-c', code], capture_output=True, text=True, timeout=600)
+        done = subprocess.run([sys.executable, '-c', code], capture_output=True,
+                              text=True, timeout=600)
     except subprocess.TimeoutExpired as e:
-        raise InputError(
-            f"{path} gave no answer within 600 s in a process of its own, and was"
-            " stopped.") from e
+        raise InputError(f"{path} gave no answer within 600 s in a process of its own, "
+                         "and was stopped.") from e
     if done.returncode:
         raise InputError(
-            f"{path} gives no answer in a process of its own:"
-            f" {(done.stderr.strip().splitlines() or ['it was killed'])[-1][:200]}")
+            f"{path} gives no answer in a process of its own: "
+            f"{(done.stderr.strip().splitlines() or ['it was killed'])[-1][:200]}")
     return float(done.stdout.split()[-1])
 
 # %% ../../nbs/3_finetune/19_work.ipynb #d920206b
@@ -348,29 +334,26 @@ def look(
     try:
         a, *more = islice(answers(opened, [path]), 2)
     except InputError as e:
-        return Look(
-            f"**No answer.** {str(e).replace(str(opened.path), opened.path.name)}", {})
+        return Look("**No answer.** "
+                    f"{str(e).replace(str(opened.path), opened.path.name)}", {})
     if more:
-        a.error = (
-            f"{Path(path).name} holds several images, and this page answers about one:"
-            " take one file or frame of it, or ask visft predict")
+        a.error = (f"{Path(path).name} holds several images, and this page answers "
+                   "about one: take one file or frame of it, or ask visft predict")
     if a.error:
         return Look(
-            "**No answer.**"
-            f" {plain_markdown(a.error.replace(str(Path(path).parent) + os.sep, ''))}.",
+            "**No answer.** "
+            f"{plain_markdown(a.error.replace(str(Path(path).parent) + os.sep, ''))}.",
             {})
     kind, p = opened.spec['task'], a.probabilities()
     names = opened.spec['classes'] or [str(i) for i in range(len(p))]
     if kind == 'segmentation': return _look_mask(opened, a, names, sure)
     best, u = int(p.argmax()), uncertainty(p).item()
-    text = (
-        f"**{plain_markdown(names[best])}**, probability {p[best]:.2f}, uncertainty"
-        f" {u:.2f} (0 sure, 1 knows nothing)."
-        + _second(p[best] < sure, sure))
+    text = (f"**{plain_markdown(names[best])}**, probability {p[best]:.2f}, "
+            f"uncertainty {u:.2f} (0 sure, 1 "
+            "knows nothing)." + _second(p[best] < sure, sure))
     heat, method = explain(opened, a)
-    return Look(
-        text, dict(zip(names, p.tolist())), overlay(opened, a, heat),
-        f'Orange: where the evidence for {names[best]} is ({method})')
+    return Look(text, dict(zip(names, p.tolist())), overlay(opened, a, heat),
+                f'Orange: where the evidence for {names[best]} is ({method})')
 
 # %% ../../nbs/3_finetune/19_work.ipynb #9145ede7
 def _second(ask, sure):
@@ -380,33 +363,27 @@ def _look_mask(opened, a, names, sure):
     "The answer of a segmentation."
     row = _mask_row(a, opened.spec, sure)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
-    size = lambda n: (
-        f", {row[f'{n}_mm2']:,.1f} mm², longest diameter"
-        f" {row[f'{n}_longest_mm']:.1f} mm"
-        if a.spacing
-        else '')
-    text = '; '.join(
-        f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f}"
-        f" %{size(n)}"
-        for n, s in shares.items())
-    return Look(
-        f"{text}. Confidence {row['confidence']:.2f}, uncertainty"
-        f" {1 - row['confidence']:.2f}."
-        + _second(row['second_reader'], sure),
-        {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a),
-        'Coloured: ' + ', '.join(names[1:]))
+    def size(n):
+        if not a.spacing: return ''
+        return (f", {row[f'{n}_mm2']:,.1f} mm², longest diameter "
+                f"{row[f'{n}_longest_mm']:.1f} mm")
+    text = '; '.join(f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, "
+                     f"{100*s:.1f} %{size(n)}" for n, s in shares.items())
+    return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty "
+                f"{1 - row['confidence']:.2f}." + _second(row['second_reader'], sure),
+                {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a),
+                'Coloured: ' + ', '.join(names[1:]))
 
 # %% ../../nbs/3_finetune/19_work.ipynb #2809185b
 def _gradio():
     "The package, without its reports home."
-    os.environ.update(
-        {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1'})
+    os.environ.update({'GRADIO_ANALYTICS_ENABLED': 'False',
+                       'HF_HUB_DISABLE_TELEMETRY': '1'})
     try:
         import gradio
     except ImportError as e:
-        raise InputError(
-            "The app needs gradio, which is not installed: pip install"
-            " \"visft_nb[app]\"") from e
+        raise InputError("The app needs gradio, which is not installed: pip install "
+                         "\"visft_nb[app]\"") from e
     return gradio
 
 # %% ../../nbs/3_finetune/19_work.ipynb #7a42184f
@@ -421,29 +398,22 @@ def make_app(
     def answer(path):
         if not path: return '', None, gr.update(value=None, label='Overlay')
         seen = look(opened, path, sure)
-        return (
-            seen.text, seen.scores or None,
-            gr.update(value=seen.picture, label=seen.caption or 'Overlay'))
+        return (seen.text, seen.scores or None,
+                gr.update(value=seen.picture, label=seen.caption or 'Overlay'))
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 600)) as app:
-        gr.Markdown(
-            f"# {plain_markdown(name)}\n\nAn answer of a network, not of a person. It"
-            " knows"
-            f" {plain_markdown(', '.join(opened.spec['classes'] or ['numbered classes']))}"
-            " and nothing else."
-        )
+        known = ', '.join(opened.spec['classes'] or ['numbered classes'])
+        gr.Markdown(f"# {plain_markdown(name)}\n\n"
+                    "An answer of a network, not of a person. It knows "
+                    f"{plain_markdown(known)} and nothing else.")
         with gr.Row():
             file = gr.File(label='Image: PNG, JPEG, TIFF or DICOM', type='filepath')
             with gr.Column():
                 text = gr.Markdown(elem_id='answer')
-                scores = gr.Label(
-                    label=(
-                        'Probability'
-                        if opened.spec['task'] == 'classification'
-                        else 'Share of the image'),
-                    num_top_classes=5)
-                picture = gr.Image(
-                    label='Overlay', interactive=False, format='png', elem_id='overlay',
-                    buttons=[])
+                share = ('Probability' if opened.spec['task'] == 'classification'
+                         else 'Share of the image')
+                scores = gr.Label(label=share, num_top_classes=5)
+                picture = gr.Image(label='Overlay', interactive=False, format='png',
+                                   elem_id='overlay', buttons=[])
         file.change(answer, file, [text, scores, picture], api_name='predict')
     return app
 
@@ -456,14 +426,11 @@ def host_names(
     names = {'localhost', '127.0.0.1', '[::1]', host.strip('[]').lower()}
     if host.strip('[]') in ('', '0.0.0.0', '::'):
         import psutil
-        names |= {
-            a.address.split('%')[0].lower()
-            for found in psutil.net_if_addrs().values()
-            for a in found
-            if a.family in (socket.AF_INET, socket.AF_INET6)}
-        names |= {
-            socket.gethostname().lower(), socket.getfqdn().lower(),
-            f'{socket.gethostname().lower()}.local'}
+        names |= {a.address.split('%')[0].lower()
+                  for found in psutil.net_if_addrs().values() for a in found
+                  if a.family in (socket.AF_INET, socket.AF_INET6)}
+        names |= {socket.gethostname().lower(), socket.getfqdn().lower(),
+                  f'{socket.gethostname().lower()}.local'}
     return sorted({f'[{n}]' if ':' in n and n[0] != '[' else n for n in names - {''}})
 
 # %% ../../nbs/3_finetune/19_work.ipynb #e19a0004
@@ -485,9 +452,8 @@ class OwnPagesOnly:
     @staticmethod
     def _name(address):
         "The name in an address, an IPv6 number in brackets; None where it is none."
-        found = re.fullmatch(
-            r'(\[[0-9a-f:.%]+\]|[^\s:/?#@\[\]]+)(?::[0-9]+)?', address.lower()
-        )
+        found = re.fullmatch(r'(\[[0-9a-f:.%]+\]|[^\s:/?#@\[\]]+)(?::[0-9]+)?',
+                             address.lower())
         return found and found[1].rstrip('.')
 
     async def __call__(self, scope, receive, send):
@@ -517,30 +483,29 @@ def launch_app(
     own that is removed at the end, or at the next start where the end was violent.
     Raises `InputError` for a port that is taken."""
     if not 0 < largest < 2**11:
-        raise InputError(
-            f"largest={largest} MB: a positive number of megabytes was expected.")
+        raise InputError(f"largest={largest} MB: a positive number of "
+                         "megabytes was expected.")
     gr, opened = _gradio(), model if isinstance(model, Opened) else open_model(model)
     sweep(tempfile.gettempdir(), 'visft_app_')   # what a killed app left
-    uploads = tempfile.TemporaryDirectory(
-        prefix='visft_app_' + owner_mark(), ignore_cleanup_errors=True)
+    uploads = tempfile.TemporaryDirectory(prefix='visft_app_' + owner_mark(),
+                                          ignore_cleanup_errors=True)
     # before the app is made, for its parts remember it
     os.environ['GRADIO_TEMP_DIR'] = uploads.name
     from starlette.middleware import Middleware
     app = make_app(opened, sure)
-    app.uploads, theme = uploads, gr.themes.Default(
-        font=['system-ui', 'sans-serif'], font_mono=['monospace'])
+    app.uploads = uploads
+    theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     try:
-        app.launch(
-            server_name=host, server_port=port, share=False, inbrowser=False,
-            quiet=True, prevent_thread_lock=True, max_file_size=int(largest*2**20),
-            theme=theme, footer_links=[], ssr_mode=False, enable_monitoring=False,
-            run_history=False,
-            app_kwargs=dict(
-                middleware=[Middleware(OwnPagesOnly, names=host_names(host))]))
+        app.launch(server_name=host, server_port=port, share=False, inbrowser=False,
+                   quiet=True, prevent_thread_lock=True,
+                   max_file_size=int(largest*2**20), theme=theme, footer_links=[],
+                   ssr_mode=False, enable_monitoring=False, run_history=False,
+                   app_kwargs=dict(
+                       middleware=[Middleware(OwnPagesOnly, names=host_names(host))]))
     except OSError as e:
-        raise InputError(
-            f"The app cannot listen at {host}:{port} ({str(e)[:80]}): another program"
-            " does; choose another port with --port.") from e
+        raise InputError(f"The app cannot listen at {host}:{port} ({str(e)[:80]}): "
+                         "another program does; choose another "
+                         "port with --port.") from e
     say(f'{opened.path.stem}: http://{host}:{port} (Ctrl-C ends it)')
     if wait:
         try:

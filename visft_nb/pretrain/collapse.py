@@ -36,9 +36,8 @@ def spectrum(
 
 def _several(z):
     if z.ndim != 2 or len(z) < 2:
-        raise InputError(
-            f"Vectors of shape {tuple(z.shape)}: (N, D) with N of at least 2 was"
-            " expected, for one vector has no spread.")
+        raise InputError(f"Vectors of shape {tuple(z.shape)}: (N, D) with N of at "
+                         "least 2 was expected, for one vector has no spread.")
     return z.detach().cpu().double()
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #36d2439b
@@ -63,13 +62,11 @@ class TermsLoss(nn.Module):
         super().__init__()
         for name, w in weights.items():
             if not 0 <= w < math.inf:
-                raise InputError(
-                    f"{name}={w}: the weight of a term is a number from 0 up, and 0"
-                    " removes it.")
+                raise InputError(f"{name}={w}: the weight of a term is a number from 0 "
+                                 "up, and 0 removes it.")
         if not any(weights.values()):
-            raise InputError(
-                f"All weights are 0 ({', '.join(weights)}): nothing is left to learn"
-                " from.")
+            raise InputError(f"All weights are 0 ({', '.join(weights)}): nothing is "
+                             "left to learn from.")
         self.gather, self.weights = gather, weights
 
     def forward(self, z1, z2):
@@ -116,9 +113,8 @@ class BarlowTwinsLoss(TermsLoss):
     def terms(self, z1, z2)->dict:
         "The terms without their weights, of (N, D) projections."
         C = cross_correlation(z1, z2)
-        return {
-            'on_diagonal': (1 - C.diagonal()).square().sum(),
-            'off_diagonal': off_diagonal(C)}
+        return {'on_diagonal': (1 - C.diagonal()).square().sum(),
+                'off_diagonal': off_diagonal(C)}
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #4e17412e
 def hinge_std(
@@ -142,20 +138,20 @@ class VICRegLoss(TermsLoss):
     means of its authors' code."""
     def __init__(
         self,
-        invariance:float= 25.,   # lambda, weight of: the views agree
+        invariance:float= 25., # lambda, weight of: the views agree
         variance:float= 25.,   # mu, weight of: every dimension varies over the batch
-        covariance:float= 1.,   # nu, weight of: no two dimensions vary together
-        gather:bool=True,   # False: each process keeps to its own images
+        covariance:float= 1.,  # nu, weight of: no two dimensions vary together
+        gather:bool=True,      # False: each process keeps to its own images
     ):
-        super().__init__(
-            gather, invariance=invariance, variance=variance, covariance=covariance)
+        super().__init__(gather, invariance=invariance, variance=variance,
+                         covariance=covariance)
 
     def terms(self, z1, z2)->dict:
         "The terms without their weights, of (N, D) projections."
         c = [off_diagonal(covariance(z))/z.shape[1] for z in (z1, z2)]
-        return {
-            'invariance': F.mse_loss(z1, z2),
-            'variance': (hinge_std(z1) + hinge_std(z2))/2, 'covariance': c[0] + c[1]}
+        return {'invariance': F.mse_loss(z1, z2),
+                'variance': (hinge_std(z1) + hinge_std(z2))/2,
+                'covariance': c[0] + c[1]}
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #9ef560ac
 class WatchCollapse(nn.Module):
@@ -167,19 +163,18 @@ class WatchCollapse(nn.Module):
     ):
         super().__init__()
         if every < 1:
-            raise InputError(
-                f"every={every}: a whole number of steps from 1 up was expected.")
-        self.loss, self.every, self.calls, self.steps, self.std, self.rank = (
-            loss, every, 0, [], [], [])
+            raise InputError(f"every={every}: a whole number of steps from 1 "
+                             "up was expected.")
+        self.loss, self.every, self.calls, self.steps = loss, every, 0, []
+        self.std, self.rank = [], []
 
     def forward(self, z1, z2):
         "What the loss says."
         value = self.loss(z1, z2)
         if self.calls % self.every == 0:
-            for row, v in (
-                (self.steps, self.calls), (self.std, embedding_std(z1)),
-                (self.rank, effective_rank(z1))):
-                row.append(v)
+            self.steps.append(self.calls)
+            self.std.append(embedding_std(z1))
+            self.rank.append(effective_rank(z1))
         self.calls += 1
         return value
 

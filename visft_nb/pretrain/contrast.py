@@ -30,13 +30,12 @@ def elastic(
     """Bend each image by a smooth random field (after Simard et al. 2003, here
     interpolated between knots)."""
     n, _, h, w = x.shape
-    pull = (
-        2*amount*draw(generator, n, 2, knots, knots, device=x.device, normal=True)
-    )   # grid_sample's image is 2 wide
-    field = F.interpolate(pull, (h, w), mode='bicubic', align_corners=True).permute(
-        0, 2, 3, 1)
-    still = F.affine_grid(
-        torch.eye(2, 3, device=x.device).expand(n, 2, 3), x.shape, align_corners=False)
+    # grid_sample's image is 2 wide
+    pull = 2*amount*draw(generator, n, 2, knots, knots, device=x.device, normal=True)
+    field = F.interpolate(pull, (h, w), mode='bicubic',
+                          align_corners=True).permute(0, 2, 3, 1)
+    still = F.affine_grid(torch.eye(2, 3, device=x.device).expand(n, 2, 3), x.shape,
+                          align_corners=False)
     return F.grid_sample(x, still + field.to(x.dtype), align_corners=False)
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #a5a2c2f2
@@ -46,13 +45,12 @@ class Views:
     `views(x, generator)`."""
     bend:float=.07             # `amount` of `elastic`
     rest:Augment=field(
-        default_factory=lambda: Augment(
-            degrees=15, translate=.1, scale=(.8, 1.2), noise=.2, brightness=.5,
-            contrast=.3))
+        default_factory=lambda: Augment(degrees=15, translate=.1, scale=(.8, 1.2),
+                                        noise=.2, brightness=.5, contrast=.3))
 
     def __call__(self, x, generator=None):
-        return self.rest(
-            elastic(x, self.bend, generator=generator) if self.bend else x, generator)
+        return self.rest(elastic(x, self.bend, generator=generator) if self.bend
+                         else x, generator)
 
 VIEWS = Views() # suits digits and other small grey images of things that may be bent
 
@@ -106,9 +104,8 @@ def gather_rows(
     n = torch.zeros(processes(), dtype=torch.long, device=z.device)
     n[dist.get_rank()] = len(z)
     dist.all_reduce(n)
-    parts = [
-        z if p == dist.get_rank() else z.new_zeros(k, *z.shape[1:])
-        for p, k in enumerate(n.tolist())]
+    parts = [z if p == dist.get_rank() else z.new_zeros(k, *z.shape[1:])
+             for p, k in enumerate(n.tolist())]
     return SumOverProcesses.apply(
         torch.cat(parts).to(torch.promote_types(z.dtype, torch.float32)))
 
@@ -117,10 +114,8 @@ def gather_pairs(
     z2, # (n, D) of the second views, row i of the same image
 ):      # two of (N, D), still in pairs
     "`gather_rows` of both views at once."
-    return (
-        (z1, z2)
-        if processes() == 1
-        else gather_rows(torch.stack([z1, z2], 1)).unbind(1))
+    return ((z1, z2) if processes() == 1
+            else gather_rows(torch.stack([z1, z2], 1)).unbind(1))
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #55cab0ec
 def check_pairs(
@@ -129,33 +124,31 @@ def check_pairs(
 )->None:
     "Raises `InputError` for projections that are not in pairs."
     if z1.ndim != 2 or z1.shape != z2.shape:
-        raise InputError(
-            f"Projections have shapes {tuple(z1.shape)} and {tuple(z2.shape)}, expected"
-            " two of (N, D), row i of both from image i.")
+        raise InputError(f"Projections have shapes {tuple(z1.shape)} and "
+                         f"{tuple(z2.shape)}, expected two of (N, D), row i of "
+                         "both from image i.")
 
 def check_several(
     z, # (N, D), a row for each image of the joint batch
 )->None:
     "Raises `InputError` for a batch of one image."
     if len(z) < 2:
-        raise InputError(
-            "A batch of one image came to a loss that compares the images of a batch:"
-            " take a larger batch, and drop_last=True if the last one is that small.")
+        raise InputError("A batch of one image came to a loss that compares the images "
+                         "of a batch: take a larger batch, and drop_last=True if the "
+                         "last one is that small.")
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #44e494e5
 class NTXentLoss(nn.Module):
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020). Several processes
     compare the views of all of them."""
     def __init__(self,
-        # tau: the smaller, the more the nearest wrong neighbours count
-        temperature:float=0.5,
+        temperature:float=0.5, # tau: the smaller, the more the nearest neighbours count
         gather:bool=True,      # False: each process keeps to its own views
     ):
         super().__init__()
         if not temperature > 0:
-            raise InputError(
-                f"temperature={temperature}: the cosines are divided by it, so it must"
-                " be above 0, mostly between 0.1 and 1.")
+            raise InputError(f"temperature={temperature}: the cosines are divided by "
+                             "it, so it must be above 0, mostly between 0.1 and 1.")
         self.temperature, self.gather = temperature, gather
 
     def forward(self, z1, z2):
@@ -171,15 +164,12 @@ def make_projector(
     dim:int,         # length of the features
     out:int=64,      # length of the projections
     hidden:int=None, # length in between; None: as the features
-    # batch norm in between: losses on the dimensions (Barlow Twins, VICReg) like it,
-    # and are wide
-    norm:bool=False,
+    norm:bool=False, # batch norm in between, as Barlow Twins and VICReg have it
 )->nn.Sequential:
     "The two-layer projection head of SimCLR."
     hidden = hidden or dim
-    return nn.Sequential(
-        nn.Linear(dim, hidden), *[nn.BatchNorm1d(hidden)]*norm, nn.ReLU(inplace=True),
-        nn.Linear(hidden, out))
+    return nn.Sequential(nn.Linear(dim, hidden), *[nn.BatchNorm1d(hidden)]*norm,
+                         nn.ReLU(inplace=True), nn.Linear(hidden, out))
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #db7df856
 class ContrastiveStep(nn.Module):
@@ -202,14 +192,12 @@ class ContrastiveStep(nn.Module):
 def contrastive_step(
     loss=None,      # loss(z1, z2) -> scalar; None: NTXentLoss()
     augment=VIEWS,  # augment(x, generator) -> x
-    # nn.Module on the features; None: none, the features themselves are compared
-    projector=None,
+    projector=None, # nn.Module on the features; None compares the features themselves
 )->ContrastiveStep:
     """The loss of contrastive pre-training, for `fit(model, batches, loss=…)`; the
     model needs `features(x)`."""
-    return ContrastiveStep(
-        NTXentLoss() if loss is None else loss, augment,
-        nn.Identity() if projector is None else projector)
+    return ContrastiveStep(NTXentLoss() if loss is None else loss, augment,
+                           nn.Identity() if projector is None else projector)
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #9f653e3d
 @contextmanager
@@ -218,10 +206,8 @@ def frozen_head(
 ):
     """The head requires no gradient inside, so weight decay does not shrink what is not
     used; the flags as they were afterwards."""
-    wanted = (
-        [(p, p.requires_grad) for p in model.head.parameters()]
-        if hasattr(model, 'head')
-        else [])
+    wanted = [(p, p.requires_grad)
+              for p in model.head.parameters()] if hasattr(model, 'head') else []
     try:
         for p, _ in wanted: p.requires_grad_(False)
         yield
@@ -230,11 +216,8 @@ def frozen_head(
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
 def pretrain_contrast(
-    # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head
-    # is not touched
-    model,
-    # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    images,
+    model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D
+    images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
     epochs:int=40,         # passes over the images
     batch_size:int=256,    # images; the loss compares twice as many views
     lr:float=5e-3,         # peak of the one-cycle schedule
@@ -242,24 +225,20 @@ def pretrain_contrast(
     augment=VIEWS,         # augment(x, generator) -> x
     dim:int|None=None,     # length of the projections; None: 64, with another loss 256
     seed:int=0,            # of the projector, order and views
-    # loss(z1, z2) -> scalar in the place of NTXentLoss(temperature), e.g. of
-    # `visft_nb.pretrain.collapse`
-    loss=None,
-    # nn.Module (N, D) -> (N, P), trained along; None: that of SimCLR, with another loss
-    # one with batch norm
-    projector=None,
+    loss=None,             # loss(z1, z2) -> scalar; None: NTXentLoss(temperature)
+    projector=None,        # nn.Module (N, D) -> (N, P); None: SimCLR's
     **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
 ):                         # `History` of the training
     """SimCLR in one call, or another loss of two views. Raises `InputError` for a model
     without features, fewer than two images, and a loss that is no number."""
     if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(
-            f"{type(model).__name__} has no `features` and `dim`: pre-training needs a"
-            " network that gives vectors, such as visft_nb.cnn.models.small_cnn().")
+        raise InputError(f"{type(model).__name__} has no `features` and `dim`: "
+                         "pre-training needs a network that gives vectors, such as "
+                         "visft_nb.cnn.models.small_cnn().")
     if len(images) < 2:
-        raise InputError(
-            f"{len(images)} image(s) came to contrastive pre-training, which tells"
-            " images apart: at least 2 are needed, hundreds are useful.")
+        raise InputError(f"{len(images)} image(s) came to contrastive pre-training, "
+                         "which tells images apart: at least 2 are needed, "
+                         "hundreds are useful.")
     if torch.is_tensor(images): images = Images((images*255).round().to(torch.uint8))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -268,10 +247,10 @@ def pretrain_contrast(
             projector = make_projector(
                 model.dim, out,
                 *((max(model.dim, out), True) if loss is not None else ()))
-        step = contrastive_step(
-            NTXentLoss(temperature) if loss is None else loss, augment, projector)
-    batches = Batches(
-        Images(images.images), min(batch_size, len(images)), seed=seed, drop_last=True)
+        step = contrastive_step(NTXentLoss(temperature) if loss is None else loss,
+                                augment, projector)
+    batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed,
+                      drop_last=True)
     with frozen_head(model):
         return fit(model, batches, epochs=epochs, loss=step, lr=lr, seed=seed, **kwargs)
 

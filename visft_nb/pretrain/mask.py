@@ -24,13 +24,11 @@ def to_patches(
     "Cut images into patches."
     n, c, h, w = x.shape
     if h % patch or w % patch:
-        raise InputError(
-            f"Images of {h} x {w} pixels cannot be cut into patches of {patch}: the"
-            " patch must divide both sides, and be no larger than they are.")
-    return (
-        x.reshape(n, c, h//patch, patch, w//patch, patch)
-        .permute(0, 2, 4, 1, 3, 5)
-        .reshape(n, -1, c*patch**2))
+        raise InputError(f"Images of {h} x {w} pixels cannot be cut into patches of "
+                         f"{patch}: the patch must divide both sides, and be no larger "
+                         "than they are.")
+    x = x.reshape(n, c, h//patch, patch, w//patch, patch)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(n, -1, c*patch**2)
 
 def from_patches(
     p:torch.Tensor, # (N, L, C patch²), L a square number
@@ -40,14 +38,11 @@ def from_patches(
     n, l, d = p.shape
     side = round(l**.5)
     if side**2 != l or d % patch**2:
-        raise InputError(
-            f"{l} patches of {d} numbers make no square image of {patch} x {patch}"
-            " patches: their count must be a square and their length a multiple of"
-            f" {patch**2}.")
-    return (
-        p.reshape(n, side, side, -1, patch, patch)
-        .permute(0, 3, 1, 4, 2, 5)
-        .reshape(n, -1, side*patch, side*patch))
+        raise InputError(f"{l} patches of {d} numbers make no square image of {patch} "
+                         f"x {patch} patches: their count must be a square and their "
+                         f"length a multiple of {patch**2}.")
+    p = p.reshape(n, side, side, -1, patch, patch)
+    return p.permute(0, 3, 1, 4, 2, 5).reshape(n, -1, side*patch, side*patch)
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #581f2e3e
 def random_order(
@@ -55,12 +50,10 @@ def random_order(
     length:int,      # patches of each
     device=None,     # of the result
     generator=None,  # torch.Generator on the CPU; None: torch's own, on the device
-):                   # order and restore, int64 (n, length): t[order][restore] is t again
+):                   # order and restore, int64 (n, length): t[order][restore] is t
     "An order of the patches drawn for each image, and the way back."
-    noise = (
-        torch.rand(n, length, device=device)
-        if generator is None
-        else torch.rand(n, length, generator=generator).to(device))
+    noise = (torch.rand(n, length, device=device) if generator is None
+             else torch.rand(n, length, generator=generator).to(device))
     order = noise.argsort(1)
     return order, order.argsort(1)
 
@@ -78,35 +71,29 @@ def sincos_positions(
 )->torch.Tensor: # (1, 1 + side², dim); the first, for the class token, is 0
     "Sine and cosine of row and column at dim/4 wavelengths."
     if dim % 4:
-        raise InputError(
-            f"Positions of {dim} numbers cannot be shared out among sine and cosine of"
-            " row and column: take a multiple of 4.")
+        raise InputError(f"Positions of {dim} numbers cannot be shared out among sine "
+                         "and cosine of row and column: take a multiple of 4.")
     rate = 10000**-(torch.arange(dim//4)/(dim/4))
-    row, column = (
-        p.flatten()[:, None]*rate
-        for p in torch.meshgrid(torch.arange(side), torch.arange(side), indexing='ij'))
-    return torch.cat(
-        [
-            torch.zeros(1, dim),
-            torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)])[None]
+    row, column = (p.flatten()[:, None]*rate for p in torch.meshgrid(
+        torch.arange(side), torch.arange(side), indexing='ij'))
+    places = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)
+    return torch.cat([torch.zeros(1, dim), places])[None]
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #7ab8ddf6
 def _check_mask(vit, ratio):
     "Raise `InputError` for what cannot be masked."
     if not isinstance(vit, VisionTransformer):
-        raise InputError(
-            f"A masked autoencoder hides tokens, and {type(vit).__name__} has none:"
-            " give it a VisionTransformer, e.g. visft_nb.cnn.vit_tiny(...).")
+        raise InputError(f"A masked autoencoder hides tokens, and {type(vit).__name__} "
+                         "has none: give it a VisionTransformer, e.g. "
+                         "visft_nb.cnn.vit_tiny(...).")
     if not 0 < ratio < 1:
-        raise InputError(
-            f"ratio={ratio}: the share of hidden patches lies between 0 and 1, both"
-            " excluded; 0.75 is usual.")
+        raise InputError(f"ratio={ratio}: the share of hidden patches lies between 0 "
+                         "and 1, both excluded; 0.75 is usual.")
     length = (vit.size//vit.patch)**2
     if not 0 < int(length*(1 - ratio)) < length:
-        raise InputError(
-            f"ratio={ratio} of {length} patches leaves {int(length*(1 - ratio))}"
-            " visible: at least one must be seen and one hidden; take smaller patches"
-            " or another ratio.")
+        raise InputError(f"ratio={ratio} of {length} patches leaves "
+                         f"{int(length*(1 - ratio))} visible: at least one must be "
+                         "seen and one hidden; take smaller patches or another ratio.")
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #73112df2
 class MaskedAutoencoder(nn.Module):
@@ -123,13 +110,13 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         _check_mask(vit, ratio)
         side = vit.size//vit.patch
-        self.encoder, self.ratio, self.normalise, self.keep = (
-            vit, ratio, normalise, int(side**2*(1 - ratio)))
-        self.embed, self.mask_token = nn.Linear(vit.dim, dim), nn.Parameter(
-            torch.zeros(1, 1, dim))
+        self.encoder, self.ratio, self.normalise = vit, ratio, normalise
+        self.keep = int(side**2*(1 - ratio))
+        self.embed = nn.Linear(vit.dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer('positions', sincos_positions(side, dim), persistent=False)
-        self.blocks, self.norm = nn.Sequential(
-            *(Block(dim, heads) for _ in range(depth))), nn.LayerNorm(dim)
+        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(dim)
         self.pixels = nn.Linear(dim, vit.patch**2*vit.normalise.channels)
         nn.init.normal_(self.mask_token, std=.02)
 
@@ -152,8 +139,8 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, x, generator=None):
         """Images in [0, 1] to predicted patches (N, L, C patch²), and which of them
         were hidden, bool (N, L)."""
-        order, restore = random_order(
-            len(x), self.positions.shape[1] - 1, x.device, generator)
+        order, restore = random_order(len(x), self.positions.shape[1] - 1,
+                                      x.device, generator)
         return self.decode(self.encode(x, order), restore), restore >= self.keep
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #f3d0102a
@@ -163,11 +150,9 @@ def target(self:MaskedAutoencoder,
 ):     # (N, L, C patch²)
     "The patches to predict."
     t = to_patches(x, self.encoder.patch)
-    return (
-        (t - t.mean(-1, keepdim=True))
-        / (t.var(-1, keepdim=True, correction=0) + 1e-4).sqrt()
-        if self.normalise
-        else t)
+    if not self.normalise: return t
+    variance = t.var(-1, keepdim=True, correction=0)
+    return (t - t.mean(-1, keepdim=True)) / (variance + 1e-4).sqrt()
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #5f6a22ef
 def masked_loss(
@@ -190,43 +175,31 @@ def masked_step(
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #543af7b7
 def pretrain_masked(
-    # `VisionTransformer`, or a `MaskedAutoencoder` around one; trained in place, its
-    # head is not touched
-    model,
-    # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    images,
-    epochs:int=60,        # passes over the images
+    model,           # `VisionTransformer` or `MaskedAutoencoder`, trained in place
+    images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
+    epochs:int=60,   # passes over the images
     batch_size:int=256,
-    lr:float=1.5e-3,      # peak of the cosine schedule
-    # augment(x, generator) -> x, e.g. a mild crop; None: the images as they are
-    augment=None,
-    seed:int=0,           # of the decoder, order and masks
+    lr:float=1.5e-3, # peak of the cosine schedule
+    augment=None,    # augment(x, generator) -> x, e.g. a mild crop; None: nothing
+    seed:int=0,      # of the decoder, order and masks
     weight_decay=0.05,
-    # for `fit`: checkpoint, callbacks, precision, bar, …; for `MaskedAutoencoder`:
-    # ratio, dim, depth, normalise
-    **kwargs,
-):                        # `History` of the training
+    **kwargs,        # for `fit` (checkpoint, bar, …) and for `MaskedAutoencoder`
+):                   # `History` of the training
     """Masked pre-training in one call. Raises `InputError` for a model without tokens,
     a ratio outside (0, 1), images of another size, and a loss that is no number."""
-    own = {
-        k: kwargs.pop(k)
-        for k in ('ratio', 'dim', 'depth', 'heads', 'normalise')
-        if k in kwargs}
+    own = {k: kwargs.pop(k)
+           for k in ('ratio', 'dim', 'depth', 'heads', 'normalise') if k in kwargs}
     if torch.is_tensor(images): images = Images((images*255).round().to(torch.uint8))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mae = (
-            model
-            if isinstance(model, MaskedAutoencoder)
-            else MaskedAutoencoder(model, **own))
-    batches = Batches(
-        Images(images.images), min(batch_size, len(images)), seed=seed,
-        transform=augment, drop_last=True)
-    optimizer = torch.optim.AdamW(
-        mae.parameters(), lr, (.9, .95), weight_decay=weight_decay)
-    return fit(
-        mae, batches, epochs=epochs, loss=masked_step, optimizer=optimizer, lr=lr,
-        schedule='cosine', seed=seed, **kwargs)
+        mae = (model if isinstance(model, MaskedAutoencoder)
+               else MaskedAutoencoder(model, **own))
+    batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed,
+                      transform=augment, drop_last=True)
+    optimizer = torch.optim.AdamW(mae.parameters(), lr, (.9, .95),
+                                  weight_decay=weight_decay)
+    return fit(mae, batches, epochs=epochs, loss=masked_step, optimizer=optimizer,
+               lr=lr, schedule='cosine', seed=seed, **kwargs)
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #bbf9a537
 @torch.no_grad()
@@ -234,16 +207,16 @@ def reconstruct_patches(
     mae,            # `MaskedAutoencoder`
     x,              # (N, C, H, W) images in [0, 1]
     generator=None, # torch.Generator on the CPU, of the masks
-):                  # masked and completed images, each (N, C, H, W): hidden patches grey, hidden patches painted
+):                  # (N, C, H, W) each: hidden patches grey, hidden patches painted
     """What the network sees and what it makes of it. With `normalise` the true mean and
     spread of each patch are lent to the picture."""
     with eval_mode(mae): predicted, hidden = mae(x, generator)
-    t, patch, hidden = (
-        to_patches(x, mae.encoder.patch), mae.encoder.patch, hidden[..., None])
+    t = to_patches(x, mae.encoder.patch)
+    patch = mae.encoder.patch
+    hidden = hidden[..., None]
     if mae.normalise:
-        predicted = predicted*(
-            t.var(-1, keepdim=True, correction=0) + 1e-4
-        ).sqrt() + t.mean(-1, keepdim=True)
-    seen, painted = torch.where(hidden, torch.full_like(t, .5), t), torch.where(
-        hidden, predicted.float(), t)
+        spread = (t.var(-1, keepdim=True, correction=0) + 1e-4).sqrt()
+        predicted = predicted*spread + t.mean(-1, keepdim=True)
+    seen = torch.where(hidden, torch.full_like(t, .5), t)
+    painted = torch.where(hidden, predicted.float(), t)
     return from_patches(seen, patch), from_patches(painted, patch).clamp(0, 1)

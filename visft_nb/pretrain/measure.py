@@ -23,16 +23,16 @@ from ..train import evaluate, fit
 def _check(train_z, train_y, test_z, test_y):
     for name, z, y in (('training', train_z, train_y), ('test', test_z, test_y)):
         if z.ndim != 2 or len(z) != len(y) or not len(z):
-            raise InputError(
-                f"{name} features have shape {tuple(z.shape)} and there are {len(y)}"
-                " labels: expected (N, D) and N, N at least 1.")
+            raise InputError(f"{name} features have shape {tuple(z.shape)} and there "
+                             f"are {len(y)} labels: expected (N, D) and "
+                             "N, N at least 1.")
         if not z.isfinite().all():
-            raise InputError(
-                f"{name} features hold NaN or infinity: the network diverged.")
+            raise InputError(f"{name} features hold NaN or infinity: the "
+                             "network diverged.")
     if train_z.shape[1] != test_z.shape[1]:
-        raise InputError(
-            f"Training features have {train_z.shape[1]} numbers and test features"
-            f" {test_z.shape[1]}: they must come from the same network.")
+        raise InputError(f"Training features have {train_z.shape[1]} numbers and test "
+                         f"features {test_z.shape[1]}: they must come from "
+                         "the same network.")
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #5ca64eab
 def knn_accuracy(
@@ -48,19 +48,15 @@ def knn_accuracy(
     for shapes that do not fit and too large a k."""
     _check(train_z, train_y, test_z, test_y)
     if not 1 <= k <= len(train_z):
-        raise InputError(
-            f"k={k} neighbours among {len(train_z)} training features: take k from 1 to"
-            " that number.")
+        raise InputError(f"k={k} neighbours among {len(train_z)} training features: "
+                         "take k from 1 to that number.")
     a, right = F.normalize(train_z.float(), dim=1), 0
     for b, y in zip(test_z.split(batch_size), test_y.split(batch_size)):
         s, i = (F.normalize(b.float(), dim=1) @ a.T).topk(k)
-        weight = (
-            torch.ones_like(s)
-            if temperature is None
-            else ((s - s[:, :1])/temperature).exp())
-        votes = torch.zeros(
-            len(b), int(train_y.max()) + 1, device=s.device
-        ).scatter_add_(1, train_y[i], weight)
+        weight = (torch.ones_like(s) if temperature is None
+                  else ((s - s[:, :1])/temperature).exp())
+        votes = torch.zeros(len(b), int(train_y.max()) + 1,
+                            device=s.device).scatter_add_(1, train_y[i], weight)
         right += (votes.argmax(1) == y).sum().item()
     return right/len(test_z)
 
@@ -77,13 +73,13 @@ def linear_probe(
     `InputError` for shapes that do not fit and for a single class."""
     _check(train_z, train_y, test_z, test_y)
     if len(train_y.unique()) < 2:
-        raise InputError(
-            "All training labels are of one class: a probe needs two at least.")
-    mean, std = train_z.float().mean(0), train_z.float().std(0, correction=0).clamp(
-        min=1e-6)
+        raise InputError("All training labels are of one class: a probe "
+                         "needs two at least.")
+    mean = train_z.float().mean(0)
+    std = train_z.float().std(0, correction=0).clamp(min=1e-6)
     a, b = (((z.float() - mean)/std).clamp(-10, 10) for z in (train_z, test_z))
-    w = torch.zeros(
-        a.shape[1] + 1, int(train_y.max()) + 1, device=a.device, requires_grad=True)
+    w = torch.zeros(a.shape[1] + 1, int(train_y.max()) + 1, device=a.device,
+                    requires_grad=True)
     opt = torch.optim.LBFGS([w], max_iter=steps, line_search_fn='strong_wolfe')
     def closure():
         opt.zero_grad()
@@ -109,26 +105,22 @@ def finetune_accuracy(
     """Accuracy after all of the network was fine-tuned under a new head. Raises
     `InputError` where a class of `test` has no training image."""
     if lacks := set(test.labels.tolist()) - set(train.labels.tolist()):
-        raise InputError(
-            f"Classes {sorted(lacks)} of the test images have no training image:"
-            " nothing can be learned of them; draw the labels by class (few_labels).")
+        raise InputError(f"Classes {sorted(lacks)} of the test images have no training "
+                         "image: nothing can be learned of them; draw the labels by "
+                         "class (few_labels).")
     net, size = deepcopy(model), min(batch_size, len(train))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net.head = nn.Linear(net.dim, len(train.classes)).to(
-            next(net.parameters()).device)
+        device = next(net.parameters()).device
+        net.head = nn.Linear(net.dim, len(train.classes)).to(device)
     net.requires_grad_(True)
-    body = [
-        p
-        for k, p in net.named_parameters()
-        if p is not net.head.weight and p is not net.head.bias]
-    groups = [
-        {'params': p, 'lr': r}
-        for p, r in zip((body, list(net.head.parameters())), rates)]
+    body = [p for k, p in net.named_parameters()
+            if p is not net.head.weight and p is not net.head.bias]
+    groups = [{'params': p, 'lr': r}
+              for p, r in zip((body, list(net.head.parameters())), rates)]
     batches = Batches(train, size, seed=seed, transform=augment, drop_last=True)
     epochs = max(1, round(steps/len(batches)))
-    fit(
-        net, batches, epochs=epochs,
+    fit(net, batches, epochs=epochs,
         optimizer=torch.optim.AdamW(groups, weight_decay=.05), seed=seed, bar=False)
     return evaluate(net, test, precision='auto')
 
@@ -143,19 +135,15 @@ MEASURES = ('knn', 'probe', 'finetune')
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #33370726
 def label_efficiency(
-    # name -> network with `features`, `dim`, `head`; or a list of them, one for each
-    # seed
-    starts:dict,
-    train,              # `Images` with labels, of which few are taken
-    test,               # `Images` with labels
-    labels=(1, 10, 100),# labels a class
-    seeds:int=3,        # draws of labels
-    measures=MEASURES,  # which of "knn", "probe", "finetune"
-    k:int=20,           # neighbours, at most as many as there are labels of a class
-    # for `finetune_accuracy`; a dict for a network of its own: {'scratch': {'rates':
-    # (2e-3, 2e-3)}}
-    **options,
-):                      # pandas.DataFrame: method, measure, labels, seed, accuracy (0 to 1)
+    starts:dict,         # name -> network with `features`, `dim`, `head`, or one a seed
+    train,               # `Images` with labels, of which few are taken
+    test,                # `Images` with labels
+    labels=(1, 10, 100), # labels a class
+    seeds:int=3,         # draws of labels
+    measures=MEASURES,   # which of "knn", "probe", "finetune"
+    k:int=20,            # neighbours, at most as many as there are labels of a class
+    **options,           # for `finetune_accuracy`, or {network: {option: value}}
+): # pandas.DataFrame: method, measure, labels, seed, accuracy (0 to 1)
     """Measure every network with few labels. Raises `InputError` for an unknown measure
     and where a class has too few images."""
     import pandas as pd
@@ -164,35 +152,32 @@ def label_efficiency(
     for name, models in starts.items():
         many = models if isinstance(models, (list, tuple)) else [models]
         if len(many) not in (1, seeds):
-            raise InputError(
-                f"{name} has {len(many)} networks for {seeds} seeds: give one, or one"
-                " for each seed.")
-        frozen = (
-            [(embed(m, train), embed(m, test)) for m in many]
-            if set(measures) - {'finetune'}
-            else None)
+            raise InputError(f"{name} has {len(many)} networks for {seeds} seeds: give "
+                             "one, or one for each seed.")
+        frozen = [(embed(m, train), embed(m, test))
+                  for m in many] if set(measures) - {'finetune'} else None
         for n in labels:
             for s in range(seeds):
-                model, few, i = (
-                    many[s % len(many)], _few_rows(train, n, s), s % len(many))
+                model = many[s % len(many)]
+                few = _few_rows(train, n, s)
+                i = s % len(many)
                 for measure in measures:
                     if measure == 'finetune':
-                        value = finetune_accuracy(
-                            model, train[few], test, seed=s, **options | own[name])
+                        value = finetune_accuracy(model, train[few], test, seed=s,
+                                                  **options | own[name])
                     else:
-                        z, how = frozen[i], (
-                            (linear_probe, {})
-                            if measure == 'probe'
-                            else (knn_accuracy, {'k': min(k, n)}))
-                        value = how[0](
-                            z[0][few], train.labels[few], z[1], test.labels, **how[1])
+                        z = frozen[i]
+                        how = ((linear_probe, {}) if measure == 'probe'
+                               else (knn_accuracy, {'k': min(k, n)}))
+                        value = how[0](z[0][few], train.labels[few], z[1],
+                                       test.labels, **how[1])
                     rows.append((name, measure, n, s, value))
-    return pd.DataFrame(
-        rows, columns=['method', 'measure', 'labels', 'seed', 'accuracy'])
+    return pd.DataFrame(rows,
+                        columns=['method', 'measure', 'labels', 'seed', 'accuracy'])
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #7e4daf6b
-TITLES = {
-    'knn': 'nearest neighbours', 'probe': 'linear probe', 'finetune': 'fine-tuned'}
+TITLES = {'knn': 'nearest neighbours', 'probe': 'linear probe',
+          'finetune': 'fine-tuned'}
 
 def plot_efficiency(
     table,   # of `label_efficiency`
@@ -206,43 +191,37 @@ def plot_efficiency(
     measures = table.measure.unique()
     fig, axes = figure(1, len(measures), width=width, height=2.8)
     for ax, measure in zip(np.atleast_1d(axes), measures):
-        for i, (method, rows) in enumerate(table[table.measure == measure].groupby('method', sort=False)):
-            x, y = zip(
-                *(
-                    (n, mean_interval((100*r.accuracy).tolist()))
-                    for n, r in rows.groupby('labels')))
-            ax.errorbar(
-                x, [m for m, _ in y], [h for _, h in y], marker='os^D'[i//7 % 4],
-                ls=('-', '--', ':')[i//7 % 3], ms=3, lw=1.2, capsize=2, label=method)
-        ax.set(
-            title=TITLES[measure], xscale='log', xlabel='labels a class',
-            xticks=sorted(table.labels.unique()))
+        for i, (method, rows) in enumerate(
+                table[table.measure == measure].groupby('method', sort=False)):
+            x, y = zip(*((n, mean_interval((100*r.accuracy).tolist()))
+                         for n, r in rows.groupby('labels')))
+            ax.errorbar(x, [m for m, _ in y], [h for _, h in y],
+                        marker='os^D'[i//7 % 4], ls=('-', '--', ':')[i//7 % 3], ms=3,
+                        lw=1.2, capsize=2, label=method)
+        ax.set(title=TITLES[measure], xscale='log', xlabel='labels a class',
+               xticks=sorted(table.labels.unique()))
         ax.xaxis.set_major_formatter('{x:g}'); ax.minorticks_off()
     np.atleast_1d(axes)[0].set_ylabel('test accuracy (%)')
-    np.atleast_1d(axes)[-1].legend(
-        fontsize=7,
-        **(
-            dict(loc='upper left', bbox_to_anchor=(1.02, 1))
-            if table.method.nunique() > 4
-            else {}))
+    np.atleast_1d(axes)[-1].legend(fontsize=7,
+                                   **dict(loc='upper left', bbox_to_anchor=(1.02, 1))
+                                   if table.method.nunique() > 4 else {})
     return show(fig, alt)
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #11235133
 def labels_needed(
-    table,                      # of `label_efficiency`
-    reference:str,              # the method whose accuracy is to be equalled
+    table,         # of `label_efficiency`
+    reference:str, # the method whose accuracy is to be equalled
     measure:str='finetune',
-):                              # pandas.DataFrame, a row a method: for each number of labels of the reference, how many the method needs; a number below the least measured is that least, NaN: more than the most
-    """Labels a class with which each method equals the reference, by interpolation in
-    the logarithm. Raises `InputError` for an unknown method or measure."""
+):                 # pandas.DataFrame, a row a method, a column a number of labels
+    """Labels a class with which each method equals the reference at the column's
+    number, by interpolation in the logarithm; a number below the least measured is that
+    least, NaN is more than the most. Raises `InputError` for an unknown method or
+    measure."""
     import pandas as pd
     lookup(measure, table.measure.unique(), 'measure')
     lookup(reference, table.method.unique(), 'method')
-    mean = (
-        table[table.measure == measure]
-        .groupby(['method', 'labels'], sort=False)
-        .accuracy.mean()
-        .unstack())
+    groups = table[table.measure == measure].groupby(['method', 'labels'], sort=False)
+    mean = groups.accuracy.mean().unstack()
     n = np.log(mean.columns.to_numpy(float))
     def needed(curve, height):
         curve = np.maximum.accumulate(curve)
@@ -251,10 +230,6 @@ def labels_needed(
         if i == 0: return float(np.exp(n[0]))
         share = (height - curve[i - 1])/(curve[i] - curve[i - 1])
         return float(np.exp(n[i - 1] + share*(n[i] - n[i - 1])))
-    return pd.DataFrame(
-        {
-            c: [
-                needed(mean.loc[m].to_numpy(), mean.loc[reference, c])
-                for m in mean.index]
-            for c in mean.columns},
-        index=mean.index)
+    return pd.DataFrame({c: [needed(mean.loc[m].to_numpy(), mean.loc[reference, c])
+                             for m in mean.index] for c in mean.columns},
+                        index=mean.index)

@@ -20,34 +20,29 @@ from ..train import eval_mode, fit, on_device
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #182660bd
 def image_nll(
-    logits,             # (N, C, H, W); the image meant is sigmoid(logits)
-    x,                  # (N, C, H, W) in [0, 1]
-    # None: Bernoulli; else Gaussian of this standard deviation, in units of the pixels'
-    # range
-    sigma:float|None=None,
-)->torch.Tensor:        # (N,) float32 (float64 of float64), nats per image
+    logits,                # (N, C, H, W); the image meant is sigmoid(logits)
+    x,                     # (N, C, H, W) in [0, 1]
+    sigma:float|None=None, # of a Gaussian, as a share of the range; None: Bernoulli
+)->torch.Tensor:           # (N,) float32 (float64 of float64), nats per image
     "Negative log-likelihood of images. Raises `InputError` for shapes that differ."
     if logits.shape != x.shape:
-        raise InputError(
-            f"The decoder gives images of shape {tuple(logits.shape)} for"
-            f" {tuple(x.shape)}: build the autoencoder with the channels and the size"
-            " of the images.")
+        raise InputError(f"The decoder gives images of shape {tuple(logits.shape)} for "
+                         f"{tuple(x.shape)}: build the autoencoder with the channels "
+                         "and the size of the images.")
     if logits.dtype != torch.float64: logits, x = logits.float(), x.float()
     if sigma is None:
-        return (
-            F.binary_cross_entropy_with_logits(logits, x, reduction='none')
-            .flatten(1)
-            .sum(1))
-    return ((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)/2 + x[
-        0].numel()*math.log(sigma*math.sqrt(2*math.pi))
+        nll = F.binary_cross_entropy_with_logits(logits, x, reduction='none')
+        return nll.flatten(1).sum(1)
+    squares = ((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)
+    return squares/2 + x[0].numel()*math.log(sigma*math.sqrt(2*math.pi))
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1e0c6d2b
 def _whole(**sizes):
     "Raise `InputError` unless every size is a whole number of at least 1."
     for name, v in sizes.items():
         if not isinstance(v, int) or isinstance(v, bool) or v < 1:
-            raise InputError(
-                f"{name}={v!r}: a whole number of at least 1 was expected.")
+            raise InputError(f"{name}={v!r}: a whole number of at least "
+                             "1 was expected.")
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #04c811f0
 class Decoder(nn.Module):
@@ -57,8 +52,7 @@ class Decoder(nn.Module):
         code:int,       # length of the code
         channels:int,   # of the image
         size,           # side of the image, or (height, width)
-        # channels before the last layer; twice as many per halving, 256 at most
-        width:int=32,
+        width:int=32,   # channels before the last layer; doubled per halving, to 256
     ):
         super().__init__()
         h, w = self.size = (size, size) if isinstance(size, int) else tuple(size)
@@ -68,12 +62,9 @@ class Decoder(nn.Module):
         plan = [min(width*2**i, 256) for i in reversed(range(max(steps, 1)))]
         layers = [nn.Linear(code, plan[0]*h*w), nn.Unflatten(1, (plan[0], h, w))]
         for i, o in zip(plan, [*plan[1:], channels]):
-            layers += [
-                nn.BatchNorm2d(i), nn.ReLU(inplace=True),
-                (
-                    nn.ConvTranspose2d(i, o, 4, 2, 1)
-                    if steps
-                    else nn.Conv2d(i, o, 3, 1, 1))]
+            layers += [nn.BatchNorm2d(i), nn.ReLU(inplace=True),
+                       nn.ConvTranspose2d(i, o, 4, 2, 1) if steps
+                       else nn.Conv2d(i, o, 3, 1, 1)]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)
 
@@ -98,9 +89,9 @@ class Coder(nn.Module):
         super().__init__()
         if code is not None: _whole(code=code)
         if sigma is not None and not 0 < sigma < math.inf:
-            raise InputError(
-                f"sigma={sigma}: the standard deviation of a pixel must be above 0,"
-                " mostly between 0.05 and 1; None takes the Bernoulli error.")
+            raise InputError(f"sigma={sigma}: the standard deviation of a pixel must "
+                             "be above 0, mostly between 0.05 and 1; None takes the "
+                             "Bernoulli error.")
         self.dim, self.channels, self.sigma = code or dim, channels, sigma
         self.code = nn.Linear(dim, code) if code else nn.Identity()
         self.decoder = Decoder(self.dim, channels, size, width)
@@ -113,9 +104,9 @@ class Coder(nn.Module):
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #183200cd
 def _check_encoder(model):
     if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(
-            f"{type(model).__name__} has no `features` and `dim`: an encoder is a"
-            " network that gives vectors, such as small_cnn() of visft_nb.cnn.models.")
+        raise InputError(f"{type(model).__name__} has no `features` and `dim`: an "
+                         "encoder is a network that gives vectors, such as "
+                         "small_cnn() of visft_nb.cnn.models.")
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #35042edb
 class Autoencoder(nn.Module):
@@ -123,12 +114,11 @@ class Autoencoder(nn.Module):
     so that `embed(autoencoder, images)` gives these."""
     coder_class = Coder
     def __init__(self,
-        # nn.Module with `features(x)` -> (N, dim) and `dim`; it is used, not copied
-        encoder,
-        channels:int,       # of the image
-        size,               # side of the image, or (height, width)
+        encoder,      # nn.Module with `features(x)` -> (N, dim) and `dim`; not copied
+        channels:int, # of the image
+        size,         # side of the image, or (height, width)
         code:int|None=None, # length of the code; None: as long as the features
-        **options,          # of the coder: width, sigma
+        **options,    # of the coder: width, sigma
     ):
         super().__init__()
         _check_encoder(encoder)
@@ -166,9 +156,9 @@ class ReconstructionStep(nn.Module):
         batch of one image."""
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if len(x) < 2:
-            raise InputError(
-                "A batch of one image gives batch normalisation no statistics: take a"
-                " larger batch, and drop_last=True if the last one is that small.")
+            raise InputError("A batch of one image gives batch normalisation no "
+                             "statistics: take a larger batch, and drop_last=True if "
+                             "the last one is that small.")
         return self.coder.loss(
             model.features(self.corrupt(x) if self.corrupt else x), x)
 
@@ -190,8 +180,8 @@ def reconstruction_error(
 )->float:               # squared error of a pixel, mean; pixels in [0, 1]
     """Mean squared error of the reconstructions, in eval mode; the model is left as it
     was."""
-    x, device = images.floats() if hasattr(images, 'floats') else images, next(
-        model.parameters()).device
+    x = images.floats() if hasattr(images, 'floats') else images
+    device = next(model.parameters()).device
     if not len(x):
         raise InputError("There is no image to reconstruct: the set is empty.")
     with eval_mode(model):
@@ -214,8 +204,8 @@ def reparametrise(
     generator=None, # torch.Generator; None takes torch's own
 )->torch.Tensor:    # (N, D) draws, differentiable by both
     "A draw from N(mu, exp(logvar)) (Kingma and Welling 2014)."
-    return mu + (logvar/2).exp()*draw(
-        generator, *mu.shape, device=mu.device, normal=True).to(mu.dtype)
+    noise = draw(generator, *mu.shape, device=mu.device, normal=True)
+    return mu + (logvar/2).exp()*noise.to(mu.dtype)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #03c7d78d
 class VariationalCoder(Coder):
@@ -237,9 +227,8 @@ class VariationalCoder(Coder):
         """Features (N, dim) and images: log-likelihood of one draw (N,) and divergence
         (N,), nats per image."""
         mu, logvar = self.code(h).float(), self.logvar(h).float()
-        return -image_nll(
-            self.decoder(reparametrise(mu, logvar, generator)), x, self.sigma
-        ), gaussian_kl(mu, logvar).sum(1)
+        return -image_nll(self.decoder(reparametrise(mu, logvar, generator)), x,
+                          self.sigma), gaussian_kl(mu, logvar).sum(1)
 
     def loss(self, h, x):
         "The negative bound with the divergence weighed by beta, mean, nats per image."
@@ -266,37 +255,33 @@ class VariationalAutoencoder(Autoencoder):
     def sample(self, n:int, generator=None):
         "n images drawn: codes from the prior, then their means (n, C, H, W)."
         _whole(n=n)
-        return self.decode(
-            draw(
-                generator, n, self.dim, device=self.coder.logvar.weight.device,
-                normal=True))
+        return self.decode(draw(generator, n, self.dim,
+                                device=self.coder.logvar.weight.device, normal=True))
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #c46137be
 def _as_images(images):
     "`Images` without labels of what `pretrain_autoencoder` takes."
     if torch.is_tensor(images):
         if images.ndim != 4 or not images.is_floating_point():
-            raise InputError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}: floats (N,"
-                " C, H, W) in [0, 1] were expected, or `Images`.")
+            raise InputError(f"images are {images.dtype} of shape "
+                             f"{tuple(images.shape)}: floats (N, C, H, W) in [0, 1] "
+                             "were expected, or `Images`.")
         if not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError(
-                "images hold values outside [0, 1], or NaN: divide bytes by 255, undo a"
-                " normalisation; the network normalises by itself.")
+            raise InputError("images hold values outside [0, 1], or NaN: divide bytes "
+                             "by 255, undo a normalisation; the network "
+                             "normalises by itself.")
         images = Images((images*255).round().to(torch.uint8))
     if len(images) < 2:
-        raise InputError(
-            f"{len(images)} image(s) came to pre-training: at least 2 are needed,"
-            " hundreds are useful.")
+        raise InputError(f"{len(images)} image(s) came to pre-training: at least 2 are "
+                         "needed, hundreds are useful.")
     return Images(images.images)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #849144cc
 def _corruption(noise):
     if callable(noise): return noise
     if not 0 <= noise < 1:
-        raise InputError(
-            f"noise={noise}: the share of pixels to hide lies from 0 up to below 1; for"
-            " other noise give a function of the images.")
+        raise InputError(f"noise={noise}: the share of pixels to hide lies from 0 up "
+                         "to below 1; for other noise give a function of the images.")
     return (lambda x: mask_pixels(x, noise)) if noise else None
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1d83ebf0
@@ -304,59 +289,50 @@ def _check_whole(whole, shape, variational):
     "An autoencoder that was given must fit the images and the wish."
     built = (whole.coder.channels, *whole.coder.decoder.size)
     if built != shape:
-        raise InputError(
-            f"The autoencoder was built for images (C, H, W) = {built}, these are"
-            f" {shape}: build it with their channels and size.")
+        raise InputError(f"The autoencoder was built for images (C, H, W) = {built}, "
+                         f"these are {shape}: build it with their channels and size.")
     if variational and not isinstance(whole, VariationalAutoencoder):
-        raise InputError(
-            f"variational=True with a {type(whole).__name__}, which has no variance:"
-            " pass a VariationalAutoencoder, or the encoder alone.")
+        raise InputError(f"variational=True with a {type(whole).__name__}, which has "
+                         "no variance: pass a VariationalAutoencoder, or the "
+                         "encoder alone.")
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #352515a5
 def pretrain_autoencoder(
-    # nn.Module with `features(x)` -> (N, D) and `dim` = D, or an `Autoencoder`, which
-    # keeps its coder; trained in place
-    model,
-    # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    images,
-    epochs:int=30,         # passes over the images
-    batch_size:int=128,    # images
-    lr:float=3e-3,         # peak of the one-cycle schedule
-    # share of the pixels hidden from the network, or corrupt(x) -> x: a denoising
-    # autoencoder
-    noise=0.,
-    variational:bool=False,# a variational autoencoder
-    beta:float=1.,         # weight of its KL term
-    code:int|None=None,    # length of the code; None: that of the features
+    model,                  # nn.Module with `features(x)` and `dim`, or `Autoencoder`
+    images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
+    epochs:int=30,          # passes over the images
+    batch_size:int=128,     # images
+    lr:float=3e-3,          # peak of the one-cycle schedule
+    noise=0.,               # share of pixels hidden from it, or corrupt(x) -> x
+    variational:bool=False, # a variational autoencoder
+    beta:float=1.,          # weight of its KL term
+    code:int|None=None,     # length of the code; None: that of the features
     # of the Gaussian error; None: Bernoulli. An `Autoencoder` has its own code and
     # sigma
     sigma:float|None=None,
-    augment=None,          # augment(x, generator) -> x, of input and target
-    seed:int=0,            # of the coder, order, augmentation and noise
-    **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
-):                         # `History` of the training; loss in nats per image
-    """Pre-train by reconstruction; the encoder is kept. Raises `InputError` for a model without features, fewer than two images, images that the
-    autoencoder was not built for, and a loss that is no number."""
+    augment=None,           # augment(x, generator) -> x, of input and target
+    seed:int=0,             # of the coder, order, augmentation and noise
+    **kwargs,               # for `fit`: checkpoint, callbacks, precision, bar, …
+):                          # `History` of the training; loss in nats per image
+    """Pre-train by reconstruction; the encoder is kept. Raises `InputError` for a model
+    without features, fewer than two images, images that the autoencoder was not built
+    for, and a loss that is no number."""
     _check_encoder(model)
     images, corrupt = _as_images(images), _corruption(noise)
     if not 0 <= beta < math.inf:
-        raise InputError(
-            f"beta={beta}: the weight of the KL term is 0 or more; 1 gives the evidence"
-            " lower bound.")
+        raise InputError(f"beta={beta}: the weight of the KL term is 0 or more; 1 "
+                         "gives the evidence lower bound.")
     channels, *size = images.images.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind = VariationalAutoencoder if variational else Autoencoder
-        whole = (
-            model
-            if isinstance(model, Autoencoder)
-            else kind(model, channels, size, code, sigma=sigma))
+        whole = (model if isinstance(model, Autoencoder)
+                 else kind(model, channels, size, code, sigma=sigma))
     _check_whole(whole, (channels, *size), variational)
     if isinstance(whole, VariationalAutoencoder): whole.coder.beta = beta
-    batches = Batches(
-        images, min(batch_size, len(images)), seed=seed, transform=augment,
-        drop_last=True)
+    batches = Batches(images, min(batch_size, len(images)), seed=seed,
+                      transform=augment, drop_last=True)
     with frozen_head(whole.encoder):
-        return fit(
-            whole.encoder, batches, epochs=epochs,
-            loss=ReconstructionStep(whole.coder, corrupt), lr=lr, seed=seed, **kwargs)
+        return fit(whole.encoder, batches, epochs=epochs,
+                   loss=ReconstructionStep(whole.coder, corrupt), lr=lr,
+                   seed=seed, **kwargs)

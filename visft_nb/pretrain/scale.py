@@ -24,9 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..core import InputError, autocast, get_device, given_path, lookup
 from ..data import Batches, Images, seeded
 from ..cnn.models import resnet18
-from visft_nb.train import (
-    Objective, cosine, fit, load_checkpoint, predict_logits, save_checkpoint,
-    train_step)
+from ..train import (Objective, cosine, fit, load_checkpoint, predict_logits,
+                            save_checkpoint, train_step)
 from .collapse import BarlowTwinsLoss, VICRegLoss
 from .contrast import NTXentLoss, contrastive_step, frozen_head
 from .views import CIFAR_VIEWS, ColourViews
@@ -49,21 +48,18 @@ class Recipe:
         """The projection head on features of length `dim`; `hidden` scales its output
         too."""
         sizes = [dim, *[hidden]*(self.layers - 1), max(1, self.out*hidden//2048)]
-        parts = [
-            [nn.Linear(a, b), *[nn.BatchNorm1d(b)]*self.norm, nn.ReLU(inplace=True)]
-            for a, b in zip(sizes[:-1], sizes[1:-1])]
+        parts = [[nn.Linear(a, b), *[nn.BatchNorm1d(b)]*self.norm,
+                  nn.ReLU(inplace=True)] for a, b in zip(sizes[:-1], sizes[1:-1])]
         return nn.Sequential(*sum(parts, []), nn.Linear(*sizes[-2:]))
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #193f8b65
 _strong = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8, hue=.2)
 RECIPES = {
     'simclr': Recipe(lambda: NTXentLoss(.2), .4, 1e-5, 2, 256, False, _strong, 90.74),
-    'barlow': Recipe(
-        lambda: BarlowTwinsLoss(.1, .1 * .0051), .3, 1e-4, 3, 2048, True,
-        ColourViews((.08, 1), saturation=.2, solarise=.1), 92.10),
-    'vicreg': Recipe(
-        VICRegLoss, .3, 1e-4, 3, 2048, True,
-        ColourViews((.2, 1), saturation=.2, solarise=.1), 92.07)}
+    'barlow': Recipe(lambda: BarlowTwinsLoss(.1, .1 * .0051), .3, 1e-4, 3, 2048, True,
+                     ColourViews((.08, 1), saturation=.2, solarise=.1), 92.10),
+    'vicreg': Recipe(VICRegLoss, .3, 1e-4, 3, 2048, True,
+                     ColourViews((.2, 1), saturation=.2, solarise=.1), 92.07)}
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #4c79208b
 class LARS(torch.optim.Optimizer):
@@ -71,18 +67,16 @@ class LARS(torch.optim.Optimizer):
     with one dimension are neither scaled nor decayed."""
     def __init__(
         self,
-        params,   # parameters
-        lr:float,   # alpha
-        momentum:float= .9,   # mu
-        weight_decay:float=0,   # lambda
-        trust:float= .02,   # eta
-        clip:bool=True,   # no layer moves faster than at the rate `lr`; False: r itself scales the gradient
+        params,                # parameters
+        lr:float,              # alpha
+        momentum:float=.9,     # mu
+        weight_decay:float=0,  # lambda
+        trust:float=.02,       # eta
+        clip:bool=True,        # r/lr is at most 1; False: r itself scales the gradient
     ):
-        super().__init__(
-            params,
-            dict(
-                lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust,
-                clip=clip))
+        super().__init__(params,
+                         dict(lr=lr, momentum=momentum, weight_decay=weight_decay,
+                              trust=trust, clip=clip))
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -111,44 +105,35 @@ def warm_cosine(
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #f78c4384
 def pretrain(
-    # nn.Module with `features(x)` -> (N, D) and `dim` = D; trained in place, its head
-    # is not touched
-    model,
-    # `Images` (labels are not used), or a `FolderStream`, which has its own batch size
-    data,
+    model, # nn.Module with `features(x)` -> (N, D) and `dim`; head untouched
+    data,                # `Images` without regard to labels, or a `FolderStream`
     method:str='simclr', # a key of `RECIPES`
     epochs:int=1000,
     batch_size:int=256,  # images of all processes together
     hidden:int=2048,     # width of the projector
     views=None,          # augment(x, generator) -> x; None: the recipe's
     seed:int=0,          # of the projector, the order and the views
-    # for `fit`: checkpoint, every, trackers, precision, bar, optimizer, …
-    **kwargs,
+    **kwargs, # for `fit`: checkpoint, every, trackers, precision, bar, optimizer, …
 ):                       # `History`
     """Pre-train by a published recipe. Raises `InputError` for an unknown method, a
     model without features, and batches that the images do not fill."""
     recipe = lookup(method, RECIPES, 'method')
     if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(
-            f"{type(model).__name__} has no `features` and `dim`: pre-training needs a"
-            " network that gives vectors, such as"
-            " visft_nb.cnn.models.resnet18(stem='cifar').")
+        raise InputError(f"{type(model).__name__} has no `features` and `dim`: "
+                         "pre-training needs a network that gives vectors, such as "
+                         "visft_nb.cnn.models.resnet18(stem='cifar').")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        step = contrastive_step(
-            recipe.loss(), views or recipe.views, recipe.projector(model.dim, hidden))
-    batches = (
-        data
-        if hasattr(data, 'iter_from')
-        else Batches(Images(data.images), batch_size, seed=seed, drop_last=True))
+        step = contrastive_step(recipe.loss(), views or recipe.views,
+                                recipe.projector(model.dim, hidden))
+    batches = (data if hasattr(data, 'iter_from')
+               else Batches(Images(data.images), batch_size, seed=seed, drop_last=True))
     with frozen_head(model):
         params = [p for p in Objective(model, step).parameters() if p.requires_grad]
-        optimizer = LARS(
-            params, recipe.lr*batches.batch_size/256, weight_decay=recipe.weight_decay)
-        return fit(
-            model, batches, epochs=epochs, loss=step,
-            **dict(optimizer=optimizer, schedule=warm_cosine(epochs), seed=seed)
-            | kwargs)
+        optimizer = LARS(params, recipe.lr*batches.batch_size/256,
+                         weight_decay=recipe.weight_decay)
+        return fit(model, batches, epochs=epochs, loss=step, **dict(
+            optimizer=optimizer, schedule=warm_cosine(epochs), seed=seed) | kwargs)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #6ff0a0c5
 def _child(function, args, folder, threads):
@@ -180,34 +165,30 @@ def launch(
     """Run a function in processes that train together. Raises `InputError` where this
     process has used a GPU, and with what went wrong in one of them."""
     if not isinstance(processes, int) or processes < 1:
-        raise InputError(
-            f"processes={processes!r}: a whole number from 1 up is expected, one for"
-            " each GPU.")
+        raise InputError(f"processes={processes!r}: a whole number from 1 up is "
+                         "expected, one for each GPU.")
     if processes == 1: return [function(*args)]
     if torch.cuda.is_initialized():
-        raise InputError(
-            "This process has used a GPU, so it cannot be copied into several: restart"
-            " the kernel and run this cell before any that computes on a GPU.")
+        raise InputError("This process has used a GPU, so it cannot be copied into "
+                         "several: restart the kernel and run this cell before any "
+                         "that computes on a GPU.")
     if not hasattr(os, 'fork'):
-        raise InputError(
-            "This system cannot copy a process: take processes=1, or start the training"
-            " by accelerate launch.")
+        raise InputError("This system cannot copy a process: take processes=1, or "
+                         "start the training by accelerate launch.")
     AcceleratorState._reset_state(True)
     with TemporaryDirectory() as folder:
         try:
             _start(function, args, folder, processes)
         except Exception as e:
             if errors := sorted(Path(folder).glob('*.error')):
-                raise InputError(
-                    f"Process {errors[0].stem} of {processes} stopped:"
-                    f" {errors[0].read_text()}") from None
+                raise InputError(f"Process {errors[0].stem} of {processes} stopped: "
+                                 f"{errors[0].read_text()}") from None
             logs = [f.read_text()[-300:] for f in sorted(Path(folder).glob('*.log'))]
-            raise InputError(
-                f"The processes stopped without a word of why ({type(e).__name__});"
-                f" their last lines: {' | '.join(logs)}") from e
-        return [
-            load_checkpoint(f'{folder}/{rank}.safetensors')['result']
-            for rank in range(processes)]
+            raise InputError("The processes stopped without a word of why "
+                             f"({type(e).__name__}); their last lines: "
+                             f"{' | '.join(logs)}") from e
+        return [load_checkpoint(f'{folder}/{rank}.safetensors')['result']
+                for rank in range(processes)]
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #31be5bef
 def _start(function, args, folder, processes):
@@ -219,10 +200,10 @@ def _start(function, args, folder, processes):
         port = str(s.getsockname()[1])
     threads = max(1, torch.get_num_threads()//processes)
     cpu = {'accelerate_use_cpu': 'true'} if get_device().type == 'cpu' else {}
-    with patch_environment(omp_num_threads=threads, **cpu), redirect_stdout(io.StringIO()):
-        notebook_launcher(
-            _child, (function, args, folder, threads), num_processes=processes,
-            use_port=port)
+    with (patch_environment(omp_num_threads=threads, **cpu),
+          redirect_stdout(io.StringIO())):
+        notebook_launcher(_child, (function, args, folder, threads),
+                          num_processes=processes, use_port=port)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #626e78eb
 def _own_share(batch):
@@ -245,9 +226,8 @@ class _Files(Dataset):
                 3, f'{name} ')
         except InputError as e:
             return str(e)
-        im = ImageOps.fit(
-            Image.fromarray(x.permute(1, 2, 0).contiguous().numpy()),
-            (self.side, self.side), Image.Resampling.BILINEAR)
+        im = ImageOps.fit(Image.fromarray(x.permute(1, 2, 0).contiguous().numpy()),
+                          (self.side, self.side), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(im)).permute(2, 0, 1), self.labels[i]
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #64738d4f
@@ -262,35 +242,31 @@ def _class_files(path):
     "(files, labels, names of the classes) of class folders."
     path = given_path(path, 'folder')
     if not path.is_dir():
-        raise InputError(
-            f"There is no folder {path}; it should hold one folder of images for each"
-            " class, such as ImageNet's train.")
-    names = sorted(
-        p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
+        raise InputError(f"There is no folder {path}; it should hold one folder of "
+                         "images for each class, such as ImageNet's train.")
+    names = sorted(p.name
+                   for p in path.iterdir() if p.is_dir() and not p.name.startswith('.'))
     if not names:
-        raise InputError(
-            f"{path} has no class folders; the layout is {path.name}/CLASS/IMAGE, one"
-            " folder per class.")
-    files = [
-        sorted(
-            os.path.join(d, f)
-            for d, _, fs in os.walk(path/n)
-            for f in fs
-            if not f.startswith('.'))
-        for n in names]
+        raise InputError(f"{path} has no class folders; the layout is "
+                         f"{path.name}/CLASS/IMAGE, one folder per class.")
+    files = [sorted(os.path.join(d, f) for d, _, fs in os.walk(path/n) for f in fs
+                    if not f.startswith('.')) for n in names]
     if empty := [n for n, fs in zip(names, files) if not fs]:
-        raise InputError(
-            f"Class folders without images in {path}: {', '.join(empty[:5])}; put"
-            " images there, or remove the folder.")
+        raise InputError(f"Class folders without images in {path}: "
+                         f"{', '.join(empty[:5])}; put images there, or "
+                         "remove the folder.")
     return sum(files, []), [y for y, fs in enumerate(files) for _ in fs], tuple(names)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #8fc38e6e
 class FolderStream:
-    """Batches `(x, y)` of class folders that do not fit into memory: x uint8 (B, 3, side, side) on the CPU, the middle square of each image; y int64 (B,).
+    """Batches `(x, y)` of class folders that do not fit into memory: x uint8 (B, 3,
+    side, side) on the CPU, the middle square of each image; y int64 (B,).
 
-    As `Batches`, for `fit`: the order depends on (seed, epoch) alone, and an interrupted epoch goes on at any batch. Of several processes each decodes its own
-    share (its rows are filled, the others are not). Whatever is random is left to the views, on the device. Raises `InputError` that names the file which cannot
-    be decoded."""
+    As `Batches`, for `fit`: the order depends on (seed, epoch) alone, and an
+    interrupted epoch goes on at any batch. Of several processes each decodes its own
+    share (its rows are filled, the others are not). Whatever is random is left to the
+    views, on the device. Raises `InputError` that names the file which cannot be
+    decoded."""
     def __init__(self,
         path,                # folder with one folder of images for each class
         batch_size:int=256,  # images of all processes together
@@ -303,21 +279,18 @@ class FolderStream:
     ):
         self.files, self.labels, self.classes = _class_files(path)
         if not 1 <= batch_size <= len(self.files):
-            raise InputError(
-                f"batch_size={batch_size} for the {len(self.files)} images in {path}: a"
-                " number from 1 to that is expected.")
-        self.batch_size, self.side, self.shuffle, self.seed, self.epoch = (
-            batch_size, side, shuffle, seed, 0)
-        self.workers = (
-            max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
-            if workers is None
-            else workers)
+            raise InputError(f"batch_size={batch_size} for the {len(self.files)} "
+                             f"images in {path}: a number from 1 to that is expected.")
+        self.batch_size, self.side, self.shuffle = batch_size, side, shuffle
+        self.seed, self.epoch = seed, 0
+        if workers is None:
+            together = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+            workers = max(1, (os.cpu_count() or 1)//together)
+        self.workers = workers
 
     def __len__(self):
-        return (
-            len(self.files)//self.batch_size
-            if self.shuffle
-            else math.ceil(len(self.files)/self.batch_size))
+        return (len(self.files)//self.batch_size if self.shuffle
+                else math.ceil(len(self.files)/self.batch_size))
     def __iter__(self): return self.iter_from(0)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #3a6b1a4e
@@ -326,24 +299,21 @@ def iter_from(self:FolderStream,
     k:int, # number of the first batch
 ):         # iterates (x, y)
     "The batches of this epoch from number `k` on, without decoding those before."
-    order = (
-        torch.randperm(
-            len(self.files), generator=seeded(self.seed, self.epoch)).tolist()
-        if self.shuffle
-        else list(range(len(self.files))))
-    whole = [
-        order[i*self.batch_size:(i + 1)*self.batch_size]
-        for i in range(k, len(self))]
+    order = list(range(len(self.files)))
+    if self.shuffle:
+        drawn = seeded(self.seed, self.epoch)
+        order = torch.randperm(len(order), generator=drawn).tolist()
+    whole = [order[i*self.batch_size:(i + 1)*self.batch_size]
+             for i in range(k, len(self))]
     own = [b[_own_share(b)] for b in whole]
-    loader = DataLoader(
-        _Files(self.files, self.labels, self.side), batch_sampler=own,
-        num_workers=self.workers, collate_fn=_stack,
-        generator=seeded(self.seed, self.epoch), pin_memory=get_device().type == 'cuda')
+    loader = DataLoader(_Files(self.files, self.labels, self.side), batch_sampler=own,
+                        num_workers=self.workers, collate_fn=_stack,
+                        generator=seeded(self.seed, self.epoch),
+                        pin_memory=get_device().type == 'cuda')
     for indices, batch in zip(whole, loader):
         if isinstance(batch, list):
-            raise InputError(
-                f"{'; '.join(batch[:3])}: remove such files"
-                " (visft_nb.data.corrupt_files lists them all).")
+            raise InputError(f"{'; '.join(batch[:3])}: remove such files "
+                             "(visft_nb.data.corrupt_files lists them all).")
         yield self._whole(indices, *batch)
 
 @patch
@@ -357,8 +327,7 @@ def _whole(self:FolderStream, indices, x, y):
 # %% ../../nbs/2_pretrain/08_scale.ipynb #b411cd8a
 def embed_stream(
     model,    # with `features(x)`
-    # of (x, y): a `FolderStream`, `Batches`, or a list; bytes are divided by 255
-    batches,
+    batches,  # of (x, y): `FolderStream`, `Batches` or a list; bytes are divided by 255
 )->tuple:     # (N, D) float32 features and (N,) labels, on the CPU
     """Features of images that come in batches, in eval mode; the model is left as it
     was."""
@@ -375,10 +344,9 @@ class _Photos(Dataset):
     def __init__(self, images):
         from torchvision import transforms as T
         self.images, jitter = images, T.RandomApply([T.ColorJitter(.4, .4, .4, .1)], .8)
-        self.change = T.Compose(
-            [
-                T.RandomResizedCrop(images.shape[-1], (.2, 1)),
-                T.RandomHorizontalFlip(), jitter, T.RandomGrayscale(.2), T.ToTensor()])
+        self.change = T.Compose([T.RandomResizedCrop(images.shape[-1], (.2, 1)),
+                                 T.RandomHorizontalFlip(), jitter,
+                                 T.RandomGrayscale(.2), T.ToTensor()])
     def __len__(self): return len(self.images)
     def __getitem__(self, i):
         from PIL import Image
@@ -441,26 +409,25 @@ class SimCLRWay:
         seed:int=0,
     ):
         ours, last, self.precision = lookup(way, WAYS, 'way')
-        self.device, self.layout, self.stock = (
-            get_device(), torch.channels_last if last else torch.contiguous_format, 0)
+        self.device = get_device()
+        self.layout = torch.channels_last if last else torch.contiguous_format
+        self.stock = 0
         torch.manual_seed(seed)
         self.model = resnet18(10, stem=stem, width=width, mean=.47, std=.25)
-        projector = nn.Sequential(
-            nn.Linear(self.model.dim, self.model.dim), nn.ReLU(inplace=True),
-            nn.Linear(self.model.dim, 128))
+        projector = nn.Sequential(nn.Linear(self.model.dim, self.model.dim),
+                                  nn.ReLU(inplace=True), nn.Linear(self.model.dim, 128))
         if ours:
-            batches = Batches(
-                Images(images), batch_size, seed=seed, device=self.device,
-                drop_last=True)
+            batches = Batches(Images(images), batch_size, seed=seed, device=self.device,
+                              drop_last=True)
             step = contrastive_step(NTXentLoss(.2), self.views, projector)
         else:
-            batches, step = self.loader(images, batch_size, workers), PairStep(
-                peer_loss()[0], projector)
+            batches = self.loader(images, batch_size, workers)
+            step = PairStep(peer_loss()[0], projector)
         self.objective = Objective(self.model, step).to(
             self.device, memory_format=self.layout)
-        self.optimizer, self.batches = torch.optim.Adam(
-            (p for n, p in self.objective.named_parameters() if '.fc.' not in n), lr
-        ), _forever(batches)
+        self.optimizer = torch.optim.Adam(
+            (p for n, p in self.objective.named_parameters() if '.fc.' not in n), lr)
+        self.batches = _forever(batches)
 
     def views(self, x, generator=None):
         return CIFAR_VIEWS(x, generator).contiguous(memory_format=self.layout)
@@ -469,19 +436,16 @@ class SimCLRWay:
         "The peer's batches; the workers hold two each in stock."
         workers = os.cpu_count() or 1 if workers is None else workers
         self.stock = 2*workers
-        return DataLoader(
-            _Photos(images), batch_size, shuffle=True, drop_last=True,
-            num_workers=workers)
+        return DataLoader(_Photos(images), batch_size, shuffle=True, drop_last=True,
+                          num_workers=workers)
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #5bc4c099
 @patch
 def step(self:SimCLRWay):
     "One step of gradient descent: its seconds."
     start = time.perf_counter()
-    batch = [
-        x.to(self.device, memory_format=self.layout)
-        for x in next(self.batches)
-        if torch.is_tensor(x) and x.ndim == 4]
+    batch = [x.to(self.device, memory_format=self.layout)
+             for x in next(self.batches) if torch.is_tensor(x) and x.ndim == 4]
     def objective(batch):
         with autocast(self.device, self.precision): return self.objective(batch)
     train_step(objective, batch, self.optimizer, self)
@@ -501,21 +465,21 @@ def backward(self:SimCLRWay, loss):
 def settle(self:SimCLRWay):
     """Come to where a long training is before a step is timed.
 
-    On a CPU the step is slower than the workers: their stock is full when it begins, and they make one batch while it runs. Beside a faster device the stock is
-    empty: it is used up by steps that do not count."""
+    On a CPU the step is slower than the workers: their stock is full when it begins,
+    and they make one batch while it runs. Beside a faster device the stock is empty: it
+    is used up by steps that do not count."""
     if self.device.type != 'cpu':
         for _ in range(self.stock): self.step()
 
 # %% ../../nbs/2_pretrain/08_scale.ipynb #beb415b0
 def simclr_step_times(
-    images,              # uint8 (N, 3, H, W), as often as needed
-    batch_size:int=128,  # images, of which two views are made
-    width:int=64,        # of the ResNet-18
-    stem:str='cifar',    # of the ResNet-18
-    # turns of all ways, after one that does not count; the fastest counts
-    rounds:int=3,
-    workers:int|None=None,# of the DataLoader; None: one for each core
-):                       # pandas.DataFrame: way, ms, gain over the way before, times as fast as the first
+    images,                # uint8 (N, 3, H, W), as often as needed
+    batch_size:int=128,    # images, of which two views are made
+    width:int=64,          # of the ResNet-18
+    stem:str='cifar',      # of the ResNet-18
+    rounds:int=3, # turns of all ways, after one that does not count; the fastest counts
+    workers:int|None=None, # of the DataLoader; None: one for each core
+): # pandas.DataFrame: way, ms, gain over the way before and the first
     """Milliseconds of one pre-training step, written in several ways, in turns on the
     same machine."""
     import pandas as pd
@@ -523,9 +487,8 @@ def simclr_step_times(
     # no epoch may end meanwhile: a new one starts new workers
     batches = (rounds + 2)*(2*workers + 1)
     images = images.repeat(-(-batches*batch_size//len(images)), 1, 1, 1)
-    ways = {
-        name: SimCLRWay(images, name, batch_size, width, stem, workers) for name in WAYS
-    }
+    ways = {name: SimCLRWay(images, name, batch_size, width, stem, workers)
+            for name in WAYS}
     best = dict.fromkeys(ways, math.inf)
     for turn in range(rounds + 1):
         for name, way in ways.items():
@@ -533,8 +496,6 @@ def simclr_step_times(
             seconds = way.step()
             if turn: best[name] = min(best[name], seconds)
     ms = [1000*t for t in best.values()]
-    return pd.DataFrame(
-        {
-            'way': list(ways), 'ms': ms,
-            'gain': [a/b for a, b in zip([ms[0], *ms], ms)],
-            'times': [ms[0]/m for m in ms]})
+    return pd.DataFrame({'way': list(ways), 'ms': ms,
+                         'gain': [a/b for a, b in zip([ms[0], *ms], ms)],
+                         'times': [ms[0]/m for m in ms]})

@@ -43,38 +43,32 @@ def resized_crop(
 )->torch.Tensor:# (B, C, *size), bilinear
     """Cut one box out of each image and bring it to one size, mirrored where asked.
 
-    At the rim of a box the pixels beyond it count; at the rim of the image its outermost pixels go on."""
+    At the rim of a box the pixels beyond it count; at the rim of the image its
+    outermost pixels go on."""
     (b, c, h, w), box = x.shape, box.to(x)
-    size = (
-        (h, w)
-        if size is None
-        else (size, size) if isinstance(size, int) else tuple(size))
+    size = ((h, w) if size is None else (size, size) if isinstance(size, int)
+            else tuple(size))
     sign = 1 if flip is None else 1 - 2*flip.to(x)
     left, top, bw, bh = box.unbind(-1)
     zero = torch.zeros_like(left)
-    maps = torch.stack(
-        [
-            sign*bw/w, zero, (2*left + bw)/w - 1, zero, bh/h, (2*top + bh)/h - 1],
-        -1).view(b, 2, 3)
-    return F.grid_sample(
-        x, F.affine_grid(maps, (b, c, *size), align_corners=False),
-        padding_mode='border', align_corners=False)
+    maps = torch.stack([sign*bw/w, zero, (2*left + bw)/w - 1, zero, bh/h,
+                        (2*top + bh)/h - 1], -1).view(b, 2, 3)
+    return F.grid_sample(x, F.affine_grid(maps, (b, c, *size), align_corners=False),
+                         padding_mode='border', align_corners=False)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #c1c4c722
 def _each(value, x):
     "A number, or one for each image, so that it multiplies a batch."
     value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
     if value.ndim > 1 or value.ndim == 1 and len(value) != len(x):
-        raise InputError(
-            f"Amounts of shape {tuple(value.shape)} came for {len(x)} images: give one"
-            " number, or one for each image.")
+        raise InputError(f"Amounts of shape {tuple(value.shape)} came for {len(x)} "
+                         "images: give one number, or one for each image.")
     return value.reshape(-1, 1, 1, 1)
 
 def _check_colour(x):
     if x.ndim != 4 or x.shape[1] != 3:
-        raise InputError(
-            f"Images of shape {tuple(x.shape)}: changes of colour need (B, 3, H, W);"
-            " for grey images use visft_nb.pretrain.Views.")
+        raise InputError(f"Images of shape {tuple(x.shape)}: changes of colour need "
+                         "(B, 3, H, W); for grey images use visft_nb.pretrain.Views.")
 
 def _grey(x):
     "(B, 1, H, W)"
@@ -102,8 +96,8 @@ def adjust_contrast(
     factor,       # at least 0; a number or (B,)
 )->torch.Tensor:  # as x
     "Towards the mean grey of each image, or away from it."
-    return torch.lerp(
-        _grey(x).mean((1, 2, 3), keepdim=True), x, _each(factor, x)).clamp_(0, 1)
+    return torch.lerp(_grey(x).mean((1, 2, 3), keepdim=True), x,
+                      _each(factor, x)).clamp_(0, 1)
 
 def adjust_saturation(
     x,            # float (B, 3, H, W) in [0, 1]
@@ -120,15 +114,13 @@ def adjust_hue(
     "Turn the colours on the wheel; lightness and spread of each pixel stay."
     _check_colour(x)
     r, g, b = x.unbind(1)
-    high, low = torch.maximum(torch.maximum(r, g), b), torch.minimum(
-        torch.minimum(r, g), b)
+    high = torch.maximum(torch.maximum(r, g), b)
+    low = torch.minimum(torch.minimum(r, g), b)
     c = high - low
-    h = torch.where(
-        r == high, g - b, torch.where(g == high, b - r + 2*c, r - g + 4*c)
-    ).div_(c.clamp(min=1e-12))
-    k = (
-        h.add_(6*_each(turn, x)[:, 0])[:, None]
-        + torch.tensor([0., 4., 2.], dtype=x.dtype, device=x.device)[:, None, None])
+    not_red = torch.where(g == high, b - r + 2*c, r - g + 4*c)
+    h = torch.where(r == high, g - b, not_red).div_(c.clamp(min=1e-12))
+    k = h.add_(6*_each(turn, x)[:, 0])[:, None] + torch.tensor(
+        [0., 4., 2.], dtype=x.dtype, device=x.device)[:, None, None]
     k = k.sub_(6*torch.floor(k/6)).sub_(3).abs_().sub_(1).clamp_(0, 1)
     return k.mul_(c[:, None]).add_(low[:, None])
 
@@ -144,32 +136,29 @@ def blur_matrix(
     place = (torch.arange(n, device=sigma.device)[:, None] + t).abs()
     place = torch.where(place >= n, 2*(n - 1) - place, place)
     matrix = torch.zeros(len(sigma), n, n, dtype=sigma.dtype, device=sigma.device)
-    return matrix.scatter_add_(
-        2, place.expand(len(sigma), n, kernel), weight[:, None].expand(-1, n, -1))
+    return matrix.scatter_add_(2, place.expand(len(sigma), n, kernel),
+                               weight[:, None].expand(-1, n, -1))
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #7cf76ca7
 def gaussian_blur(
-    x,            # float (B, C, H, W)
-    kernel:int,   # pixels that are weighed along each axis, odd
-    # standard deviation in pixels; a number or (B,); next to 0 changes nothing
-    sigma,
-)->torch.Tensor:  # as x
+    x,           # float (B, C, H, W)
+    kernel:int,  # pixels that are weighed along each axis, odd
+    sigma, # standard deviation in pixels; a number or (B,); next to 0 changes nothing
+)->torch.Tensor: # as x
     "Blur each image by its own width."
     h, w = x.shape[-2:]
     if kernel % 2 != 1 or not 1 <= kernel <= 2*min(h, w) - 1:
-        raise InputError(
-            f"kernel={kernel} for images of {h} x {w}: an odd number from 1 to twice"
-            " the side less one is expected, about a tenth of the side.")
+        raise InputError(f"kernel={kernel} for images of {h} x {w}: an odd number from "
+                         "1 to twice the side less one is expected, about a "
+                         "tenth of the side.")
     s = _each(sigma, x).flatten().expand(len(x))
     return (
         blur_matrix(s, h, kernel)[:, None] @ x @ blur_matrix(s, w, kernel)[:, None].mT)
 
 def solarise(
-    x,                # float (B, C, H, W) in [0, 1]
-    # from here on upwards a value is inverted; a number or (B,); above 1 changes
-    # nothing
-    threshold=.5,
-)->torch.Tensor:      # as x
+    x,            # float (B, C, H, W) in [0, 1]
+    threshold=.5, # from here on a value is inverted; a number or (B,); above 1: none
+)->torch.Tensor:  # as x
     "Invert what is bright, as overexposed film does."
     return torch.where(x >= _each(threshold, x), 1 - x, x)
 
@@ -200,48 +189,44 @@ class ColourViews:
         _check_colour(x)
         if x.dtype == torch.uint8: x = x.float().div_(255)
         if not x.is_floating_point():
-            raise InputError(
-                f"Images of type {x.dtype} came to ColourViews: floats in [0, 1] or"
-                " bytes (uint8) are expected.")
+            raise InputError(f"Images of type {x.dtype} came to ColourViews: floats in "
+                             "[0, 1] or bytes (uint8) are expected.")
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             u = draw(generator, 14, len(x), device=x.device)
-            order = torch.randperm(
-                4, generator=generator, device=generator.device if generator else 'cpu'
-            ).tolist()
-            return self._soften(
-                self._colour(self._place(x, u[:5]), u[5:11], order), u[11:]
-            ).contiguous(memory_format=torch.channels_last)
+            device = generator.device if generator else 'cpu'
+            order = torch.randperm(4, generator=generator, device=device).tolist()
+            x = self._colour(self._place(x, u[:5]), u[5:11], order)
+            x = self._soften(x, u[11:])
+            return x.contiguous(memory_format=torch.channels_last)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #e5b20d0a
 def _check_views(v):
     "Refuse what cannot be drawn."
     for name in ('jitter', 'grey', 'blur', 'solarise'):
         if not isinstance(p := getattr(v, name), Real) or not 0 <= p <= 1:
-            raise InputError(
-                f"ColourViews({name}={p!r}): a probability from 0 to 1 is expected.")
-    for name, most in (('brightness', 1), ('contrast', 1), ('saturation', 1), ('hue', .5)):
+            raise InputError(f"ColourViews({name}={p!r}): a probability from 0 to "
+                             "1 is expected.")
+    for name, most in (('brightness', 1), ('contrast', 1), ('saturation', 1),
+                       ('hue', .5)):
         if not isinstance(a := getattr(v, name), Real) or not 0 <= a <= most:
-            raise InputError(
-                f"ColourViews({name}={a!r}): a number from 0 to {most} is expected.")
+            raise InputError(f"ColourViews({name}={a!r}): a number from 0 to "
+                             f"{most} is expected.")
     for name, most in (('crop', 1), ('ratio', math.inf), ('sigma', math.inf)):
         pair = getattr(v, name)
         if pair is not None and not (len(pair) == 2 and 0 < pair[0] <= pair[1] <= most):
-            raise InputError(
-                f"ColourViews({name}={pair!r}): (smallest, largest) above"
-                f" 0{' and at most 1' if most == 1 else ''} is expected.")
+            raise InputError(f"ColourViews({name}={pair!r}): (smallest, largest) above "
+                             f"0{' and at most 1' if most == 1 else ''} is expected.")
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #2c34a950
 @patch
 def _place(self:ColourViews, x, u):
     "Crop, size and mirror, in one interpolation."
     if self.crop is None and self.size is None:
-        return (
-            torch.where(u[4].view(-1, 1, 1, 1) < .5, x.flip(-1), x) if self.flip else x)
+        return torch.where(u[4].view(-1, 1, 1, 1) < .5, x.flip(-1),
+                           x) if self.flip else x
     h, w = x.shape[-2:]
-    box = (
-        crop_boxes(u[:4], (h, w), self.crop, self.ratio)
-        if self.crop
-        else torch.tensor([0., 0, w, h], device=x.device).expand(len(x), 4))
+    box = (crop_boxes(u[:4], (h, w), self.crop, self.ratio) if self.crop
+           else torch.tensor([0., 0, w, h], device=x.device).expand(len(x), 4))
     return resized_crop(x, box, self.size, u[4] < .5 if self.flip else None)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #8b58ab98
@@ -251,9 +236,9 @@ def _colour(self:ColourViews, x, u, order):
     changes nothing."""
     chosen = u[4] < self.jitter
     amount = lambda i, most: torch.where(chosen, most*(2*u[i] - 1), 0)
-    steps = (
-        (adjust_brightness, 1, self.brightness), (adjust_contrast, 1, self.contrast),
-        (adjust_saturation, 1, self.saturation), (adjust_hue, 0, self.hue))
+    steps = ((adjust_brightness, 1, self.brightness),
+             (adjust_contrast, 1, self.contrast),
+             (adjust_saturation, 1, self.saturation), (adjust_hue, 0, self.hue))
     for i in order:
         change, still, most = steps[i]
         if most and self.jitter: x = change(x, still + amount(i, most))
@@ -265,28 +250,25 @@ def _soften(self:ColourViews, x, u):
     if self.blur:
         side = min(x.shape[-2:])
         kernel = self.kernel or max(3, side//20*2 + 1)
-        x = gaussian_blur(
-            x, kernel,
-            torch.where(
-                u[0] < self.blur, self.sigma[0] + u[1]*(self.sigma[1] - self.sigma[0]),
-                0))
-    return (
-        solarise(x, torch.where(u[2] < self.solarise, .5, 2.)) if self.solarise else x)
+        x = gaussian_blur(x, kernel, torch.where(
+            u[0] < self.blur, self.sigma[0] + u[1]*(self.sigma[1] - self.sigma[0]), 0))
+    return solarise(x,
+                    torch.where(u[2] < self.solarise, .5, 2.)) if self.solarise else x
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #25c5550d
 CIFAR_VIEWS = ColourViews()
-IMAGENET_VIEWS = ColourViews(
-    (.08, 1), brightness=.8, contrast=.8, saturation=.8, hue=.2, blur=.5, size=224)
+IMAGENET_VIEWS = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8,
+                             hue=.2, blur=.5, size=224)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #aa9772e2
 def shape_patches(
-    n:int,        # images
-    side:int=32,  # of the patches, pixels
+    n:int, # images
+    side:int=32, # of the patches, pixels
     seed:int=0,
     # 0: every shape in the middle and of one size; 1: moved by up to a seventh of the
     # side, and larger or smaller
     loose:float=0,
-)->Images:        # labels: circle, square, triangle; extra: colour, the number of its name in `COLOURS`
+)->Images: # labels: circle, square, triangle; extra: colour, its place in `COLOURS`
     """Generated images of one coloured shape on grey noise, cut from those of
     `make_shapes` that hold one."""
     data = make_shapes(4*n + 20, seed=seed)
@@ -294,10 +276,9 @@ def shape_patches(
     l, t, r, b = torch.cat(data.boxes).T
     u = 2*draw(seeded(seed, 3), 3, len(data)) - 1
     room = (2.2 + .6*loose*u[0])*torch.maximum(r - l, b - t)
-    left, top = (l + r - room)/2 + .15 *loose*u[1]*room, (
-        t + b - room)/2 + .15 *loose*u[2]*room
+    left = (l + r - room)/2 + .15*loose*u[1]*room
+    top = (t + b - room)/2 + .15*loose*u[2]*room
     x = resized_crop(data.floats(), torch.stack([left, top, room, room], -1), side)
     colour = torch.tensor([list(COLOURS).index(c.split()[1]) for c in data.captions])
-    return Images(
-        (255*x).round().to(torch.uint8), data.labels, data.classes,
-        extra={'colour': colour}, name='shape_patches')
+    return Images((255*x).round().to(torch.uint8), data.labels, data.classes,
+                  extra={'colour': colour}, name='shape_patches')

@@ -17,48 +17,41 @@ from ..core import InputError, autocast
 from ..data import affine, draw, warp
 from ..finetune.strategies import (
     CORRUPTIONS as _BASIC, amount_of, corrupt as _basic)
-from visft_nb.robust.attacks import (
-    check_attack, check_images, _check_labels, _check_outputs, ce_loss, lent,
-    margin_loss)
+from .attacks import (check_attack, check_images, check_labels,
+                                     check_outputs, ce_loss, lent, margin_loss)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #aa6ad3a9
 def universal(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
-    x,                   # float images (N, C, H, W) in [0, 1] that the attacker has
-    eps:float,           # largest change of a pixel, for images in [0, 1]
-    steps:int=50,        # gradients, each on one batch
-    batch_size:int=8,    # images a gradient
+    model,            # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,                # float images (N, C, H, W) in [0, 1] that the attacker has
+    eps:float,        # largest change of a pixel, for images in [0, 1]
+    steps:int=50,     # gradients, each on one batch
+    batch_size:int=8, # images a gradient
     alpha:float|None=None, # step; None: 4 eps/steps, falling to 0 on the way
-    cap:float=9.,        # beta: loss at which an image counts as lost
-    precision='auto',    # "bf16", "fp32" or "auto"
-    generator=None,      # torch.Generator of the batches
-    check:bool=True,     # look at the input before
-)->torch.Tensor:         # (1, C, H, W) change in [-eps, eps], to be added before clamping to [0, 1]
+    cap:float=9.,     # beta: loss at which an image counts as lost
+    precision='auto', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of the batches
+    check:bool=True,  # look at the input before
+)->torch.Tensor:      # (1, C, H, W) in [-eps, eps], to be added, then clamped
     """One change for all images (Moosavi-Dezfooli et al. 2017), by sign steps on a
     capped loss (after Shafahi et al. 2020). Raises what `pgd` raises."""
     if steps < 1 or batch_size < 1:
-        raise InputError(
-            f"steps={steps}, batch_size={batch_size}: at least 1 of each is needed.")
+        raise InputError(f"steps={steps}, batch_size={batch_size}: at least 1 of "
+                         "each is needed.")
     if check:
-        check_attack(
-            model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device), eps)
+        check_attack(model, x,
+                     torch.zeros(len(x), dtype=torch.int64, device=x.device), eps)
     alpha, delta = 4*eps/steps if alpha is None else alpha, torch.zeros_like(x[:1])
     y = _answers(model, x, batch_size, precision)
     with lent(model):
         for t in range(steps):
-            rows = (
-                (draw(generator, batch_size, device=x.device)*len(x))
-                .long()
-                .clamp(max=len(x) - 1))
+            places = draw(generator, batch_size, device=x.device)*len(x)
+            rows = places.long().clamp(max=len(x) - 1)
             with autocast(x.device, precision):
                 z = model((x[rows] + delta.requires_grad_()).clamp(0, 1))
             g, = torch.autograd.grad(ce_loss(z, y[rows]).clamp(max=cap).mean(), delta)
-            delta = (
-                delta.detach()
-                .add_(g.sign(), alpha=alpha*(1 - t/steps))
-                .clamp_(-eps, eps))
+            delta = delta.detach().add_(g.sign(), alpha=alpha*(1 - t/steps))
+            delta.clamp_(-eps, eps)
     return delta
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #7c21922c
@@ -76,9 +69,9 @@ def fooling_rate(
 )->float:                # 0 to 1
     "Share of images whose prediction changes."
     if delta.shape[1:] != x.shape[1:]:
-        raise InputError(
-            f"The change has shape {tuple(delta.shape)} and the images"
-            f" {tuple(x.shape)}: one change fits images of its own size only.")
+        raise InputError(f"The change has shape {tuple(delta.shape)} and the images "
+                         f"{tuple(x.shape)}: one change fits images of its "
+                         "own size only.")
     before = _answers(model, x, batch_size, precision)
     after = _answers(model, (x + delta).clamp(0, 1), batch_size, precision)
     return (before != after).double().mean().item()
@@ -96,16 +89,13 @@ class Placement:
     noise:float=.02         # standard deviation of the camera's noise on the patch
 
     def __post_init__(self):
-        self.size = tuple(
-            float(s)
-            for s in (
-                self.size
-                if isinstance(self.size, (tuple, list))
-                else (self.size, self.size)))
+        self.size = tuple(float(s)
+                          for s in (self.size if isinstance(self.size, (tuple, list))
+                                    else (self.size, self.size)))
         if not len(self.size) == 2 or not 0 < self.size[0] <= self.size[1] <= 1:
-            raise InputError(
-                f"size={self.size}: the diameter is a share of the image's side, or a"
-                " smallest and a largest, above 0 and at most 1.")
+            raise InputError(f"size={self.size}: the diameter is a share of the "
+                             "image's side, or a smallest and a largest, above 0 "
+                             "and at most 1.")
 
     def __call__(self, x, patch, generator=None):
         """(N, C, H, W) images with the disc of the patch (C, S, S) on them, inside the
@@ -116,20 +106,16 @@ class Placement:
         where = affine((2*u[1] - 1)*self.degrees, (u[2:4].T - .5)*room, size/min(h, w))
         light = (1 + (2*u[4] - 1)*self.brightness)[:, None, None, None]
         disc = _disc(patch)
-        canvas = F.interpolate(
-            torch.cat([patch*disc, disc])[None], min(h, w), mode='bilinear',
-            align_corners=False)
-        canvas = F.pad(
-            canvas,
-            [
-                (w - min(h, w))//2, -(-(w - min(h, w))//2), (h - min(h, w))//2,
-                -(-(h - min(h, w))//2)])
+        canvas = F.interpolate(torch.cat([patch*disc, disc])[None], min(h, w),
+                               mode='bilinear', align_corners=False)
+        canvas = F.pad(canvas, [(w - min(h, w))//2, -(-(w - min(h, w))//2),
+                                (h - min(h, w))//2, -(-(h - min(h, w))//2)])
         layer = warp(canvas.expand(n, -1, -1, -1), where)
         # the ink is already multiplied by what it covers
         ink, cover = layer[:, :-1]*light, layer[:, -1:]
         if self.noise:
-            ink = ink + cover*self.noise*draw(
-                generator, *x.shape, device=x.device, normal=True)
+            ink = ink + cover*self.noise*draw(generator, *x.shape,
+                                              device=x.device, normal=True)
         return (x*(1 - cover) + ink).clamp(0, 1)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #2ecbfd5d
@@ -141,45 +127,38 @@ def _disc(patch):
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #b594e152
 def adversarial_patch(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
-    # float images (N, C, H, W) in [0, 1], C and H, W as the model takes them
-    x,
-    target:int,            # class that every image with the patch shall be given
-    # diameter as a share of the side, or (smallest, largest); or a whole `Placement`
-    size=.4,
-    steps:int=100,         # gradients, each on one batch
-    side:int=48,           # pixels of the patch itself
-    batch_size:int=8,      # images a gradient
-    lr:float=.4,           # of Adam, in units of the full range; falls to 0 on the way
-    ink=(.05, .95),        # darkest and brightest value that the printer has
-    precision='auto',      # "bf16", "fp32" or "auto"
-    generator=None,        # torch.Generator of start, batches and placements
-    check:bool=True,       # look at the input before
-)->torch.Tensor:           # (C, side, side) in the range of `ink`; the disc inside it is used
+    model,            # images (N, C, H, W) to logits (N, K); returned as it was
+    x, # float images (N, C, H, W) in [0, 1], C and H, W as the model takes them
+    target:int,       # class that every image with the patch shall be given
+    size=.4,          # diameter over side, or (least, most); or a `Placement`
+    steps:int=100,    # gradients, each on one batch
+    side:int=48,      # pixels of the patch itself
+    batch_size:int=8, # images a gradient
+    lr:float=.4,      # of Adam, in units of the full range; falls to 0 on the way
+    ink=(.05, .95),   # darkest and brightest value that the printer has
+    precision='auto', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of start, batches and placements
+    check:bool=True,  # look at the input before
+)->torch.Tensor:      # (C, side, side) in the range of `ink`; its inner disc is used
     """A targeted patch that works wherever it lies (Brown et al. 2017, expectation over
     transformation). Raises what `pgd` raises, and `InputError` for sizes that do not
     fit."""
     place = size if isinstance(size, Placement) else Placement(size)
     if steps < 1 or side < 4 or batch_size < 1 or not 0 <= ink[0] < ink[1] <= 1:
-        raise InputError(
-            f"steps={steps}, side={side}, batch_size={batch_size}, ink={ink}: at least"
-            " 1 step, 4 pixels, 1 image, and a darkest below a brightest in [0, 1] are"
-            " needed.")
+        raise InputError(f"steps={steps}, side={side}, batch_size={batch_size}, "
+                         f"ink={ink}: at least 1 step, 4 pixels, 1 image, and a "
+                         "darkest below a brightest in [0, 1] are needed.")
     if check:
-        check_attack(
-            model, x, torch.full((len(x),), target, device=x.device), 0., 'ce', True)
-    patch = ink[0] + (ink[1] - ink[0])*(
-        .4 + .2 *draw(generator, x.shape[1], side, side, device=x.device))
-    optimizer, y = torch.optim.Adam([patch.requires_grad_()], lr), torch.full(
-        (batch_size,), target, device=x.device)
+        check_attack(model, x, torch.full((len(x),), target, device=x.device),
+                     0., 'ce', True)
+    grey = .4 + .2*draw(generator, x.shape[1], side, side, device=x.device)
+    patch = ink[0] + (ink[1] - ink[0])*grey
+    optimizer = torch.optim.Adam([patch.requires_grad_()], lr)
+    y = torch.full((batch_size,), target, device=x.device)
     with lent(model):
         for t in range(steps):
-            rows = (
-                (draw(generator, batch_size, device=x.device)*len(x))
-                .long()
-                .clamp(max=len(x) - 1))
+            places = draw(generator, batch_size, device=x.device)*len(x)
+            rows = places.long().clamp(max=len(x) - 1)
             with autocast(x.device, precision):
                 z = model(place(x[rows], patch, generator))
             patch.grad, = torch.autograd.grad(ce_loss(z, y).mean(), patch)
@@ -194,8 +173,7 @@ def patch_success(
     x,                     # float images (N, C, H, W) in [0, 1]
     patch,                 # (C, S, S)
     target:int,            # class that was wanted
-    # diameter as a share of the side, or (smallest, largest); or a whole `Placement`
-    size=.4,
+    size=.4,               # diameter over side, or (least, most); or a `Placement`
     tries:int=1,           # placements of each image
     batch_size:int=32,     # images at once
     precision='auto',      # "bf16", "fp32" or "auto"
@@ -206,13 +184,11 @@ def patch_success(
     place = size if isinstance(size, Placement) else Placement(size)
     x = x[_answers(model, x, batch_size, precision) != target]
     if not len(x):
-        raise InputError(
-            f"Every image is taken for class {target} without the patch: nothing is"
-            " left to win.")
+        raise InputError(f"Every image is taken for class {target} without the patch: "
+                         "nothing is left to win.")
     with torch.no_grad():
-        hits = [
-            _answers(model, place(x, patch, generator), batch_size, precision) == target
-            for _ in range(tries)]
+        hits = [_answers(model, place(x, patch, generator), batch_size,
+                         precision) == target for _ in range(tries)]
     return torch.stack(hits).double().mean().item()
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #b41bf916
@@ -237,10 +213,8 @@ def corrupt(
     images outside [0, 1]."""
     amount = amount_of(kind, severity, CORRUPTIONS)
     check_images(x, 'corrupt', 'corruptions are')
-    return (
-        _basic(x, kind, severity, generator)
-        if kind in _BASIC
-        else _MORE[kind](x, amount, generator))
+    return (_basic(x, kind, severity, generator) if kind in _BASIC
+            else _MORE[kind](x, amount, generator))
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #1a94b12d
 def _impulse(x, share, generator):
@@ -251,12 +225,9 @@ def _fog(x, thickness, generator):
     """White, mixed in through clouds: random fields of ever finer grids with ever less
     weight."""
     n, _, h, w = x.shape
-    fields = [
-        F.interpolate(
-            draw(generator, n, 1, k, k, device=x.device), (h, w), mode='bicubic',
-            align_corners=True)
-        /k
-        for k in (2, 4, 8, 16)]
+    fields = [F.interpolate(draw(generator, n, 1, k, k, device=x.device), (h, w),
+                            mode='bicubic', align_corners=True)/k
+              for k in (2, 4, 8, 16)]
     cloud = sum(fields).flatten(1)
     low, high = cloud.amin(1, keepdim=True), cloud.amax(1, keepdim=True)
     # nowhere thinner than half
@@ -269,22 +240,20 @@ def _pixelate(x, share, generator):
     return F.interpolate(small, (h, w), mode='nearest')
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #e5b1c312
-_LUMA = (
-    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40,
-    57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24,
-    35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98,
-    112, 100, 103, 99)
+_LUMA = (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24,
+         40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103,
+         77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72,
+         92, 95, 98, 112, 100, 103, 99)
 # row by row, as above
-_CHROMA = (
-    17, 18, 24, 47, *[99]*4, 18, 21, 26, 66, *[99]*4, 24, 26, 56, *[99]*5, 47, 66,
-    *[99]*38)
+_CHROMA = (17, 18, 24, 47, *[99]*4, 18, 21, 26, 66, *[99]*4, 24, 26, 56, *[99]*5, 47,
+           66, *[99]*38)
 _TO_YCC = ((.299, .587, .114), (-.168736, -.331264, .5), (.5, -.418688, -.081312))
 _TO_RGB = ((1, 0, 1.402), (1, -.344136, -.714136), (1, 1.772, 0))
 
 def _dct(dtype=torch.float32, device=None):
     "The orthogonal matrix D (8, 8) of the cosine transform."
-    k, u = torch.arange(8, dtype=dtype, device=device)[:, None], torch.arange(
-        8, dtype=dtype, device=device)
+    k = torch.arange(8, dtype=dtype, device=device)[:, None]
+    u = torch.arange(8, dtype=dtype, device=device)
     return torch.cos((2*u + 1)*k*math.pi/16)*torch.where(k == 0, math.sqrt(1/8), .5)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #38e9eb24
@@ -295,45 +264,41 @@ def _jpeg(x, quality, generator=None):
     mix = lambda rows, v: (
         torch.einsum('kc,nchw->nkhw', x.new_tensor(rows), v) if colour else v)
     scale = 5000/quality if quality < 50 else 200 - 2*quality
-    tables = x.new_tensor(
-        [_LUMA, _CHROMA, _CHROMA] if colour else [_LUMA]*x.shape[1]
-    ).view(-1, 1, 1, 8, 8)
+    tables = [_LUMA, _CHROMA, _CHROMA] if colour else [_LUMA]*x.shape[1]
+    tables = x.new_tensor(tables).view(-1, 1, 1, 8, 8)
     q, d = ((tables*scale + 50)/100).floor().clamp(1, 255), _dct(x.dtype, x.device)
     # where no colour lies among the bytes
     zero = x.new_tensor([0., 128, 128] if colour else [0.]).view(1, -1, 1, 1)
-    v = F.pad(
-        (mix(_TO_YCC, (x*255).round()) + zero).round() - 128, [0, -w % 8, 0, -h % 8],
-        mode='replicate')
+    v = F.pad((mix(_TO_YCC, (x*255).round()) + zero).round() - 128,
+              [0, -w % 8, 0, -h % 8], mode='replicate')
     # (N, C, rows, columns, 8, 8)
     blocks = v.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
     back = d.T @ ((d @ blocks @ d.T/q).round()*q) @ d
     v = back.transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :h, :w]
-    return (
-        mix(_TO_RGB, (v + 128).round().clamp(0, 255) - zero).round().clamp(0, 255)/255)
+    v = (v + 128).round().clamp(0, 255) - zero
+    return mix(_TO_RGB, v).round().clamp(0, 255)/255
 
-_MORE = {
-    'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg,
-    'brightness': lambda x, by, generator: (x + by).clamp(0, 1)}
+_MORE = {'impulse': _impulse, 'fog': _fog, 'pixelate': _pixelate, 'jpeg': _jpeg,
+         'brightness': lambda x, by, generator: (x + by).clamp(0, 1)}
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #1b546983
 def _check_plain(model, x, y):
     "Images, labels and outputs that fit one another; no gradient is asked for."
     check_images(x, 'This', 'pixels are')
-    _check_labels(x, y)
+    check_labels(x, y)
     with lent(model), torch.no_grad(): z = model(x[:2])
-    _check_outputs(z, len(x[:2]), y)
+    check_outputs(z, len(x[:2]), y)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #15edf398
 def corruption_errors(
-    # images (N, C, H, W) in [0, 1] to logits; returned as it was given
-    model,
-    x,                         # float images (N, C, H, W) in [0, 1]
-    y,                         # int64 (N,) true classes
-    kinds=None,                # keys of `CORRUPTIONS`; None: all
-    severities=(1, 2, 3, 4, 5),# which of them
-    batch_size:int=250,        # images at once
-    seed:int=0,                # of the noise: every model sees the same spoiled images
-):                             # pandas.DataFrame: a row for each kind, a column for each severity; errors in per cent
+    model,      # images (N, C, H, W) in [0, 1] to logits; returned as it was given
+    x,          # float images (N, C, H, W) in [0, 1]
+    y,          # int64 (N,) true classes
+    kinds=None, # keys of `CORRUPTIONS`; None: all
+    severities=(1, 2, 3, 4, 5), # which of them
+    batch_size:int=250, # images at once
+    seed:int=0, # of the noise: every model sees the same spoiled images
+):              # pandas.DataFrame, kinds by severities: errors in per cent
     """Errors under common corruptions. Raises `InputError` for unknown kinds and
     severities."""
     import pandas as pd
@@ -343,71 +308,62 @@ def corruption_errors(
         return 100*(_answers(model, spoilt, batch_size) != y).double().mean().item()
     kinds = list(CORRUPTIONS) if kinds is None else list(kinds)
     rows = [[error(k, s) for s in severities] for k in kinds]
-    return pd.DataFrame(
-        rows, index=pd.Index(kinds, name='corruption'),
-        columns=pd.Index(severities, name='severity'))
+    return pd.DataFrame(rows, index=pd.Index(kinds, name='corruption'),
+                        columns=pd.Index(severities, name='severity'))
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #04d2dc17
 def mean_corruption_error(
     errors,    # DataFrame of `corruption_errors`
     baseline,  # the same for the network to compare with
-):             # pandas.Series in per cent: CE of each kind, and their 'mean'; below 100 is better than the baseline
+):             # pandas.Series, per cent: CE of each kind and 'mean'; below 100: better
     """Mean corruption error (Hendrycks and Dietterich 2019). Raises `InputError` for
     tables of other rows, and where the baseline makes no error."""
-    if not errors.index.equals(baseline.index) or not errors.columns.equals(baseline.columns):
-        raise InputError(
-            "The two tables have other corruptions or severities: compute both with the"
-            " same arguments.")
+    if (not errors.index.equals(baseline.index)
+            or not errors.columns.equals(baseline.columns)):
+        raise InputError("The two tables have other corruptions or severities: compute "
+                         "both with the same arguments.")
     below = baseline.sum(axis=1)
     if (below == 0).any():
-        raise InputError(
-            f"The baseline makes no error under {', '.join(below.index[below == 0])}:"
-            " nothing can be divided by 0; leave it out, or take more images.")
+        raise InputError("The baseline makes no error under "
+                         f"{', '.join(below.index[below == 0])}: nothing can be "
+                         "divided by 0; leave it out, or take more images.")
     ce = 100*errors.sum(axis=1)/below
     ce.loc['mean'] = ce.mean()
     return ce
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #ee188ab2
 def spatial_attack(
-    # images (N, C, H, W) to outputs (N, K); no gradients are asked; returned as it was
-    # given
-    model,
-    x,                    # float images (N, C, H, W) in [0, 1]
-    y,                    # int64 (N,) true classes
-    degrees:float=30.,    # turned by at most this, either way
-    translate:float=.1,   # shifted by at most this share of height and width
-    # points of the grid for the angle; odd, so that 0 is among them
-    angles:int=7,
-    shifts:int=5,         # points for each of the two shifts; odd
+    model,              # images (N, C, H, W) to outputs (N, K); no gradients are asked
+    x,                  # float images (N, C, H, W) in [0, 1]
+    y,                  # int64 (N,) true classes
+    degrees:float=30.,  # turned by at most this, either way
+    translate:float=.1, # shifted by at most this share of height and width
+    angles:int=7,       # points of the grid for the angle; odd, so that 0 is among them
+    shifts:int=5,       # points for each of the two shifts; odd
     padding_mode='zeros', # what comes in from outside: zeros, or border
-    batch_size:int=500,   # images at once
-    check:bool=True,      # look at the input before
-)->torch.Tensor:          # (N, C, H, W): the first transform found that is misclassified, else the one with the largest margin loss
-    """Worst of a grid of rotations and translations (Engstrom et al. 2019). An image that is misclassified as it stands comes back unchanged.
-    Raises `InputError` for images outside [0, 1], labels that do not fit, and grids without the identity."""
+    batch_size:int=500, # images at once
+    check:bool=True,    # look at the input before
+)->torch.Tensor: # (N, C, H, W): the first found misclassified, else the largest loss
+    """Worst of a grid of rotations and translations (Engstrom et al. 2019). An image
+    that is misclassified as it stands comes back unchanged. Raises `InputError` for
+    images outside [0, 1], labels that do not fit, and grids without the identity."""
     if angles % 2 == 0 or shifts % 2 == 0 or min(angles, shifts) < 1:
-        raise InputError(
-            f"angles={angles}, shifts={shifts}: odd numbers are needed, so that the"
-            " unchanged image is one of the points.")
+        raise InputError(f"angles={angles}, shifts={shifts}: odd numbers are needed, "
+                         "so that the unchanged image is one of the points.")
     if not 0 <= degrees <= 180 or not 0 <= translate < 1:
-        raise InputError(
-            f"degrees={degrees}, translate={translate}: 0 to 180 degrees and a share of"
-            " the side from 0 to below 1 were expected.")
+        raise InputError(f"degrees={degrees}, translate={translate}: 0 to 180 degrees "
+                         "and a share of the side from 0 to below 1 were expected.")
     if check: _check_plain(model, x, y)
-    grid, best, worst = (
-        _grid(degrees, translate, angles, shifts, x), x.clone(),
-        torch.full((len(x),), -math.inf, device=x.device))
+    grid = _grid(degrees, translate, angles, shifts, x)
+    best = x.clone()
+    worst = torch.full((len(x),), -math.inf, device=x.device)
     with lent(model), torch.no_grad():
         for where in grid:
             todo = (worst < 0).nonzero()[:, 0]
             if not len(todo): break
             for rows in todo.split(batch_size):
-                moved = (
-                    x[rows]
-                    if where is None
-                    else warp(
-                        x[rows], where.expand(len(rows), -1, -1),
-                        padding_mode=padding_mode))
+                moved = x[rows] if where is None else warp(
+                    x[rows], where.expand(len(rows), -1, -1), padding_mode=padding_mode)
                 loss = margin_loss(model(moved).float(), y[rows])
                 better = loss > worst[rows]
                 worst[rows] = torch.where(better, loss, worst[rows])
@@ -421,10 +377,9 @@ def _grid(degrees, translate, angles, shifts, x):
     h, w = x.shape[-2:]
     line = lambda n: torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1)
     points = torch.cartesian_prod(line(angles), line(shifts), line(shifts)).view(-1, 3)
-    points = points[points.abs().sum(1).argsort(descending=True, stable=True)].to(
-        x.device)
-    maps = affine(
-        points[:, 0]*degrees,
-        points[:, 1:]*translate*torch.tensor([w, h], device=x.device),
-        torch.ones(len(points), device=x.device))
+    points = (
+        points[points.abs().sum(1).argsort(descending=True, stable=True)].to(x.device))
+    maps = affine(points[:, 0]*degrees,
+                  points[:, 1:]*translate*torch.tensor([w, h], device=x.device),
+                  torch.ones(len(points), device=x.device))
     return [None, *(m[None] for m in maps[:-1])]   # the last point is the identity

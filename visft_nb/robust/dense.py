@@ -31,24 +31,21 @@ def predict_masks(
 )->torch.Tensor:        # int64 (N, H, W), a class number for each pixel
     "The likeliest class of each pixel, in eval mode; the model is left as it was."
     with eval_mode(model), torch.no_grad():
-        return torch.cat(
-            [pixel_logits(model(b), b.shape[2:]).argmax(1) for b in x.split(batch_size)]
-        )
+        return torch.cat([pixel_logits(model(b), b.shape[2:]).argmax(1)
+                          for b in x.split(batch_size)])
 
 # %% ../../nbs/4_robust/11_dense.ipynb #626d6b91
 def pixel_scores(
     pred,       # int (N, H, W)
     masks,      # int (N, H, W)
     classes:int=2,
-)->dict:        # accuracy, miou (mean over the classes) and iou of the last class, 0 to 1, all pixels counted together
+)->dict:        # accuracy, miou and iou of the last class, 0 to 1, pixels together
     """What segmentation is judged by. A class that is neither there nor predicted is
     left out of the mean."""
-    each = [
-        iou(pred == k, masks == k, empty=math.nan, over='pixels')
-        for k in range(classes)]
-    return dict(
-        accuracy=(pred == masks).double().mean().item(), miou=float(np.nanmean(each)),
-        iou=each[-1])
+    each = [iou(pred == k, masks == k, empty=math.nan, over='pixels')
+            for k in range(classes)]
+    return dict(accuracy=(pred == masks).double().mean().item(),
+                miou=float(np.nanmean(each)), iou=each[-1])
 
 # %% ../../nbs/4_robust/11_dense.ipynb #c8e95297
 def _fallen(z, y, targeted): return (z.argmax(1) == y) == targeted
@@ -57,7 +54,8 @@ def _cosine(z, y):
     p = z.softmax(1)
     return p.gather(1, y[:, None])[:, 0]/p.norm(dim=1)
 
-WEIGHTINGS = {   # weights (N, H, W) from logits, classes, targeted, and the share t/T of steps already taken
+# weights (N, H, W) from logits, classes, targeted, and the share t/T of steps taken
+WEIGHTINGS = {
     'pgd': lambda z, y, targeted, t: torch.ones_like(z[:, 0]),
     'segpgd': lambda z, y, targeted, t: torch.where(
         _fallen(z, y, targeted), t/2, 1 - t/2),
@@ -71,10 +69,8 @@ def _climb(gain, x, ball, eps, alpha, steps, random_start, generator, allowed):
     pixels that are `allowed` change."""
     x = x.detach()
     free = 1. if allowed is None else allowed.to(x.dtype)
-    adv = (
-        ball.project_(x + free*ball.random(x, eps, generator), x, eps)
-        if random_start
-        else x.clone())
+    adv = ball.project_(x + free*ball.random(x, eps, generator), x,
+                        eps) if random_start else x.clone()
     for t in range(steps):
         g, = torch.autograd.grad(gain(adv.requires_grad_(), t/steps).sum(), adv)
         adv = adv.detach()
@@ -85,102 +81,89 @@ def _climb(gain, x, ball, eps, alpha, steps, random_start, generator, allowed):
 # %% ../../nbs/4_robust/11_dense.ipynb #5790d26e
 def _check_numbers(eps, steps):
     if not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
-        raise InputError(
-            f"eps={eps!r}: the radius is a number of at least 0, for images in [0, 1].")
+        raise InputError(f"eps={eps!r}: the radius is a number of at least 0, for "
+                         "images in [0, 1].")
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r}: a whole number of at least 1 is needed.")
 
 def _check_region(region, x, name):
     "A region is (N, H, W) or (H, W) booleans; as (N, 1, H, W) or (1, 1, H, W)."
     if region is None: return None
-    if not torch.is_tensor(region) or region.shape[-2:] != x.shape[-2:] or region.ndim not in (2, 3) or (region.ndim == 3 and len(region) not in (1, len(x))):
-        raise InputError(
-            f"{name} is {describe(region)}, expected booleans of shape ({len(x)},"
-            f" {x.shape[2]}, {x.shape[3]}) or ({x.shape[2]}, {x.shape[3]}), on the"
-            " pixels of the images.")
+    if (not torch.is_tensor(region) or region.shape[-2:] != x.shape[-2:]
+            or region.ndim not in (2, 3)
+            or (region.ndim == 3 and len(region) not in (1, len(x)))):
+        raise InputError(f"{name} is {describe(region)}, expected booleans of shape "
+                         f"({len(x)}, {x.shape[2]}, {x.shape[3]}) or ({x.shape[2]}, "
+                         f"{x.shape[3]}), on the pixels of the images.")
     return region.reshape(-1, 1, *region.shape[-2:]).to(x.device)
 
 def _check_masks(model, x, masks, ignore):
-    if not torch.is_tensor(masks) or masks.is_floating_point() or masks.shape != (len(x), *x.shape[2:]):
-        raise InputError(
-            f"Masks are {describe(masks)}, expected class numbers (integers) of shape"
-            f" {(len(x), *x.shape[2:])}: one for each pixel.")
+    if (not torch.is_tensor(masks) or masks.is_floating_point()
+            or masks.shape != (len(x), *x.shape[2:])):
+        raise InputError(f"Masks are {describe(masks)}, expected class numbers "
+                         f"(integers) of shape {(len(x), *x.shape[2:])}: one "
+                         "for each pixel.")
     with lent(model):
         z = pixel_logits(model(x[:2].clone().requires_grad_()), x.shape[2:])
     if not z.requires_grad:
-        raise InputError(
-            "No gradient leads from the model's output back to the image (it was"
-            " detached, or made a mask by argmax): an attack by gradient needs the"
-            " logits.")
+        raise InputError("No gradient leads from the model's output back to the image "
+                         "(it was detached, or made a mask by argmax): an attack by "
+                         "gradient needs the logits.")
     if (z >= 0).all() and ((z.sum(1) - 1).abs() < 1e-3).all():
-        raise InputError(
-            "The model returns probabilities (each pixel adds up to 1), and an attack"
-            " needs logits: take the softmax off its end.")
+        raise InputError("The model returns probabilities (each pixel adds up to 1), "
+                         "and an attack needs logits: take the softmax off its end.")
     wrong = masks[(masks != ignore) & ((masks < 0) | (masks >= z.shape[1]))]
     if len(wrong):
-        raise InputError(
-            f"Masks hold the class {wrong[0].item()}, but the model has {z.shape[1]}"
-            f" classes, 0 to {z.shape[1] - 1}; divide a mask of 0 and 255 by 255, and"
-            " give ignore= for pixels without a class.")
+        raise InputError(f"Masks hold the class {wrong[0].item()}, but the model has "
+                         f"{z.shape[1]} classes, 0 to {z.shape[1] - 1}; divide a mask "
+                         "of 0 and 255 by 255, and give ignore= for pixels "
+                         "without a class.")
 
 # %% ../../nbs/4_robust/11_dense.ipynb #e04b8ecc
 def seg_pgd(
-    # images (N, C, H, W) to logits (N, K, H, W), or as `pixel_logits` takes them;
-    # normalisation inside; returned as it was given
-    model,
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
-    # integers (N, H, W): true classes, or with `targeted` those wanted
-    masks,
-    eps:float,         # radius of the ball, for images in [0, 1]
+    model, # images (N, C, H, W) to logits (N, K, H, W); returned as it was
+    x,                      # float images (N, C, H, W) in [0, 1], on the model's device
+    masks, # integers (N, H, W): true classes, or with `targeted` those wanted
+    eps:float,              # radius of the ball, for images in [0, 1]
     alpha:float|None=None,  # step; None: 2.5 eps/steps
-    steps:int=10,      # gradients
-    norm:str='linf',   # a key of `NORMS` of visft_nb.robust.attacks
+    steps:int=10,           # gradients
+    norm:str='linf',        # a key of `NORMS` of visft_nb.robust.attacks
     weighting:str='segpgd', # a key of `WEIGHTINGS`: segpgd, cospgd, pgd
     targeted:bool=False,    # descend to `masks` instead of away from them
-    where=None,        # booleans (N, H, W): pixels whose prediction counts; None: all
-    # booleans (N, H, W) or (H, W): pixels that may be changed; None: all
-    allowed=None,
-    ignore:int=255,    # number in the masks of pixels without a class
+    where=None, # booleans (N, H, W): pixels whose prediction counts; None: all
+    allowed=None, # booleans (N, H, W) or (H, W): pixels that may be changed; None: all
+    ignore:int=255,         # number in the masks of pixels without a class
     random_start:bool=True, # begin at a random point of the ball
-    generator=None,    # torch.Generator of the start
-    check:bool=True,   # look at the input before; costs one small forward pass
-)->torch.Tensor:       # (N, C, H, W) adversarial images in the ball and in [0, 1]
-    """PGD on segmentation with weighted pixels (Gu et al. 2022; Agnihotri et al. 2024). Raises `InputError` for images outside [0, 1], masks of another size or
-    with values that are no class, and models without gradients or with probabilities."""
-    ball, weigh = lookup(norm, NORMS, 'norm'), lookup(
-        weighting, WEIGHTINGS, 'weighting')
+    generator=None,         # torch.Generator of the start
+    check:bool=True,        # look at the input before; costs one small forward pass
+)->torch.Tensor:            # (N, C, H, W) adversarial images in the ball and in [0, 1]
+    """PGD on segmentation with weighted pixels (Gu et al. 2022; Agnihotri et al. 2024).
+    Raises `InputError` for images outside [0, 1], masks of another size or with values
+    that are no class, and models without gradients or with probabilities."""
+    ball = lookup(norm, NORMS, 'norm')
+    weigh = lookup(weighting, WEIGHTINGS, 'weighting')
     _check_numbers(eps, steps)
     if check:
         check_images(x, 'An attack on segmentation')
         _check_masks(model, x, masks, ignore)
-    counted, allowed = (
-        _check_region(r, x, name)
-        for r, name in ((where, 'where'), (allowed, 'allowed')))
+    counted, allowed = (_check_region(r, x, name)
+                        for r, name in ((where, 'where'), (allowed, 'allowed')))
     y = masks.long().masked_fill(masks == ignore, 0)
-    counts = (
-        (masks != ignore)
-        if counted is None
-        else (masks != ignore) & counted[:, 0].bool())
+    counts = ((masks != ignore) if counted is None
+              else (masks != ignore) & counted[:, 0].bool())
     def gain(adv, t):
         z = pixel_logits(model(adv), y.shape[1:]).float()
-        loss = (
-            (
-                weigh(z.detach(), y, targeted, t)
-                *counts
-                *F.cross_entropy(z, y, reduction='none'))
-            .flatten(1)
-            .mean(1))
+        weights = weigh(z.detach(), y, targeted, t)*counts
+        loss = weights*F.cross_entropy(z, y, reduction='none')
+        loss = loss.flatten(1).mean(1)
         return -loss if targeted else loss
     with lent(model):
-        return _climb(
-            gain, x, ball, eps, 2.5*eps/steps if alpha is None else alpha, steps,
-            random_start, generator, allowed)
+        return _climb(gain, x, ball, eps, 2.5*eps/steps if alpha is None else alpha,
+                      steps, random_start, generator, allowed)
 
 # %% ../../nbs/4_robust/11_dense.ipynb #116b6ee4
 def detections(
-    # torchvision detector, or anything that takes a list of images and gives [{'boxes',
-    # 'scores', 'labels'}]
-    model,
+    model,             # images to [{'boxes', 'scores', 'labels'}], as torchvision's
     x,                 # float (N, C, H, W) in [0, 1], on the model's device
     batch_size:int=16, # at once
 )->list:               # per image {'boxes' (n, 4), 'scores' (n,), 'labels' (n,)}
@@ -191,9 +174,8 @@ def detections(
 def _hits(found, targets, k, least):
     "Scores of all detections of class k, and which of them are right."
     mine = [{n: f[n][f['labels'] == k] for n in ('boxes', 'scores')} for f in found]
-    taken = [
-        match_found(m, t['boxes'][t['labels'] == k], least)
-        for m, t in zip(mine, targets)]
+    taken = [match_found(m, t['boxes'][t['labels'] == k], least)
+             for m, t in zip(mine, targets)]
     return torch.cat([m['scores'].cpu() for m in mine]), torch.cat(taken) >= 0
 
 # %% ../../nbs/4_robust/11_dense.ipynb #1bfebb59
@@ -205,20 +187,18 @@ def average_precision(
     """AP at one IoU with 101 levels of recall, as COCO counts. Raises `InputError` for
     lists of another length and targets without a box."""
     if len(found) != len(targets):
-        raise InputError(
-            f"{len(found)} lists of detections came with {len(targets)} targets: one of"
-            " each is needed for an image.")
+        raise InputError(f"{len(found)} lists of detections came with {len(targets)} "
+                         "targets: one of each is needed for an image.")
     classes = sorted({int(k) for t in targets for k in t['labels']})
     if not classes:
-        raise InputError(
-            "The targets hold no box: precision and recall need objects to be found.")
+        raise InputError("The targets hold no box: precision and recall need "
+                         "objects to be found.")
     each = []
     for k in classes:
         scores, right = _hits(found, targets, k, least)
         objects = sum(int((t['labels'] == k).sum()) for t in targets)
-        each.append(
-            ranked_precision(
-                right[scores.argsort(descending=True, stable=True)], objects))
+        each.append(ranked_precision(
+            right[scores.argsort(descending=True, stable=True)], objects))
     return float(np.mean(each))
 
 # %% ../../nbs/4_robust/11_dense.ipynb #942ef11c
@@ -230,28 +210,20 @@ def detection_counts(
 )->dict:             # recall: share of the objects; boxes and false: per image
     """What a user sees at one score: how many objects are found, how many boxes are
     drawn, how many of them wrong."""
-    sure = [
-        {
-            k: v[f['scores'] >= score]
-            for k, v in f.items()
-            if k in ('boxes', 'scores', 'labels')}
-        for f in found]
-    hits = sum(
-        int(_hits(sure, targets, k, least)[1].sum())
-        for k in {int(k) for t in targets for k in t['labels']})
+    sure = [{k: v[f['scores'] >= score] for k, v in f.items()
+             if k in ('boxes', 'scores', 'labels')} for f in found]
+    hits = sum(int(_hits(sure, targets, k, least)[1].sum())
+               for k in {int(k) for t in targets for k in t['labels']})
     boxes = sum(len(f['boxes']) for f in sure)
-    return dict(
-        recall=hits/max(1, sum(len(t['labels']) for t in targets)),
-        boxes=boxes/len(found), false=(boxes - hits)/len(found))
+    return dict(recall=hits/max(1, sum(len(t['labels']) for t in targets)),
+                boxes=boxes/len(found), false=(boxes - hits)/len(found))
 
 # %% ../../nbs/4_robust/11_dense.ipynb #21e9fde7
 def _detection_parts(model):
     """Modules of torchvision's detectors, which give losses when they train; the
     transform stays as it is."""
-    of = lambda m: any(
-        c.__module__.startswith('torchvision.models.detection.')
-        and 'transform' not in c.__module__
-        for c in type(m).__mro__)
+    of = lambda m: any(c.__module__.startswith('torchvision.models.detection.')
+                       and 'transform' not in c.__module__ for c in type(m).__mro__)
     return [m for m in model.modules() if of(m)] if isinstance(model, nn.Module) else []
 
 @contextmanager
@@ -264,10 +236,10 @@ def detector_losses(
     `InputError` for another model."""
     parts = _detection_parts(model)
     if not parts:
-        raise InputError(
-            f"{type(model).__name__} is no detector of torchvision.models.detection,"
-            " whose training losses this attack needs: build it from one of these,"
-            " e.g. FasterRCNN(backbone, classes).")
+        raise InputError(f"{type(model).__name__} is no detector of "
+                         "torchvision.models.detection, whose training losses this "
+                         "attack needs: build it from one of these, e.g. "
+                         "FasterRCNN(backbone, classes).")
     samplers = [m.fg_bg_sampler for m in parts if hasattr(m, 'fg_bg_sampler')]
     sizes = [s.batch_size_per_image for s in samplers]
     try:
@@ -285,60 +257,55 @@ GOALS = {'vanish': -1, 'fabricate': 1, 'mislead': 1}
 
 def _check_targets(x, targets, goal):
     if goal != 'mislead': return
-    if targets is None or len(targets) != len(x) or not all({'boxes', 'labels'} <= set(t) for t in targets):
-        raise InputError(
-            f"goal='mislead' needs the true boxes of each of the {len(x)} images,"
-            " [{'boxes': (n, 4), 'labels': (n,)}, …]; without them take"
-            " goal='vanish' or 'fabricate'.")
+    if (targets is None or len(targets) != len(x)
+            or not all({'boxes', 'labels'} <= set(t) for t in targets)):
+        raise InputError(f"goal='mislead' needs the true boxes of each of the {len(x)} "
+                         "images, [{'boxes': (n, 4), 'labels': (n,)}, …]; without "
+                         "them take goal='vanish' or 'fabricate'.")
     for i, t in enumerate(targets):
         b = t['boxes']
         if b.ndim != 2 or b.shape[1] != 4 or len(b) != len(t['labels']):
-            raise InputError(
-                f"Target {i} has boxes of shape {tuple(b.shape)} and {len(t['labels'])}"
-                " labels, expected (n, 4) and n.")
+            raise InputError(f"Target {i} has boxes of shape {tuple(b.shape)} and "
+                             f"{len(t['labels'])} labels, expected (n, 4) and n.")
         if len(b) and not (b[:, 2:] > b[:, :2]).all():
-            raise InputError(
-                f"Target {i} has a box without area: left, top, right, bottom are"
-                " expected, right above left and bottom above top.")
+            raise InputError(f"Target {i} has a box without area: left, top, right, "
+                             "bottom are expected, right above left and "
+                             "bottom above top.")
 
 # %% ../../nbs/4_robust/11_dense.ipynb #54228558
 def detector_pgd(
-    # torchvision detector; images in [0, 1]; returned as it was given
-    model,
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
-    # per image {'boxes' (n, 4), 'labels' (n,)}; needed for goal='mislead' alone
-    targets=None,
-    eps:float=8/255,   # radius of the ball, for images in [0, 1]
+    model, # torchvision detector; images in [0, 1]; returned as it was given
+    x,                      # float images (N, C, H, W) in [0, 1], on the model's device
+    targets=None,           # per image 'boxes' and 'labels'; for goal='mislead' alone
+    eps:float=8/255,        # radius of the ball, for images in [0, 1]
     alpha:float|None=None,  # step; None: 2.5 eps/steps
-    steps:int=10,      # gradients
-    goal:str='vanish', # a key of `GOALS`: vanish, fabricate, mislead
-    norm:str='linf',   # a key of `NORMS` of visft_nb.robust.attacks
-    # booleans (N, H, W) or (H, W): pixels that may be changed; None: all
-    allowed=None,
+    steps:int=10,           # gradients
+    goal:str='vanish',      # a key of `GOALS`: vanish, fabricate, mislead
+    norm:str='linf',        # a key of `NORMS` of visft_nb.robust.attacks
+    allowed=None, # booleans (N, H, W) or (H, W): pixels that may be changed; None: all
     random_start:bool=True, # begin at a random point of the ball
-    generator=None,    # torch.Generator of the start
-    seed:int=0,        # of the anchors that 'mislead' draws
-    check:bool=True,   # look at the input before
-)->torch.Tensor:       # (N, C, H, W) adversarial images in the ball and in [0, 1]
-    """PGD on the training losses of a detector (TOG, Chow et al. 2020). Raises `InputError` for images outside [0, 1], a model that is no torchvision detector,
-    and for 'mislead' without boxes or with boxes of no area."""
+    generator=None,         # torch.Generator of the start
+    seed:int=0,             # of the anchors that 'mislead' draws
+    check:bool=True,        # look at the input before
+)->torch.Tensor:            # (N, C, H, W) adversarial images in the ball and in [0, 1]
+    """PGD on the training losses of a detector (TOG, Chow et al. 2020). Raises
+    `InputError` for images outside [0, 1], a model that is no torchvision detector, and
+    for 'mislead' without boxes or with boxes of no area."""
     ball, sign = lookup(norm, NORMS, 'norm'), lookup(goal, GOALS, 'goal')
     _check_numbers(eps, steps)
     if check:
         check_images(x, 'An attack on a detector')
         _check_targets(x, targets, goal)
     allowed = _check_region(allowed, x, 'allowed')
-    none = dict(
-        boxes=torch.zeros(0, 4, device=x.device),
-        labels=torch.zeros(0, dtype=torch.long, device=x.device))
+    none = dict(boxes=torch.zeros(0, 4, device=x.device),
+                labels=torch.zeros(0, dtype=torch.long, device=x.device))
     wanted = targets if goal == 'mislead' else [none]*len(x)
     with detector_losses(model, every=goal != 'mislead') as losses:
         def gain(adv, t):
             torch.manual_seed(seed)
             return sign*sum(losses(adv, wanted).values())
-        return _climb(
-            gain, x, ball, eps, 2.5*eps/steps if alpha is None else alpha, steps,
-            random_start, generator, allowed)
+        return _climb(gain, x, ball, eps, 2.5*eps/steps if alpha is None else alpha,
+                      steps, random_start, generator, allowed)
 
 # %% ../../nbs/4_robust/11_dense.ipynb #bd811717
 class SegAdversarialStep(nn.Module):
@@ -355,26 +322,24 @@ class SegAdversarialStep(nn.Module):
         _check_numbers(eps, steps)
         lookup(weighting, WEIGHTINGS, 'weighting')
         if not 0 <= clean < 1:
-            raise InputError(
-                f"clean={clean!r}: the share of the clean loss lies from 0 to below 1.")
-        self.eps, self.steps, self.clean, self.weighting, self.ignore, self.looked = (
-            eps, steps, clean, weighting, ignore, False)
+            raise InputError(f"clean={clean!r}: the share of the clean loss lies "
+                             "from 0 to below 1.")
+        self.eps, self.steps, self.clean = eps, steps, clean
+        self.weighting, self.ignore = weighting, ignore
+        self.looked = False
 
     def value(self, model, x, y):
         "Mean cross-entropy of the pixels with a class."
-        return F.cross_entropy(
-            pixel_logits(model(x), y.shape[1:]).float(), y, ignore_index=self.ignore)
+        return F.cross_entropy(pixel_logits(model(x), y.shape[1:]).float(), y,
+                               ignore_index=self.ignore)
 
     def forward(self, model, batch):
         """The loss of a batch (images, masks). The first batch is checked as `seg_pgd`
         does."""
         x, y = batch[0], batch[1].long()
-        adv = seg_pgd(
-            model, x, y, self.eps, steps=self.steps, weighting=self.weighting,
-            ignore=self.ignore, check=not self.looked)
+        adv = seg_pgd(model, x, y, self.eps, steps=self.steps, weighting=self.weighting,
+                      ignore=self.ignore, check=not self.looked)
         self.looked = True
         loss = self.value(model, adv, y)
-        return (
-            (1 - self.clean)*loss + self.clean*self.value(model, x, y)
-            if self.clean
-            else loss)
+        return ((1 - self.clean)*loss + self.clean*self.value(model, x, y)
+                if self.clean else loss)

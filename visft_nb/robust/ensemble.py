@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HALVINGS', 'SEARCHES', 'STAGES', 'VERSIONS', 'L1_VERSIONS', 'checkpoints', 'project_l1_box', 'L1Box', 'dlr_targeted',
-           'apgd', 'nearest_on_plane', 'fab', 'window_share', 'square', 'autoattack', 'autoattack_table']
+           'logits_of', 'apgd', 'nearest_on_plane', 'fab', 'window_share', 'check_black_box', 'square', 'autoattack',
+           'autoattack_table']
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e0a58e8
 import math, time, warnings
@@ -16,8 +17,8 @@ import torch
 from ..core import InputError, check_number, lookup
 from ..data import draw
 from ..metrics import proportion_interval
-from .attacks import (
-    AttackResult, L1, LOSSES, NORMS, check_attack, _length, _tall, lent, margin_loss)
+from .attacks import (AttackResult, L1, LOSSES, NORMS, check_attack,
+                                     image_norms, over_images, lent, margin_loss)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e7853f9
 def checkpoints(
@@ -38,10 +39,8 @@ _BALLS = {k: NORMS[k] for k in ('linf', 'l2')}
 
 def _size(d, norm):
     "The norm of each row: (N, C, H, W) to (N, 1, 1, 1)."
-    return _tall(
-        torch.linalg.vector_norm(
-            d.flatten(1), {'linf': math.inf, 'l2': 2, 'l1': 1}[norm], dim=1),
-        d)
+    return over_images(torch.linalg.vector_norm(
+        d.flatten(1), {'linf': math.inf, 'l2': 2, 'l1': 1}[norm], dim=1), d)
 
 def _unit(v, norm):
     """v divided by its norm, row by row; rows of 0 stay 0. Divided by the largest value
@@ -56,11 +55,8 @@ def _momentum_step(adv, old, g, step, x, eps, norm, first):
     "The next point of APGD."
     ball = _BALLS[norm]
     z = ball.project_(adv + step*_direction(g, norm), x, eps)
-    return (
-        z
-        if first
-        else ball.project_(
-            z.mul_(.75).add_(adv, alpha=.5).sub_(old, alpha=.25), x, eps))
+    return z if first else ball.project_(
+        z.mul_(.75).add_(adv, alpha=.5).sub_(old, alpha=.25), x, eps)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #ac4ee515
 def project_l1_box(
@@ -75,8 +71,8 @@ def project_l1_box(
     moving = torch.where(order < d.shape[1], 1, -1).cumsum(1)
     total = (-corner.diff(dim=1)*moving[:, :-1]).cumsum(1)
     k = (total < eps).sum(1, keepdim=True).clamp(max=total.shape[1] - 1)
-    theta = corner.gather(1, k + 1) + (total.gather(1, k) - eps)/moving.gather(
-        1, k).clamp(min=1)
+    beyond = (total.gather(1, k) - eps)/moving.gather(1, k).clamp(min=1)
+    theta = corner.gather(1, k + 1) + beyond
     return d.sign()*torch.minimum(size - theta.clamp(min=0), room).clamp(min=0)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8ecc5e57
@@ -86,10 +82,8 @@ class L1Box(L1):
     def project_(adv, x, eps):
         "The nearest point of the ball around x and of the box [0, 1], in place."
         d = adv.sub_(x)
-        return (
-            d.copy_(project_l1_box(d.flatten(1), x.flatten(1), eps).view(d.shape))
-            .add_(x)
-            .clamp_(0, 1))
+        nearest = project_l1_box(d.flatten(1), x.flatten(1), eps)
+        return d.copy_(nearest.view(d.shape)).add_(x).clamp_(0, 1)
 
 _BALLS['l1'] = L1Box
 
@@ -116,9 +110,8 @@ def dlr_targeted(
     """Targeted difference of logits ratio (Croce and Hein 2020): 0 where class t has
     caught up with y."""
     if z.shape[1] < 4:
-        raise InputError(
-            "loss='dlr-targeted' looks at the four largest logits, and the model gives"
-            f" {z.shape[1]}: take loss='margin'.")
+        raise InputError("loss='dlr-targeted' looks at the four largest logits, and "
+                         f"the model gives {z.shape[1]}: take loss='margin'.")
     top = z.topk(4, dim=1).values
     pick = lambda c: z.gather(1, c[:, None])[:, 0]
     return (pick(t) - pick(y))/(top[:, 0] - (top[:, 2] + top[:, 3])/2 + 1e-12)
@@ -153,7 +146,7 @@ class _Rows:
     def put(self, where, **new):
         "Take the new rows `where` the mask says so."
         for k, v in new.items():
-            setattr(self, k, torch.where(_tall(where, v), v, getattr(self, k)))
+            setattr(self, k, torch.where(over_images(where, v), v, getattr(self, k)))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #5677eb99
 def _drop(s, down, out, fell):
@@ -164,14 +157,16 @@ def _drop(s, down, out, fell):
     return on
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #90bbfc72
+def _note_first(s, loss, g):
+    "The first points are the best so far."
+    s.best, s.best_g = s.adv, g
+    s.loss = s.best_loss = s.check_loss = loss
+    s.ups, s.halved = torch.zeros_like(s.y), torch.ones_like(s.y, dtype=torch.bool)
+
 def _compare(s, loss, g):
     "Count the rises, and note the best points."
-    if not hasattr(s, 'loss'):
-        s.best, s.best_g, s.best_loss, s.check_loss = s.adv, g, loss, loss
-        s.ups, s.halved = torch.zeros_like(s.y), torch.ones_like(s.y, dtype=torch.bool)
-    else:
-        s.ups = s.ups + (loss > s.loss)
-        s.put(loss > s.best_loss, best=s.adv, best_g=g, best_loss=loss)
+    s.ups = s.ups + (loss > s.loss)
+    s.put(loss > s.best_loss, best=s.adv, best_g=g, best_loss=loss)
     s.loss = loss
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #11e83524
@@ -185,7 +180,7 @@ def _halve(s, g, most):
 
 def _to_best(s, g, back):
     "Points and gradients to go on from: the best so far in the rows `back`."
-    back = _tall(back, g)
+    back = over_images(back, g)
     return torch.where(back, s.best, s.adv), torch.where(back, s.best_g, g)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #d94c9ed4
@@ -194,60 +189,61 @@ def _thin(s, g, eps):
     begin anew from there. Returns points and gradients to go on from."""
     now = _changed(s.best, s.x)
     fewer = now < .95*s.changed
-    s.changed, s.step = now, torch.where(
-        _tall(fewer, g), eps, (s.step/1.5).clamp(min=eps/10))
+    s.changed = now
+    s.step = torch.where(over_images(fewer, g), eps, (s.step/1.5).clamp(min=eps/10))
     return _to_best(s, g, fewer)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #38ee95a3
-def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75, average=1, drop=True):
+def _climb(model, x, y, t, ids, start, eps, norm, steps, f, rho=.75,
+           average=1, drop=True):
     """APGD for rows of images and targets. Returns the images where they fell (without
     `drop` none does), the best points of the others; and which fell."""
-    out, fell, last, checks = (
-        x.clone(), torch.zeros_like(y, dtype=torch.bool), 0,
-        set(checkpoints(steps, norm)))
-    s = _Rows(
-        x=x, y=y, t=t, ids=ids, rows=torch.arange(len(x), device=x.device), adv=start,
-        old=start, changed=_changed(start, x),
-        step=torch.full_like(x[:, :1, :1, :1], eps if norm == 'l1' else 2*eps))
+    out = x.clone()
+    fell = torch.zeros_like(y, dtype=torch.bool)
+    last = 0
+    checks = set(checkpoints(steps, norm))
+    s = _Rows(x=x, y=y, t=t, ids=ids, rows=torch.arange(len(x), device=x.device),
+              adv=start, old=start, changed=_changed(start, x),
+              step=torch.full_like(x[:, :1, :1, :1], eps if norm == 'l1' else 2*eps))
     for i in range(steps + 1):
         loss, g, down = _look(model, s.adv, s.y, s.t, f, average, i < steps)
         if drop and down.any():
             on = _drop(s, down, out, fell)
             if not len(s.x): return out, fell
             loss, g = loss[on], g[on]
-        _compare(s, loss, g)
+        if i == 0: _note_first(s, loss, g)
+        else: _compare(s, loss, g)
         if i == steps: break
         adv = s.adv
         if i in checks:
-            (adv, g), last = (
-                _thin(s, g, eps) if norm == 'l1' else _halve(s, g, rho*(i - last))), i
-        new = (
-            _sparse_step(adv, g, s.step, s.changed, s.x, eps)
-            if norm == 'l1'
-            else _momentum_step(adv, s.old, g, s.step, s.x, eps, norm, i == 0))
+            adv, g = _thin(s, g, eps) if norm == 'l1' else _halve(s, g, rho*(i - last))
+            last = i
+        new = (_sparse_step(adv, g, s.step, s.changed, s.x, eps) if norm == 'l1'
+               else _momentum_step(adv, s.old, g, s.step, s.x, eps, norm, i == 0))
         s.old, s.adv = adv, new
     out[s.rows] = s.best
     return out, fell
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #1524e981
-def _answers(model, x):
-    """Logits (N, K) on the device of x, without gradient, whatever the model gives them
-    as."""
+def logits_of(
+    model,       # images to outputs, as tensor or array
+    x,           # (N, C, H, W)
+)->torch.Tensor: # (N, K) on the device of x, float32 or wider
+    "Logits without gradient, whatever the model gives them as."
     with torch.no_grad(): z = torch.as_tensor(model(x), device=x.device).detach()
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #402aaa32
 def _rows_of(mask):
-    return (
-        mask.nonzero()[:, 0]
-        if (~mask).any()
-        else torch.arange(len(mask), device=mask.device))
+    return (mask.nonzero()[:, 0] if (~mask).any()
+            else torch.arange(len(mask), device=mask.device))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #57d0aa48
 def _rounds(model, x, y, targets, restarts, width, run):
-    """Give `run(x, y, t, ids, restart)` what stands: restart by restart and, with targets, towards the most likely other classes in turn. Where few stand,
-    several targets go into one batch of `width`. `run` returns images and which fell."""
-    z, out = _answers(model, x), x.clone()
+    """Give `run(x, y, t, ids, restart)` what stands: restart by restart and, with
+    targets, towards the most likely other classes in turn. Where few stand, several
+    targets go into one batch of `width`. `run` returns images and which fell."""
+    z, out = logits_of(model, x), x.clone()
     # the first of the order is y where it stands
     stands, order = z.argmax(1) == y, z.argsort(1, descending=True)
     for restart in range(restarts):
@@ -265,51 +261,43 @@ def _rounds(model, x, y, targets, restarts, width, run):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #7f8673bb
 def apgd(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
-    x,                 # float images (N, C, H, W) in [0, 1]
-    y,                 # int64 (N,) true classes
-    eps:float,         # radius of the ball, for images in [0, 1]
-    norm:str='linf',   # "linf", "l2" or "l1"
-    steps:int=100,     # gradient steps of each run
-    loss:str='ce',     # a key of `LOSSES`, or "dlr-targeted"
-    restarts:int=1,    # random starts, each for the samples that still stand
-    # of "dlr-targeted": most likely other classes that are tried in turn
-    targets:int=9,
-    rho:float=.75,     # share of rising steps below which the step is halved
-    # passes whose mean is taken, for networks that draw random numbers
-    average:int=1,
-    # take 30 % of the steps at 3 eps and 30 % at 2 eps, then come back; None: in l1
-    shrink:bool|None=None,
-    generator=None,    # torch.Generator of the random starts, on any device
-    # images in one pass, where several targets fit; None: as many as x has
-    batch_size:int|None=None,
-    check:bool=True,   # look at the input before
-)->torch.Tensor:       # (N, C, H, W) images in the ball and in [0, 1]: where it fell, or the point of highest loss for what still stands
-    """Auto-PGD (Croce and Hein 2020; in l1 2021): a step that adapts itself. Raises what `pgd` raises, and `InputError` for 'dlr-targeted' with fewer than four classes.
+    model,           # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,               # float images (N, C, H, W) in [0, 1]
+    y,               # int64 (N,) true classes
+    eps:float,       # radius of the ball, for images in [0, 1]
+    norm:str='linf', # "linf", "l2" or "l1"
+    steps:int=100,   # gradient steps of each run
+    loss:str='ce',   # a key of `LOSSES`, or "dlr-targeted"
+    restarts:int=1,  # random starts, each for the samples that still stand
+    targets:int=9, # of "dlr-targeted": most likely other classes that are tried in turn
+    rho:float=.75,   # share of rising steps below which the step is halved
+    average:int=1,   # passes whose mean is taken, for networks that draw random numbers
+    shrink:bool|None=None, # first steps at 3 eps, then at 2 eps; None: in l1
+    generator=None,  # torch.Generator of the random starts, on any device
+    batch_size:int|None=None, # images in one pass; None: as many as x has
+    check:bool=True, # look at the input before
+)->torch.Tensor:     # where it fell, or the point of highest loss for what still stands
+    """Auto-PGD (Croce and Hein 2020; in l1 2021): a step that adapts itself. Raises
+    what `pgd` raises, and `InputError` for 'dlr-targeted' with fewer than four classes.
     An image that is misclassified as it stands comes back unchanged."""
     lookup(norm, _BALLS, 'norm')
     f = _objective(loss)
-    for name, v in (
-        ('steps', steps), ('restarts', restarts), ('targets', targets),
-        ('average', average)):
+    for name, v in (('steps', steps), ('restarts', restarts), ('targets', targets),
+                    ('average', average)):
         check_number(name, v, 1, whole=True)
     if min(steps, restarts, targets, average) < 1:
-        raise InputError(
-            f"steps={steps}, restarts={restarts}, targets={targets}, average={average}:"
-            " at least 1 of each is needed.")
+        raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}, "
+                         f"average={average}: at least 1 of each is needed.")
     if check: check_attack(model, x, y, eps)
     radii = (3*eps, 2*eps, eps) if shrink or shrink is None and norm == 'l1' else (eps,)
     def run(x, y, t, ids, restart):
-        climb = partial(
-            _climb, model, x, y, t, ids, norm=norm, f=f, rho=rho, average=average)
-        return _inwards(
-            climb, x, _begin(x, radii[0], norm, generator), radii, norm, steps)
+        climb = partial(_climb, model, x, y, t, ids, norm=norm, f=f, rho=rho,
+                        average=average)
+        return _inwards(climb, x, _begin(x, radii[0], norm, generator),
+                        radii, norm, steps)
     with lent(model):
-        return _rounds(
-            model, x.detach(), y, targets if loss == 'dlr-targeted' else 0, restarts,
-            batch_size or len(x), run)
+        return _rounds(model, x.detach(), y, targets if loss == 'dlr-targeted' else 0,
+                       restarts, batch_size or len(x), run)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #d27e3d5c
 def _noise(x, norm, generator):
@@ -320,10 +308,8 @@ def _noise(x, norm, generator):
 def _begin(x, eps, norm, generator):
     "A random point on the surface of the ball, in the box; in l1 a sparse one."
     d = _noise(x, norm, generator)
-    return (
-        _BALLS[norm].project_(x + d, x, eps)
-        if norm == 'l1'
-        else (x + eps*_unit(d, norm)).clamp_(0, 1))
+    return (_BALLS[norm].project_(x + d, x, eps) if norm == 'l1'
+            else (x + eps*_unit(d, norm)).clamp_(0, 1))
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #4ac2a2c5
 def _inwards(climb, x, start, radii, norm, steps):
@@ -357,16 +343,15 @@ def nearest_on_plane(
     a, u, need = w.abs(), torch.where(f[:, None] < 0, w, -w).sign(), f.abs()
     room, lam = torch.where(u > 0, 1 - x, x), torch.zeros_like(need)
     if norm == 'l1': return u*_fill(a, room, need)
-    speed, tiny = a if norm == 'l2' else torch.ones_like(lam)[:, None], torch.finfo(
-        x.dtype).tiny
+    speed = a if norm == 'l2' else torch.ones_like(lam)[:, None]
+    tiny = torch.finfo(x.dtype).tiny
     rate = a*speed
     for _ in range(x.shape[1] + 1):
         way = lam[:, None]*speed
         gap = need - torch.linalg.vecdot(a, torch.minimum(way, room))
         gap = torch.where(gap > 4*torch.finfo(x.dtype).eps*need, gap, 0)
-        further = (
-            lam + gap/torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)
-        ).clamp(max=1e30)
+        speeds = torch.where(way < room, rate, 0).sum(1).clamp(min=tiny)
+        further = (lam + gap/speeds).clamp(max=1e30)
         if not (further > lam).any(): break   # there, or the box does not reach so far
         lam = further
     return u*torch.minimum(lam[:, None]*speed, room)
@@ -377,9 +362,8 @@ def _toward_boundary(adv, x, f, w, norm, most=.1, beyond=1.05):
     linearised boundary."""
     flat = w.flatten(1)
     at_x = f + (flat*(x - adv).flatten(1)).sum(1)
-    d = nearest_on_plane(
-        torch.cat([adv, x]).flatten(1), flat.repeat(2, 1), torch.cat([f, at_x]), norm
-    ).view(2, *x.shape)
+    d = nearest_on_plane(torch.cat([adv, x]).flatten(1), flat.repeat(2, 1),
+                         torch.cat([f, at_x]), norm).view(2, *x.shape)
     near, far = (_size(v, norm).clamp(min=1e-8) for v in d)
     alpha = (near/(near + far)).clamp(max=most)
     return ((adv + beyond*d[0])*(1 - alpha) + (x + beyond*d[1])*alpha).clamp_(0, 1)
@@ -408,14 +392,13 @@ def _approach(model, x, y, t, ids, start, eps, norm, steps, back=.9):
     """FAB for rows of images and targets. Returns the images that fell within eps, and
     which; with eps below 0 the nearest misclassified image of each."""
     out, fell = x.clone(), torch.zeros_like(y, dtype=torch.bool)
-    s = _Rows(
-        x=x, y=y, ids=ids, rows=torch.arange(len(x), device=x.device), adv=start,
-        least=torch.full_like(x[:, 0, 0, 0], math.inf), nearest=x)
+    s = _Rows(x=x, y=y, ids=ids, rows=torch.arange(len(x), device=x.device), adv=start,
+              least=torch.full_like(x[:, 0, 0, 0], math.inf), nearest=x)
     if t is not None: s.t = t
     for _ in range(steps):
         f, w = _difference(model, s.adv, s.y, getattr(s, 't', None), norm)
         s.adv = _toward_boundary(s.adv, s.x, f, w, norm)
-        crossed = _answers(model, s.adv).argmax(1) != s.y
+        crossed = logits_of(model, s.adv).argmax(1) != s.y
         way = s.adv - s.x
         length = _size(way, norm).flatten()
         if (down := crossed & (length <= eps)).any():
@@ -429,63 +412,53 @@ def _approach(model, x, y, t, ids, start, eps, norm, steps, back=.9):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #50fb7cb6
 def fab(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
-    x,                 # float images (N, C, H, W) in [0, 1]
-    y,                 # int64 (N,) true classes
-    # radius of the ball; None: go on to the nearest misclassified image, however far it
-    # is
-    eps:float|None,
-    norm:str='linf',   # "linf", "l2" or "l1"
-    steps:int=100,     # steps of each run
-    # most likely other classes that are tried in turn; 0 goes to the nearest boundary,
-    # with as many gradients a step as there are classes
-    targets:int=9,
-    # the first from the image, the others from a random point at eps/2
-    restarts:int=1,
-    generator=None,    # torch.Generator of the random starts, on any device
-    # images in one pass, where several targets fit; None: as many as x has
-    batch_size:int|None=None,
-    check:bool=True,   # look at the input before
-)->torch.Tensor:       # (N, C, H, W) images in [0, 1]: misclassified within eps, or unchanged where none was found
-    """Fast adaptive boundary attack (Croce and Hein 2020), by default towards each target in turn, as in AutoAttack. Raises what `pgd` raises.
-    An image that is misclassified as it stands comes back unchanged."""
+    model,           # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,               # float images (N, C, H, W) in [0, 1]
+    y,               # int64 (N,) true classes
+    eps:float|None,  # radius of the ball; None: the nearest misclassified image
+    norm:str='linf', # "linf", "l2" or "l1"
+    steps:int=100,   # steps of each run
+    targets:int=9,   # likeliest other classes, in turn; 0: the nearest boundary
+    restarts:int=1,  # the first from the image, the others from a random point at eps/2
+    generator=None,  # torch.Generator of the random starts, on any device
+    batch_size:int|None=None, # images in one pass; None: as many as x has
+    check:bool=True, # look at the input before
+)->torch.Tensor:     # misclassified within eps, or unchanged where none was found
+    """Fast adaptive boundary attack (Croce and Hein 2020), by default towards each
+    target in turn, as in AutoAttack. Raises what `pgd` raises. An image that is
+    misclassified as it stands comes back unchanged."""
     lookup(norm, _BALLS, 'norm')
-    for name, v, low in (
-        ('steps', steps, 1), ('restarts', restarts, 1), ('targets', targets, 0)):
+    for name, v, low in (('steps', steps, 1), ('restarts', restarts, 1),
+                         ('targets', targets, 0)):
         check_number(name, v, low, whole=True)
     if eps is not None: check_number('eps', eps, 0, 1e9)
     if min(steps, restarts) < 1 or targets < 0:
-        raise InputError(
-            f"steps={steps}, restarts={restarts}, targets={targets}: at least 1 step"
-            " and 1 restart are needed, and no negative number of targets.")
+        raise InputError(f"steps={steps}, restarts={restarts}, targets={targets}: at "
+                         "least 1 step and 1 restart are needed, and no negative "
+                         "number of targets.")
     if eps is None and restarts > 1:
-        raise InputError(
-            f"restarts={restarts} with eps=None: a restart begins at half the radius,"
-            " so give a radius or take one start.")
+        raise InputError(f"restarts={restarts} with eps=None: a restart begins at half "
+                         "the radius, so give a radius or take one start.")
     if check: check_attack(model, x, y, eps or 0.)
     if eps is None: return _nearest(model, x.detach(), y, norm, steps, targets)
     def run(x, y, t, ids, restart):
-        start = (
-            (x + eps/2*_unit(_noise(x, norm, generator), norm)).clamp_(0, 1)
-            if restart
-            else x)
-        return _approach(
-            model, x, y, t if targets else None, ids, start, eps, norm, steps)
+        start = ((x + eps/2*_unit(_noise(x, norm, generator), norm)).clamp_(0, 1)
+                 if restart else x)
+        return _approach(model, x, y, t if targets else None, ids, start,
+                         eps, norm, steps)
     with lent(model):
-        return _rounds(
-            model, x.detach(), y, targets, restarts, batch_size or len(x), run)
+        return _rounds(model, x.detach(), y, targets, restarts,
+                       batch_size or len(x), run)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #c39f790c
 def _nearest(model, x, y, norm, steps, targets):
     "The nearest misclassified image over all targets."
     out, least = x.clone(), torch.full_like(x[:, :1, :1, :1], math.inf)
     def run(x, y, t, ids, restart):
-        adv, fell = _approach(
-            model, x, y, t if targets else None, ids, x, -1., norm, steps)
-        length = torch.where(
-            (adv != x).flatten(1).any(1), _size(adv - x, norm).flatten(), math.inf)
+        adv, fell = _approach(model, x, y, t if targets else None, ids, x,
+                              -1., norm, steps)
+        length = torch.where((adv != x).flatten(1).any(1),
+                             _size(adv - x, norm).flatten(), math.inf)
         for i, a, d in zip(ids.tolist(), adv, length):
             if d < least[i, 0, 0, 0]: out[i], least[i] = a, d
         return adv, fell
@@ -506,18 +479,21 @@ def window_share(
 # %% ../../nbs/4_robust/03_ensemble.ipynb #e521b8d5
 def _judge(model, x, y):
     "Margin, and whether the prediction is wrong: (N,) each."
-    z = _answers(model, x)
+    z = logits_of(model, x)
     return margin_loss(z, y), z.argmax(1) != y
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #c614171a
-def _check_answers(model, x, y, eps):
-    "`check_attack` for a model that needs to have no gradient."
+def check_black_box(
+    model,     # images to outputs, as tensor or array
+    x,         # (N, C, H, W) images in [0, 1]
+    y,         # (N,) classes
+    eps:float, # radius
+)->None:
+    "`check_attack` for a model that needs to have no gradient: raises `InputError`."
     def with_gradient(x):
-        z = _answers(model, x.detach())
-        return (
-            z + 0*x.flatten(1).sum(1, keepdim=True)
-            if z.ndim == 2
-            else z.float().requires_grad_())
+        z = logits_of(model, x.detach())
+        return (z + 0*x.flatten(1).sum(1, keepdim=True) if z.ndim == 2
+                else z.float().requires_grad_())
     with lent(model): check_attack(with_gradient, x, y, eps)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #9c72c3f9
@@ -531,27 +507,28 @@ class _LinfSearch:
     """Proposals of Square in l-inf: stripes at first, then windows of one sign in each
     channel."""
     def __init__(self, x, eps, generator):
-        self.x, self.low, self.high, self.generator = (
-            x, (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1), generator)
+        self.x = x
+        self.low = (x - eps).clamp_(0, 1)
+        self.high = (x + eps).clamp_(0, 1)
+        self.generator = generator
     def start(self):
         n, c, h, w = self.x.shape
-        return torch.where(
-            draw(self.generator, n, c, 1, w, device=self.x.device) < .5, self.low,
-            self.high)
+        return torch.where(draw(self.generator, n, c, 1, w, device=self.x.device) < .5,
+                           self.low, self.high)
     def propose(self, best, share):
         """A function from rows to new images, which rows would differ from `best`, and
         a name by which the proposal is known again."""
         c, h, w = best.shape[1:]
-        at = _window(
-            min(max(round((share*h*w)** .5), 1), h, w), h, w, draw(self.generator, 2))
+        at = _window(min(max(round((share*h*w)**.5), 1), h, w), h, w,
+                     draw(self.generator, 2))
         up = draw(self.generator, c, 1, 1) < .5
         new = torch.where(up.to(best.device), self.high[at], self.low[at])
         def make(rows):
             trial = best[rows]
             trial[at] = new[rows]
             return trial
-        return (
-            make, (new != best[at]).flatten(1).any(1), str((at, up.flatten().tolist())))
+        return (make, (new != best[at]).flatten(1).any(1),
+                str((at, up.flatten().tolist())))
     def keep(self, rows):
         self.x, self.low, self.high = self.x[rows], self.low[rows], self.high[rows]
 
@@ -560,8 +537,8 @@ def _bump(a, b, p=2):
     """A hill on a x b pixels, of norm 1: tail sums of 1/k**2 by the distance from the
     middle, in l1 of 1/k**4."""
     tail = (1/torch.arange(1., max(a, b)//2 + 2)**(4//p)).flip(0).cumsum(0).flip(0)
-    far = torch.maximum(
-        (torch.arange(a) - a//2).abs()[:, None], (torch.arange(b) - b//2).abs()[None])
+    far = torch.maximum((torch.arange(a) - a//2).abs()[:, None],
+                        (torch.arange(b) - b//2).abs()[None])
     return tail[far]/tail[far].norm(p)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #4e2b4873
@@ -576,22 +553,19 @@ class _L2Search:
     window is given to another."""
     p, boost = 2, 1
     def __init__(self, x, eps, generator):
-        self.x, self.eps, self.generator, self.n, self.rows, self.patterns = (
-            x, eps, generator, len(x), torch.arange(len(x), device=x.device), {})
+        self.x, self.eps, self.generator = x, eps, generator
+        self.n, self.rows = len(x), torch.arange(len(x), device=x.device)
+        self.patterns = {}
     def _signs(self):
-        return (
-            2
-            *(
-                draw(
-                    self.generator, self.n, self.x.shape[1], 1, 1, device=self.x.device)
-                < .5)
-            - 1)[self.rows]
+        coins = draw(self.generator, self.n, self.x.shape[1], 1, 1,
+                     device=self.x.device) < .5
+        return (2*coins - 1)[self.rows]
     def _pattern(self, side):
         p = self.patterns.get(side)
         if p is None: p = self.patterns[side] = _twins(side, self.p).to(self.x)
         return p.T if draw(self.generator, 1).item() < .5 else p
     def _image(self, d):
-        return (self.x + d*(self.eps/_length(d).clamp(min=1e-12))).clamp_(0, 1)
+        return (self.x + d*(self.eps/image_norms(d).clamp(min=1e-12))).clamp_(0, 1)
     def start(self):
         d, (h, w) = torch.zeros_like(self.x), self.x.shape[2:]
         side = max(min(h, w)//5, 1)
@@ -607,17 +581,14 @@ class _L2Search:
         mass = lambda d: d.abs().pow(self.p).sum((2, 3), keepdim=True)
         d = best - self.x
         whole, old = mass(d), d[to].clone()
-        new = self._pattern(side)*self._signs() + old/mass(old).pow(
-            1/self.p).clamp(min=1e-12)
+        new = (self._pattern(side)*self._signs()
+               + old/mass(old).pow(1/self.p).clamp(min=1e-12))
         d[off], d[to] = 0, 0
         spare = (self.eps**self.p - whole.sum(1, keepdim=True)).clamp(min=0)/c
-        d[to] = new*(
-            self.boost
-            *(spare + whole - mass(d)).clamp(min=0)
-            /mass(new).clamp(min=1e-12)).pow(1/self.p)
-        return (
-            self._image(d).__getitem__,
-            torch.ones(len(best), dtype=torch.bool, device=best.device), None)
+        free = (spare + whole - mass(d)).clamp(min=0)
+        d[to] = new*(self.boost*free/mass(new).clamp(min=1e-12)).pow(1/self.p)
+        return (self._image(d).__getitem__,
+                torch.ones(len(best), dtype=torch.bool, device=best.device), None)
     def keep(self, rows): self.x, self.rows = self.x[rows], self.rows[rows]
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8b9807b9
@@ -634,9 +605,8 @@ def _search(model, x, y, search, queries, p):
     "Random search: keep what raises the margin, and leave a sample where it falls."
     out, tried, best = x.clone(), {}, search.start()
     f, fell = _judge(model, best, y)
-    s = _Rows(
-        y=y, rows=torch.arange(len(x), device=x.device), best=best, f=f, fell=fell,
-        changed=torch.zeros_like(y))
+    s = _Rows(y=y, rows=torch.arange(len(x), device=x.device), best=best, f=f,
+              fell=fell, changed=torch.zeros_like(y))
     for query in range(queries + 1):
         if s.fell.any():
             out[s.rows[s.fell]] = s.best[s.fell]
@@ -664,8 +634,7 @@ def _ask(model, s, make, rows, query):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #0cf0f8b9
 def square(
-    # images (N, C, H, W) to logits (N, K) as tensor or array; no gradient is needed
-    model,
+    model,             # images (N, C, H, W) to logits (N, K); no gradient is needed
     x,                 # float images (N, C, H, W) in [0, 1]
     y,                 # int64 (N,) true classes
     eps:float,         # radius of the ball, for images in [0, 1]
@@ -674,32 +643,32 @@ def square(
     p:float=.8,        # share of the image that the first windows cover
     generator=None,    # torch.Generator, on any device
     check:bool=True,   # look at the input before
-)->torch.Tensor:       # (N, C, H, W) images in the ball and in [0, 1]: where it fell, or the best found for what still stands
-    """Square, a black-box attack by random search (Andriushchenko et al. 2020). Windows are shared by the batch, so that a sample's result does not depend on which others stand.
-    Raises `InputError` for images outside [0, 1], labels out of range, and probabilities for logits."""
+)->torch.Tensor:       # where it fell, or the best point found for what still stands
+    """Square, a black-box attack by random search (Andriushchenko et al. 2020). Windows
+    are shared by the batch, so that a sample's result does not depend on which others
+    stand. Raises `InputError` for images outside [0, 1], labels out of range, and
+    probabilities for logits."""
     search = lookup(norm, SEARCHES, 'norm')
     check_number('queries', queries, 1, whole=True)
     check_number('p', p, 0, 1, above=True)
     check_number('eps', eps, 0, 1e9)
     if queries < 1 or not 0 < p <= 1:
-        raise InputError(
-            f"queries={queries}, p={p}: at least 1 query is needed, and a share above"
-            " 0, at most 1.")
-    if check: _check_answers(model, x, y, eps)
+        raise InputError(f"queries={queries}, p={p}: at least 1 query is needed, and a "
+                         "share above 0, at most 1.")
+    if check: check_black_box(model, x, y, eps)
     with lent(model), torch.no_grad():
         out, x, y = x.detach().clone(), x.detach(), y.clone()
         down = _judge(model, x, y)[1]
         rows = _rows_of(~down)
         if len(rows):
-            out[rows] = _search(
-                model, x[rows], y[rows], search(x[rows], eps, generator), queries, p)
+            out[rows] = _search(model, x[rows], y[rows],
+                                search(x[rows], eps, generator), queries, p)
     return out
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #7c74dbb8
-STAGES = {
-    'apgd-ce': apgd, 'apgd-dlr': partial(apgd, loss='dlr'),
-    'apgd-t': partial(apgd, loss='dlr-targeted'), 'fab': partial(fab, targets=0),
-    'fab-t': fab, 'square': square}
+STAGES = {'apgd-ce': apgd, 'apgd-dlr': partial(apgd, loss='dlr'),
+          'apgd-t': partial(apgd, loss='dlr-targeted'), 'fab': partial(fab, targets=0),
+          'fab-t': fab, 'square': square}
 VERSIONS = {
     'standard': {'apgd-ce': {}, 'apgd-t': {}, 'fab-t': {}, 'square': {}},
     'plus': {
@@ -709,10 +678,8 @@ VERSIONS = {
         'apgd-ce': {'average': 20}, 'apgd-dlr': {'average': 20},
     },   # for networks that draw random numbers
 }
-L1_VERSIONS = VERSIONS | {
-    'standard': {
-        'apgd-ce': {'restarts': 5}, 'apgd-t': {'targets': 5}, 'fab-t': {}, 'square': {}}
-}
+L1_VERSIONS = VERSIONS | {'standard': {
+    'apgd-ce': {'restarts': 5}, 'apgd-t': {'targets': 5}, 'fab-t': {}, 'square': {}}}
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8f8c9377
 def _plan(version, classes, norm):
@@ -720,36 +687,31 @@ def _plan(version, classes, norm):
     place."""
     lookup(norm, _BALLS, 'norm')
     versions = L1_VERSIONS if norm == 'l1' else VERSIONS
-    plan = {
-        stage: dict(how)
-        for stage, how in (
-            version
-            if isinstance(version, dict)
-            else lookup(version, versions, 'version of AutoAttack')).items()}
+    stages = (version if isinstance(version, dict)
+              else lookup(version, versions, 'version of AutoAttack'))
+    plan = {stage: dict(how) for stage, how in stages.items()}
     for stage, how in plan.items():
         lookup(stage, STAGES, 'stage of AutoAttack')
         if classes < 4 and stage == 'apgd-t' or classes < 3 and stage == 'apgd-dlr':
             how['loss'] = 'margin'
-    return {
-        stage: partial(STAGES[stage], norm=norm, check=False, **how)
-        for stage, how in plan.items()}
+    return {stage: partial(STAGES[stage], norm=norm, check=False, **how)
+            for stage, how in plan.items()}
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #ceeaaa8a
 def _flags_before(model, x, y, averaged):
     "What can be noticed before the attack, as sentences."
-    flags, (a, b) = [], [_answers(model, x) for _ in range(2)]
+    flags, (a, b) = [], [logits_of(model, x) for _ in range(2)]
     if not averaged and ((a - b).norm(dim=1) > 1e-4*a.norm(dim=1)).any():
-        flags.append(
-            "the logits of the same image differ from pass to pass: the network draws"
-            " random numbers, take version='rand'")
+        flags.append("the logits of the same image differ from pass to pass: the "
+                     "network draws random numbers, take version='rand'")
     f = _objective('dlr' if a.shape[1] > 2 else 'margin')
     _, g, wrong = _look(model, x, y, y, f, 1, True)
     # of a wrong image it may be 0 by the formula
     zero = int(((g.flatten(1).abs().amax(1) == 0) & ~wrong).sum())
     if zero:
-        flags.append(
-            f"{zero} of {len(x)} gradients are exactly 0: attacks by gradient have"
-            " nothing to follow, rely on Square and on an attack made for this network")
+        flags.append(f"{zero} of {len(x)} gradients are exactly 0: attacks by gradient "
+                     "have nothing to follow, rely on Square and on an attack made "
+                     "for this network")
     return flags
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #7cf3e2d4
@@ -757,16 +719,11 @@ def _flags_after(stands):
     "Did Square find what the others have missed? stands: {stage: (N,) booleans}."
     names = list(stands)
     if 'square' not in names[2:]: return []
-    won = (
-        stands[names[names.index('square') - 1]].float().mean().item()
-        - stands['square'].float().mean().item())
-    return (
-        [
-            f"Square, without gradients, lowered the accuracy by {100*won:.1f} points:"
-            " the gradients may be masked, run it longer and try an attack made for"
-            " this network"]
-        if won > .002
-        else [])
+    before = stands[names[names.index('square') - 1]].float().mean().item()
+    won = before - stands['square'].float().mean().item()
+    return [f"Square, without gradients, lowered the accuracy by {100*won:.1f} points: "
+            "the gradients may be masked, run it longer and try an attack made "
+            "for this network"] if won > .002 else []
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #0092bd3a
 def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
@@ -775,20 +732,20 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     if check: check_attack(model, x, y, eps)
     x, adv, seconds = x.detach(), x.detach().clone(), {}
     with lent(model):
-        z = torch.cat([_answers(model, b) for b in x.split(batch_size)])
+        z = torch.cat([logits_of(model, b) for b in x.split(batch_size)])
         plan = _plan(version, z.shape[1], norm)
-        averaged = any(
-            attack.keywords.get('average', 1) > 1 for attack in plan.values())
+        averaged = any(attack.keywords.get('average', 1) > 1
+                       for attack in plan.values())
         flags = _flags_before(model, x[:batch_size], y[:batch_size], averaged)
     on = z.argmax(1) == y
     stands = {'clean': on.clone()}
     for stage, attack in plan.items():
-        start, more = time.perf_counter(), (
-            {} if stage == 'square' else {'batch_size': batch_size})
+        start = time.perf_counter()
+        more = {} if stage == 'square' else {'batch_size': batch_size}
         for i in _rows_of(on).split(batch_size):
             if not len(i): continue
             new = attack(model, x[i], y[i], eps, generator=generator, **more)
-            with lent(model): fell = _answers(model, new).argmax(1) != y[i]
+            with lent(model): fell = logits_of(model, new).argmax(1) != y[i]
             if fell.any(): adv[i[fell]], on[i[fell]] = new[fell], False
         stands[stage], seconds[stage] = on.clone(), time.perf_counter() - start
     flags += _flags_after(stands)
@@ -797,38 +754,36 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #8cdb52c1
 def autoattack(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
-    x,                 # float images (N, C, H, W) in [0, 1]
-    y,                 # int64 (N,) true classes
-    eps:float,         # radius of the ball, for images in [0, 1]
-    norm:str='linf',   # "linf", "l2" or "l1"
-    # a key of `VERSIONS`, or {stage: options} with keys of `STAGES`, e.g. {'apgd-ce':
-    # {}, 'square': {'queries': 1000}}
-    version='standard',
-    batch_size:int=250,# images attacked at once
-    generator=None,    # torch.Generator, on any device
-    check:bool=True,   # look at the input before
-)->torch.Tensor:       # (N, C, H, W) images in the ball and in [0, 1]; unchanged where nothing was found, and where the image is misclassified as it stands
-    """AutoAttack (Croce and Hein 2020; in l1 2021): each stage attacks what still stands. Warns where its own signs say that the figure may be too high.
-    Raises what `pgd` raises; with fewer than four classes the margin takes the place of the targeted DLR."""
+    model,           # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,               # float images (N, C, H, W) in [0, 1]
+    y,               # int64 (N,) true classes
+    eps:float,       # radius of the ball, for images in [0, 1]
+    norm:str='linf', # "linf", "l2" or "l1"
+    version='standard', # a key of `VERSIONS`, or {key of `STAGES`: options}
+    batch_size:int=250, # images attacked at once
+    generator=None,  # torch.Generator, on any device
+    check:bool=True, # look at the input before
+)->torch.Tensor:     # images in the ball; unchanged where nothing was found or needed
+    """AutoAttack (Croce and Hein 2020; in l1 2021): each stage attacks what still
+    stands. Warns where its own signs say that the figure may be too high. Raises what
+    `pgd` raises; with fewer than four classes the margin takes the place of the
+    targeted DLR."""
     return _ensemble(model, x, y, eps, norm, version, batch_size, generator, check)[0]
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #2b537fca
 def autoattack_table(
     # as `autoattack`
-    model, x, y, eps:float, norm:str='linf', version='standard', batch_size:int=250, generator=None, check:bool=True,
-)->AttackResult: # a row for each stage, with its seconds; the first is clean; with the images of the last stage, and flags
-    "The accuracy that is left after each stage of `autoattack`."
+    model, x, y, eps:float, norm:str='linf', version='standard', batch_size:int=250,
+    generator=None, check:bool=True,
+)->AttackResult: # a row a stage, the first clean; the last stage's images, and flags
+    "The accuracy that is left after each stage of `autoattack`, and its seconds."
     import pandas as pd
     adv, stands, seconds, flags = _ensemble(
         model, x, y, eps, norm, version, batch_size, generator, check)
-    rows = [
-        (
-            stage, (k := int(s.sum()))/len(s), *proportion_interval(k, len(s)),
-            seconds.get(stage, 0.))
-        for stage, s in stands.items()]
+    rows = []
+    for stage, s in stands.items():
+        k, n = int(s.sum()), len(s)
+        rows.append((stage, k/n, *proportion_interval(k, n), seconds.get(stage, 0.)))
     return AttackResult(
         pd.DataFrame(rows, columns=['attack', 'accuracy', 'low', 'high', 'seconds']),
         stands, adv, flags)

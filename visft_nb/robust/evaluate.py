@@ -22,9 +22,9 @@ from ..core import InputError, atomic_folder, lookup
 from ..metrics import proportion_interval
 from ..plot import html_table
 from ..report import render
-from .attacks import (
-    NORMS, check_attack, _survivors, ce_loss, lent, pgd, warn_if_training)
-from .ensemble import SEARCHES, _answers, _check_answers, square
+from .attacks import (NORMS, check_attack, survivors, ce_loss, lent,
+                                     pgd, warn_if_training)
+from .ensemble import SEARCHES, logits_of, check_black_box, square
 from ..train import kept_rng
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #5cea26d9
@@ -36,41 +36,31 @@ def _z(p):
 def images_needed(
     p:float,                  # one accuracy, 0 to 1
     q:float,                  # the other
-    # both measured on the same images: share that exactly one of the two gets right;
-    # None: on different images
-    differ:float|None=None,
+    differ:float|None=None,   # same images: share that one alone gets right
     power:float=.8,           # how often the difference shall be found
     level:float=.95,          # of the interval that shall exclude 0
 )->int:                       # images (of each, where they are different ones)
     """How many images tell two accuracies apart (Connor 1987 for the same images).
     Raises `InputError` for equal ones and for a `differ` that cannot be."""
     if not (0 <= p <= 1 and 0 <= q <= 1) or p == q:
-        raise InputError(
-            f"p={p}, q={q}: two different accuracies from 0 to 1 were expected, such as"
-            " 0.88 and 0.9.")
+        raise InputError(f"p={p}, q={q}: two different accuracies from 0 to 1 were "
+                         "expected, such as 0.88 and 0.9.")
     if differ is not None and not 0 <= differ <= 1:
-        raise InputError(
-            f"differ={differ}: a share of the images from 0 to 1 was expected, such as"
-            " 0.04.")
+        raise InputError(f"differ={differ}: a share of the images from 0 to 1 was "
+                         "expected, such as 0.04.")
     for name, v in (('power', power), ('level', level)):
         if not .5 <= v < 1:
-            raise InputError(
-                f"{name}={v!r}: a share from 0.5 to below 1 was expected, such as 0.95."
-            )
+            raise InputError(f"{name}={v!r}: a share from 0.5 to below 1 was "
+                             "expected, such as 0.95.")
     delta, za, zb = abs(p - q), _z((1 + level)/2), _z(power)
     if differ is None:
         m = (p + q)/2
-        return math.ceil(
-            (
-                za*math.sqrt(2*m*(1 - m))
-                + zb*math.sqrt(p*(1 - p) + q*(1 - q)))
-            **2
-            /delta**2)
+        spread = za*math.sqrt(2*m*(1 - m)) + zb*math.sqrt(p*(1 - p) + q*(1 - q))
+        return math.ceil(spread**2/delta**2)
     d, most = differ, min(p + q, 2 - p - q)
     if not delta - 1e-9 <= d <= most + 1e-9:
-        raise InputError(
-            f"differ={differ}: accuracies of {p:g} and {q:g} differ on a share of"
-            f" {delta:.3g} to {most:.3g} of the images.")
+        raise InputError(f"differ={differ}: accuracies of {p:g} and {q:g} differ on a "
+                         f"share of {delta:.3g} to {most:.3g} of the images.")
     return math.ceil((za*math.sqrt(d) + zb*math.sqrt(max(d - delta**2, 0)))**2/delta**2)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #de6dbfc4
@@ -78,15 +68,15 @@ def paired_difference(
     first,               # (N,) booleans: which images stand in the one case
     second,              # (N,) booleans: in the other, the same images
     level:float=.99,     # of the interval
-)->tuple:                # (difference, low, high), -1 to 1: accuracy of the first minus that of the second
+)->tuple:                # (difference, low, high), -1 to 1: first minus second accuracy
     """Difference of two accuracies measured on the same images, with its interval
     (Bonett and Price 2012). Raises `InputError` for other shapes."""
     first, second = torch.as_tensor(first), torch.as_tensor(second)
-    if first.dtype != torch.bool or second.dtype != torch.bool or first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise InputError(
-            f"paired_difference got {first.dtype} {tuple(first.shape)} and"
-            f" {second.dtype} {tuple(second.shape)}, expected two (N,) of booleans, one"
-            " for each image.")
+    if (first.dtype != torch.bool or second.dtype != torch.bool
+            or first.shape != second.shape or first.ndim != 1 or not len(first)):
+        raise InputError(f"paired_difference got {first.dtype} {tuple(first.shape)} "
+                         f"and {second.dtype} {tuple(second.shape)}, expected two (N,) "
+                         "of booleans, one for each image.")
     b, c, n = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
     middle, pb, pc = (b - c)/(n + 2), (b + 1)/(n + 2), (c + 1)/(n + 2)
     half = _z((1 + level)/2)*math.sqrt((pb + pc - (pb - pc)**2)/(n + 2))
@@ -109,9 +99,8 @@ def _attacked(model, x, y, attack, among, batch_size, keep):
     if not among.any(): return out, fallen
     for i in among.nonzero()[:, 0].split(batch_size):
         adv = attack(model, x[i], y[i])
-        out[i] = _survivors(
-            model, x[i], y[i], lambda *_, adv=adv: adv,
-            torch.ones_like(y[i], dtype=torch.bool), len(i))
+        out[i] = survivors(model, x[i], y[i], lambda *_, adv=adv: adv,
+                            torch.ones_like(y[i], dtype=torch.bool), len(i))
         for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist():
             fallen.append((int(i[j]), adv[j].cpu()))
     return out, fallen
@@ -120,21 +109,23 @@ def _attacked(model, x, y, attack, among, batch_size, keep):
 class _Bench:
     """A network, its images, and who stands against what. `target` is what is attacked
     and judged: the network, or its mean over draws."""
-    def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5, queries=1000, substitute=None, samples=8,
-                 tolerance=5., level=.99, batch_size=250, seed=0, gradients=True, pictures=0):
-        (
-            self.model, self.x, self.y, self.eps, self.norm, self.substitute,
-            self.samples) = (model, x, y, float(eps), norm, substitute, samples)
-        (
-            self.steps, self.restarts, self.queries, self.tolerance, self.level,
-            self.batch_size) = (steps, restarts, queries, tolerance, level, batch_size)
-        self.generator, self.stands, self.fallen, self.gradients, self.pictures = (
-            torch.Generator().manual_seed(seed), {}, {}, gradients, pictures)
+    def __init__(self, model, x, y, eps, norm='linf', steps=40, restarts=5,
+                 queries=1000, substitute=None, samples=8, tolerance=5., level=.99,
+                 batch_size=250, seed=0, gradients=True, pictures=0):
+        self.model, self.x, self.y = model, x, y
+        self.eps = float(eps)
+        self.norm, self.substitute, self.samples = norm, substitute, samples
+        self.steps, self.restarts, self.queries = steps, restarts, queries
+        self.tolerance, self.level = tolerance, level
+        self.batch_size = batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+        self.stands, self.fallen, self.gradients = {}, {}, gradients
+        self.pictures = pictures
         self.classes, self.change = _two_answers(model, x[:32])
         self.random = self.change > 1e-3
         self.target = averaged(model, samples) if self.random else model
-        self.clean = self.run(
-            'clean', lambda m, x, y: x, torch.ones_like(y, dtype=torch.bool))
+        self.clean = self.run('clean', lambda m, x, y: x,
+                              torch.ones_like(y, dtype=torch.bool))
     def run(self, name, attack, among=None):
         """Attack those `among` who are worth it (None: all that are right), and keep
         who stands, and the first images that fell."""
@@ -145,34 +136,29 @@ class _Bench:
     def strongest(self):
         "Who stands against everything that stayed in the ball."
         outside = [f'eps {f:g}' for f in _radii(self) if f > self.eps] + ['unbounded']
-        return torch.stack([s for k, s in self.stands.items() if k not in outside]).all(
-            0)
+        return torch.stack(
+            [s for k, s in self.stands.items() if k not in outside]).all(0)
     def pgd(self, name, among=None, **how):
         """PGD with the settings of the bench, or with others. A random network is no
         place to stop at the first success."""
         if name in self.stands: return self.stands[name]
-        how = (
-            dict(
-                eps=self.eps, norm=self.norm, steps=self.steps,
-                generator=self.generator, drop=not self.random, check=False)
-            | how)
+        how = dict(eps=self.eps, norm=self.norm, steps=self.steps,
+                   generator=self.generator, drop=not self.random, check=False) | how
         return self.run(name, partial(pgd, **how), among)
     def square(self, name, among=None, eps=None):
         "The black-box attack, with `queries` questions an image."
         if name in self.stands: return self.stands[name]
         eps = self.eps if eps is None else eps
-        return self.run(
-            name,
-            partial(
-                square, eps=eps, norm=self.norm, queries=self.queries,
-                generator=self.generator, check=False),
-            among)
+        attack = partial(square, eps=eps, norm=self.norm, queries=self.queries,
+                         generator=self.generator, check=False)
+        return self.run(name, attack, among)
     def excess(self, strong, weak):
         """Accuracy under what should be the stronger attack minus that under the
         weaker, with its interval, in points as the tolerance."""
         return [100*v for v in paired_difference(strong, weak, self.level)]
     def judge(self, strong, weak):
-        return _judge(*self.excess(strong, weak)[1:], self.tolerance)
+        _, low, high = self.excess(strong, weak)
+        return _judge(low, high, self.tolerance)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #0ea9960e
 class _Averaged(nn.Module):
@@ -189,8 +175,8 @@ def averaged(
     """A random network as an attacker should see it: the mean over its draws
     (expectation over transformation, Athalye et al. 2018)."""
     if not isinstance(samples, int) or samples < 1:
-        raise InputError(
-            f"samples={samples!r}: a whole number of draws was expected, at least 1.")
+        raise InputError(f"samples={samples!r}: a whole number of draws was "
+                         "expected, at least 1.")
     return _Averaged(model, samples)
 
 def _two_answers(model, x):
@@ -204,18 +190,13 @@ def _check_radius(b):
     "Robust accuracy never rises with eps."
     radii = _radii(b)
     attack = b.pgd if b.gradients else b.square
-    stands = [
-        (
-            attack({True: 'PGD', False: 'Square'}[b.gradients])
-            if f == b.eps
-            else attack(f'eps {f:g}', eps=f))
-        for f in radii]
-    weak, strong = max(
-        combinations(stands, 2), key=lambda pair: b.excess(pair[1], pair[0])[1])
-    return _row(
-        'larger eps',
-        ', '.join(f'{f:.3g}: {_percent(s)}' for f, s in zip(radii, stands)),
-        'never rises', b.judge(strong, weak))
+    stands = [attack({True: 'PGD', False: 'Square'}[b.gradients]) if f == b.eps
+              else attack(f'eps {f:g}', eps=f) for f in radii]
+    weak, strong = max(combinations(stands, 2),
+                       key=lambda pair: b.excess(pair[1], pair[0])[1])
+    return _row('larger eps',
+                ', '.join(f'{f:.3g}: {_percent(s)}' for f, s in zip(radii, stands)),
+                'never rises', b.judge(strong, weak))
 
 def _radii(b): return [min(f*b.eps, _whole(b)) for f in (.25, .5, 1, 2)]
 
@@ -228,16 +209,13 @@ def _whole(b):
 def _check_steps(b):
     "More steps are never weaker."
     counts = sorted({1, max(1, b.steps//4), b.steps})
-    stands = [
-        b.pgd(
-            'PGD' if n == b.steps else f'PGD-{n}', steps=n,
-            alpha=b.eps if n == 1 else None)
-        for n in counts]
-    weak, strong = max(
-        combinations(stands, 2), key=lambda pair: b.excess(pair[1], pair[0])[1])
-    return _row(
-        'more steps', ', '.join(f'{n}: {_percent(s)}' for n, s in zip(counts, stands)),
-        'never rises', b.judge(strong, weak))
+    stands = [b.pgd('PGD' if n == b.steps else f'PGD-{n}', steps=n,
+                    alpha=b.eps if n == 1 else None) for n in counts]
+    weak, strong = max(combinations(stands, 2),
+                       key=lambda pair: b.excess(pair[1], pair[0])[1])
+    return _row('more steps',
+                ', '.join(f'{n}: {_percent(s)}' for n, s in zip(counts, stands)),
+                'never rises', b.judge(strong, weak))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #465e7948
 def _check_unbounded(b):
@@ -245,13 +223,12 @@ def _check_unbounded(b):
     same class has right."""
     most = 100*b.y.bincount().max().item()/len(b.y)
     attack = b.pgd if b.gradients else b.square
-    stands = attack(
-        'unbounded', eps=_whole(b), **dict(random_start=False) if b.gradients else {})
+    stands = attack('unbounded', eps=_whole(b),
+                    **dict(random_start=False) if b.gradients else {})
     _, low, high = b.excess(stands, torch.zeros_like(stands))
-    return _row(
-        'unbounded eps', _percent(stands),
-        f'0 %, at most {most:.3g} % (one class throughout)',
-        _judge(low, high, max(b.tolerance, most)))
+    return _row('unbounded eps', _percent(stands),
+                f'0 %, at most {most:.3g} % (one class throughout)',
+                _judge(low, high, max(b.tolerance, most)))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #4f686b97
 def _vanishing(model, x, y, batch_size):
@@ -271,20 +248,18 @@ def _check_gradients(b):
     zero, tiny = (v & b.clean for v in _vanishing(b.model, b.x, b.y, b.batch_size))
     _, low, high = b.excess(tiny, torch.zeros_like(tiny))
     said = f'exactly 0: {_percent(zero)}, below 1e-12: {_percent(tiny)}'
-    return _row(
-        'vanishing gradient', said, f'at most {b.tolerance:g} % of the images',
-        _judge(low, high, b.tolerance))
+    return _row('vanishing gradient', said, f'at most {b.tolerance:g} % of the images',
+                _judge(low, high, b.tolerance))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #67e1902f
 def _check_loss(b):
     "A loss that does not saturate finds little more than cross-entropy."
     base, losses = b.pgd('PGD'), ['margin', 'dlr'][:1 + (b.classes > 2)]
     left = [b.pgd(f'PGD, {l}', among=base, loss=l) for l in losses]
-    said = ', '.join(
-        f'{l}: {_percent(s)}' for l, s in zip(['ce', *losses], [base, *left]))
-    return _row(
-        'another loss', said, f'at most {b.tolerance:g} points below ce',
-        b.judge(base, torch.stack(left).all(0)))
+    said = ', '.join(f'{l}: {_percent(s)}'
+                     for l, s in zip(['ce', *losses], [base, *left]))
+    return _row('another loss', said, f'at most {b.tolerance:g} points below ce',
+                b.judge(base, torch.stack(left).all(0)))
 
 def _check_starts(b):
     "Random starts matter little."
@@ -292,9 +267,8 @@ def _check_starts(b):
     for i in range(2, b.restarts + 1):
         stands.append(b.pgd(f'PGD, start {i}', among=stands[-1]))
     said = f'1: {_percent(stands[0])}, {len(stands)}: {_percent(stands[-1])}'
-    return _row(
-        'more starts', said, f'at most {b.tolerance:g} points below the first',
-        b.judge(stands[0], stands[-1]))
+    return _row('more starts', said, f'at most {b.tolerance:g} points below the first',
+                b.judge(stands[0], stands[-1]))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #d09fc829
 def _white(b):
@@ -306,54 +280,46 @@ def _check_black(b):
     "A black-box attack finds nothing that all white-box ones missed."
     white = _white(b)
     black = b.square('Square', among=white)
-    return _row(
-        'black box', f'white-box: {_percent(white)}, with Square: {_percent(black)}',
-        f'at most {b.tolerance:g} points below', b.judge(white, black))
+    return _row('black box',
+                f'white-box: {_percent(white)}, with Square: {_percent(black)}',
+                f'at most {b.tolerance:g} points below', b.judge(white, black))
 
 def _check_transfer(b):
     "Nor do images made for another network."
     white = _white(b)
     def attack(model, x, y):
-        return pgd(
-            b.substitute, x, y, b.eps, steps=b.steps, norm=b.norm, loss='margin',
-            generator=b.generator, drop=False, check=False)
+        return pgd(b.substitute, x, y, b.eps, steps=b.steps, norm=b.norm, loss='margin',
+                   generator=b.generator, drop=False, check=False)
     carried = b.run('transfer', attack, among=white)
-    return _row(
-        'transfer', f'white-box: {_percent(white)}, with transfer: {_percent(carried)}',
-        f'at most {b.tolerance:g} points below', b.judge(white, carried))
+    return _row('transfer',
+                f'white-box: {_percent(white)}, with transfer: {_percent(carried)}',
+                f'at most {b.tolerance:g} points below', b.judge(white, carried))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #0385a34d
 def _check_random(b):
     """Equal questions get equal answers; else an attack on the mean finds little more
     than one on single draws."""
     if not b.random:
-        return [
-            _row(
-                'equal answers', f'logits change by {b.change:.1g} of their spread',
-                'none: the network is no game of chance', 'ok')]
-    said = _row(
-        'equal answers', f'logits change by {b.change:.2g} of their spread',
-        'none; else attack the mean over draws', 'note')
+        return [_row('equal answers',
+                     f'logits change by {b.change:.1g} of their spread',
+                     'none: the network is no game of chance', 'ok')]
+    said = _row('equal answers', f'logits change by {b.change:.2g} of their spread',
+                'none; else attack the mean over draws', 'note')
     base = b.pgd('PGD') if b.gradients else None
     if base is None: return [said]
-    single = b.run(
-        'single draws',
-        lambda m, x, y: pgd(
-            b.model, x, y, b.eps, steps=b.steps, norm=b.norm, generator=b.generator,
-            check=False))
+    single = b.run('single draws',
+                   lambda m, x, y: pgd(b.model, x, y, b.eps, steps=b.steps, norm=b.norm,
+                                       generator=b.generator, check=False))
     found = f'single draws: {_percent(single)}, mean of {b.samples}: {_percent(base)}'
-    return [
-        said,
-        _row(
-            'averaging', found, f'at most {b.tolerance:g} points below',
-            b.judge(single, base))]
+    return [said, _row('averaging', found, f'at most {b.tolerance:g} points below',
+                       b.judge(single, base))]
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #58b2a40c
 class _Answers(nn.Module):
     """A network of which only the answers are known: a tensor, or something that
     becomes one."""
     def __init__(self, model): super().__init__(); self.model = model
-    def forward(self, x): return _answers(self.model, x.detach())
+    def forward(self, x): return logits_of(self.model, x.detach())
 
 def _has_gradient(model, x):
     "Does a gradient lead from the answers back to the image?"
@@ -368,11 +334,11 @@ def _examined(model, x, y, eps, norm):
     `InputError`."""
     lookup(norm, NORMS, 'norm')
     if not isinstance(eps, (int, float)) or not eps > 0:
-        raise InputError(
-            f"eps={eps!r}: a radius above 0 was expected, for images in [0, 1].")
+        raise InputError(f"eps={eps!r}: a radius above 0 was expected, for "
+                         "images in [0, 1].")
     usable = torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4 and len(x) > 0
     gradients = not usable or _has_gradient(model, x)
-    (check_attack if gradients else _check_answers)(model, x, y, eps)
+    (check_attack if gradients else check_black_box)(model, x, y, eps)
     warn_if_training(model, 5)
     return model if gradients else _Answers(model), gradients
 
@@ -380,19 +346,20 @@ def _examined(model, x, y, eps, norm):
 @dataclass
 class MaskingReport:
     "What the checks against masked gradients found."
-    table: object   # pandas.DataFrame: check, measured, expected, verdict ("ok", "fails", "undecided", "note", "not run")
+    # pandas.DataFrame: check, measured, expected, verdict ("ok", "fails", "undecided",
+    # "note", "not run")
+    table: object
     verdict: str             # one sentence
     # {attack: (N,) booleans}, attacks on part of the images count the rest as fallen
     stands: dict = field(repr=False, default_factory=dict)
     @property
     def failed(self):
-        return self.table.check[
-            self.table.verdict == 'fails'].tolist()   # names of the checks that fail
+        # names of the checks that fail
+        return self.table.check[self.table.verdict == 'fails'].tolist()
     @property
     def undecided(self):
-        return self.table.check[
-            self.table.verdict == 'undecided'
-        ].tolist()   # names of those that need more images
+        # names of those that need more images
+        return self.table.check[self.table.verdict == 'undecided'].tolist()
     def _repr_html_(self):
         return render('<p><b>{{ said }}</b></p>', said=self.verdict) + html_table(
             self.table.to_numpy().tolist(), self.table.columns)
@@ -402,41 +369,32 @@ class MaskingReport:
 def _sentence(rows, b, strongest):
     "The verdict over all checks."
     named = lambda verdict: [r['check'] for r in rows if r['verdict'] == verdict]
-    ran, failed, open_ = (
-        len(rows) - len(named('not run')) - len(named('note')), named('fails'),
-        named('undecided'))
+    ran = len(rows) - len(named('not run')) - len(named('note'))
+    failed = named('fails')
+    open_ = named('undecided')
     n = len(strongest)
     low, high = (100*v for v in proportion_interval(int(strongest.sum()), n))
-    left = (
-        f"the strongest attack here leaves {_percent(strongest)} of {n} images"
-        f" ({low:.1f} to {high:.1f})")
-    blind = (
-        ''
-        if b.gradients
-        else (
-            " No gradient leads through the network, so only black-box checks were"
-            " made: an attack made for it may find more."))
+    left = (f"the strongest attack here leaves {_percent(strongest)} of {n} images "
+            f"({low:.1f} to {high:.1f})")
+    blind = ('' if b.gradients
+             else " No gradient leads through the network, so only black-box checks "
+                  "were made: an attack made for it may find more.")
     if failed:
-        return (
-            f"Robust accuracy by {'PGD' if b.gradients else 'Square'} alone is not to"
-            f" be believed: {len(failed)} of {ran} checks fail ({', '.join(failed)}),"
-            f" and {left}."
-            + blind)
+        return (f"Robust accuracy by {'PGD' if b.gradients else 'Square'} alone is not "
+                f"to be believed: {len(failed)} of {ran} checks fail "
+                f"({', '.join(failed)}), and {left}." + blind)
     if open_:
-        return (
-            f"Undecided: with {n} images {len(open_)} of {ran} checks could go either"
-            f" way ({', '.join(open_)}); take more images, and {left}."
-            + blind)
-    return (
-        f"No sign of masked gradients in {ran} checks; {left}, which is an upper bound."
-        + blind)
+        return (f"Undecided: with {n} images {len(open_)} of {ran} checks could go "
+                f"either way ({', '.join(open_)}); take more "
+                f"images, and {left}." + blind)
+    return (f"No sign of masked gradients in {ran} checks; {left}, which is "
+            "an upper bound." + blind)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #38b34287
-_NOT_RUN = dict.fromkeys(
-    ('more steps', 'vanishing gradient', 'another loss', 'more starts'),
-    'the network gives no gradient')
-_NOT_RUN |= {
-    'black box': 'Square is all there is', 'transfer': 'no substitute= was given'}
+_NOT_RUN = dict.fromkeys(('more steps', 'vanishing gradient', 'another loss',
+                          'more starts'), 'the network gives no gradient')
+_NOT_RUN |= {'black box': 'Square is all there is',
+             'transfer': 'no substitute= was given'}
 
 def _all_checks(b):
     "The rows of the table, in the order in which they build on one another."
@@ -454,68 +412,58 @@ def _all_checks(b):
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #0426a340
 def masking_report(
-    # images (N, C, H, W) in [0, 1] to logits (N, K); normalisation inside; returned as
-    # it was given
-    model,
-    # float images (N, C, H, W) in [0, 1], on the model's device; a hundred or more, or
-    # much stays undecided
-    x,
-    y,                    # int64 (N,) true classes
-    eps:float,            # radius of the ball
-    norm:str='linf',      # a key of `NORMS`
-    steps:int=40,         # of PGD
-    restarts:int=5,       # random starts
-    queries:int=1000,     # of the black-box attack, an image
-    substitute=None,      # another network for the same task, to carry images over from
-    samples:int=8,        # draws over which a random network is averaged
-    # points of accuracy by which an attack may miss what another one finds
-    tolerance:float=5.,
-    level:float=.99,      # of the intervals that decide
-    batch_size:int=250,   # images at once
-    # of all starts and draws; torch's own generators come back as they were
-    seed:int=0,
+    model,              # images (N, C, H, W) in [0, 1] to logits (N, K)
+    x,                  # floats (N, C, H, W) in [0, 1]; less than a hundred say little
+    y,                  # int64 (N,) true classes
+    eps:float,          # radius of the ball
+    norm:str='linf',    # a key of `NORMS`
+    steps:int=40,       # of PGD
+    restarts:int=5,     # random starts
+    queries:int=1000,   # of the black-box attack, an image
+    substitute=None,    # another network for the same task, to carry images over from
+    samples:int=8,      # draws over which a random network is averaged
+    tolerance:float=5., # points by which one attack may miss another's finds
+    level:float=.99,    # of the intervals that decide
+    batch_size:int=250, # images at once
+    seed:int=0, # of all starts and draws; torch's own generators come back as they were
 )->MaskingReport:
-    """Does this network only hide its gradients? Checks after Athalye et al. (2018) and Carlini et al. (2019), each with a verdict.
-    Raises `InputError` for what cannot be attacked; a model without gradients gets the black-box checks."""
-    return _report(
-        model, x, y, eps, norm, steps=steps, restarts=restarts, queries=queries,
-        substitute=substitute, samples=samples, tolerance=tolerance, level=level,
-        batch_size=batch_size, seed=seed)[0]
+    """Does this network only hide its gradients? Checks after Athalye et al. (2018) and
+    Carlini et al. (2019), each with a verdict. Raises `InputError` for what cannot be
+    attacked; a model without gradients gets the black-box checks."""
+    return _report(model, x, y, eps, norm, steps=steps, restarts=restarts,
+                   queries=queries, substitute=substitute, samples=samples,
+                   tolerance=tolerance, level=level, batch_size=batch_size,
+                   seed=seed)[0]
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #b64eda68
 def _report(model, x, y, eps, norm, **how):
     "The report and the bench it was made on."
     if how['steps'] < 4 or how['restarts'] < 2 or how['queries'] < 1:
-        raise InputError(
-            f"steps={how['steps']}, restarts={how['restarts']},"
-            f" queries={how['queries']}: the checks compare settings and need at least"
-            " 4, 2 and 1.")
+        raise InputError(f"steps={how['steps']}, restarts={how['restarts']}, "
+                         f"queries={how['queries']}: the checks compare settings and "
+                         "need at least 4, 2 and 1.")
     model, gradients = _examined(model, x, y, eps, norm)
     if not gradients and norm not in SEARCHES:
-        raise InputError(
-            f"The model gives no gradient and Square knows no norm {norm!r}: take one"
-            f" of {', '.join(SEARCHES)}.")
+        raise InputError("The model gives no gradient and Square knows no norm "
+                         f"{norm!r}: take one of {', '.join(SEARCHES)}.")
     with kept_rng(how['seed']):
         b = _Bench(model, x, y, eps, norm, **how, gradients=gradients)
         if not b.clean.any():
-            raise InputError(
-                f"None of the {len(x)} images is classified right, so there is nothing"
-                " to attack: do images, labels and normalisation belong to this model?")
+            raise InputError(f"None of the {len(x)} images is classified right, so "
+                             "there is nothing to attack: do images, labels and "
+                             "normalisation belong to this model?")
         return _concluded(b), b
 
 def _concluded(b):
     "All checks on a bench, and what follows."
     import pandas as pd
     rows = _all_checks(b)
-    return MaskingReport(
-        pd.DataFrame(rows), _sentence(rows, b, b.strongest()),
-        {k: s.cpu() for k, s in b.stands.items()})
+    return MaskingReport(pd.DataFrame(rows), _sentence(rows, b, b.strongest()),
+                         {k: s.cpu() for k, s in b.stands.items()})
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #0f3b9304
 def straight_through(
-    # a step of preprocessing, images to images of the same shape, without a useful
-    # gradient
-    fn,
+    fn,    # a step of preprocessing, images to images, with no useful gradient
 ):         # function of images: forward `fn`, backward the identity
     """Go round a step that hides the gradient (backward pass differentiable
     approximation, Athalye et al. 2018). Raises `InputError` where `fn` changes the
@@ -523,9 +471,9 @@ def straight_through(
     def through(x):
         with torch.no_grad(): out = fn(x)
         if not torch.is_tensor(out) or out.shape != x.shape:
-            raise InputError(
-                f"straight_through needs a step that keeps the shape {tuple(x.shape)},"
-                f" and it gave {tuple(getattr(out, 'shape', ()))}.")
+            raise InputError("straight_through needs a step that keeps the shape "
+                             f"{tuple(x.shape)}, and it gave "
+                             f"{tuple(getattr(out, 'shape', ()))}.")
         return x + (out - x).detach()
     return through
 
@@ -551,21 +499,29 @@ def _triptych(x, adv, low=84):
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e46b3ae2
 _REPORT = """{% extends "page.html" %}{% block body %}
 <h1>Robustness of {{ r.name }}</h1>
-<p class="big"><b>{{ '%.1f'|format(worst.accuracy) }} %</b> of {{ r.images }} images withstand every attack tried
-(95 % interval {{ '%.1f'|format(worst.low) }} to {{ '%.1f'|format(worst.high) }});
+<p class="big"><b>{{ '%.1f'|format(worst.accuracy) }} %</b> of {{ r.images }} images
+withstand every attack tried (95 % interval {{ '%.1f'|format(worst.low) }} to
+{{ '%.1f'|format(worst.high) }});
 {{ '%.1f'|format(r.attacks[0].accuracy) }} % are right unattacked</p>
-<p>Radius: {{ r.threat.norm }}, eps {{ '%.4g'|format(r.threat.eps) }}. This is an upper bound: a stronger attack can only lower it.</p>
+<p>Radius: {{ r.threat.norm }}, eps {{ '%.4g'|format(r.threat.eps) }}. This is an upper
+bound: a stronger attack can only lower it.</p>
 <h2>Threat model</h2>{{ table(threat, ('what', 'value')) }}
-<h2>Attacks</h2>{{ table(attacks, ('attack', 'accuracy (%)', '95 % interval', 'images standing')) }}
+<h2>Attacks</h2>
+{{- table(attacks, ('attack', 'accuracy (%)', '95 % interval', 'images standing')) }}
 <h2>Is it believable?</h2>
-<p class="{{ 'warn' if r.masking.failed or r.masking.undecided else '' }}"><b>{{ r.masking.verdict }}</b></p>
+<p class="{{ 'warn' if r.masking.failed or r.masking.undecided else '' }}">
+<b>{{ r.masking.verdict }}</b></p>
 {{ table(checks, ('check', 'measured', 'expected', 'verdict')) }}
 <h2>Classes</h2>{{ table(classes, ('class', 'images', 'clean (%)', 'robust (%)')) }}
 <h2>Images that fell</h2><p>Image, change, adversarial image.</p>
 {% for name, fell in examples.items() if fell %}<h3>{{ name }}</h3><div class="sheet">
-{% for e in fell %}<figure class="wide">{{ image(e.picture, e.alt, 'PNG') }}<figcaption>image {{ e.index }}, a {{ e.label }}:
-said {{ e.before[0] }} ({{ '%.2f'|format(e.before[1]) }}), then <b>{{ e.after[0] }}</b> ({{ '%.2f'|format(e.after[1]) }});
-change at most {{ '%.3g'|format(e.largest) }}, drawn {{ '%.2g'|format(e.times) }} times as large</figcaption></figure>{% endfor %}</div>
+{% for e in fell %}<figure class="wide">{{ image(e.picture, e.alt, 'PNG') }}
+<figcaption>image {{ e.index }}, a {{ e.label }}:
+said {{ e.before[0] }} ({{ '%.2f'|format(e.before[1]) }}),
+then <b>{{ e.after[0] }}</b> ({{ '%.2f'|format(e.after[1]) }});
+change at most {{ '%.3g'|format(e.largest) }},
+drawn {{ '%.2g'|format(e.times) }} times as large
+</figcaption></figure>{% endfor %}</div>
 {% else %}<p>No image fell.</p>{% endfor %}
 <h2>Settings</h2>{{ table(settings, ('what', 'value')) }}
 {% endblock %}"""
@@ -575,59 +531,47 @@ def _page(r, examples):
     "The report as HTML."
     share = lambda v: '–' if v is None else f'{v:.1f}'
     text = lambda v: json.dumps(v) if isinstance(v, (dict, list)) else str(v)
-    fell = {
-        name: [e | {'times': .5 /max(e['largest'], 1e-12)} for e in es]
-        for name, es in examples.items()}
+    fell = {name: [e | {'times': .5/max(e['largest'], 1e-12)} for e in es]
+            for name, es in examples.items()}
+    attacks = [(a['attack'], share(a['accuracy']),
+                f"{a['low']:.1f} to {a['high']:.1f}", a['standing'])
+               for a in r['attacks']]
+    classes = [(c['class'], c['images'], share(c['clean']), share(c['robust']))
+               for c in r['classes']]
     return render(
         _REPORT, title=f"Robustness of {r['name']}", r=r, worst=r['attacks'][-1],
-        examples=fell, threat=[(k, str(v)) for k, v in r['threat'].items()],
-        attacks=[
-            (
-                a['attack'], share(a['accuracy']), f"{a['low']:.1f} to {a['high']:.1f}",
-                a['standing'])
-            for a in r['attacks']],
+        examples=fell, attacks=attacks, classes=classes,
+        threat=[(k, str(v)) for k, v in r['threat'].items()],
         checks=[list(c.values()) for c in r['masking']['checks']],
-        classes=[
-            (c['class'], c['images'], share(c['clean']), share(c['robust']))
-            for c in r['classes']],
         settings=[(k, text(v)) for k, v in (r['settings'] | r['machine']).items()])
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #aa370ab2
 def _defaults(b):
     "The attacks of a report that names none; None: the checks have run it already."
     how = dict(eps=b.eps, norm=b.norm, generator=b.generator, check=False)
-    margin = partial(
-        pgd, steps=b.steps, drop=not b.random, loss='margin', restarts=b.restarts, **how
-    )
+    margin = partial(pgd, steps=b.steps, drop=not b.random, loss='margin',
+                     restarts=b.restarts, **how)
     white = (
         {f'PGD-{b.steps}': None, f'PGD-{b.steps}, margin, {b.restarts} starts': margin}
-        if b.gradients
-        else {})
-    return white | (
-        {'Square': partial(square, queries=b.queries, **how)}
-        if b.norm in SEARCHES
-        else {})
+        if b.gradients else {})
+    return white | ({'Square': partial(square, queries=b.queries, **how)}
+                    if b.norm in SEARCHES else {})
 
 def _accuracies(stands):
     "A row for each attack, in per cent with Wilson's interval."
     rows = []
     for name, s in stands.items():
         low, high = (100*v for v in proportion_interval(int(s.sum()), len(s)))
-        rows.append(
-            dict(
-                attack=name, accuracy=100*s.double().mean().item(), low=low, high=high,
-                standing=int(s.sum())))
+        rows.append(dict(attack=name, accuracy=100*s.double().mean().item(), low=low,
+                         high=high, standing=int(s.sum())))
     return rows
 
 def _by_class(y, clean, robust, classes):
     "Clean and robust accuracy of each class; None where it has no image."
     share = lambda s, c: (
         100*s[y == c].double().mean().item() if (y == c).any() else None)
-    return [
-        {
-            'class': name, 'images': int((y == c).sum()), 'clean': share(clean, c),
-            'robust': share(robust, c)}
-        for c, name in enumerate(classes)]
+    return [{'class': name, 'images': int((y == c).sum()), 'clean': share(clean, c),
+             'robust': share(robust, c)} for c, name in enumerate(classes)]
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #118f21b6
 @dataclass
@@ -640,53 +584,49 @@ class RobustnessReport:
     # {attack: [what is known of an image that fell]}
     examples: dict = field(repr=False, default_factory=dict)
     def _repr_html_(self):
-        rows = [
-            (a['attack'], a['accuracy'], a['low'], a['high'])
-            for a in self.records['attacks']]
-        return render(
-            '<p><b>{{ said }}</b></p>', said=self.masking.verdict
-        ) + html_table(rows, ('attack', 'accuracy', 'low', 'high'))
+        rows = [(a['attack'], a['accuracy'], a['low'], a['high'])
+                for a in self.records['attacks']]
+        return (render('<p><b>{{ said }}</b></p>', said=self.masking.verdict)
+                + html_table(rows, ('attack', 'accuracy', 'low', 'high')))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #1801d82a
 def robustness_report(
-    # images (N, C, H, W) in [0, 1] to logits (N, K); normalisation inside; returned as
-    # it was given
-    model,
-    x,                    # float images (N, C, H, W) in [0, 1], on the model's device
-    y,                    # int64 (N,) true classes
-    eps:float,            # radius of the ball
-    norm:str='linf',      # a key of `NORMS`
-    # {name: attack(model, x, y)}; None: PGD with cross-entropy, with margin and
-    # restarts, and Square
-    attacks:dict|None=None,
-    # new folder for report.html and records.json; None: _runs/robust/TIME
-    out=None,
-    name:str='network',   # of the model, for the title
-    classes=None,         # names of the classes; None: their numbers
-    pictures:int=4,       # images shown for each attack
+    model,                  # images (N, C, H, W) in [0, 1] to logits (N, K)
+    x,                      # float images (N, C, H, W) in [0, 1], on the model's device
+    y,                      # int64 (N,) true classes
+    eps:float,              # radius of the ball
+    norm:str='linf',        # a key of `NORMS`
+    attacks:dict|None=None, # {name: attack(model, x, y)}; None: three of the kit
+    out=None, # new folder for report.html and records.json; None: _runs/robust/TIME
+    name:str='network',     # of the model, for the title
+    classes=None,           # names of the classes; None: their numbers
+    pictures:int=4,         # images shown for each attack
     # as for `masking_report`
-    steps:int=40, restarts:int=5, queries:int=1000, substitute=None, samples:int=8, tolerance:float=5., level:float=.99,
+    steps:int=40, restarts:int=5, queries:int=1000, substitute=None, samples:int=8,
+    tolerance:float=5., level:float=.99,
     batch_size:int=250, seed:int=0,
 )->RobustnessReport:
-    """Attack a network, check whether the result can be believed, and write it up in one HTML file and records.json.
-    A random network is attacked and judged as the mean over `samples` draws. Raises `InputError` before anything is attacked; nothing half-written is left."""
-    start, place = time.perf_counter(), out or Path(
-        '_runs')/'robust'/datetime.now().strftime('%Y%m%d-%H%M%S')
+    """Attack a network, check whether the result can be believed, and write it up in
+    one HTML file and records.json. A random network is attacked and judged as the mean
+    over `samples` draws. Raises `InputError` before anything is attacked; nothing
+    half-written is left."""
+    start = time.perf_counter()
+    now = datetime.now().strftime('%Y%m%d-%H%M%S')
+    place = out or Path('_runs')/'robust'/now
     if attacks is not None and (not isinstance(attacks, dict) or not attacks):
-        raise InputError(
-            "attacks is a dict {name: attack(model, x, y)} with at least one entry, or"
-            " None for the usual ones.")
-    how = dict(
-        steps=steps, restarts=restarts, queries=queries, substitute=substitute,
-        samples=samples, tolerance=tolerance, level=level, batch_size=batch_size,
-        seed=seed)
-    with atomic_folder(place, fresh=out is None) as (tmp, place):   # reserved before anything is attacked
+        raise InputError("attacks is a dict {name: attack(model, x, y)} with at least "
+                         "one entry, or None for the usual ones.")
+    how = dict(steps=steps, restarts=restarts, queries=queries, substitute=substitute,
+               samples=samples, tolerance=tolerance, level=level,
+               batch_size=batch_size, seed=seed)
+    # reserved before anything is attacked
+    with atomic_folder(place, fresh=out is None) as (tmp, place):
         masking, b = _report(model, x, y, eps, norm, pictures=pictures, **how)
         classes = tuple(map(str, range(b.classes) if classes is None else classes))
         if len(classes) != b.classes:
-            raise InputError(
-                f"{len(classes)} names of classes were given, and the model has"
-                f" {b.classes} outputs: one name for each, in their order.")
+            raise InputError(f"{len(classes)} names of classes were given, and the "
+                             f"model has {b.classes} outputs: one name for each, "
+                             "in their order.")
         attacks = attacks or _defaults(b)
         with kept_rng(seed): stands, examples = _all_attacked(b, attacks, classes)
         stands['all of these'] = torch.stack(list(stands.values())).all(0)
@@ -694,10 +634,10 @@ def robustness_report(
             stands['all of these'] & b.strongest())
         r = _records(b, masking, stands, classes, name, attacks, how, start)
         (tmp/'report.html').write_text(_page(r, examples), encoding='utf-8')
-        (tmp/'records.json').write_text(
-            json.dumps(r, indent=1, ensure_ascii=False), encoding='utf-8')
-    return RobustnessReport(
-        place, r, masking, {k: s.cpu() for k, s in stands.items()}, examples)
+        (tmp/'records.json').write_text(json.dumps(r, indent=1, ensure_ascii=False),
+                                        encoding='utf-8')
+    return RobustnessReport(place, r, masking,
+                            {k: s.cpu() for k, s in stands.items()}, examples)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #a3832895
 def _all_attacked(b, attacks, classes):
@@ -706,50 +646,39 @@ def _all_attacked(b, attacks, classes):
     for name, attack in attacks.items():
         stands[name], fallen = (
             _attacked(b.target, b.x, b.y, attack, b.clean, b.batch_size, b.pictures)
-            if attack
-            else (b.stands['PGD'], b.fallen['PGD']))
+            if attack else (b.stands['PGD'], b.fallen['PGD']))
         examples[name] = []
         for i, adv in fallen:
             image = b.x[i].cpu()
-            (picture, largest), (before, after) = _triptych(image, adv), _said(
-                b.target, torch.stack([image, adv]).to(b.x.device), classes)
-            examples[name].append(
-                dict(
-                    index=i, label=classes[b.y[i]], before=before, after=after,
-                    largest=largest, picture=picture,
-                    alt=(
-                        f'Image {i}, its change, and the adversarial image, which is'
-                        f' read as {after[0]}.')))
+            picture, largest = _triptych(image, adv)
+            before, after = _said(b.target,
+                                  torch.stack([image, adv]).to(b.x.device), classes)
+            alt = (f'Image {i}, its change, and the adversarial image, which is read '
+                   f'as {after[0]}.')
+            examples[name].append(dict(
+                index=i, label=classes[b.y[i]], before=before, after=after,
+                largest=largest, picture=picture, alt=alt))
     return stands, examples
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970
 def _records(b, masking, stands, classes, name, attacks, how, start):
     "Everything in the report that is no picture."
-    threat = {
-        'norm': b.norm, 'eps': b.eps, 'eps in 255ths': round(255*b.eps, 3),
-        'images': 'in [0, 1], changed images too', 'aim': 'any wrong class',
-        'the attacker knows': (
-            'the network and its weights'
-            if b.gradients
-            else "the network's answers alone")}
+    threat = {'norm': b.norm, 'eps': b.eps, 'eps in 255ths': round(255*b.eps, 3),
+              'images': 'in [0, 1], changed images too', 'aim': 'any wrong class',
+              'the attacker knows': 'the network and its weights' if b.gradients
+              else "the network's answers alone"}
     other = how['substitute']
-    told = how | dict(
-        substitute=None if other is None else type(other).__name__,
-        attacks=list(attacks),
-        judged=(
-            f'the mean over {b.samples} draws, for the network is random'
-            if b.random
-            else 'the network itself'))
-    machine = dict(
-        made=datetime.now().isoformat(timespec='seconds'),
-        seconds=round(time.perf_counter() - start, 1), device=b.x.device.type,
-        python=platform.python_version(),
-        **{p: version(p) for p in ('torch', 'visft_nb')})
-    checks = dict(
-        verdict=masking.verdict, failed=masking.failed, undecided=masking.undecided,
-        checks=masking.table.to_dict('records'))
-    return dict(
-        name=name, images=len(b.y), shape=list(b.x.shape[1:]), threat=threat,
-        attacks=_accuracies(stands),
-        classes=_by_class(b.y, b.clean, list(stands.values())[-1], classes),
-        masking=checks, settings=told, machine=machine)
+    told = how | dict(substitute=None if other is None else type(other).__name__,
+                      attacks=list(attacks),
+                      judged=f'the mean over {b.samples} draws, for the '
+                             'network is random' if b.random else 'the network itself')
+    machine = dict(made=datetime.now().isoformat(timespec='seconds'),
+                   seconds=round(time.perf_counter() - start, 1),
+                   device=b.x.device.type, python=platform.python_version(),
+                   **{p: version(p) for p in ('torch', 'visft_nb')})
+    checks = dict(verdict=masking.verdict, failed=masking.failed,
+                  undecided=masking.undecided, checks=masking.table.to_dict('records'))
+    return dict(name=name, images=len(b.y), shape=list(b.x.shape[1:]), threat=threat,
+                attacks=_accuracies(stands),
+                classes=_by_class(b.y, b.clean, list(stands.values())[-1], classes),
+                masking=checks, settings=told, machine=machine)

@@ -19,10 +19,9 @@ class MnistNet(nn.Sequential):
     """Two convolutions of stride 2, two linear layers, for images (N, 1, 28, 28) in [0,
     1]; the network of Wong et al. (2020) for MNIST."""
     def __init__(self, classes=10, width=16):
-        super().__init__(
-            nn.Conv2d(1, width, 4, 2, 1), nn.ReLU(), nn.Conv2d(width, 2*width, 4, 2, 1),
-            nn.ReLU(), nn.Flatten(), nn.Linear(2*width*49, 100), nn.ReLU(),
-            nn.Linear(100, classes))
+        super().__init__(nn.Conv2d(1, width, 4, 2, 1), nn.ReLU(),
+                         nn.Conv2d(width, 2*width, 4, 2, 1), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(2*width*49, 100), nn.ReLU(), nn.Linear(100, classes))
 
 # %% ../../nbs/4_robust/06_headline.ipynb #c066bd5a
 def triangle(
@@ -36,30 +35,29 @@ def triangle(
 
 # %% ../../nbs/4_robust/06_headline.ipynb #3a4c96c9
 class RandomLength(AdversarialStep):
-    """Fast adversarial training (Wong et al. 2020) with a step of random length for each image, `shortest` times alpha to alpha, from a start anywhere in the l-inf ball.
-    Raises `InputError` for another norm and for a share outside 0 to 1."""
+    """Fast adversarial training (Wong et al. 2020) with a step of random length for
+    each image, `shortest` times alpha to alpha, from a start anywhere in the l-inf
+    ball. Raises `InputError` for another norm and for a share outside 0 to 1."""
     def __init__(self,
         eps:float,         # radius of the ball, for images in [0, 1]
         alpha:float|None=None, # longest step; None: 1.25 eps
         shortest:float=.4, # share of alpha
         **kwargs,          # of `AdversarialStep`: warmup, clean, mode
     ):
-        super().__init__(
-            eps, 1.25*eps if alpha is None else alpha, 1, start='uncut', **kwargs)
+        super().__init__(eps, 1.25*eps if alpha is None else alpha, 1,
+                         start='uncut', **kwargs)
         if self.norm != 'linf':
-            raise InputError(
-                f"norm={self.norm!r}: steps of random length are for the l-inf ball;"
-                " take adversarial_step for other norms.")
+            raise InputError(f"norm={self.norm!r}: steps of random length are for the "
+                             "l-inf ball; take adversarial_step for other norms.")
         if not 0 <= shortest <= 1:
-            raise InputError(
-                f"shortest={shortest}: a share of alpha from 0 to 1 was expected.")
+            raise InputError(f"shortest={shortest}: a share of alpha from 0 to "
+                             "1 was expected.")
         self.shortest = shortest
 
     def attack(self, model, x, y, eps, alpha):
         "Images of the ball."
         start = STARTS[self.start](x, Linf, eps).requires_grad_()
         g, = torch.autograd.grad(LOSSES[self.loss](model(start), y).sum(), start)
-        length = alpha*(
-            self.shortest
-            + (1 - self.shortest)*torch.rand(len(x), 1, 1, 1, device=x.device))
+        u = torch.rand(len(x), 1, 1, 1, device=x.device)
+        length = alpha*(self.shortest + (1 - self.shortest)*u)
         return Linf.project_(start.detach() + length*g.sign(), x, eps)

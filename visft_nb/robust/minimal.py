@@ -11,7 +11,8 @@ import math
 import torch
 
 from ..core import InputError, check_number, lookup
-from .attacks import check_attack, _standing, _tall, lent, margin_loss
+from .attacks import (check_attack, standing, over_images,
+                                     lent, margin_loss)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #075ee3c4
 def _rivals(model, x, order):
@@ -20,9 +21,8 @@ def _rivals(model, x, order):
     z = model(x.requires_grad_())
     gaps = z.gather(1, order[:, 1:]) - z.gather(1, order[:, :1])
     last = gaps.shape[1] - 1
-    grads = [
-        torch.autograd.grad(gaps[:, k].sum(), x, retain_graph=k < last)[0]
-        for k in range(last + 1)]
+    grads = [torch.autograd.grad(gaps[:, k].sum(), x, retain_graph=k < last)[0]
+             for k in range(last + 1)]
     return gaps.detach(), torch.stack(grads, 1), z.detach().argmax(1) == order[:, 0]
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #5d170edc
@@ -33,8 +33,8 @@ def _plane(gaps, grads, norm):
     far = (gaps.abs()/dual).nan_to_num(nan=torch.inf)
     rows, best = torch.arange(len(gaps), device=gaps.device), far.argmin(1)
     g = grads[rows, best]
-    step = g.div(_tall(dual[rows, best], g)) if norm == 'l2' else g.sign()
-    return step*_tall(far[rows, best] + 1e-4, g)
+    step = g.div(over_images(dual[rows, best], g)) if norm == 'l2' else g.sign()
+    return step*over_images(far[rows, best] + 1e-4, g)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #f638e7e7
 def _order(model, x, y, classes):
@@ -45,9 +45,11 @@ def _order(model, x, y, classes):
 def _deepfool(model, x, y, steps, overshoot, norm, classes):
     """DeepFool on samples that are classified right; those not fooled come back
     unchanged."""
-    out, rows, adv, total, order = (
-        x.clone(), torch.arange(len(x), device=x.device), x.clone(),
-        torch.zeros_like(x), _order(model, x, y, classes))
+    out = x.clone()
+    rows = torch.arange(len(x), device=x.device)
+    adv = x.clone()
+    total = torch.zeros_like(x)
+    order = _order(model, x, y, classes)
     for _ in range(steps):
         gaps, grads, stands = _rivals(model, adv, order)
         adv = adv.detach()
@@ -57,62 +59,60 @@ def _deepfool(model, x, y, steps, overshoot, norm, classes):
         if not len(rows): return out
         total += _plane(gaps, grads, norm)
         adv = (x + (1 + overshoot)*total).clamp_(0, 1)
-    fooled = ~_standing(model, adv, order[:, 0], False)
+    fooled = ~standing(model, adv, order[:, 0], False)
     out[rows[fooled]] = adv[fooled]
     return out
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #67707857
 def deepfool(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
-    y,                 # int64 (N,) true classes
-    steps:int=50,      # linearisations at most; most images need two or three
-    # by how much the change is made longer, to end behind the boundary
-    overshoot:float=.02,
-    norm:str='l2',     # in which the change is to be small: 'l2' or 'linf'
-    # how many of the likeliest classes are tried, the own one counted; None: ten at
-    # most
-    classes:int|None=None,
-    check:bool=True,   # look at the input before; costs one small forward pass
-)->torch.Tensor:       # (N, C, H, W) in [0, 1]: misread images near to x
-    """DeepFool (Moosavi-Dezfooli et al. 2016). An image that is misread already, or that could not be fooled, comes back unchanged: `smallest_changes` tells the two apart.
-    Raises `InputError` for images outside [0, 1], labels out of range, models without gradients or with probabilities for logits."""
+    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,                     # float images (N, C, H, W) in [0, 1], on the model's device
+    y,                     # int64 (N,) true classes
+    steps:int=50,          # linearisations at most; most images need two or three
+    overshoot:float=.02,   # how much longer the change is made, to cross over
+    norm:str='l2',         # in which the change is to be small: 'l2' or 'linf'
+    classes:int|None=None, # likeliest classes tried, own counted; None: at most ten
+    check:bool=True,       # look at the input before; costs one small forward pass
+)->torch.Tensor:           # (N, C, H, W) in [0, 1]: misread images near to x
+    """DeepFool (Moosavi-Dezfooli et al. 2016). An image that is misread already, or
+    that could not be fooled, comes back unchanged: `smallest_changes` tells the two
+    apart. Raises `InputError` for images outside [0, 1], labels out of range, models
+    without gradients or with probabilities for logits."""
     lookup(norm, {'l2': 2, 'linf': 1}, 'norm')
     check_number('steps', steps, 1, whole=True)
     check_number('overshoot', overshoot, 0, 1e9)
-    if steps < 1 or not 0 <= overshoot < math.inf or (classes is not None and classes < 2):
-        raise InputError(
-            f"steps={steps}, overshoot={overshoot}, classes={classes}: steps must be at"
-            " least 1, overshoot at least 0, classes at least 2 or None.")
+    if (steps < 1 or not 0 <= overshoot < math.inf
+            or (classes is not None and classes < 2)):
+        raise InputError(f"steps={steps}, overshoot={overshoot}, classes={classes}: "
+                         "steps must be at least 1, overshoot at least 0, classes at "
+                         "least 2 or None.")
     if check: check_attack(model, x, y, 0., 'margin', False)
     out = x.detach().clone()
     with lent(model):
-        todo = _standing(model, out, y, False).nonzero()[:, 0]
+        todo = standing(model, out, y, False).nonzero()[:, 0]
         if len(todo):
-            out[todo] = _deepfool(
-                model, out[todo], y[todo], steps, overshoot, norm, classes or 10)
+            out[todo] = _deepfool(model, out[todo], y[todo], steps, overshoot, norm,
+                                  classes or 10)
     return out
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #1d29be7b
 def smallest_changes(
-    model,             # images (N, C, H, W) to logits (N, K); returned as it was given
-    x,                 # float images (N, C, H, W)
-    adv,               # (N, C, H, W): what an attack made of them
-    y,                 # int64 (N,): true classes, or with `targeted` the classes wanted
-    norm:str='l2',     # 'l2', 'linf' or 'l1'
+    model,         # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,             # float images (N, C, H, W)
+    adv,           # (N, C, H, W): what an attack made of them
+    y,             # int64 (N,): true classes, or with `targeted` the classes wanted
+    norm:str='l2', # 'l2', 'linf' or 'l1'
     targeted:bool=False, # was class y wanted?
-)->torch.Tensor:       # (N,) float32
+)->torch.Tensor:   # (N,) float32
     """Length of each change: 0 where the image was misread as it was, infinite where
     the attack did not succeed. Raises `InputError` for images of another shape."""
     p = lookup(norm, {'l2': 2, 'linf': math.inf, 'l1': 1}, 'norm')
     if x.shape != adv.shape:
-        raise InputError(
-            f"Images {tuple(x.shape)} and attacked images {tuple(adv.shape)} differ in"
-            " shape: pass the images that were attacked, in the same order.")
+        raise InputError(f"Images {tuple(x.shape)} and attacked images "
+                         f"{tuple(adv.shape)} differ in shape: pass the images that "
+                         "were attacked, in the same order.")
     with lent(model):
-        before, after = (_standing(model, v, y, targeted) for v in (x, adv))
+        before, after = (standing(model, v, y, targeted) for v in (x, adv))
     d = (adv - x).flatten(1).float().norm(p=p, dim=1)
     return torch.where(before, torch.where(after, math.inf, d), 0.)
 
@@ -145,11 +145,12 @@ def _minimise(model, x, y, c, best, length, steps, lr, confidence, targeted):
     """One minimisation; improves `best` and `length` in place. (N,) booleans: was the
     image fooled with its c?"""
     w, start = _to_w(x), _to_x(_to_w(x))
-    won, rows = torch.zeros_like(y, dtype=torch.bool), torch.arange(
-        len(x), device=x.device)
-    m, v, low, mark = (
-        torch.zeros_like(w), torch.zeros_like(w), torch.full_like(c, math.inf),
-        torch.full_like(c, math.inf))
+    won = torch.zeros_like(y, dtype=torch.bool)
+    rows = torch.arange(len(x), device=x.device)
+    m = torch.zeros_like(w)
+    v = torch.zeros_like(w)
+    low = torch.full_like(c, math.inf)
+    mark = torch.full_like(c, math.inf)
     every = max(1, math.ceil(steps/10))
     for t in range(1, steps + 1):
         loss, short, margin, new, g = _weighed(
@@ -172,11 +173,11 @@ def _minimise(model, x, y, c, best, length, steps, lr, confidence, targeted):
 # %% ../../nbs/4_robust/02_minimal.ipynb #69c01e8b
 def _search(model, x, y, steps, lr, binary_steps, confidence, c, targeted):
     "Carlini and Wagner on samples that stand; those not fooled come back unchanged."
-    best, length = x.clone(), torch.full(
-        (len(x),), math.inf, device=x.device, dtype=x.dtype)
-    low, high, c = (
-        torch.zeros_like(length), torch.full_like(length, math.inf),
-        torch.full_like(length, c))
+    best = x.clone()
+    length = torch.full((len(x),), math.inf, device=x.device, dtype=x.dtype)
+    low = torch.zeros_like(length)
+    high = torch.full_like(length, math.inf)
+    c = torch.full_like(length, c)
     for _ in range(binary_steps):
         won = _minimise(model, x, y, c, best, length, steps, lr, confidence, targeted)
         high, low = torch.where(won, c, high), torch.where(won, low, c)
@@ -185,61 +186,54 @@ def _search(model, x, y, steps, lr, binary_steps, confidence, c, targeted):
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #dc5bbf7a
 def carlini_wagner(
-    # images (N, C, H, W) to logits (N, K); normalisation inside; returned as it was
-    # given
-    model,
-    x,                 # float images (N, C, H, W) in [0, 1], on the model's device
-    y,                 # int64 (N,): true classes, or with `targeted` the classes wanted
-    steps:int=200,     # of Adam for each multiplier
-    # of Adam, in the variable w; the paper's 0.01 needs thousands of steps where pixels
-    # are black or white
-    lr:float=.1,
-    binary_steps:int=5, # multipliers tried for each image
+    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x,                   # float images (N, C, H, W) in [0, 1], on the model's device
+    y, # int64 (N,): true classes, or with `targeted` the classes wanted
+    steps:int=200,       # of Adam for each multiplier
+    lr:float=.1,         # of Adam, in the variable w; the paper has 0.01 and more steps
+    binary_steps:int=5,  # multipliers tried for each image
     confidence:float=0., # margin of the logits that is asked for behind the boundary
-    c:float=1e-2,      # the first multiplier
-    # look for the nearest image of class y instead of the nearest that is not of class
-    # y
-    targeted:bool=False,
-    check:bool=True,   # look at the input before; costs one small forward pass
-)->torch.Tensor:       # (N, C, H, W) in [0, 1]: misread images near to x, in l2
-    """Carlini and Wagner's attack (2017) in l2. An image that is misread already (targeted: read as y), or that could not be fooled, comes back unchanged:
-    `smallest_changes` tells the two apart. Raises `InputError` for images outside [0, 1], labels out of range, models without gradients or with probabilities for logits."""
+    c:float=1e-2,        # the first multiplier
+    targeted:bool=False, # the nearest image of class y, not of any other
+    check:bool=True,     # look at the input before; costs one small forward pass
+)->torch.Tensor:         # (N, C, H, W) in [0, 1]: misread images near to x, in l2
+    """Carlini and Wagner's attack (2017) in l2. An image that is misread already
+    (targeted: read as y), or that could not be fooled, comes back unchanged:
+    `smallest_changes` tells the two apart. Raises `InputError` for images outside [0,
+    1], labels out of range, models without gradients or with probabilities for
+    logits."""
     for name, v in (('steps', steps), ('binary_steps', binary_steps)):
         check_number(name, v, 1, whole=True)
     for name, v in (('lr', lr), ('c', c), ('confidence', confidence)):
         check_number(name, v, 0, 1e9)
-    if steps < 1 or binary_steps < 1 or not lr > 0 or not c > 0 or not 0 <= confidence < math.inf:
-        raise InputError(
-            f"steps={steps}, binary_steps={binary_steps}, lr={lr}, c={c},"
-            f" confidence={confidence}: steps must be at least 1, lr and c above 0,"
-            " confidence at least 0.")
+    if (steps < 1 or binary_steps < 1 or not lr > 0 or not c > 0
+            or not 0 <= confidence < math.inf):
+        raise InputError(f"steps={steps}, binary_steps={binary_steps}, lr={lr}, c={c}, "
+                         f"confidence={confidence}: steps must be at least 1, lr and c "
+                         "above 0, confidence at least 0.")
     if check: check_attack(model, x, y, 0., 'margin', targeted)
     out = x.detach().clone()
     with lent(model):
-        todo = _standing(model, out, y, targeted).nonzero()[:, 0]
+        todo = standing(model, out, y, targeted).nonzero()[:, 0]
         if len(todo):
-            out[todo] = _search(
-                model, out[todo], y[todo], steps, lr, binary_steps, confidence, c,
-                targeted)
-        lost = _standing(
-            model, out, y, targeted
-        )   # x' was fooling when it was found; is it still, in another batch?
-    return torch.where(_tall(lost, out), x, out)
+            out[todo] = _search(model, out[todo], y[todo], steps, lr, binary_steps,
+                                confidence, c, targeted)
+        # x' was fooling when it was found; is it still, in another batch?
+        lost = standing(model, out, y, targeted)
+    return torch.where(over_images(lost, out), x, out)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #1e31bd7d
 def accuracy_curve(
-    # (N,) of `smallest_changes`: 0 misread as it was, infinite never fooled
-    lengths,
-    radii,       # numbers, or a tensor (R,): where the accuracy is wanted
+    lengths, # (N,) of `smallest_changes`: 0 misread as it was, infinite never fooled
+    radii,   # numbers, or a tensor (R,): where the accuracy is wanted
 )->torch.Tensor: # (R,) 0 to 1
-    """Share of the images whose smallest change is longer than each radius: the accuracy that the attack leaves there.
-    Raises `InputError` for negative or missing lengths."""
+    """Share of the images whose smallest change is longer than each radius: the
+    accuracy that the attack leaves there. Raises `InputError` for negative or missing
+    lengths."""
     d = torch.as_tensor(lengths)
     if d.ndim != 1 or not len(d) or not (d >= 0).all():
-        raise InputError(
-            f"lengths of shape {tuple(d.shape)}, expected (N,) with no negative value"
-            " and no NaN: pass what smallest_changes returns.")
-    return (
-        (d[None, :] > torch.as_tensor(radii, dtype=d.dtype, device=d.device)[:, None])
-        .double()
-        .mean(1))
+        raise InputError(f"lengths of shape {tuple(d.shape)}, expected (N,) with no "
+                         "negative value and no NaN: pass what "
+                         "smallest_changes returns.")
+    radii = torch.as_tensor(radii, dtype=d.dtype, device=d.device)
+    return (d[None, :] > radii[:, None]).double().mean(1)

@@ -18,11 +18,10 @@ from .attacks import check_images, lent
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #75113b66
 def certified_radius(
-    # float tensor or number: P(class A) under noise, a lower bound of it
-    p,
-    sigma:float,      # standard deviation of the noise, in units of the images
-    p_second=None,    # P(class B), an upper bound; None: 1 - p
-)->torch.Tensor:      # float64, shaped as p; 0 where nothing is certified
+    p,             # float tensor or number: P(class A) under noise, a lower bound of it
+    sigma:float,   # standard deviation of the noise, in units of the images
+    p_second=None, # P(class B), an upper bound; None: 1 - p
+)->torch.Tensor:   # float64, shaped as p; 0 where nothing is certified
     """Radius in l2 within which smoothing cannot change its answer: Theorem 1 of Cohen,
     Rosenfeld and Kolter (2019)."""
     p = torch.as_tensor(p, dtype=torch.float64)
@@ -40,12 +39,10 @@ def clopper_pearson(
     from scipy.special import betaincinv
     k = torch.as_tensor(k).cpu()
     if (~((k >= 0) & (k <= n))).any() or n < 1:
-        raise InputError(
-            f"{k.tolist() if k.numel() < 9 else 'Votes'} of n={n}: votes run from 0 to"
-            " n, and n is at least 1.")
-    low = torch.as_tensor(
-        betaincinv(k.clamp(min=1).numpy(), (n - k + 1).numpy(), alpha),
-        dtype=torch.float64)
+        raise InputError(f"{k.tolist() if k.numel() < 9 else 'Votes'} of n={n}: votes "
+                         "run from 0 to n, and n is at least 1.")
+    low = torch.as_tensor(betaincinv(k.clamp(min=1).numpy(), (n - k + 1).numpy(),
+                                     alpha), dtype=torch.float64)
     return torch.where(k > 0, low, torch.zeros_like(low))
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #be4bb42a
@@ -54,70 +51,60 @@ def _check_smoothing(x, sigma, alpha, **votes):
     are welcome: only the largest output counts."""
     check_images(x, 'Smoothing', 'sigma is')
     if not isinstance(sigma, (int, float)) or not 0 < sigma < 1e9:
-        raise InputError(
-            f"sigma={sigma!r}: the noise has a standard deviation above 0, for images"
-            " in [0, 1].")
+        raise InputError(f"sigma={sigma!r}: the noise has a standard deviation above "
+                         "0, for images in [0, 1].")
     if not isinstance(alpha, (int, float)) or not 0 < alpha < .5:
-        raise InputError(
-            f"alpha={alpha!r}: the chance of a false statement lies above 0 and below"
-            " 0.5; 0.001 is usual.")
+        raise InputError(f"alpha={alpha!r}: the chance of a false statement lies above "
+                         "0 and below 0.5; 0.001 is usual.")
     for name, n in votes.items():
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n < 10**9:
-            raise InputError(
-                f"{name}={n!r}: the number of votes is a whole number of at least 1.")
+            raise InputError(f"{name}={n!r}: the number of votes is a whole number "
+                             "of at least 1.")
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #fef4ba1c
 def noisy_counts(
-    # images (N, C, H, W) to outputs (N, K), of which the largest counts; returned as it
-    # was given
-    model,
-    x,                    # float images (N, C, H, W) in [0, 1]
-    sigma:float,          # standard deviation of the noise
-    n:int,                # votes an image
-    batch_size:int=1000,  # noisy images at once
-    # "bf16", "fp32" or "auto"; the certificate is about the network in the precision it
-    # voted in
-    precision='fp32',
-    generator=None,       # torch.Generator of the noise, on any device
-)->torch.Tensor:          # (N, K) int64, rows add up to n
+    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x,                # float images (N, C, H, W) in [0, 1]
+    sigma:float,      # standard deviation of the noise
+    n:int,            # votes an image
+    batch_size:int=1000, # noisy images at once
+    precision='fp32', # "bf16", "fp32" or "auto"; it certifies that network
+    generator=None,   # torch.Generator of the noise, on any device
+)->torch.Tensor:      # (N, K) int64, rows add up to n
     """How often each class is the answer for noisy copies of each image. Raises
     `InputError` where an output is NaN, which would win every vote."""
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
     counts, batch_size = None, int(batch_size)
     with lent(model), torch.no_grad(), autocast(x.device, precision):
-        for rows in torch.arange(len(x)*n, device=x.device).div(n, rounding_mode='floor').split(batch_size):
-            z = model(
-                x[rows]
-                + sigma
-                *draw(generator, len(rows), *x.shape[1:], device=x.device, normal=True))
+        whose = torch.arange(len(x)*n, device=x.device).div(n, rounding_mode='floor')
+        for rows in whose.split(batch_size):
+            z = model(x[rows] + sigma*draw(generator, len(rows), *x.shape[1:],
+                                           device=x.device, normal=True))
             if z.ndim != 2 or z.shape[1] < 2:
-                raise InputError(
-                    f"The model gives {tuple(z.shape)} for {len(rows)} images, expected"
-                    f" ({len(rows)}, classes), two classes at least.")
+                raise InputError(f"The model gives {tuple(z.shape)} for {len(rows)} "
+                                 f"images, expected ({len(rows)}, classes), two "
+                                 "classes at least.")
             if z.isnan().any():
-                raise InputError(
-                    "The model's outputs hold NaN under noise: it diverged, or cannot"
-                    " take values outside [0, 1].")
-            counts = (
-                torch.zeros(len(x), z.shape[1], dtype=torch.int64, device=x.device)
-                if counts is None
-                else counts)
-            counts.index_put_(
-                (rows, z.argmax(1)), torch.ones_like(rows), accumulate=True)
+                raise InputError("The model's outputs hold NaN under noise: it "
+                                 "diverged, or cannot take values outside [0, 1].")
+            if counts is None:
+                counts = torch.zeros(len(x), z.shape[1], dtype=torch.int64,
+                                     device=x.device)
+            counts.index_put_((rows, z.argmax(1)), torch.ones_like(rows),
+                              accumulate=True)
     return counts
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #726c8dd9
 def smooth_predict(
-    # images (N, C, H, W) to outputs (N, K); returned as it was given
-    model,
-    x,                    # float images (N, C, H, W) in [0, 1]
-    sigma:float,          # standard deviation of the noise, that of the training
-    n:int=100,            # votes an image
-    alpha:float=.001,     # chance that an answer is not that of the smoothed classifier
-    batch_size:int=1000,  # noisy images at once
-    precision='fp32',     # "bf16", "fp32" or "auto"
-    generator=None,       # torch.Generator of the noise
-)->torch.Tensor:          # (N,) int64 classes; -1 abstains
+    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x,                # float images (N, C, H, W) in [0, 1]
+    sigma:float,      # standard deviation of the noise, that of the training
+    n:int=100,        # votes an image
+    alpha:float=.001, # chance that an answer is not that of the smoothed classifier
+    batch_size:int=1000, # noisy images at once
+    precision='fp32', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of the noise
+)->torch.Tensor:      # (N,) int64 classes; -1 abstains
     """The smoothed classifier's answers (Cohen, Rosenfeld and Kolter 2019, PREDICT).
     Raises `InputError` for images outside [0, 1], and sigma, n, alpha that are none."""
     from scipy.special import bdtr
@@ -129,21 +116,19 @@ def smooth_predict(
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #60f02b4d
 def certify(
-    # images (N, C, H, W) to outputs (N, K); returned as it was given
-    model,
-    x,                    # float images (N, C, H, W) in [0, 1]
-    sigma:float,          # standard deviation of the noise, that of the training
-    n0:int=100,           # votes that choose the class
-    # votes that bound its probability; they limit the radius to sigma
-    # Phi^-1(alpha^(1/n))
-    n:int=1000,
-    alpha:float=.001,     # chance that a certificate is wrong, for each image
-    batch_size:int=1000,  # noisy images at once
-    precision='fp32',     # "bf16", "fp32" or "auto"
-    generator=None,       # torch.Generator of the noise
-)->tuple:                 # classes (N,) int64, -1 abstains; radii (N,) float32 in l2, 0 where it abstains
-    """The smoothed classifier's answers, each with a radius in l2 within which they cannot change (Cohen, Rosenfeld and Kolter 2019, CERTIFY).
-    Raises `InputError` for images outside [0, 1], and sigma, n0, n, alpha that are none."""
+    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x,                # float images (N, C, H, W) in [0, 1]
+    sigma:float,      # standard deviation of the noise, that of the training
+    n0:int=100,       # votes that choose the class
+    n:int=1000,       # votes for its probability; they limit the largest radius
+    alpha:float=.001, # chance that a certificate is wrong, for each image
+    batch_size:int=1000, # noisy images at once
+    precision='fp32', # "bf16", "fp32" or "auto"
+    generator=None,   # torch.Generator of the noise
+)->tuple:             # classes (N,), -1 abstains; radii (N,) in l2, 0 where it does
+    """The smoothed classifier's answers, each with a radius in l2 within which they
+    cannot change (Cohen, Rosenfeld and Kolter 2019, CERTIFY). Raises `InputError` for
+    images outside [0, 1], and sigma, n0, n, alpha that are none."""
     _check_smoothing(x, sigma, alpha, n0=n0, n=n)
     count = lambda n: noisy_counts(model, x, sigma, n, batch_size, precision, generator)
     guess = count(n0).argmax(1)
@@ -174,9 +159,8 @@ def certified_accuracy(
     """Share of images that are answered right and certified to at least each radius.
     Raises `InputError` for lengths that differ."""
     if not len(classes) == len(radii) == len(y):
-        raise InputError(
-            f"{len(classes)} classes, {len(radii)} radii and {len(y)} labels: they must"
-            " be of the same images.")
+        raise InputError(f"{len(classes)} classes, {len(radii)} radii and {len(y)} "
+                         "labels: they must be of the same images.")
     return [((classes == y) & (radii >= r)).double().mean().item() for r in at]
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #91af36a6
@@ -190,15 +174,13 @@ class Smoothed(nn.Module):
         generator=None,  # torch.Generator of the noise
     ):
         super().__init__()
-        self.model, self.sigma, self.samples, self.generator = (
-            model, sigma, samples, generator)
+        self.model, self.sigma, self.samples = model, sigma, samples
+        self.generator = generator
 
     def forward(self, x):
         "(N, C, H, W) images to (N, K) log-probabilities."
         many = x.repeat(self.samples, 1, 1, 1)
-        z = self.model(
-            many
-            + self.sigma
-            *draw(self.generator, *many.shape, device=x.device, normal=True)).float()
-        return z.log_softmax(1).unflatten(0, (self.samples, -1)).logsumexp(
-            0) - math.log(self.samples)
+        noise = draw(self.generator, *many.shape, device=x.device, normal=True)
+        z = self.model(many + self.sigma*noise).float()
+        each = z.log_softmax(1).unflatten(0, (self.samples, -1))
+        return each.logsumexp(0) - math.log(self.samples)

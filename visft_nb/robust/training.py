@@ -21,7 +21,8 @@ from torch.func import functional_call
 
 from ..core import InputError, lookup
 from ..data import draw, seeded
-from .attacks import LOSSES, NORMS, check_attack, _steps, lent, pgd
+from .attacks import (LOSSES, NORMS, check_attack,
+                                     gradient_steps, lent, pgd)
 from ..train import batches_from, eval_mode, fit, kept_rng
 
 # %% ../../nbs/4_robust/05_training.ipynb #d1b63714
@@ -36,8 +37,8 @@ def ascend(
 )->torch.Tensor: # (N, C, H, W) in the ball and in [0, 1]
     """Projected gradient ascent: all steps with all samples, the gradient for the image
     alone."""
-    return _steps(
-        gain, x, None, start, NORMS[norm], eps, alpha, steps, lambda value, _: value)
+    return gradient_steps(gain, x, None, start, NORMS[norm], eps, alpha, steps,
+                  lambda value, _: value)
 
 # %% ../../nbs/4_robust/05_training.ipynb #07d8b05a
 @contextmanager
@@ -46,10 +47,8 @@ def kept_buffers(
 ):
     """Whatever forward passes are made inside, running averages are as they were
     afterwards."""
-    kept = (
-        [(b, b.clone()) for b in model.buffers()]
-        if isinstance(model, nn.Module)
-        else [])
+    kept = ([(b, b.clone()) for b in model.buffers()]
+            if isinstance(model, nn.Module) else [])
     try: yield
     finally:
         with torch.no_grad():
@@ -62,58 +61,55 @@ def attacked(
 ):
     """`lent` in either mode: gradients for the image alone; modes, flags and running
     averages as they were afterwards."""
-    modes = (
-        [(m, m.training) for m in model.modules()]
-        if isinstance(model, nn.Module) and mode == 'train'
-        else [])
+    modes = ([(m, m.training) for m in model.modules()] if isinstance(model, nn.Module)
+             and mode == 'train' else [])
     with kept_buffers(model if modes else None), lent(model):
         for m, training in modes: m.training = training
         yield
 
 # %% ../../nbs/4_robust/05_training.ipynb #047ab888
-STARTS = {
-    'zero': lambda x, ball, eps: x.clone(),
-    'random': lambda x, ball, eps: ball.project_(x + ball.random(x, eps), x, eps),
-    'uncut': lambda x, ball, eps: x + ball.random(x, eps),
-    'near': lambda x, ball, eps: ball.project_(
-        x + 1e-3*draw(None, *x.shape, device=x.device, normal=True), x, eps)}
+STARTS = {'zero': lambda x, ball, eps: x.clone(),
+          'random': lambda x, ball, eps: ball.project_(x + ball.random(x, eps), x, eps),
+          'uncut': lambda x, ball, eps: x + ball.random(x, eps),
+          'near': lambda x, ball, eps: ball.project_(
+              x + 1e-3*draw(None, *x.shape, device=x.device, normal=True), x, eps)}
 
 # %% ../../nbs/4_robust/05_training.ipynb #7e006cd4
 def _check_step(eps, alpha, steps, warmup, clean=0.):
     "Refuse numbers that make no attack."
     if not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
-        raise InputError(
-            f"eps={eps!r}: adversarial training needs a radius above 0, for images in"
-            " [0, 1]; for none, train with fit's own loss.")
+        raise InputError(f"eps={eps!r}: adversarial training needs a radius above 0, "
+                         "for images in [0, 1]; for none, train with fit's own loss.")
     if alpha is not None and not 0 < alpha < math.inf:
-        raise InputError(
-            f"alpha={alpha!r}: the step of the attack must be above 0; None takes what"
-            " suits eps and steps.")
+        raise InputError(f"alpha={alpha!r}: the step of the attack must be above 0; "
+                         "None takes what suits eps and steps.")
     if not isinstance(steps, int) or steps < 1:
-        raise InputError(
-            f"steps={steps!r}: the attack takes a whole number of steps, at least 1.")
+        raise InputError(f"steps={steps!r}: the attack takes a whole number of "
+                         "steps, at least 1.")
     if not isinstance(warmup, (int, float)) or not 0 <= warmup < math.inf:
-        raise InputError(
-            f"warmup={warmup!r}: the radius grows over a number of steps of at least 0."
-        )
+        raise InputError(f"warmup={warmup!r}: the radius grows over a number of steps "
+                         "of at least 0.")
     if not 0 <= clean < 1:
-        raise InputError(
-            f"clean={clean!r}: the share of unchanged images in the loss lies in"
-            " [0, 1).")
+        raise InputError(f"clean={clean!r}: the share of unchanged images in the loss "
+                         "lies in [0, 1).")
 
 # %% ../../nbs/4_robust/05_training.ipynb #462f7ea3
 class AdversarialStep(nn.Module):
     """loss(model, batch) for `fit`: cross-entropy on images that PGD has made out of
     the batch. Other methods change `attack` or `value`."""
-    def __init__(self, eps, alpha=None, steps=7, norm='linf', warmup=0, loss='ce', clean=0., start='random', mode='eval'):
+    def __init__(self, eps, alpha=None, steps=7, norm='linf', warmup=0, loss='ce',
+                 clean=0., start='random', mode='eval'):
         super().__init__()
         _check_step(eps, alpha, steps, warmup, clean)
-        for kind, name, among in (('norm', norm, NORMS), ('loss', loss, LOSSES), ('start', start, STARTS), ('mode', mode, ['eval', 'train'])):
+        for kind, name, among in (('norm', norm, NORMS), ('loss', loss, LOSSES),
+                                  ('start', start, STARTS),
+                                  ('mode', mode, ['eval', 'train'])):
             lookup(name, among, kind)
-        self.eps, self.alpha, self.steps, self.norm = (
-            eps, 2.5*eps/steps if alpha is None else alpha, steps, norm)
-        self.warmup, self.loss, self.clean, self.start, self.mode, self.looked = (
-            warmup, loss, clean, start, mode, False)
+        self.eps = eps
+        self.alpha = 2.5*eps/steps if alpha is None else alpha
+        self.steps, self.norm, self.warmup = steps, norm, warmup
+        self.loss, self.clean, self.start, self.mode = loss, clean, start, mode
+        self.looked = False
         if warmup: self.register_buffer('seen', torch.zeros((), dtype=torch.long))
 
     def share(self):
@@ -127,9 +123,8 @@ class AdversarialStep(nn.Module):
 def attack(self:AdversarialStep, model, x, y, eps, alpha):
     "Images of the ball of radius eps with a large loss."
     start = STARTS[self.start](x, NORMS[self.norm], eps)
-    return ascend(
-        lambda adv: LOSSES[self.loss](model(adv), y), start, x, eps, alpha, self.steps,
-        self.norm)
+    return ascend(lambda adv: LOSSES[self.loss](model(adv), y), start, x, eps, alpha,
+                  self.steps, self.norm)
 
 @patch
 def look(self:AdversarialStep, model, x, y):
@@ -150,10 +145,8 @@ def images(self:AdversarialStep, model, x, y):
 def value(self:AdversarialStep, model, x, adv, y):
     "The loss that the weights are moved by."
     loss = F.cross_entropy(model(adv).float(), y)
-    return (
-        loss
-        if not self.clean
-        else (1 - self.clean)*loss + self.clean*F.cross_entropy(model(x).float(), y))
+    if not self.clean: return loss
+    return (1 - self.clean)*loss + self.clean*F.cross_entropy(model(x).float(), y)
 
 @patch
 def forward(self:AdversarialStep, model, batch):
@@ -189,36 +182,36 @@ class NoisyStep(AdversarialStep):
     def __init__(self, eps, alpha=None, noise=2., **kwargs):
         super().__init__(eps, eps if alpha is None else alpha, 1, **kwargs)
         if not 0 < noise < math.inf:
-            raise InputError(
-                f"noise={noise!r}: N-FGSM needs noise above 0, in units of eps; for"
-                " none, take the method 'fgsm'.")
+            raise InputError(f"noise={noise!r}: N-FGSM needs noise above 0, in units "
+                             "of eps; for none, take the method 'fgsm'.")
         self.noise = noise
 
     def attack(self, model, x, y, eps, alpha):
         "Images in and around the ball."
         noisy = (x + self.noise*NORMS[self.norm].random(x, eps)).clamp(0, 1)
-        return ascend(
-            lambda adv: LOSSES[self.loss](model(adv), y), noisy.clone(), noisy,
-            math.inf, alpha, 1, self.norm)
+        return ascend(lambda adv: LOSSES[self.loss](model(adv), y), noisy.clone(),
+                      noisy, math.inf, alpha, 1, self.norm)
 
 # %% ../../nbs/4_robust/05_training.ipynb #f5d4f8ea
 class FreeStep(AdversarialStep):
-    """Free adversarial training (Shafahi et al. 2019): the backward pass of the loss moves a change that is kept, too.
-    For l-inf, in one process; the batches come from `Replayed`."""
+    """Free adversarial training (Shafahi et al. 2019): the backward pass of the loss
+    moves a change that is kept, too. For l-inf, in one process; the batches come from
+    `Replayed`."""
     def __init__(self, eps, shape, replays=4, alpha=None, norm='linf', **kwargs):
         super().__init__(eps, eps if alpha is None else alpha, replays, norm, **kwargs)
         if norm != 'linf':
-            raise InputError(
-                f"norm={norm!r}: Free keeps its change in the l-inf ball; take the"
-                " method 'pgd' for other norms.")
+            raise InputError(f"norm={norm!r}: Free keeps its change in the l-inf ball; "
+                             "take the method 'pgd' for other norms.")
         self.register_buffer('delta', torch.zeros(shape))
 
     def look(self, model, x, y):
         "Also refuse several processes, which would overwrite each other's change."
-        if not self.looked and torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise InputError(
-                "Free keeps one change for a batch, and several processes would share"
-                " it: train in one process, or take the method 'fast'.")
+        if (not self.looked and torch.distributed.is_available()
+                and torch.distributed.is_initialized()
+                and torch.distributed.get_world_size() > 1):
+            raise InputError("Free keeps one change for a batch, and several processes "
+                             "would share it: train in one process, or take the "
+                             "method 'fast'.")
         super().look(model, x, y)
 
     def forward(self, model, batch):
@@ -241,10 +234,11 @@ class FreeStep(AdversarialStep):
 # %% ../../nbs/4_robust/05_training.ipynb #eb6f884d
 def _check_batches(batches):
     "Refuse images that are in no batches yet."
-    if hasattr(batches, 'floats') or torch.is_tensor(batches) or not hasattr(batches, '__len__'):
-        raise InputError(
-            f"A {type(batches).__name__} came to be trained on: give Batches(data,"
-            " batch_size=128), a DataLoader, or a list of batches (x, y).")
+    if (hasattr(batches, 'floats') or torch.is_tensor(batches)
+            or not hasattr(batches, '__len__')):
+        raise InputError(f"A {type(batches).__name__} came to be trained on: give "
+                         "Batches(data, batch_size=128), a DataLoader, or a list of "
+                         "batches (x, y).")
 
 class Replayed:
     """Batches, each `times` times in a row. What `fit` needs to go on in the middle of
@@ -261,15 +255,15 @@ class Replayed:
     def __iter__(self): return self.iter_from(0)
     def iter_from(self, k):
         "The batches of this epoch from number `k` on."
-        for i, batch in enumerate(batches_from(self.batches, self.epoch, k//self.times, self.seed)):
+        for i, batch in enumerate(
+                batches_from(self.batches, self.epoch, k//self.times, self.seed)):
             for _ in range(self.times - (k % self.times if i == 0 else 0)): yield batch
 
 # %% ../../nbs/4_robust/05_training.ipynb #20dd9c23
 def _kl(z, z_adv):
     "KL(p || q) of each sample, from the logits of p and q."
-    return F.kl_div(
-        F.log_softmax(z_adv.float(), 1), F.log_softmax(z.float(), 1), log_target=True,
-        reduction='none').sum(1)
+    return F.kl_div(F.log_softmax(z_adv.float(), 1), F.log_softmax(z.float(), 1),
+                    log_target=True, reduction='none').sum(1)
 
 def trades_loss(
     z,             # (N, K) logits of the images
@@ -284,17 +278,16 @@ def trades_loss(
 
 def _check_beta(beta):
     if not isinstance(beta, (int, float)) or not 0 <= beta < math.inf:
-        raise InputError(
-            f"beta={beta!r}: the weight of the robust part must be a number of at"
-            " least 0.")
+        raise InputError(f"beta={beta!r}: the weight of the robust part must be a "
+                         "number of at least 0.")
 
 def _check_pair(z, z_adv, y, beta):
     "Refuse logits, classes and weights that do not belong together."
     _check_beta(beta)
     if z.ndim != 2 or z.shape != z_adv.shape or len(y) != len(z):
-        raise InputError(
-            f"Logits of shape {tuple(z.shape)} and {tuple(z_adv.shape)} came with"
-            f" {len(y)} labels: expected (N, K) twice, and N labels.")
+        raise InputError(f"Logits of shape {tuple(z.shape)} and {tuple(z_adv.shape)} "
+                         f"came with {len(y)} labels: expected (N, K) "
+                         "twice, and N labels.")
 
 # %% ../../nbs/4_robust/05_training.ipynb #208a4bba
 class TradesStep(AdversarialStep):
@@ -308,10 +301,9 @@ class TradesStep(AdversarialStep):
     def attack(self, model, x, y, eps, alpha):
         "Images of the ball whose prediction is far from that of x."
         with torch.no_grad(): z = model(x)
-        return ascend(
-            lambda adv: _kl(z, model(adv)),
-            STARTS[self.start](x, NORMS[self.norm], eps), x, eps, alpha, self.steps,
-            self.norm)
+        return ascend(lambda adv: _kl(z, model(adv)),
+                      STARTS[self.start](x, NORMS[self.norm], eps), x, eps, alpha,
+                      self.steps, self.norm)
 
     def value(self, model, x, adv, y):
         "`trades_loss` of the batch."
@@ -358,29 +350,26 @@ class MartStep(AdversarialStep):
 
 # %% ../../nbs/4_robust/05_training.ipynb #901c8851
 class PerturbedStep(nn.Module):
-    """loss(model, batch) for `fit`: adversarial weight perturbation (Wu et al. 2020) around another step.
-    Matrices and kernels are moved, biases and batch norm are not."""
+    """loss(model, batch) for `fit`: adversarial weight perturbation (Wu et al. 2020)
+    around another step. Matrices and kernels are moved, biases and batch norm are
+    not."""
     def __init__(self,
-        # an `AdversarialStep` or kin: what is attacked how, and its loss
-        step,
-        gamma:float=.01,  # length of the change of a layer, as a share of its weights
+        step, # an `AdversarialStep` or kin: what is attacked how, and its loss
+        gamma:float=.01, # length of the change of a layer, as a share of its weights
     ):
         super().__init__()
         if not isinstance(gamma, (int, float)) or not 0 < gamma < 1:
-            raise InputError(
-                f"awp={gamma!r}: the weights are moved by a share of their length above"
-                " 0 and below 1, mostly 0.005 to 0.01.")
+            raise InputError(f"awp={gamma!r}: the weights are moved by a share of "
+                             "their length above 0 and below 1, mostly 0.005 to 0.01.")
         self.step, self.gamma = step, gamma
 
     def moved(self, model, value):
         "The weights that `value` rises to, by name."
-        w = {
-            k: p for k, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
+        w = {k: p
+             for k, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
         up = torch.autograd.grad(value, list(w.values()), allow_unused=True)
-        return {
-            k: p + self.gamma*p.detach().norm()*g/(g.norm() + 1e-12)
-            for (k, p), g in zip(w.items(), up)
-            if g is not None}
+        return {k: p + self.gamma*p.detach().norm()*g/(g.norm() + 1e-12)
+                for (k, p), g in zip(w.items(), up) if g is not None}
 
     def forward(self, model, batch):
         "The loss of the step, at the moved weights."
@@ -424,21 +413,17 @@ def stands(
     as they are."""
     x, y = (data.floats(), data.labels) if hasattr(data, 'floats') else data
     if not len(x):
-        raise InputError(
-            "The validation part has no image: give some that are not trained on.")
+        raise InputError("The validation part has no image: give some that are "
+                         "not trained on.")
     def measure(model):
-        device, generator, right = (
-            next(model.parameters()).device, seeded(seed),
-            torch.zeros(2, dtype=torch.double))
+        device = next(model.parameters()).device
+        generator = seeded(seed)
+        right = torch.zeros(2, dtype=torch.double)
         for a, b in zip(x.split(batch_size), y.split(batch_size)):
             a, b = a.to(device), b.to(device)
             with eval_mode(model), torch.no_grad():
-                for i, v in enumerate(
-                    (
-                        pgd(
-                            model, a, b, eps, steps=steps, norm=norm,
-                            generator=generator),
-                        a)):
+                for i, v in enumerate((pgd(model, a, b, eps, steps=steps, norm=norm,
+                                           generator=generator), a)):
                     right[i] += (model(v).argmax(1) == b).sum().cpu()
         return dict(zip(('robust', 'clean'), (right/len(x)).tolist()))
     return measure
@@ -447,20 +432,18 @@ def stands(
 def _check_trainer(t):
     "Refuse numbers that the method has no use for, and those that make no attack."
     _, defaults = lookup(t.method, METHODS, 'method of adversarial training')
-    if t.steps not in (None, 1) and defaults.get('steps', defaults.get('replays', 1)) == 1:
-        raise InputError(
-            f"steps={t.steps}: the method {t.method!r} takes one step; take 'pgd' for"
-            " more.")
+    if (t.steps not in (None, 1)
+            and defaults.get('steps', defaults.get('replays', 1)) == 1):
+        raise InputError(f"steps={t.steps}: the method {t.method!r} takes one step; "
+                         "take 'pgd' for more.")
     for name in ('beta', 'noise'):
         with_it = ', '.join(m for m, (_, d) in METHODS.items() if name in d)
         if getattr(t, name) is not None and name not in defaults:
-            raise InputError(
-                f"{name}={getattr(t, name)}: the method {t.method!r} has no such"
-                f" number; leave it out, or take {with_it}.")
+            raise InputError(f"{name}={getattr(t, name)}: the method {t.method!r} has "
+                             f"no such number; leave it out, or take {with_it}.")
     if t.awp is not None and t.method == 'free':
-        raise InputError(
-            "awp needs an attack apart from the training step, and Free has none: take"
-            " the method 'pgd', 'trades' or 'mart'.")
+        raise InputError("awp needs an attack apart from the training step, and Free "
+                         "has none: take the method 'pgd', 'trades' or 'mart'.")
     _check_step(t.eps, t.alpha, 1, t.warmup)
     # raises for numbers that make no attack
     t.loss_for([(torch.zeros(1, 1, 1, 1), None)])
@@ -468,11 +451,15 @@ def _check_trainer(t):
 # %% ../../nbs/4_robust/05_training.ipynb #83d5e8ad
 @dataclass
 class AdversarialTrainer:
-    """Adversarial training by the name of the method: `AdversarialTrainer('trades', eps=.3).fit(model, batches, validation=…)`.
-    Images in [0, 1], normalisation inside the model. Raises `InputError` for an unknown method and for numbers that make no attack."""
+    """Adversarial training by the name of the method: `AdversarialTrainer('trades',
+    eps=.3).fit(model, batches, validation=…)`. Images in [0, 1], normalisation inside
+    the model. Raises `InputError` for an unknown method and for numbers that make no
+    attack."""
     method:str='pgd'         # a key of `METHODS`
     eps:float=.3             # radius of the ball, for images in [0, 1]
-    steps:int|None=None   # gradients of the attack; of 'free' how often a batch is replayed; None: as published
+    # gradients of the attack; of 'free' how often a batch is replayed; None: as
+    # published
+    steps:int|None=None
     alpha:float|None=None    # step of the attack; None: as published
     norm:str='linf'          # a key of `NORMS`
     beta:float|None=None     # weight of the robust part, of 'trades' and 'mart'
@@ -492,37 +479,28 @@ class AdversarialTrainer:
     def __post_init__(self): _check_trainer(self)
 
     def fit(self,
-        # nn.Module, images (N, C, H, W) to logits (N, K); trained in place
-        model,
-        batches,         # `Batches`, a DataLoader, or a list of (x, y)
+        model,    # nn.Module, images (N, C, H, W) to logits (N, K); trained in place
+        batches,  # `Batches`, a DataLoader, or a list of (x, y)
         # `Images` or (x, y) to choose the epoch by, or a function of the model that
         # gives {name: number}, the first of which is monitored
         validation=None,
-        # for `fit`: optimizer, schedule, precision, checkpoint, callbacks, trackers,
-        # bar, …
-        **kwargs,
-    ):                   # `History`; with validation each epoch has 'robust' and 'clean', and the weights of the best are put back
+        **kwargs, # for `fit`: optimizer, schedule, precision, checkpoint, bar, …
+    ):            # with validation also 'robust' and 'clean', best weights put back
         """Train. Raises `InputError` for images outside [0, 1], a model that returns
         probabilities, labels out of range, and a loss that is no number."""
         if self.early_stop is not None and validation is None:
-            raise InputError(
-                "early_stop needs validation: give Images that are not trained on, to"
-                " see when robustness falls.")
+            raise InputError("early_stop needs validation: give Images that are not "
+                             "trained on, to see when robustness falls.")
         _check_batches(batches)
         loss = self.loss_for(batches)
         if isinstance(loss, FreeStep):
             batches = Replayed(batches, loss.steps, self.seed)
-        judged = (
-            validation is None
-            or callable(validation)
-            and not hasattr(validation, 'floats'))
-        valid = (
-            validation
-            if judged
-            else stands(validation, self.eps, self.norm, self.valid_steps, self.seed))
-        return fit(
-            model, batches, valid, loss=loss, patience=self.early_stop,
-            **dict(epochs=self.epochs, lr=self.lr, seed=self.seed) | kwargs)
+        judged = (validation is None
+                  or callable(validation) and not hasattr(validation, 'floats'))
+        valid = validation if judged else stands(
+            validation, self.eps, self.norm, self.valid_steps, self.seed)
+        return fit(model, batches, valid, loss=loss, patience=self.early_stop,
+                   **dict(epochs=self.epochs, lr=self.lr, seed=self.seed) | kwargs)
 
 # %% ../../nbs/4_robust/05_training.ipynb #4b6434eb
 @patch
@@ -533,18 +511,16 @@ def loss_for(self:AdversarialTrainer,
 ):            # nn.Module, loss(model, batch), for `fit`
     "The method as a loss."
     make, defaults = METHODS[self.method]
-    how = defaults | {
-        k: v for k, v in dict(beta=self.beta, noise=self.noise).items() if v is not None
-    }
+    how = defaults | {k: v for k, v in dict(beta=self.beta, noise=self.noise).items()
+                      if v is not None}
     if self.steps is not None:
         how |= {k: self.steps for k in ('steps', 'replays') if k in how}
-    how['alpha'] = (
-        how['alpha']*self.eps if self.alpha is None and 'alpha' in how else self.alpha)
+    how['alpha'] = (how['alpha']*self.eps if self.alpha is None and 'alpha' in how
+                    else self.alpha)
     if make is FreeStep:
         with kept_rng(): how['shape'] = next(iter(batches))[0].shape
-    step = make(
-        self.eps, norm=self.norm,
-        warmup=math.ceil(self.warmup*len(batches)*how.get('replays', 1)),
-        mode=self.mode, **how)
+    step = make(self.eps, norm=self.norm,
+                warmup=math.ceil(self.warmup*len(batches)*how.get('replays', 1)),
+                mode=self.mode, **how)
     share = .01 if self.awp is None and self.method == 'awp' else self.awp
     return step if share is None else PerturbedStep(step, share)
