@@ -250,8 +250,9 @@ def sync_pictures(
 
 # %% ../../nbs/course/00_book.ipynb #992b4e86
 ORDER = [
-    'core', 'narrow', 'tensors', 'report', 'data', 'train', 'metrics', 'plot', 'deploy',
-    'cnn', 'pretrain', 'finetune', 'robust', 'generate', 'reproduce', 'course']
+    'checks', 'disk', 'core', 'narrow', 'tensors', 'report', 'data', 'train', 'metrics',
+    'plot', 'deploy', 'cnn', 'pretrain', 'finetune', 'robust', 'generate', 'reproduce',
+    'course']
 
 def _targets(node, here):
     """What an import statement of the module `here` names, as paths inside the package;
