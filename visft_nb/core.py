@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RECORD_MIME', 'get_device', 'fast_bf16', 'uses_bf16', 'autocast', 'set_seed', 'set_threads', 'record', 'record_value',
-           'plain_markdown', 'InputError', 'as_array', 'as_names', 'as_tensor', 'brief', 'check_number', 'describe',
-           'lookup', 'one_line', 'NoRoom', 'Taken', 'atomic_folder', 'atomic_write', 'cache_dir', 'check_room',
-           'given_path', 'no_room', 'owner_lives', 'owner_mark', 'parse_json', 'read_json', 'read_text', 'sweep']
+           'plain_markdown', 'InputError', 'as_array', 'as_names', 'as_tensor', 'brief', 'check_number',
+           'check_numbers', 'describe', 'lookup', 'one_line', 'NoRoom', 'Taken', 'atomic_folder', 'atomic_write',
+           'cache_dir', 'check_room', 'given_path', 'no_room', 'owner_lives', 'owner_mark', 'parse_json', 'read_json',
+           'read_text', 'sweep']
 
 # %% ../nbs/lib/core.ipynb #8b93b90c
 import os, random, sys, warnings
@@ -19,9 +20,9 @@ if _threads := os.environ.get('VISFT_THREADS'):
 
 import numpy as np
 
-from visft_nb.checks import (
-    InputError, as_array, as_names, as_tensor, brief, check_number, describe, lookup,
-    one_line)
+from .checks import (
+    InputError, as_array, as_names, as_tensor, brief, check_number, check_numbers,
+    describe, lookup, one_line)
 from .disk import (
     NoRoom, Taken, atomic_folder, atomic_write, cache_dir, check_room, given_path,
     no_room, owner_lives, owner_mark, parse_json, read_json, read_text, sweep)
@@ -29,7 +30,7 @@ from .disk import (
 # %% ../nbs/lib/core.ipynb #50f21886
 _all_ = [
     'InputError', 'as_array', 'as_names', 'as_tensor', 'brief', 'check_number',
-    'describe', 'lookup', 'one_line', 'NoRoom', 'Taken', 'atomic_folder',
+    'check_numbers', 'describe', 'lookup', 'one_line', 'NoRoom', 'Taken', 'atomic_folder',
     'atomic_write', 'cache_dir', 'check_room', 'given_path', 'no_room', 'owner_lives',
     'owner_mark', 'parse_json', 'read_json', 'read_text', 'sweep']
 
@@ -115,8 +116,9 @@ def autocast(
 # %% ../nbs/lib/core.ipynb #d4774fe1
 def set_seed(
     seed:int,  # any non-negative integer
-):             # torch.Generator on the CPU, seeded alike: for splits and orders that should not depend on what ran before
-    "Seed Python, NumPy and torch (all devices)."
+):             # torch.Generator on the CPU, seeded alike
+    """Seed Python, NumPy and torch (all devices). The generator is for splits and orders
+    that should not depend on what ran before."""
     import torch
     check_number('seed', seed, 0, 2**64 - 1, whole=True)
     seed = int(seed)

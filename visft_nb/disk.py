@@ -58,7 +58,8 @@ def _machine_mark():
 def owner_mark()->str:
     "This process as a part of a name: number, second of its start, machine."
     import psutil
-    return f'visft-{os.getpid()}-{int(psutil.Process().create_time()):x}-{_machine_mark():08x}-'
+    began = int(psutil.Process().create_time())
+    return f'visft-{os.getpid()}-{began:x}-{_machine_mark():08x}-'
 
 _MARK = re.compile(r'visft-(\d+)-([0-9a-f]+)-([0-9a-f]{8})-')
 
@@ -149,7 +150,8 @@ def _cannot_write(path, e):
             f"{path} cannot be written ({next(said, os.strerror(errno.ENOSPC))};"
             f" {free:,.0f} MB are free there): make room or choose another folder; what"
             " stood there before is whole.")
-    if code in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR) and _concerns(path, name):
+    denied = errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR
+    if code in denied and _concerns(path, name):
         return InputError(
             f"{path} cannot be written ({e.strerror}): "
             "choose another folder, or have its owner let you write there.")
@@ -160,7 +162,8 @@ def atomic_write(
     path,  # where the file shall stand
 ):         # yields a temporary path in the same folder; write there
     """Write a file whole or not at all; it is on the disk when it has its name.
-    Raises `NoRoom` where the disk is full, `InputError` where the folder cannot be written."""
+    Raises `NoRoom` where the disk is full, `InputError` where the folder cannot be
+    written."""
     path, tmp, length = Path(path), None, len(os.fsencode(Path(path).name))
     if length > 255:
         raise InputError(
@@ -228,7 +231,8 @@ def _claim(place):
     others = [tmp.name]
     try:
         others = _others(place, tmp)
-        if not others and place.exists() and (not place.is_dir() or any(place.iterdir())):
+        if not others and place.exists() and (
+            not place.is_dir() or any(place.iterdir())):
             others = [tmp.name]
             raise Taken(
                 f"{place} exists and is not empty: choose another folder with --out "
@@ -296,8 +300,9 @@ def atomic_folder(
     path,        # where the folder shall stand: new, or empty
     fresh=False, # take `path-1`, `path-2`, … where it is there or being written
 ):               # yields a temporary folder to write in, and the whole path
-    """Write a folder whole or not at all; the place is reserved at once. Raises `Taken` where there
-    is something already, `NoRoom` where the disk is full, `InputError` where nothing can be written."""
+    """Write a folder whole or not at all; the place is reserved at once. Raises `Taken`
+    where there is something already, `NoRoom` where the disk is full, `InputError` where
+    nothing can be written."""
     tmp, path = _make_place(path, fresh)
     state = 'was not written'
     try:

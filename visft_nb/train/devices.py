@@ -33,10 +33,12 @@ def check_batch_length(
 )->None:
     "Raise `InputError` for a batch that is too small for all processes, or empty."
     if n is not None and n < processes:
+        remedy = (
+            'give a batch size that leaves no such rest, or drop_last=True.' if n
+            else 'is the data set empty?')
         raise InputError(
             f"A batch has {n} items for {processes} process{'es' * (processes > 1)}:"
-            f" {'give a batch size that leaves no such rest, or drop_last=True.' if n else 'is the data set empty?'}"
-        )
+            f" {remedy}")
 
 def on_device(
     # a tensor, or tuples, lists, dicts of them, or anything that has `to(device)`
@@ -52,8 +54,9 @@ def on_device(
 def move_model(
     model,  # nn.Module
     device, # where to
-):          # the model, its weights of four axes channels-last; torch has no such order for the five of a convolution of volumes
-    "A model where it is needed."
+):          # the model, its weights of four axes channels-last
+    """A model where it is needed. The five axes of a convolution of volumes stay as
+    they are: torch has no such order for them."""
     model.to(device)
     for w in (*model.parameters(), *model.buffers()):
         if w.ndim == 4: w.data = w.data.to(memory_format=torch.channels_last)
@@ -109,7 +112,8 @@ def share(
     check_batch_length(batch_length(batch), of)
     if torch.is_tensor(batch): return batch[rank::of]
     parts = list(batch.values()) if isinstance(batch, Mapping) else batch
-    if not isinstance(parts, (tuple, list)) or all(torch.is_tensor(p) and p.ndim == 3 for p in parts):
+    if not isinstance(parts, (tuple, list)) or all(
+        torch.is_tensor(p) and p.ndim == 3 for p in parts):
         raise InputError(
             f"A batch is a {type(batch).__name__} of which {of} processes cannot take"
             " shares: give a DataLoader, whose sampler chooses for each process, or"

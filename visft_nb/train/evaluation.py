@@ -52,7 +52,10 @@ def _chunks(data, batch_size):
     "Batches (x, y, …) of whatever `predict_logits` takes."
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
     batch_size = int(batch_size)
-    if not hasattr(data, 'floats') and (isinstance(data, (str, bytes, Mapping)) or not hasattr(data, '__iter__') or not getattr(data, 'ndim', 1)):
+    if not hasattr(data, 'floats') and (
+        isinstance(data, (str, bytes, Mapping))
+        or not hasattr(data, '__iter__')
+        or not getattr(data, 'ndim', 1)):
         raise InputError(
             f"data is {brief(data) if isinstance(data, str) else describe(data)}:"
             " Images, Batches, a DataLoader, a list of (x, y) or a tensor (N, C, H, W)"
@@ -129,7 +132,7 @@ def predict_logits(
     data,
     batch_size=256,     # where `data` is not in batches yet
     precision='fp32',   # "bf16", "fp32" or "auto"
-)->tuple:               # logits (N, …) float32 and labels (N, …) or None, both on the CPU
+)->tuple:               # logits (N, …) float32 and labels (N, …) or None, on the CPU
     """The outputs for every image, in eval mode; modes and batch-norm statistics are
     left as they were. Raises `InputError` where there is no image."""
     logits, labels = _Joined(), _Joined()
@@ -305,7 +308,7 @@ def evaluate(
     # of these}; None: accuracy, from 0 to 1
     metric=None,
     precision='fp32', # "bf16", "fp32" or "auto"
-):                    # the metric's value; a dict where `metric` is one, or gives several
+):                    # the metric's value; a dict where `metric` is, or gives, several
     """Measure a model in eval mode and leave it as it was. Metrics of torchmetrics see
     batch after batch; only functions need all outputs in memory."""
     if callable(data) and not hasattr(data, '__iter__'):

@@ -8,17 +8,17 @@ __all__ = ['LOOK', 'mean_cross_entropy', 'start_run', 'fit']
 # %% ../../nbs/lib/train/fitting.ipynb #c8722e3b
 import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from ..core import InputError, brief, check_number, lookup
+from ..core import InputError, check_number, check_numbers, lookup
 from .checkpoint import kept_rng
 from .devices import (
     batch_length, make_accelerator, move_model, on_device)
@@ -168,20 +168,14 @@ def _check_fit(train, valid, epochs, patience, every, goal, clip, seed):
         raise InputError(
             "There is no batch to train on: the data set is empty, or smaller than one"
             " batch with drop_last=True.")
-    for name, n in (('epochs', epochs), ('patience', patience), ('every', every)):
-        if (n is not None or name == 'epochs') and (
-            not isinstance(n, (int, np.integer)) or n < 1):
-            raise InputError(
-                f"{name}={brief(n)}: a whole number from 1 up was expected.")
-    for name, n in (('epochs', epochs), ('patience', patience), ('every', every)):
-        if isinstance(n, bool):
-            raise InputError(f"{name}={n}: a whole number from 1 up was expected.")
+    check_number('epochs', epochs, 1, whole=True)
+    check_numbers(1, whole=True, patience=patience, every=every)
     if patience is not None and valid is None:
         raise InputError(
             "patience needs valid: without validation nothing says when to stop.")
     if goal is not None: lookup(goal, ['max', 'min'], 'goal')
     check_number('seed', seed, 0, 2**63 - 1, whole=True)
-    if clip is not None: check_number('clip', clip, 0, above=True)
+    check_numbers(0, above=True, clip=clip)
 
 # %% ../../nbs/lib/train/fitting.ipynb #8dfdf09f
 def start_run(
@@ -218,6 +212,13 @@ def _go_on(run, train):
     if not run.checkpoint or not Path(run.checkpoint).exists(): return
     run.load()
     warn_of_generators(train, run.checkpoint)
+
+@contextmanager
+def _inside(run, model, folder):
+    "Random numbers of its own, training mode, and the trackers open."
+    seed = run.plan['seed'] + run.accelerator.process_index
+    with kept_rng(seed), train_mode(model), tracking(run.accelerator, folder, run.plan):
+        yield
 
 # %% ../../nbs/lib/train/fitting.ipynb #b1a0001d
 # steps between two looks at the losses, on a device that the host would wait for
@@ -275,9 +276,8 @@ def fit(
     loss is no number any more."""
     _check_fit(train, valid, epochs, patience, every, goal, clip, seed)
     if checkpoint and resume: check_resumable(train, valid, checkpoint, every)
-    accelerator = make_accelerator(
-        precision, log_with=check_trackers(trackers, folder) or None, project_dir=folder
-    )
+    names = check_trackers(trackers, folder) or None
+    accelerator = make_accelerator(precision, log_with=names, project_dir=folder)
     objective = Objective(model, loss)
     plan = _plan(
         train, _leaves_one(objective, train, accelerator), epochs=epochs, lr=lr,
@@ -289,7 +289,7 @@ def fit(
         within=not unresumable(train), callbacks=callbacks,
         look=_rarely(accelerator, callbacks))
     measure = _measure(valid, metric, objective.loss, precision)
-    with kept_rng(seed + accelerator.process_index), train_mode(model), tracking(accelerator, folder, run.plan):
+    with _inside(run, model, folder):
         if resume: _go_on(run, train)
         loop(run, with_random_state(train), measure, clip, bar)
     return run.finish()

@@ -18,12 +18,11 @@ class History:
     goal:str='max'          # "max" or "min": what is better in the monitored figure
     # name of the figure by which epochs are compared: the first metric
     monitor:str|None=None
-    steps:list=field(
-        default_factory=list
-    )   # {'loss', 'lr'} of every step, with clipping also the gradient's 'norm'
-    epochs:list=field(
-        default_factory=list
-    )   # {'epoch', 'step', 'loss', metrics…} of every epoch; 'loss' is the mean over its steps
+    # {'loss', 'lr'} of every step, with clipping also the gradient's 'norm'
+    steps:list=field(default_factory=list)
+    # {'epoch', 'step', 'loss', metrics…} of every epoch; 'loss' is the mean over its
+    # steps
+    epochs:list=field(default_factory=list)
 
     def __repr__(self):
         rows = (self.epochs or [{}])[-1].items()

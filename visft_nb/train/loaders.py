@@ -200,7 +200,8 @@ def warn_of_generators(
 )->None:
     "A warning where a data set draws from a generator that no checkpoint knows."
     if not isinstance(train, DataLoader) or train.num_workers: return
-    if found := _own_generators(train.dataset, 'train.dataset') + _own_generators(train.collate_fn, 'train.collate_fn'):
+    found = _own_generators(train.dataset, 'train.dataset')
+    if found := found + _own_generators(train.collate_fn, 'train.collate_fn'):
         warnings.warn(
             f"{found[0]} is a random number generator of its own, and its state is not"
             f" in {checkpoint}: if the data set draws from it, this is no exact"

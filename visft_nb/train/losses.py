@@ -107,7 +107,9 @@ def class_labels(
     void=True,  # refuse a batch in which no image has a label
 ):              # labels, int64
     """Labels that outputs can be compared with. Raises `InputError` for others."""
-    if not torch.is_tensor(y) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+    if (
+        not torch.is_tensor(y) or y.is_floating_point() or y.is_complex()
+        or y.dtype == torch.bool):
         found = (
             'missing' if y is None else y.dtype if torch.is_tensor(y) else describe(y))
         raise InputError(
@@ -275,10 +277,12 @@ class Objective(nn.Module):
         "The loss of a batch, checked to be one number that can be differentiated."
         loss = self.loss(self.model, batch)
         if not torch.is_tensor(loss) or loss.ndim:
+            found = (
+                f'of shape {tuple(loss.shape)}' if torch.is_tensor(loss)
+                else f'a {type(loss).__name__}')
             raise InputError(
-                "The loss is"
-                f" {'of shape ' + str(tuple(loss.shape)) if torch.is_tensor(loss) else 'a ' + type(loss).__name__},"
-                " a tensor with one number was expected: take its mean over the batch.")
+                f"The loss is {found}, a tensor with one number was expected: take its"
+                " mean over the batch.")
         if not loss.requires_grad:
             raise InputError(
                 "The loss depends on no trainable parameter: was it computed under"

@@ -23,9 +23,9 @@ def train_step(
     # an Accelerator, or anything with its `reduce`, `backward` and `clip_grad_norm_`
     accelerator,
     clip=None,    # the largest norm that the gradient may have; None leaves it as it is
-)->dict:          # {'loss': …} before the step, with `clip` also 'norm' of the gradient before clipping
-    """One step of gradient descent. It is not taken where the loss or the norm is no
-    finite number."""
+)->dict:          # {'loss': …}, with `clip` also 'norm'
+    """One step of gradient descent. Loss and norm are those before the step and before
+    clipping; it is not taken where one of them is no finite number."""
     optimizer.zero_grad()
     loss = objective(batch)
     row = {'loss': float(accelerator.reduce(loss.detach().float(), 'mean'))}
@@ -101,9 +101,11 @@ def make_optimizer(
     lr:float=1e-3,      # the peak of the schedule
     weight_decay=0.01,  # share of the weights taken off per step and unit of rate
 ):                      # torch.optim.Optimizer
-    """The optimiser. Rate and weight decay are given to a class or function that has arguments of these names, unless `functools.partial` has set them.
+    """The optimiser. Rate and weight decay are given to a class or function that has
+    arguments of these names, unless `functools.partial` has set them.
 
-    Raises `InputError` where nothing is trainable, where `lr` is not positive, or for an optimiser of other parameters."""
+    Raises `InputError` where nothing is trainable, where `lr` is not positive, or for
+    an optimiser of other parameters."""
     params = [
         p
         for p in (params.parameters() if isinstance(params, nn.Module) else params)

@@ -248,7 +248,8 @@ def load(self:Run):
     kinds = dict(
         model=Mapping, optimizer=Mapping, history=Mapping, plan=Mapping, rng=list,
         epoch=int, step=int)
-    if odd := next((k for k, kind in kinds.items() if not isinstance(state.get(k), kind)), None):
+    wrong = (k for k, kind in kinds.items() if not isinstance(state.get(k), kind))
+    if odd := next(wrong, None):
         raise InputError(
             f"{self.checkpoint} holds a {type(state.get(odd)).__name__} at {odd}: it"
             " was changed after fit wrote it; take another file name, or resume=False.")
@@ -281,7 +282,9 @@ def load(self:Run):
             state['places'][self.accelerator.process_index]
             if 'places' in state
             else None)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as e:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError,
+    ) as e:
         raise InputError(
             f"{self.checkpoint} cannot be continued ({type(e).__name__}:"
             f" {str(e)[:80]}): it was changed after fit wrote it; take another file"
