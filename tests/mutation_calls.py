@@ -131,7 +131,7 @@ def calls():
         'square': (robust.square, attack | dict(queries=3, norm='linf', p=.8), ['x', 'y'], ['eps', 'queries', 'norm', 'p'], in_box),
         'certify': (lambda **k: robust.certify(net(), **k), dict(x=x, sigma=.1, n0=4, n=8, alpha=.01, batch_size=10), ['x'], ['sigma', 'n0', 'n', 'alpha', 'batch_size'], any_answer),
         'corrupt': (robust.corrupt, dict(x=x, kind='noise', severity=1), ['x'], ['kind', 'severity'], in_box),
-        'record': (lambda v: core._plain('v', v), dict(v=1.), ['v'], ['v'], any_answer),
+        'record': (lambda v: core.record_value('v', v), dict(v=1.), ['v'], ['v'], any_answer),
         'parse_given': (lambda v: profiles.parse_given([f'A={v}']), dict(v='3'), [], ['v'], any_answer),
         'find_notebooks': (book.find_notebooks, dict(asked='tour'), [], ['asked'], any_answer),
         'set_seed': (core.set_seed, dict(seed=0), [], ['seed'], any_answer),

@@ -151,7 +151,7 @@ def test_page(phone, path):
 
 
 def test_the_checks_can_fail(phone):
-    page = phone.open('core.html')
+    page = phone.open('lib/core.html')
     page.evaluate("""() => document.querySelector('main').insertAdjacentHTML('beforeend', '<p style="color:#777;background:#888">faint</p>' +
       '<div style="width:900px">wide</div><img src="data:,"><span class="math">raw</span>')""")
     assert any(t == 'faint' for _, t, _ in page.evaluate(FAINT, CONTRAST))
@@ -167,12 +167,12 @@ def test_home_on_a_desktop(desktop):
     assert page.locator('pre.mermaid svg').bounding_box()['height'] > 200 and 'Adversarial training' in page.locator('pre.mermaid svg').text_content()
     assert page.locator('#quarto-sidebar').is_visible()
     page.locator('main table a', has_text='Core').first.click()
-    page.wait_for_url('**/core.html')
+    page.wait_for_url('**/lib/core.html')
     assert page.locator('h1').inner_text() == 'Core'
 
 
 def test_formulas_are_set(desktop):
-    page = desktop.open('core.html')
+    page = desktop.open('lib/core.html')
     assert page.locator('.katex').count() > 0 and any('katex' in url for url in desktop.asked)
 
 
@@ -182,12 +182,12 @@ def test_search_finds_a_word_and_leads_there(desktop):
     hit = page.locator('.search-result', has_text='Core').first
     hit.wait_for()
     hit.click()
-    page.wait_for_url('**/core.html*')
+    page.wait_for_url('**/lib/core.html*')
     assert 'mantissa' in page.locator('main').inner_text()
 
 
 def test_sidebar_opens_on_a_phone(phone):
-    page = phone.open('core.html')
+    page = phone.open('lib/core.html')
     link = page.locator('#quarto-sidebar a', has_text='The book')
     assert not -1 < link.bounding_box()['x'] < 390
     page.locator('.quarto-secondary-nav .quarto-btn-toggle').click()
@@ -200,7 +200,7 @@ def test_dark_mode_by_hand_is_kept(desktop):
     page = desktop.open('index.html')
     page.evaluate('smalldocsToggleScheme()')
     page.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
-    desktop.open('core.html')
+    desktop.open('lib/core.html')
     page.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
 
 

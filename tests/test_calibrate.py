@@ -141,7 +141,7 @@ def test_the_precision_is_forced_everywhere(monkeypatch, name, bf16):
 def test_threads_are_forced_and_nonsense_is_named(tmp_path):
     import subprocess
     import sys
-    code = 'import visft_nb.train, torch, numpy; print(torch.get_num_threads())'
+    code = 'from visft_nb.train import fit; import torch, numpy; print(torch.get_num_threads())'
     env = {k: v for k, v in __import__('os').environ.items() if not k.endswith('_NUM_THREADS')}
     for n in (1, 3):
         done = subprocess.run([sys.executable, '-c', code], env={**env, 'VISFT_THREADS': str(n)}, capture_output=True, text=True)

@@ -155,8 +155,8 @@ def test_save_writes_outputs_once(book, tmp_path):
 
 
 def test_save_refuses_other_profiles():
-    with pytest.raises(InputError, match='laptop or night'): save_run(Run('00_core', 'smoke', status='ok'))
-    with pytest.raises(InputError, match='no parameter set by hand'): save_run(Run('00_core', 'laptop', {'SEED': 3}, status='ok'))
+    with pytest.raises(InputError, match='laptop or night'): save_run(Run('lib/core', 'smoke', status='ok'))
+    with pytest.raises(InputError, match='no parameter set by hand'): save_run(Run('lib/core', 'laptop', {'SEED': 3}, status='ok'))
 
 
 @pytest.mark.parametrize('args, words', [
@@ -174,7 +174,7 @@ def test_bad_arguments_get_one_sentence(args, words, tmp_path):
 
 def test_find_notebooks_takes_short_names():
     names = list(notebooks())
-    assert find_notebooks('core') == ['00_core'] and find_notebooks('nbs/tour.ipynb') == ['tour']
+    assert find_notebooks('core') == ['lib/core'] and find_notebooks('nbs/tour.ipynb') == ['tour']
     assert find_notebooks('robust') == [n for n in names if n.startswith('4_robust/')]
     assert 'index' not in find_notebooks('all')
 

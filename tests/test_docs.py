@@ -177,12 +177,12 @@ def test_api_page_shows_parameters():
 
 
 def test_exported_code_stays_and_directives_go():
-    text = re.sub(r'<[^>]+>', '', (built()/'core.html').read_text())
+    text = re.sub(r'<[^>]+>', '', (built()/'lib/core.html').read_text())
     assert 'def get_device' in text and '#| export' not in text and 'default_exp' not in text and 'google.colab' not in text
 
 
 def test_names_in_backticks_lead_to_their_entry():
-    assert re.search(r'href="(\./)?api/core\.html#inputerror"><code>InputError</code>', (built()/'core.html').read_text())
+    assert re.search(r'href="(\.\./)?api/checks\.html#inputerror"><code>InputError</code>', (built()/'lib/core.html').read_text())
 
 
 def test_pictures_have_alternative_text():

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import visft_nb.train as T
 from visft_nb.core import InputError
 from visft_nb.data import Augment, Batches, Images
-from visft_nb.train import (Criterion, History, Objective, as_pair, batches_from, cross_entropy_step, evaluate, fit, load_checkpoint, make_optimizer,
-                            on_device, predict_logits, share)
+from visft_nb.train import (Criterion, History, Objective, as_pair, batches_from, cross_entropy_step, evaluate, evaluation, fit, fitting, load_checkpoint,
+                            make_optimizer, on_device, predict_logits, share)
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,7 +127,7 @@ def test_label_minus_100_is_ignored_in_training_and_validation():
     assert found == (z.argmax(1) == y)[kept].double().mean().item()
     history = fit(model, [(x, void)], [(x[:20], void[:20]), (x[20:], void[20:])], epochs=1, **QUIET)
     with torch.no_grad(): assert history.epochs[0]['valid_loss'] == pytest.approx(F.cross_entropy(model(x)[kept], y[kept]).item(), rel=1e-5)
-    assert T._accuracy(z, void) == found
+    assert T.logits_accuracy(z, void) == found
 
 
 @pytest.mark.parametrize('loss', [cross_entropy_step, nn.CrossEntropyLoss()])
@@ -481,7 +481,8 @@ def test_batches_of_one_process_are_a_part_of_those_of_all():
 @several
 def test_two_processes_stop_together_where_they_look_seldom(tmp_path):
     def work(rank):
-        T._waits, T.LOOK, calls = lambda device: True, 4, []
+        fitting.LOOK, calls = 4, []
+        for m in (fitting, evaluation): m.host_waits = lambda device: True
         def loss(model, batch):
             calls.append(1)
             if rank == 1 and len(calls) == 5: signal.raise_signal(signal.SIGINT)
@@ -564,10 +565,10 @@ def test_a_streamed_metric_sees_batches_and_only_functions_see_all():
 def test_the_default_streams_and_equals_the_whole():
     model = net()
     z, y = predict_logits(model, digits())
-    assert evaluate(model, digits()) == T._accuracy(z, y) == (z.argmax(1) == y).double().mean().item()
+    assert evaluate(model, digits()) == T.logits_accuracy(z, y) == (z.argmax(1) == y).double().mean().item()
     history = fit(model, plain_batches(), plain_batches(), epochs=1, **QUIET)
     z, y = predict_logits(model, plain_batches())
-    assert history.epochs[0]['valid_loss'] == pytest.approx(F.cross_entropy(z, y).item(), rel=1e-6) and history.best == T._accuracy(z, y)
+    assert history.epochs[0]['valid_loss'] == pytest.approx(F.cross_entropy(z, y).item(), rel=1e-6) and history.best == T.logits_accuracy(z, y)
 
 
 PEAK = '''
@@ -613,8 +614,8 @@ def test_memory_of_validation_does_not_grow_with_the_images(kind):
 @pytest.fixture
 def quiet(monkeypatch):
     "As on a GPU: the losses are looked at now and then."
-    monkeypatch.setattr(T, '_waits', lambda device: True)
-    monkeypatch.setattr(T, 'LOOK', 4)
+    for m in (fitting, evaluation): monkeypatch.setattr(m, 'host_waits', lambda device: True)
+    monkeypatch.setattr(fitting, 'LOOK', 4)
 
 
 @pytest.mark.parametrize('kw', [{}, {'clip': .5}, {'every': 5, 'checkpoint': 'c'}, {'optimizer': 'sgd', 'loss': nn.CrossEntropyLoss()}])
@@ -623,7 +624,7 @@ def test_looking_seldom_changes_no_number(kw, quiet, tmp_path, monkeypatch):
     a, b = net(), net()
     history = fit(a, batches(), digits(), epochs=3, **kw, **QUIET)
     Path('c').unlink(missing_ok=True)
-    monkeypatch.setattr(T, '_waits', lambda device: False)
+    for m in (fitting, evaluation): monkeypatch.setattr(m, 'host_waits', lambda device: False)
     assert fit(b, batches(), digits(), epochs=3, **kw, **QUIET) == history and same(a, b)
 
 
@@ -740,7 +741,7 @@ def test_validation_asks_once_however_many_batches():
             model = net().eval()
             data = [fake_batch()]*n
             waits = Waits(mode)
-            with torch.device('cpu'): T._measured(model, data, {'accuracy': T.RunningAccuracy(), 'loss': T.RunningLoss(T._entropy)}, 'fp32')
+            with torch.device('cpu'): T.run_metrics(model, data, {'accuracy': T.RunningAccuracy(), 'loss': T.RunningLoss(T.mean_cross_entropy)}, 'fp32')
             found.append(waits.found)
     assert found[0] == found[1] and len(found[0]) == 4, 'the checks, two counts and the mean'
 

@@ -226,7 +226,7 @@ NAMES = {'long': 'x'*300, 'long folder': 'x'*300 + '/x', 'deep': 'a/'*3000 + 'b'
 
 COMMANDS = {
     'model': lambda n: ['predict', f'{n}.onnx', 'x.png'], 'image': lambda n: ['predict', 'm.safetensors', f'{n}.png'], 'zip': lambda n: ['predict', 'm.safetensors', f'{n}.zip'], 'bare': lambda n: ['predict', 'm.safetensors', n], 'out': lambda n: ['predict', 'm.safetensors', 'x.png', '--out', f'{n}.csv'],
-    'finetune': lambda n: ['finetune', n], 'finetune out': lambda n: ['finetune', 'set', '--out', n, '--epochs', '0'], 'run': lambda n: ['run', n], 'run p': lambda n: ['run', '00_core', '-p', n], 'run out': lambda n: ['run', '00_core', '--out', n, '--profile', n],
+    'finetune': lambda n: ['finetune', n], 'finetune out': lambda n: ['finetune', 'set', '--out', n, '--epochs', '0'], 'run': lambda n: ['run', n], 'run p': lambda n: ['run', 'lib/core', '-p', n], 'run out': lambda n: ['run', 'lib/core', '--out', n, '--profile', n],
     'list': lambda n: ['list', n], 'data': lambda n: ['data', 'get', n]}
 
 
