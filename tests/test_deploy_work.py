@@ -359,7 +359,7 @@ def test_deploy_bad_files_get_a_sentence_each_and_stop_nothing(files, pictures, 
     import tracemalloc
     (top := tmp_path/'bad').mkdir()
     words = bad_files(top, pictures/'a.png')
-    monkeypatch.setattr('visft_nb.data.files.MOST', 2**25)
+    monkeypatch.setattr('visft_nb.data.entries.MOST', 2**25)
     before = {p for p in tmp_path.rglob('*')}
     tracemalloc.start()
     frame = predict(files/'net.onnx', [pictures/'a.png', *(top/n for n in words), pictures/'b.jpg'], errors='keep')

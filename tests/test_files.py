@@ -570,7 +570,7 @@ def idx(shape): return b'\0\0\x08' + bytes([len(shape)]) + struct.pack(f'>{len(s
 @pytest.fixture
 def mnist(tmp_path, monkeypatch):
     "Ten digits in the place of 70,000."
-    from visft_nb.data.images import DATASETS
+    from visft_nb.data import DATASETS
     monkeypatch.setitem(DATASETS['mnist'].images, 'train', 6); monkeypatch.setitem(DATASETS['mnist'].images, 'test', 4)
     monkeypatch.delenv('VISFT_DATA', raising=False); monkeypatch.setenv('VISFT_CACHE', str(tmp_path/'cache'))
     raw = tmp_path/'cache'/'MNIST'/'raw'

@@ -6,9 +6,8 @@
 __all__ = ['Leaks', 'components', 'find_leaks']
 
 # %% ../../nbs/lib/data/leaks.ipynb #dd929247
-import hashlib, math
+import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 from numbers import Real
 
@@ -22,82 +21,7 @@ from tqdm.auto import tqdm
 
 from ..core import InputError, brief, describe, lookup
 from .images import Images
-
-# %% ../../nbs/lib/data/leaks.ipynb #4872b118
-_SIDE, _FINE = 24, 96   # pixels: of the images compared, and of the one that is moved
-
-def _luma(x):
-    """Gray (N, 1, H, W) in [0, 1] of bytes: the luma of colours (ITU-R BT.601), and the
-    mean of what has not three channels."""
-    c = x.shape[1]
-    weights = torch.tensor([.299, .587, .114] if c == 3 else [1/c]*c, device=x.device)
-    return torch.einsum('nchw,c->nhw', x.to(torch.float32), weights)[:, None]/255
-
-def _gray(images, side):
-    "Gray in [0, 1] at side×side: (N, 1, side, side) on the CPU."
-    size = dict(size=(side, side), mode='bilinear', antialias=True)
-    some = max(1, 2**22//max(1, images[:1].numel()))
-    return torch.cat(
-        [F.interpolate(_luma(x), **size).cpu() for x in images.split(some)])
-
-# %% ../../nbs/lib/data/leaks.ipynb #8bb5f25a
-def _blur(x, r):
-    return F.avg_pool2d(F.pad(x, [r]*4, mode='replicate'), 2*r + 1, 1)
-
-def _unit(v):
-    "Vectors (…, D) without their mean, of length 1; what is flat stays near 0."
-    v = v - v.mean(-1, keepdim=True)
-    return v/v.norm(dim=-1, keepdim=True).clamp(min=1e-3)
-
-def _edges(x): return x - _blur(x, 2)
-def _band(x): return _blur(x, 1) - _blur(x, 3)
-
-# %% ../../nbs/lib/data/leaks.ipynb #a4e20b71
-def _even(x, r=2):
-    """The band of each image (N, 1, S, S) over its strength within `r` pixels; where
-    there is next to nothing it stays small."""
-    v = _band(x)
-    floor = .03*(v*v).mean((1, 2, 3), keepdim=True) + 1e-8
-    return v/(_blur(v*v, r) + floor).sqrt()
-
-# %% ../../nbs/lib/data/leaks.ipynb #97fb63d5
-_VIEWS = torch.tensor(
-    [(1., 0., 0.)]
-    + [
-        (s, x, y)
-        for s in (.91, .85)
-        for x in (s - 1, 0, 1 - s)
-        for y in (s - 1, 0, 1 - s)])   # scale, shift in half images
-_COSINES = 128
-
-def _warp(x, p):
-    "Each image (N, 1, S, S) seen through its own scale and shift `p` (N, 3)."
-    z = torch.zeros_like(p[:, 0])
-    theta = torch.stack([p[:, 0], z, p[:, 1], z, p[:, 0], p[:, 2]], -1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, x.shape, align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False, padding_mode='border')
-
-@lru_cache(1)
-def _view_maps():
-    """(576, views · 128): from the pixels of an even band to the descriptors of its
-    views."""
-    i = torch.arange(_SIDE)
-    cosines = F.normalize(torch.cos(math.pi*(i[:, None] + .5)*i/_SIDE), dim=0)
-    u, v = torch.meshgrid(i, i, indexing='ij')
-    low = (u**2 + v**2).flatten().argsort(stable=True)[1:_COSINES + 1]
-    pixels = torch.eye(_SIDE**2).view(-1, 1, _SIDE, _SIDE)
-    seen = [_warp(pixels, p.expand(len(pixels), 3))[:, 0] for p in _VIEWS]
-    return torch.cat([(cosines.T @ s @ cosines).flatten(1)[:, low] for s in seen], 1)
-
-# %% ../../nbs/lib/data/leaks.ipynb #f2ea77d6
-def _describe(x):
-    """Small gray images (N, 1, 24, 24) as their views: (N, 19, 128) of length 1, in
-    half precision; the first is the whole image."""
-    out = torch.empty(len(x), len(_VIEWS), _COSINES, dtype=torch.float16)
-    for part, into in zip(x.split(2048), out.split(2048)):
-        d = (_even(part).flatten(1) @ _view_maps()).view(into.shape)
-        into.copy_(d/d.norm(dim=-1, keepdim=True).clamp(min=1e-3))
-    return out
+from .likeness import SmallImages, compare_pairs, move_views
 
 # %% ../../nbs/lib/data/leaks.ipynb #dddb88cf
 _NEAREST, _PROBES, _ALL = 6, 8, 4096
@@ -152,7 +76,7 @@ def _nearest(asking, left, whole, cells, own):
     for start in range(0, len(left), 2048):
         q = asking.views(left[start:start + 2048])
         s, idx = (
-            t.view(len(q), len(_VIEWS), -1)
+            t.view(*q.shape[:2], -1)
             for t in _look(q.flatten(0, 1).float(), whole, *cells))
         s = torch.where(idx == own[start:start + 2048, None, None], -2., s)
         for some in (slice(0, 1), slice(1, None)):
@@ -178,222 +102,14 @@ def _unique(pairs):
     each = torch.unique(pairs[:, 0]*n + pairs[:, 1])
     return torch.stack([each//n, each % n], 1)
 
-_WORTH = .6   # similarity of two views below which a pair is not looked at
-
-# %% ../../nbs/lib/data/leaks.ipynb #090b86e0
-def _design(image):
-    """Edges of (N, 1, 24, 24), and how they change with scale, shift across, shift down
-    and blur: (N, 5, 576) without mean."""
-    c = (torch.arange(_SIDE) + .5)*2/_SIDE - 1
-    soft = _blur(image, 1)
-    h = _edges(image)
-    d = F.pad(h, [1]*4, mode='replicate')
-    dx = (d[..., 1:-1, 2:] - d[..., 1:-1, :-2])*(_SIDE/4)
-    dy = (d[..., 2:, 1:-1] - d[..., :-2, 1:-1])*(_SIDE/4)
-    A = torch.cat([h, dx*c + dy*c[:, None], dx, dy, _edges(soft) - h], 1).flatten(2)
-    return soft, A - A.mean(2, keepdim=True)
-
-# %% ../../nbs/lib/data/leaks.ipynb #e651df99
-_RIDGE = torch.diag(torch.tensor([1e-4]*4 + [3e-3]))
-
-def _match(image, goal, band):
-    """Similarity to a target, given its edges and its band, after the sharpness was
-    fitted; and the equations of a step."""
-    soft, A = _design(image)
-    A = A/A[:, :1].norm(dim=2, keepdim=True).clamp(min=1e-6)
-    G, y = A @ A.mT + _RIDGE, A @ goal
-    w = torch.linalg.solve(G[:, ::4, ::4], y[:, ::4])[..., 0]
-    beta = (w[:, 1]/w[:, 0].clamp(min=.05)).clamp(-.8, 1.2)[:, None, None, None]
-    return (_unit(_band(image + beta*(soft - image)).flatten(1))*band).sum(1), G, y
-
-def _goals(target):
-    return _unit(_edges(target).flatten(1))[..., None], _unit(_band(target).flatten(1))
-
-# %% ../../nbs/lib/data/leaks.ipynb #757c58f0
-def _pool(x): return F.avg_pool2d(x, x.shape[-1]//_SIDE)
-
-def _fit(moving, target, p, steps):
-    """Similarity in the band after `steps` of Gauss-Newton from `p` (N, 3), the best on
-    the way, and the `p` of it."""
-    goal, band = _goals(target)
-    best, kept = torch.full((len(p),), -1.), p
-    for step in range(steps + 1):
-        s, G, y = _match(_pool(_warp(moving, p)), goal, band)
-        kept, best = torch.where((s > best)[:, None], p, kept), torch.maximum(s, best)
-        if step == steps: return best, kept
-        x = torch.linalg.solve(G, y)[..., 0]
-        p = p + (x[:, 1:4]/x[:, :1].clamp(min=.2)/p[:, :1]).clamp(-.06, .06)
-        p = torch.cat([p[:, :1].clamp(.78, 1.06), p[:, 1:].clamp(-.3, .3)], 1)
-
-# %% ../../nbs/lib/data/leaks.ipynb #df99d495
-def _clipped(x, y):
-    """Similarity of fine images after `x` was given the brightness and contrast of `y`,
-    and was clipped as it is."""
-    m = ((x > .02) & (x < .98) & (y > .02) & (y < .98)).float().flatten(1)
-    n = m.sum(1, keepdim=True).clamp(min=1)
-    u, v = x.flatten(1), y.flatten(1)
-    du, dv = ((t - (t*m).sum(1, keepdim=True)/n)*m for t in (u, v))
-    gain = (du*dv).sum(1, keepdim=True)/(du*du).sum(1, keepdim=True).clamp(min=1e-6)
-    offset = ((v - gain*u)*m).sum(1, keepdim=True)/n
-    s = _match(_pool((gain*u + offset).clamp(0, 1).view_as(x)), *_goals(_pool(y)))[0]
-    return torch.where(n[:, 0] < .1*m.shape[1], -1., s)
-
-# %% ../../nbs/lib/data/leaks.ipynb #1301f6e7
-def _detail(x):
-    "How many of the 576 pixels of each image (N, 1, 24, 24) take part in a comparison."
-    z = (_even(x)**2).flatten(1)
-    return z.sum(1)**2/(z*z).sum(1).clamp(min=1e-9)
-
-def _texture(x):
-    """Share of the pixels of each image (N, 1, 24, 24) in which anything is seen, even
-    faintly."""
-    v = _band(x).abs().flatten(1)
-    return (v > .005*v.amax(1, keepdim=True)).float().mean(1)
-
-# detail: distance of a copy
-_LINE = {30: 7e-6, 115: .001, 160: .0034, 200: .0076, 230: .018, 260: .034}
-# texture below which an image is a drawing, and the most distance of its copies
-_DRAWN = .9, .003
-
-def _least(detail, texture):
-    """The least similarity of a copy: between the points of the line its logarithm is
-    straight over that of detail, beyond them it is level."""
-    d, most = (np.log(list(v)) for v in (_LINE, _LINE.values()))
-    at = torch.from_numpy(
-        np.exp(np.interp(detail.clamp(min=1).log().cpu().numpy(), d, most))).to(detail)
-    return 1 - torch.where(texture < _DRAWN[0], at.clamp(max=_DRAWN[1]), at)
-
-def _one_way(x):
-    """How far the edges of each image (N, 1, 24, 24) run one way: 0 for all ways alike,
-    1 for stripes."""
-    v = _band(x)
-    dx, dy = v[..., 1:, 1:] - v[..., 1:, :-1], v[..., 1:, 1:] - v[..., :-1, 1:]
-    xx, yy, xy = (t.sum((1, 2, 3)) for t in (dx*dx, dy*dy, dx*dy))
-    return ((xx - yy)**2 + 4*xy**2).sqrt()/(xx + yy).clamp(min=1e-9)
-
-# %% ../../nbs/lib/data/leaks.ipynb #69a90990
-class _Small:
-    """The images (set, index) of some tensors, small: gray, the whole view, detail;
-    other views and the fine ones when they are asked for."""
-    def __init__(self, sets, places=None, change=lambda x: x):
-        self.sets, self.change = sets, change
-        all_of = lambda: [(k, i) for k, x in enumerate(sets) for i in range(len(x))]
-        self.places = torch.as_tensor(
-            all_of() if places is None else places, dtype=torch.int64).view(-1, 2)
-        self.small = torch.zeros(len(self), 1, _SIDE, _SIDE)
-        self.whole = torch.zeros(len(self), _COSINES, dtype=torch.float16)
-        self.detail, self.texture, self.one_way = torch.zeros(3, len(self))
-        # pixels
-        self.sides = torch.tensor([min(x.shape[-2:]) for x in sets])[self.places[:, 0]]
-        for part in torch.arange(len(self)).split(2048):
-            x = F.avg_pool2d(self.gray(part, 2*_SIDE), 2)
-            self.small[part], self.whole[part] = x, _describe(x)[:, 0]
-            self.detail[part], self.texture[part], self.one_way[part] = (
-                _detail(x), _texture(x), _one_way(x))
-
-    def __len__(self): return len(self.places)
-
-    def views(self, idx):
-        "The views (M, 19, 128) of some; those of all would take 5 kB an image."
-        return _describe(self.small[idx])
-
-    def gray(self, idx, side):
-        "(N, 1, side, side) of the images that are asked for."
-        out = torch.zeros(len(idx), 1, side, side)
-        for k, images in enumerate(self.sets):
-            mine = (self.places[idx, 0] == k).nonzero()[:, 0]
-            for part in mine.split(2048) if len(mine) else ():
-                out[part] = self.change(
-                    _gray(images[self.places[idx[part], 1].to(images.device)], side))
-        return out
-
-# %% ../../nbs/lib/data/leaks.ipynb #37a81cba
-def _best_view(va, vb):
-    "The view in which each pair is most similar: even numbers crop a, odd ones b."
-    va, vb = va.float(), vb.float()
-    s = torch.stack(
-        [
-            torch.einsum('nvc,nc->nv', va, vb[:, 0]),
-            torch.einsum('nvc,nc->nv', vb, va[:, 0])],
-        2)
-    return s.flatten(1).argmax(1)
-
-# %% ../../nbs/lib/data/leaks.ipynb #5c0a91d7
-# similarity after no step and after one, below which a pair is given up
-_FLOORS = .65, .8
-
-def _approach(moving, target, p, least):
-    """The pairs that come near after three steps on 24×24 pixels: which, similarity,
-    and scale and shift. Most are given up before."""
-    slack = 2*(.966 - least).clamp(min=0)
-    last = (1 - 8*(1 - least)).clamp(.85, .945)
-    rows, s = torch.arange(len(p)), torch.full((len(p),), -1.)
-    for steps, floor in zip((0, 1, 2), (*_FLOORS, last)):
-        if not len(rows): break
-        s, p = _fit(moving[rows], target[rows], p, steps)
-        near = (
-            s
-            > (floor if torch.is_tensor(floor) else torch.full_like(least, floor))[rows]
-            - slack[rows])
-        rows, s, p = rows[near], s[near], p[near]
-    return rows, s, p
-
-# %% ../../nbs/lib/data/leaks.ipynb #a4e20b73
-# least similarity of a copy in even bands, at 24×24 and at 48×48
-_EVEN, _EVEN_FINE = .935, .85
-
-def _everywhere(x, y, fine):
-    """1 where fine images (N, 1, 96, 96) are alike in all their parts, else their
-    similarity in even bands; `fine` (N,): look at 48×48, too."""
-    alike = lambda side, r: (
-        _unit(_even(F.avg_pool2d(x, _FINE//side), r).flatten(1))
-        *_unit(_even(F.avg_pool2d(y, _FINE//side), r).flatten(1))).sum(1)
-    coarse, close = alike(_SIDE, 2), torch.where(fine, alike(2*_SIDE, 3), 1.)
-    ok = (coarse >= _EVEN) & (close >= _EVEN_FINE)
-    return torch.where(ok, 1., torch.minimum(coarse, close).clamp(max=_EVEN))
-
-# %% ../../nbs/lib/data/leaks.ipynb #3223ae71
-_STRIPES = .95   # `_one_way` above which a shift proves nothing
-
-def _compare(a, b, i, j, similarity=None):
-    """Similarity of the pairs (a[i], b[j]), and the least that a copy has; -1 for those
-    that are far from it."""
-    xa, xb = a.small[i], b.small[j]
-    view = _best_view(a.views(i), b.views(j))
-    sharper = _edges(xb).flatten(1).norm(dim=1) > _edges(xa).flatten(1).norm(dim=1)
-    moves_b = torch.where(view < 2, sharper, view % 2 == 1)[:, None, None, None]
-    least = torch.full((len(i),), float(similarity or 0))
-    if similarity is None:
-        least = _least(
-            torch.minimum(a.detail[i], b.detail[j]),
-            torch.minimum(a.texture[i], b.texture[j]))
-    near, s, p = _approach(
-        torch.where(moves_b, xb, xa), torch.where(moves_b, xa, xb), _VIEWS[view//2],
-        least)
-    out = torch.full((len(i),), -1.)
-    if len(near):
-        m = moves_b[near]
-        fa, fb = a.gray(i[near], _FINE), b.gray(j[near], _FINE)
-        moving, target = torch.where(m, fb, fa), torch.where(m, fa, fb)
-        fine, q = _fit(moving, _pool(target), p, 5)
-        moved = _warp(moving, q)
-        out[near] = torch.stack(
-            [s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
-        large = torch.minimum(a.sides[i[near]], b.sides[j[near]]) >= 2*_SIDE
-        out[near] = torch.minimum(out[near], _everywhere(moved, target, large))
-    striped = (torch.maximum(a.one_way[i], b.one_way[j]) > _STRIPES).nonzero()[:, 0]
-    if len(striped):   # any stripes can be shifted and scaled onto any others: they are held against each other as they lie
-        still = _fit(xa[striped], xb[striped], _VIEWS[:1].expand(len(striped), 3), 0)[0]
-        out[striped] = torch.minimum(out[striped], still)
-        least[striped] = least[striped].clamp(min=.995)
-    return out, least
+_WORTH = .6 # similarity of two views below which a pair is not looked at
 
 # %% ../../nbs/lib/data/leaks.ipynb #dd1a0f38
 def _copies(a, b, pairs, similarity, bar):
     "Those of the pairs (M, 2) that are copies: {(i, j): similarity}."
     found = {}
     for part in pairs.split(512) if len(pairs) else ():
-        s, least = _compare(a, b, *part.T, similarity)
+        s, least = compare_pairs(a, b, *part.T, similarity)
         ok = s >= least
         found |= {
             (i, j): round(v, 4) for (i, j), v in zip(part[ok].tolist(), s[ok].tolist())}
@@ -403,7 +119,7 @@ def _copies(a, b, pairs, similarity, bar):
 # %% ../../nbs/lib/data/leaks.ipynb #ac7f85ca
 def _window(x, y):
     "The quarter of an image whose middle lies at (x, y), in half images."
-    return lambda images: _warp(
+    return lambda images: move_views(
         images, torch.tensor([[.5, x, y]]).expand(len(images), 3))
 
 _CHANGES = {
@@ -527,10 +243,11 @@ def _changed(small, kind, ways, similarity, quiet):
     one, a negative or a crop of the other."""
     best = {}
     for change in tqdm(_CHANGES[kind], kind, leave=False, disable=quiet):
-        asking = _Small(small.sets, small.places, change)
+        asking = SmallImages(small.sets, small.places, change)
         for left, right in ways:
             pairs = _propose(asking, small, left, right)
-            for (i, j), s in _copies(asking, small, pairs, similarity, tqdm(disable=True)).items():
+            found = _copies(asking, small, pairs, similarity, tqdm(disable=True))
+            for (i, j), s in found.items():
                 e = min(i, j), max(i, j)
                 best[e] = max(s, best.get(e, -1))
     return best
@@ -616,11 +333,13 @@ def find_leaks(
     similarity:float|None=None,
     quiet:bool=True,       # no progress bar
 )->Leaks:
-    """Images of `a` that also lie in `b`: the same bytes (exact), or copies changed by JPEG, size, brightness, contrast, a little blur or noise,
-    or a crop down to about 85 % of the side (near).
+    """Images of `a` that also lie in `b`: the same bytes (exact), or copies changed by
+    JPEG, size, brightness, contrast, a little blur or noise, or a crop down to about
+    85 % of the side (near).
 
-    A pair is judged by itself, whatever else is in the sets. A large watermark hides a copy. Slices of one scan and photographs of one thing are no copies. Raises `InputError`
-    for what are no `Images` and for kinds that do not exist."""
+    A pair is judged by itself, whatever else is in the sets. A large watermark hides a
+    copy. Slices of one scan and photographs of one thing are no copies. Raises
+    `InputError` for what are no `Images` and for kinds that do not exist."""
     also, same = _check(a, b, also, similarity), b is None
     sets = [a] if same else [a, b]
     number, first = _classes([d.images for d in sets])
@@ -652,7 +371,7 @@ def _search(sets, first, members, also, similarity, quiet):
         for ms in (members[0], members[-1]))
     if len(first) < 2 or not len(ia) or not len(ib): return {}, 0
     ways = [(ia, ib)] if len(sets) == 1 else [(ia, ib), (ib, ia)]
-    small = _Small([d.images for d in sets], first)
+    small = SmallImages([d.images for d in sets], first)
     near, large = _near(small, ways, similarity, quiet)
     return {'near': near} | {
         k: _changed(small, k, ways, similarity, quiet) for k in also}, large

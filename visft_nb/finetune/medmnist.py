@@ -7,10 +7,9 @@ __all__ = ['GENERATED_SETS', 'PUBLISHED', 'medmnist_info', 'load_medmnist', 'com
            'VolumeNet', 'medmnist_net', 'steps_down', 'medmnist_step', 'MedResult', 'run_medmnist']
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #87ef2c5f
-import hashlib, os, time
+import hashlib, time
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..cnn.models import Backbone, resnet18
-from ..core import InputError, as_tensor, cache_dir, given_path, lookup, set_seed
+from ..core import InputError, as_tensor, cache_dir, lookup, set_seed
 from ..data.arrays import read_arrays
 from ..data import (
-    DATASETS, Batches, Images, fetch_file, is_official, load_dataset, make_nodules,
-    medmnist_table)
+    DATASETS, Batches, Images, fetch_file, find_file, is_official, load_dataset,
+    make_nodules, medmnist_table)
 from .lung import make_cubes
 from ..metrics import auc, bootstrap_interval, check_order, renamed
 from ..train import History, fit, predict_logits
@@ -45,17 +44,14 @@ def medmnist_info(
                 volumes=name.endswith('3d'))
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #ef6e6c3a
-def _places(name, root):
+def _npz_file(name, root):
     """The file of a set: in `root`, else in VISFT_DATA or the cache; None where nothing
     lies."""
-    tops = [given_path(root, 'root')] if root else [
-        Path(p).expanduser() for p in (os.environ.get('VISFT_DATA'), cache_dir()) if p]
-    return next((hit for top in tops for pattern in (f'{name}.npz', f'*/{name}.npz')
-                 for hit in sorted(top.glob(pattern))), None)
+    return find_file((f'{name}.npz', f'*/{name}.npz'), root or None)
 
 def _volume_file(name, root):
     "The npz of a set of volumes, fetched where there is a network."
-    if (file := _places(name, root)) is not None: return file
+    if (file := _npz_file(name, root)) is not None: return file
     info = medmnist_info(name)
     missing = f"{name} is not in {root or 'VISFT_DATA or the cache'}"
     if root:
@@ -111,7 +107,7 @@ def comparable(
 )->bool:       # False for generated sets and rebuilt files
     """Has the file the md5 that the package medmnist states? Only then may a figure
     stand beside a published one."""
-    if name in GENERATED_SETS or (file := _places(name, root)) is None: return False
+    if name in GENERATED_SETS or (file := _npz_file(name, root)) is None: return False
     if name in DATASETS: return is_official(name, root)
     with open(file, 'rb') as f:
         return hashlib.file_digest(f, 'md5').hexdigest() == medmnist_info(name)['MD5']
