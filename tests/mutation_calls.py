@@ -81,7 +81,7 @@ def calls():
     from visft_nb import core, data as d, metrics, train
     from visft_nb.course import book, profiles
     from visft_nb.deploy import model_spec, predict, uncertainty
-    from visft_nb.deploy.prediction import Opened
+    from visft_nb.deploy import Opened
     from visft_nb.finetune import lung, medmnist, segmentation
     from visft_nb import robust
     from visft_nb.robust import attacks

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from helpers import sentence
-from visft_nb.deploy import prediction as deploy
+from visft_nb.deploy import onnx as deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import Images
@@ -457,3 +457,12 @@ def test_deploy_onnx_of_torchvisions_resnet18(tmp_path):
     assert net.training and set(off) == {1, 7}
     assert torch.equal(load_onnx(tmp_path/'a.onnx')[0](x).argmax(1), predict_logits(net, x)[0].argmax(1))
     assert len(json.loads(predict(tmp_path/'a.onnx', x).to_json(orient='records'))) == 3 and Path(tmp_path/'a.onnx').stat().st_size > 4e7
+
+
+def test_deploy_names_are_found_in_the_module_that_was_parted():
+    import visft_nb.deploy as package
+    from visft_nb.data import read_image as reader
+    from visft_nb.deploy import prediction
+    assert all(getattr(prediction, name) is getattr(package, name) for name in package.__all__)
+    assert prediction.read_image is reader and set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match='load_onxn'): getattr(prediction, 'load_' + 'onxn')

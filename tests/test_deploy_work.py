@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from helpers import sentence
-from visft_nb.deploy import prediction as deploy
+from visft_nb.deploy import asking as deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import load_dataset, make_nodules, mask_pairs
@@ -682,8 +682,8 @@ def test_deploy_card_refuses(call, words): sentence(call, *words)
 
 
 def test_deploy_names_are_offered_where_one_looks():
-    from visft_nb import finetune
-    for name in ('predict', 'export_onnx', 'model_card', 'quantize_onnx', 'export_program'): assert getattr(finetune, name) is getattr(deploy, name)
+    from visft_nb import deploy as package, finetune
+    for name in ('predict', 'export_onnx', 'model_card', 'quantize_onnx', 'export_program'): assert getattr(finetune, name) is getattr(package, name)
     for name in ('make_app', 'latency_table', 'peak_memory', 'predict_files', 'launch_app'): assert callable(getattr(finetune, name))
 
 

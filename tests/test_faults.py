@@ -544,7 +544,7 @@ def harmless(make, plain='abc', hostile=HOSTILE):
 
 def test_html_of_records_and_tables_is_text(monkeypatch):
     from visft_nb.core import record
-    from visft_nb.plot import html_image, html_page, html_table
+    from visft_nb.report import html_image, html_page, html_table
     said = []
     monkeypatch.setattr('IPython.display.display', lambda data, raw: said.append(data['text/html']))
     harmless(lambda s: (record(figure=s), said[-1])[1])

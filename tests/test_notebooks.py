@@ -204,5 +204,5 @@ def bound_names(path):
 def test_a_lesson_hides_no_name_of_its_module_and_uses_none_that_is_not_there(name):
     "Exported code runs in the lesson too: a variable that has the name of an import breaks it there and nowhere else."
     imported, assigned, missing = bound_names(notebooks()[name])
-    known = {'03_metrics': {'t'}, '3_finetune/08_hub': {'shown'}}   # not called after that
+    known = {'3_finetune/08_hub': {'shown'}}   # not called after that
     assert (imported & assigned) - known.get(name, set()) == set() and missing == set()

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from visft_nb import plot
 from visft_nb.core import InputError
+from visft_nb.plot import history
 from visft_nb.plot import (LivePlot, figure, picture, plot_confusion, plot_curves, plot_embedding, plot_history, plot_intervals, plot_reliability,
                            running_mean, show, show_images)
 
@@ -179,7 +179,7 @@ def test_a_long_history_stays_light(shown):
 
 def test_live_plot_updates_one_output_at_most_so_often(shown, monkeypatch):
     now = [0.]
-    monkeypatch.setattr(plot.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(history.time, 'monotonic', lambda: now[0])
     live = LivePlot(every=1., live=True)
     for i in range(1, 41):
         now[0] += .25
@@ -266,3 +266,12 @@ def test_bad_input_says_what_to_do(case, shown):
     with pytest.raises(InputError) as e: call()
     for w in words.split(): assert w in str(e.value), str(e.value)
     assert not shown
+
+
+def test_pieces_of_html_are_found_in_the_old_place_with_a_warning():
+    import visft_nb.plot
+    from visft_nb import report
+    for name in ('html_table', 'html_image', 'html_page'):
+        with pytest.warns(DeprecationWarning, match='visft_nb.report'): assert getattr(visft_nb.plot, name) is getattr(report, name)
+    with pytest.raises(AttributeError): getattr(visft_nb.plot, 'html_' + 'chart')
+    assert set(visft_nb.plot.__all__) <= set(dir(visft_nb.plot))

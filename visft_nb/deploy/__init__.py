@@ -1,15 +1,37 @@
-"""Models as files: saving, exporting, asking. Public names are loaded when they are first used."""
+"""Models as files: saved, exported, asked. Public names are loaded when first used."""
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "builders": ["BUILDERS", "Builder", "Rule", "build_model", "builder_table", "find_builder", "largest_map", "model_bytes", "outline_model"],
-    "prediction": ["Answer", "Opened", "Picture", "UNSEEN", "answer_mask", "answers", "apply_window", "check_logits",
-                   "check_onnx", "dicom_frames", "export_onnx", "export_program", "fit_channels", "frame_value",
-                   "free_name", "image_probabilities", "load_onnx", "load_program", "longest_diameter",
-                   "mask_confidence", "model_card", "open_model", "predict", "prepare_image", "quantize_onnx",
-                   "read_image", "read_pictures", "rescaled", "save_mask", "uncertainty"],
+_load, _, __all__ = lazy.attach(__name__, submod_attrs={
+    "asking": ["Answer", "Opened", "answers", "open_model"],
+    "builders": ["BUILDERS", "Builder", "Rule", "build_model", "builder_table",
+                 "find_builder", "largest_map", "model_bytes", "outline_model"],
+    "card": ["model_card"],
+    "exporting": ["check_logits"],
+    "masks": ["UNSEEN", "answer_mask", "free_name", "image_probabilities",
+              "longest_diameter", "mask_confidence", "save_mask", "uncertainty"],
+    "onnx": ["check_onnx", "export_onnx", "load_onnx"],
+    "prediction": ["predict"],
+    "programs": ["export_program", "load_program"],
+    "quantizing": ["quantize_onnx"],
     "runtime": ["GuardedGraph", "graph_fault", "interface_fault"],
-    "spec": ["TASKS", "load_model", "model_header", "model_spec", "save_model", "spec_sides"],
-    "spreadsheets": ["original_cell", "plain_cell", "read_answers", "write_answers"],
+    "spec": ["TASKS", "load_model", "model_header", "model_spec", "save_model",
+             "spec_sides"],
+    "spreadsheets": ["original_cell", "plain_cell", "read_answers",
+                     "write_answers"],
     "tiles": ["blend_tiles", "check_tile", "tile_starts", "tiled_logits"],
 })
+
+# of visft_nb.data, offered here too: what the model is shown is what these read
+_DATA = [
+    "Picture", "apply_window", "dicom_frames", "fit_channels", "frame_value",
+    "prepare_image", "read_image", "read_pictures", "rescaled"]
+__all__ = sorted([*__all__, *_DATA])
+
+
+def __getattr__(name):
+    if name not in _DATA: return _load(name)
+    from visft_nb import data
+    return getattr(data, name)
+
+
+def __dir__(): return __all__

@@ -20,10 +20,12 @@ import torch
 
 from ..cnn.inside import grad_cam
 from ..core import InputError, atomic_write, fast_bf16
-from ..deploy.prediction import (
-    UNSEEN, Answer, Opened, _mask_row, _target, answer_mask, answers, export_onnx,
-    export_program, free_name, load_onnx, load_program, model_card, open_model, predict,
-    quantize_onnx, save_mask, uncertainty)
+from ..deploy import (
+    UNSEEN, Answer, Opened, answer_mask, answers, export_onnx, export_program,
+    free_name, load_onnx, load_program, model_card, open_model, predict, quantize_onnx,
+    save_mask, uncertainty)
+from ..deploy.masks import mask_row
+from ..deploy.spec import target_path
 from .speed import Contestant, race
 from ..train import eval_mode
 
@@ -74,7 +76,7 @@ def write_dicom(
     d.PixelData = a.tobytes()
     if window: d.WindowCenter, d.WindowWidth = window
     if spacing: d.PixelSpacing = [f'{s:.10g}' for s in spacing]
-    with atomic_write(_target(path, '.dcm')) as tmp:
+    with atomic_write(target_path(path, '.dcm')) as tmp:
         d.save_as(tmp, enforce_file_format=True)
 
 # %% ../../nbs/3_finetune/19_work.ipynb #184233fb
@@ -195,7 +197,7 @@ def predict_files(
 ):                  # pandas.DataFrame as of `predict` with errors="keep"
     """What `visft predict` does. Raises `InputError` for a model or a target that
     cannot be used; a bad image gets a row with its sentence."""
-    if out is not None: out = _target(out, '.csv')
+    if out is not None: out = target_path(out, '.csv')
     if overlays is not None and Path(overlays).exists() and not Path(overlays).is_dir():
         raise InputError(f"{overlays} is a file; a folder for the "
                          "pictures was expected.")
@@ -361,7 +363,7 @@ def _second(ask, sure):
 
 def _look_mask(opened, a, names, sure):
     "The answer of a segmentation."
-    row = _mask_row(a, opened.spec, sure)
+    row = mask_row(a, opened.spec, sure)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
     def size(n):
         if not a.spacing: return ''

@@ -20,7 +20,6 @@ from torch import nn
 
 from ..core import InputError, atomic_folder, lookup
 from ..metrics import proportion_interval
-from ..plot import html_table
 from ..report import render
 from .attacks import (NORMS, check_attack, survivors, ce_loss, lent,
                                      pgd, warn_if_training)
@@ -361,8 +360,9 @@ class MaskingReport:
         # names of those that need more images
         return self.table.check[self.table.verdict == 'undecided'].tolist()
     def _repr_html_(self):
-        return render('<p><b>{{ said }}</b></p>', said=self.verdict) + html_table(
-            self.table.to_numpy().tolist(), self.table.columns)
+        return render(
+            '<p><b>{{ said }}</b></p>{{ table(rows, head) }}', said=self.verdict,
+            rows=self.table.to_numpy().tolist(), head=self.table.columns)
     def __str__(self): return f'{self.verdict}\n{self.table.to_string(index=False)}'
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #fdd349e4
@@ -584,10 +584,13 @@ class RobustnessReport:
     # {attack: [what is known of an image that fell]}
     examples: dict = field(repr=False, default_factory=dict)
     def _repr_html_(self):
-        rows = [(a['attack'], a['accuracy'], a['low'], a['high'])
-                for a in self.records['attacks']]
-        return (render('<p><b>{{ said }}</b></p>', said=self.masking.verdict)
-                + html_table(rows, ('attack', 'accuracy', 'low', 'high')))
+        rows = [
+            (a['attack'], a['accuracy'], a['low'], a['high'])
+            for a in self.records['attacks']]
+        return render(
+            '<p><b>{{ said }}</b></p>{{ table(rows, head) }}',
+            said=self.masking.verdict, rows=rows,
+            head=('attack', 'accuracy', 'low', 'high'))
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #1801d82a
 def robustness_report(
