@@ -41,14 +41,11 @@ class Run:
     folder: str = ''                                # where it writes
     status: str = 'pending'                         # ok, differs, failed, interrupted
     seconds: float = 0.                             # wall time
-    # peak resident memory of the kernel, MB
-    memory: float|None = None
-    # the first failing cell, or what else went wrong
-    error: str = ''
+    memory: float|None = None # peak resident memory of the kernel, MB
+    error: str = '' # the first failing cell, or what else went wrong
     records: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)        # records beside expectations
-    # what the profile and the command line set
-    parameters: dict = field(default_factory=dict)
+    parameters: dict = field(default_factory=dict)  # set by profile and command line
     machine: dict = field(default_factory=dict)
 
 # %% ../../nbs/course/04_runs.ipynb #d46d4e21
@@ -355,9 +352,8 @@ class Runner:
                 self.stop()
                 try:
                     return [f.result() for f in futures]
-                except (
-                    KeyboardInterrupt
-                ):   # once more: no patience with a cell that is deaf to the first
+                except KeyboardInterrupt:
+                    # once more: no patience with a cell that is deaf to the first
                     for c in self.children:
                         if c.poll() is None:
                             _abort(c, 2)

@@ -599,8 +599,10 @@ def read_parts(
     """Read parts in the layout of MVTec AD. Raises `InputError` for a folder without
     train/good, and whatever `image_folder` and `mask_pairs` raise."""
     path = given_path(path, 'folder')
-    folders = lambda p: sorted(f.name for f in p.iterdir() if f.is_dir()
-                               and not f.name.startswith('.')) if p.is_dir() else []
+    def folders(p):
+        if not p.is_dir(): return []
+        return sorted(f.name for f in p.iterdir()
+                      if f.is_dir() and not f.name.startswith('.'))
     if 'good' not in folders(path/'train'):
         raise InputError(f"{path} has no folder train/good: put the pictures of good "
                          "parts there, and those of bad ones into "

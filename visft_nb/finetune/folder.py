@@ -76,8 +76,10 @@ def _same_classes(classes, folder):
     for split, found in classes.items():
         less, more = sorted(classes['train'] - found), sorted(found - classes['train'])
         if less or more:
-            said = [f"{split} lacks {', '.join(less[:5])}"]*bool(less) + [
-                f"{split} has {', '.join(more[:5])}, which train lacks"]*bool(more)
+            said = []
+            if less: said.append(f"{split} lacks {', '.join(less[:5])}")
+            if more:
+                said.append(f"{split} has {', '.join(more[:5])}, which train lacks")
             raise InputError(f"The class folders of {folder} differ between the "
                              f"splits: {'; '.join(said)}. A class has the same name "
                              "everywhere: rename the folders, or move the images.")

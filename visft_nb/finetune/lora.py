@@ -278,12 +278,10 @@ class Delta:
     method:str                                # a key of `METHODS`
     config:dict                               # its arguments
     flags:dict                                # name -> requires_grad before
-    # name -> copy of what may change in place: parameters that are trained, all buffers
-    before:dict
+    before:dict # name -> copy of what may change: parameters trained, buffers
     trained:list                              # names of these parameters
     head:str|None=None                        # name of the head, where it is trained
-    # name -> module that another one stands for
-    swapped:dict=field(default_factory=dict)
+    swapped:dict=field(default_factory=dict)  # name -> module that stands aside
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #12f62da5
 def head_name(

@@ -170,15 +170,11 @@ class Patches:
     `patches(x, generator)`, with masks `patches(x, generator, masks=m)`.
 
     What would lie outside is mirrored."""
-    # side of the window, pixels; smaller images give a window of their own size
-    size:int=192
+    size:int=192          # side of the window, pixels; at most the image's own
     degrees:float=15      # turned by at most this, beside the quarter turns
-    # pixels of the image to a pixel of the window: below 1 enlarges
-    scale:tuple=.85, 1.2
+    scale:tuple=.85, 1.2  # pixels of the image to one of the window: below 1 enlarges
     square:bool=True      # also one of the eight symmetries of the square
-    # share of the windows that are turned, scaled and bent; the others are cut out
-    # sharp
-    often:float=1.
+    often:float=1.        # share of the windows that are turned, scaled and bent
     bend:float=4.         # standard deviation of the bend at a knot, pixels
     every:int=32          # pixels from knot to knot
     brightness:float=.2   # multiplied by 1 plus or minus at most this

@@ -201,10 +201,11 @@ def _same_architecture(name, own, state, what):
     """Raise `InputError` with some of the missing, the unknown and the differently
     shaped tensors."""
     shape = lambda t: 'x'.join(map(str, t.shape)) or 'one number'
+    other = [f"{k} ({shape(state[k])} there, {shape(own[k])} here)"
+             for k in own if k in state and state[k].shape != own[k].shape]
     found = {'are missing': [k for k in own if k not in state],
-             'are unknown': [k for k in state if k not in own], 'have other shapes': [
-                 f"{k} ({shape(state[k])} there, {shape(own[k])} here)"
-                 for k in own if k in state and state[k].shape != own[k].shape]}
+             'are unknown': [k for k in state if k not in own],
+             'have other shapes': other}
     said = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})"
             for k, v in found.items() if v]
     if said:

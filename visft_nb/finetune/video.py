@@ -27,9 +27,7 @@ from ..train import fit
 class Clip:
     "Frames with the true boxes, and the number of each figure, which it keeps."
     frames:torch.Tensor  # uint8 (T, 3, H, W)
-    # per frame (n, 4): left, top, right, bottom, of the whole figure as far as it is in
-    # the picture
-    boxes:list
+    boxes:list # per frame (n, 4): left, top, right, bottom, within the picture
     ids:list             # per frame (n,) numbers
 
     def __len__(self): return len(self.frames)
@@ -368,8 +366,7 @@ def feet(
 class Zone:
     "A marked polygon that warns of tracks that enter."
     polygon:object           # (k, 2) corners x, y in pixels
-    # frames inside in a row before a warning, and outside before it may come again
-    wait:int=3
+    wait:int=3               # frames inside before a warning, outside before the next
     ahead:float=0            # frames to look ahead at the track's velocity
 
     def __post_init__(self):

@@ -469,8 +469,7 @@ class AttackResult:
     # {attack: (N,) booleans}, True where the image was still read right
     stands:dict
     adversarial:torch.Tensor|None=None  # (N, C, H, W): images of the last row, if kept
-    # sentences: signs that attacks found too little
-    flags:list=field(default_factory=list)
+    flags:list=field(default_factory=list) # signs that attacks found too little
 
     def per_cent(self): # pandas.DataFrame
         "The table with its shares in per cent, for reading."

@@ -346,12 +346,9 @@ def _examined(model, x, y, eps, norm):
 @dataclass
 class MaskingReport:
     "What the checks against masked gradients found."
-    # pandas.DataFrame: check, measured, expected, verdict ("ok", "fails", "undecided",
-    # "note", "not run")
-    table: object
+    table: object            # pandas.DataFrame: check, measured, expected, verdict
     verdict: str             # one sentence
-    # {attack: (N,) booleans}, attacks on part of the images count the rest as fallen
-    stands: dict = field(repr=False, default_factory=dict)
+    stands: dict = field(repr=False, default_factory=dict) # {attack: (N,) booleans}
     @property
     def failed(self):
         # names of the checks that fail
@@ -581,8 +578,7 @@ class RobustnessReport:
     records: dict            # as in records.json
     masking: MaskingReport   # the checks
     stands: dict = field(repr=False, default_factory=dict)    # {attack: (N,) booleans}
-    # {attack: [what is known of an image that fell]}
-    examples: dict = field(repr=False, default_factory=dict)
+    examples: dict = field(repr=False, default_factory=dict) # {attack: what fell}
     def _repr_html_(self):
         rows = [(a['attack'], a['accuracy'], a['low'], a['high'])
                 for a in self.records['attacks']]

@@ -457,22 +457,17 @@ class AdversarialTrainer:
     attack."""
     method:str='pgd'         # a key of `METHODS`
     eps:float=.3             # radius of the ball, for images in [0, 1]
-    # gradients of the attack; of 'free' how often a batch is replayed; None: as
-    # published
-    steps:int|None=None
+    steps:int|None=None # gradients of the attack ('free': replays); None: published
     alpha:float|None=None    # step of the attack; None: as published
     norm:str='linf'          # a key of `NORMS`
     beta:float|None=None     # weight of the robust part, of 'trades' and 'mart'
     noise:float|None=None    # of 'n-fgsm', in units of eps
-    awp:float|None= (
-        None   # move the weights by this share, too; None: .01 for 'awp', otherwise not
-    )
+    awp:float|None=None      # share the weights move by, too; None: .01 for 'awp', or 0
     warmup:float=0.          # epochs over which the radius grows from 0
     mode:str='eval'          # of the network under attack: "eval" or "train"
     epochs:int=15            # passes over the batches
     lr:float=4e-3            # the highest rate of the schedule
-    # epochs without a higher robust accuracy after which to stop
-    early_stop:int|None=None
+    early_stop:int|None=None # epochs without a higher robust accuracy, then stop
     valid_steps:int=10       # of the PGD that judges an epoch
     seed:int=0               # decides everything random
 
