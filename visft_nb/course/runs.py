@@ -303,8 +303,8 @@ def _environment(workers):
              else os.cpu_count())
     share = max(1, cores // workers)
     asked = os.environ.get('VISFT_THREADS')
-    most = lambda k: int(os.environ.get(k)
-                         or os.environ.get('OMP_NUM_THREADS') or share)
+    def most(k):
+        return int(os.environ.get(k) or os.environ.get('OMP_NUM_THREADS') or share)
     kinds = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
     # waiting threads sleep instead of spinning, or two programs that share the cores
     # slow each other down tenfold

@@ -32,8 +32,9 @@ DEFECTS = 'scratch', 'hole', 'stain', 'missing thread', 'shift'
 def _threads(rng, y, x):
     "Thread coordinates u, v of each pixel: moved, turned by some degrees, wavy."
     size, angle = len(y), rng.normal(0, .03)
-    wave = lambda: .12*np.sin((x*rng.normal() + y*rng.normal())*2*np.pi/size
-                               + rng.uniform(0, 7)) + rng.uniform(0, 8)
+    def wave():
+        way = (x*rng.normal() + y*rng.normal())*2*np.pi/size
+        return .12*np.sin(way + rng.uniform(0, 7)) + rng.uniform(0, 8)
     return ((x*np.cos(angle) + y*np.sin(angle))/PERIOD + wave(),
             (y*np.cos(angle) - x*np.sin(angle))/PERIOD + wave())
 
@@ -312,8 +313,9 @@ def pixel_auc(
     edges = heat.flatten().sort().values[places[1:-1]]
     at = torch.bucketize(heat, edges.unique())
     rows = torch.arange(len(heat))[:, None]*bins
-    count = lambda w: torch.bincount((at + rows).flatten(), w.flatten().double(),
-                                     len(heat)*bins).view(-1, bins)
+    def count(w):
+        return torch.bincount((at + rows).flatten(), w.flatten().double(),
+                              len(heat)*bins).view(-1, bins)
     good_counts, bad_counts = count(~bad), count(bad)
     draws = torch.randint(len(heat), (samples, len(heat)), generator=seeded(seed))
     times = torch.zeros(samples, len(heat), dtype=torch.double).scatter_add_(

@@ -231,8 +231,9 @@ def _note(out, ours, held):
                     "were to be held out: it went as a whole to those to "
                     f"{_ROLES[side]}, and {there}.")
     label = lambda s, k: out[s].classes[int(out[s].labels[k])]
-    name = lambda s, k: (out[s].names[k] if out[s].names
-                         else f'image {int(out[s].extra["place"][k])}')
+    def name(s, k):
+        return (out[s].names[k] if out[s].names
+                else f'image {int(out[s].extra["place"][k])}')
     mixed = [g for g in groups if len({label(*i) for i in g}) > 1]
     if mixed:
         one = mixed[0][0]

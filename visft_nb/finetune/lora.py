@@ -375,8 +375,9 @@ def apply_lora(
                   dropout=dropout, across=across, head=head)
     start_delta(model, 'lora', config, head=head
                 and not any(n == name or n.startswith(f'{name}.') for n in layers))
-    kind = lambda m: (LoRALinear if isinstance(m, nn.Linear)
-                      else LoRAConv2d if across or m.groups == 1 else LoRAFilters)
+    def kind(m):
+        return (LoRALinear if isinstance(m, nn.Linear)
+                else LoRAConv2d if across or m.groups == 1 else LoRAFilters)
     replace_modules(model,
                     {n: kind(m)(m, rank, alpha, dropout) for n, m in layers.items()})
     for p in (p for m in layers.values() for p in m.parameters()):

@@ -234,8 +234,9 @@ class DoubleConv(nn.Sequential):
         channels:int, # of the input
         width:int,    # of the output
     ):
-        conv = lambda a: [nn.Conv2d(a, width, 3, padding=1, bias=False),
-                          nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        def conv(a):
+            return [nn.Conv2d(a, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         super().__init__(*conv(channels), *conv(width))
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #926169a4
@@ -311,8 +312,9 @@ def layer_shapes(
         if not isinstance(m, kinds) or any(name.startswith(o + '.') for o in inside):
             continue
         inside.add(name)
-        row = lambda m, i, o, name=name: rows.append(
-            (name, shape(i[0]), shape(o), sum(p.numel() for p in m.parameters())))
+        def row(m, i, o, name=name):
+            return rows.append((name, shape(i[0]), shape(o),
+                                sum(p.numel() for p in m.parameters())))
         hooks.append(m.register_forward_hook(row))
     try:
         with eval_mode(model), torch.no_grad(): model(x)

@@ -424,8 +424,8 @@ def _page(r, data, rows, said, history):
     cases = [_case_figures(data, k, said[k], r['cases'][i])
              for i in order[:12] for k in [rows['report'][i]]]
     colours = [*WRONG.items(), ('another class', COLORS[2])][:len(data.classes)]
-    text = lambda v: (
-        json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v)
+    def text(v):
+        return json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v
     return render(
         _REPORT, title=r['name'], r=r, classes=data.classes[1:], n=len(data),
         pairs=_pair_figures(data, r['shown']), cases=cases, colours=colours, split=[

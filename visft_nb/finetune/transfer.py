@@ -317,8 +317,9 @@ class HeadSolver:
         s = (z - self.mean)/self.std
         self.basis = torch.linalg.qr(s.T).Q if s.shape[1] > len(s) else None
         self.z = s if self.basis is None else s @ self.basis
-        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64, device='cpu',
-                                           requires_grad=True)
+        def zeros(*shape):
+            return torch.zeros(*shape, dtype=torch.float64, device='cpu',
+                               requires_grad=True)
         self.w, self.b, self.steps = zeros(outputs, self.z.shape[1]), zeros(outputs), []
 
     def value(self, l2):

@@ -276,8 +276,9 @@ class Tracker:
         self.tracks += [Track(-1, boxes[j], torch.zeros(2))
                         for j in range(len(boxes)) if j not in cols]
         seen = [t for t in self.tracks if t.id >= 0 and not t.missed]
-        pile = lambda name, n: (torch.stack([getattr(t, name) for t in seen]) if seen
-                                else torch.zeros(0, n))
+        def pile(name, n):
+            return (torch.stack([getattr(t, name) for t in seen]) if seen
+                    else torch.zeros(0, n))
         return {'boxes': pile('box', 4),
                 'ids': torch.tensor([t.id for t in seen], dtype=torch.int64),
                 'velocities': pile('velocity', 2)}

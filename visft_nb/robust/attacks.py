@@ -419,8 +419,8 @@ def show_eps(
         raise InputError(f"show_eps got {len(x)} images, expected one, of shape (1, C, "
                          "H, W): write x[i:i + 1], y[i:i + 1].")
     check_attack(model, x, y, max(map(float, radii)))
-    rng = lambda: (
-        {'generator': torch.Generator().manual_seed(0)} if f is not fgsm else {})
+    def rng():
+        return {'generator': torch.Generator().manual_seed(0)} if f is not fgsm else {}
     adv = torch.cat([f(model, x, y, float(e), **rng()) for e in radii])
     with lent(model), torch.no_grad(): sure, said = model(adv).softmax(1).max(1)
     _eps_sheet(x, y, adv, radii, sure.tolist(), said.tolist(), attack, classes)

@@ -258,8 +258,8 @@ def _jpeg(x, quality, generator=None):
     """Compress and decompress (ITU T.81, baseline, no subsampling): grey images by the
     brightness table alone."""
     colour, (h, w) = x.shape[1] == 3, x.shape[-2:]
-    mix = lambda rows, v: (
-        torch.einsum('kc,nchw->nkhw', x.new_tensor(rows), v) if colour else v)
+    def mix(rows, v):
+        return torch.einsum('kc,nchw->nkhw', x.new_tensor(rows), v) if colour else v
     scale = 5000/quality if quality < 50 else 200 - 2*quality
     tables = [_LUMA, _CHROMA, _CHROMA] if colour else [_LUMA]*x.shape[1]
     tables = x.new_tensor(tables).view(-1, 1, 1, 8, 8)

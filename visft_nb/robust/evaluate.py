@@ -565,8 +565,8 @@ def _accuracies(stands):
 
 def _by_class(y, clean, robust, classes):
     "Clean and robust accuracy of each class; None where it has no image."
-    share = lambda s, c: (
-        100*s[y == c].double().mean().item() if (y == c).any() else None)
+    def share(s, c):
+        return 100*s[y == c].double().mean().item() if (y == c).any() else None
     return [{'class': name, 'images': int((y == c).sum()), 'clean': share(clean, c),
              'robust': share(robust, c)} for c, name in enumerate(classes)]
 
