@@ -440,7 +440,7 @@ class FeatureDetector(AnomalyDetector):
     """What detectors on `patch_features` share: `learn_patches(z)` and `strange(z)` ->
     (N, h, w), both of scaled features (N, D, h, w)."""
     def __init__(self,
-        model,         # nn.Module; frozen in place, not copied
+        model,         # nn.Module: images (N, C, H, W) in [0, 1]; used as it is
         layers=LAYERS, # names of its modules
         margin:int=16, # pixels at each side that are not judged
         blur:float=2., # standard deviation by which the heat is blurred, pixels
@@ -496,7 +496,7 @@ def _rows(z):
 class PatchCore(FeatureDetector):
     "Distance to the nearest patch of good parts (Roth et al. 2022)."
     def __init__(self,
-        model,              # nn.Module; frozen in place, not copied
+        model,              # nn.Module: images (N, C, H, W) in [0, 1]; used as it is
         layers=LAYERS,      # names of its modules
         margin:int=16,      # pixels at each side that are not judged
         coreset:int=1000,   # patches to keep
@@ -533,7 +533,7 @@ class PaDiM(FeatureDetector):
     """Mahalanobis distance of patch features from those of good parts (Defard et al.
     2021)."""
     def __init__(self,
-        model,            # nn.Module; frozen in place, not copied
+        model,            # nn.Module: images (N, C, H, W) in [0, 1]; used as it is
         layers=LAYERS,    # names of its modules
         margin:int=16,    # pixels at each side that are not judged
         places:bool=True, # a Gaussian for each place; False: one for all, for textures

@@ -123,7 +123,7 @@ class PixelPrompt(Prompted):
     """A learned frame of pixels before any frozen network (Bahng et al. 2022), with a
     head of its own or a new reading of the network's outputs."""
     def __init__(self,
-        model,             # nn.Module; frozen in place, not copied
+        model,             # nn.Module; frozen, not copied; `features` for a head
         pad:int=30,        # width of the frame, pixels
         size:int=224,      # side of the images that the network gets, pixels
         channels:int=3,    # of the images

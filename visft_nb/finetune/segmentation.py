@@ -603,13 +603,13 @@ def _images_of(images, window=None, in_range=None):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #636aba4b
 @torch.no_grad()
 def segment(
-    model,                 # images (N, C, H, W) in [0, 1] to logits (N, K, h, w)
+    model,                 # images (N, C, H, W) to what `pixel_logits` takes
     # (N, C, H, W) floats in [0, 1] or bytes, `Images`, a list of (C, H, W), names of
     # files, folders or zips; each may have its own size
     images,
     tile:int=512,          # larger images are cut into tiles of this side
     overlap:int|None=None, # of tiles, pixels; None: 64, or a quarter of a smaller tile
-    symmetries:bool=False, # mean over the square's eight symmetries, in eight times
+    symmetries:bool=False, # mean over eight symmetries; where up and down mean nothing
     threshold:float|None=None, # of two classes: class 1 above it; None: likeliest
     probabilities:bool=False, # give float32 (N, K, H, W) in the place of masks
     precision='auto', # "bf16", "fp32", or "auto": bf16 where the device is good at it

@@ -142,7 +142,7 @@ class NTXentLoss(nn.Module):
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020). Several processes
     compare the views of all of them."""
     def __init__(self,
-        temperature:float=0.5, # tau: the smaller, the more the nearest neighbours count
+        temperature:float=0.5, # tau: the smaller, the more near wrong neighbours count
         gather:bool=True,      # False: each process keeps to its own views
     ):
         super().__init__()

@@ -526,8 +526,8 @@ def robust_accuracy(
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
     check_attack(model, x, y, 0.)
     warn_if_training(model)
-    stands = {'clean': survivors(model, x, y, lambda m, x, y: x,
-                                  torch.ones_like(y, dtype=torch.bool), batch_size)}
+    everyone = torch.ones_like(y, dtype=torch.bool)
+    stands = {'clean': survivors(model, x, y, lambda m, x, y: x, everyone, batch_size)}
     for name, attack in attacks.items():
         stands[name] = survivors(model, x, y, attack, stands['clean'], batch_size)
     stands['all attacks'] = torch.stack(list(stands.values())).all(0)

@@ -100,7 +100,7 @@ def _attacked(model, x, y, attack, among, batch_size, keep):
     for i in among.nonzero()[:, 0].split(batch_size):
         adv = attack(model, x[i], y[i])
         out[i] = survivors(model, x[i], y[i], lambda *_, adv=adv: adv,
-                            torch.ones_like(y[i], dtype=torch.bool), len(i))
+                           torch.ones_like(y[i], dtype=torch.bool), len(i))
         for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist():
             fallen.append((int(i[j]), adv[j].cpu()))
     return out, fallen

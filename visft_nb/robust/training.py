@@ -38,7 +38,7 @@ def ascend(
     """Projected gradient ascent: all steps with all samples, the gradient for the image
     alone."""
     return gradient_steps(gain, x, None, start, NORMS[norm], eps, alpha, steps,
-                  lambda value, _: value)
+                          lambda value, _: value)
 
 # %% ../../nbs/4_robust/05_training.ipynb #07d8b05a
 @contextmanager
@@ -387,17 +387,14 @@ class PerturbedStep(nn.Module):
 # %% ../../nbs/4_robust/05_training.ipynb #693a5c1f
 METHODS = {
     'pgd':    (AdversarialStep, dict(steps=7)),   # Madry et al. 2018
-    'fgsm':   (
-        AdversarialStep, dict(steps=1, alpha=1., start='zero'),
-    ),   # Goodfellow et al. 2015; overfits catastrophically at large radii
+    # Goodfellow et al. 2015; overfits catastrophically at large radii
+    'fgsm':   (AdversarialStep, dict(steps=1, alpha=1., start='zero')),
     'fast':   (AdversarialStep, dict(steps=1, alpha=1.25)),   # Wong et al. 2020
     'n-fgsm': (NoisyStep, dict(alpha=1., noise=2.)),   # de Jorge et al. 2022
     'free':   (FreeStep, dict(replays=4, alpha=1.)),   # Shafahi et al. 2019
     'trades': (TradesStep, dict(steps=10, beta=6.)),   # Zhang et al. 2019
     'mart':   (MartStep, dict(steps=10, beta=5.)),   # Wang et al. 2020
-    'awp':    (
-        AdversarialStep, dict(steps=7),
-    ),   # Wu et al. 2020, on PGD; with another method: awp=…
+    'awp':    (AdversarialStep, dict(steps=7)),   # Wu et al. 2020; with others: awp=…
 }
 
 # %% ../../nbs/4_robust/05_training.ipynb #cfbca503
