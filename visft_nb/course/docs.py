@@ -333,8 +333,8 @@ def _stage(book, tree):
 # %% ../../nbs/course/03_docs.ipynb #a94a5c9a
 def _write(path, what):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(what if isinstance(what, str)
-                    else json.dumps(what, ensure_ascii=False), encoding='utf-8')
+    text = what if isinstance(what, str) else json.dumps(what, ensure_ascii=False)
+    path.write_text(text, encoding='utf-8')
 
 # %% ../../nbs/course/03_docs.ipynb #cfef0683
 def _symbols(module, tops, page):

@@ -373,8 +373,8 @@ def apply_lora(
     config = dict(rank=rank, alpha=alpha,
                   targets=targets if isinstance(targets, str | None) else list(targets),
                   dropout=dropout, across=across, head=head)
-    start_delta(model, 'lora', config, head=head
-                and not any(n == name or n.startswith(f'{name}.') for n in layers))
+    inside = any(n == name or n.startswith(f'{name}.') for n in layers)
+    start_delta(model, 'lora', config, head=head and not inside)
     def kind(m):
         return (LoRALinear if isinstance(m, nn.Linear)
                 else LoRAConv2d if across or m.groups == 1 else LoRAFilters)

@@ -147,8 +147,8 @@ class PixelPrompt(Prompted):
         self.pad, self.size, self.shrink = pad, size, shrink
         device = next(model.parameters()).device
         self.head = self.new_head(classes) if mapping is None else None
-        self.register_buffer('mapping', None if mapping is None
-                             else torch.as_tensor(mapping, device=device))
+        if mapping is not None: mapping = torch.as_tensor(mapping, device=device)
+        self.register_buffer('mapping', mapping)
         edge = [i*size + j for i in range(size) for j in range(size)
                 if min(i, j) < pad or max(i, j) >= size - pad]
         self.register_buffer('edge', torch.tensor(edge, device=device),

@@ -394,9 +394,8 @@ class SegmentationLoss(nn.Module):
     ):
         super().__init__()
         self.dice, self.smooth = dice, smooth
-        self.register_buffer('weight', None if weight is None
-                             else torch.as_tensor(weight, dtype=torch.float32),
-                             persistent=False)
+        if weight is not None: weight = torch.as_tensor(weight, dtype=torch.float32)
+        self.register_buffer('weight', weight, persistent=False)
 
     def forward(self, model, batch):
         x, y = batch[0], batch[1]
@@ -472,8 +471,9 @@ def train_segmenter(
     more = Images(data.images, masks=data.masks)[torch.arange(len(data)).repeat(again)]
     batches = Batches(more, batch_size, seed=seed, transform=augment or Patches(),
                       drop_last=True, target='masks')
-    return fit(model, Steps(batches, steps), epochs=epochs, loss=loss
-               or SegmentationLoss(), lr=lr, schedule=schedule, seed=seed, **kwargs)
+    return fit(model, Steps(batches, steps), epochs=epochs,
+               loss=loss or SegmentationLoss(), lr=lr, schedule=schedule, seed=seed,
+               **kwargs)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #d1139d45
 def _border(m):
@@ -687,7 +687,7 @@ class EncoderUNet(nn.Module):
 def encoder_unet(
     encoder:str='tf_efficientnet_lite0', # any timm model that smp can take apart
     classes:int=2,                 # K, background included
-    weights:str|None='packaged',   # that, imagenet (from the hub), or None: random
+    weights:str|None='packaged',   # or imagenet, from the hub; None: random
     decoder=(128, 64, 32, 16, 16), # channels on the way up, the smallest map first
 )->EncoderUNet:
     """A timm encoder in a U-Net (segmentation_models_pytorch). Raises `InputError` for

@@ -189,7 +189,7 @@ def _masked(x, mask):
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
-    out=None,       # table to write, `.csv`; apostrophes as `read_answers` takes them
+    out=None,       # table, `.csv`; what looks like a formula gets an apostrophe
     overlays=None,  # folder for pictures, and for masks where the model makes such
     sure:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name

@@ -49,8 +49,8 @@ class Views:
                                         noise=.2, brightness=.5, contrast=.3))
 
     def __call__(self, x, generator=None):
-        return self.rest(elastic(x, self.bend, generator=generator) if self.bend
-                         else x, generator)
+        if self.bend: x = elastic(x, self.bend, generator=generator)
+        return self.rest(x, generator)
 
 VIEWS = Views() # suits digits and other small grey images of things that may be bent
 

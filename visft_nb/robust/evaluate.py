@@ -659,15 +659,16 @@ def _all_attacked(b, attacks, classes):
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970
 def _records(b, masking, stands, classes, name, attacks, how, start):
     "Everything in the report that is no picture."
+    knows = ('the network and its weights' if b.gradients
+             else "the network's answers alone")
     threat = {'norm': b.norm, 'eps': b.eps, 'eps in 255ths': round(255*b.eps, 3),
               'images': 'in [0, 1], changed images too', 'aim': 'any wrong class',
-              'the attacker knows': 'the network and its weights' if b.gradients
-              else "the network's answers alone"}
+              'the attacker knows': knows}
     other = how['substitute']
+    judged = (f'the mean over {b.samples} draws, for the network is random'
+              if b.random else 'the network itself')
     told = how | dict(substitute=None if other is None else type(other).__name__,
-                      attacks=list(attacks),
-                      judged=f'the mean over {b.samples} draws, for the '
-                             'network is random' if b.random else 'the network itself')
+                      attacks=list(attacks), judged=judged)
     machine = dict(made=datetime.now().isoformat(timespec='seconds'),
                    seconds=round(time.perf_counter() - start, 1),
                    device=b.x.device.type, python=platform.python_version(),
