@@ -49,8 +49,9 @@ def draw_conv(
     inside = [p for p in range(padding, padding + size)]
     read = {(row*stride + i*dilation, col*stride + j*dilation)
             for i in range(kernel) for j in range(kernel)}
-    colour = lambda r, c: ('#f0a030' if (r, c) in read
-                           else '#ffffff' if r in inside and c in inside else '#dddddd')
+    def colour(r, c):
+        if (r, c) in read: return '#f0a030'
+        return '#ffffff' if r in inside and c in inside else '#dddddd'
     _draw_cells(axes[0], full, colour)
     _draw_cells(axes[1], out,
                 lambda r, c: '#f0a030' if (r, c) == (row, col) else '#cfe3f5')

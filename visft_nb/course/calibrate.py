@@ -15,13 +15,8 @@ from pathlib import Path
 from ..core import InputError, atomic_write, cache_dir
 from .book import notebooks, read_notebook
 from .profiles import overrides, parameters
-from visft_nb.course.records import (
-    expected_path,
-    load_expected,
-    meets,
-    orphans,
-    save_expected,
-)
+from .records import (expected_path, load_expected, meets, orphans,
+                                     save_expected)
 from .runs import Run, Runner, run_folder
 
 # %% ../../nbs/course/08_calibrate.ipynb #799324e9
@@ -36,13 +31,11 @@ def tolerance_factor(
     if n < 2:
         raise InputError(f"{n} run has no spread: two or more are needed.")
     return float(norm.ppf((1 + share) / 2)) * math.sqrt(
-        (n - 1) * (1 + 1 / n) / chi2.ppf(1 - confidence, n - 1)
-    )
+        (n - 1) * (1 + 1 / n) / chi2.ppf(1 - confidence, n - 1))
 
 # %% ../../nbs/course/08_calibrate.ipynb #bb036549
 _MACHINE = re.compile(
-    r'second|minute|(^|_)(ms|us|times|speed|speedup|faster|slower)(_|$)'
-)
+    r'second|minute|(^|_)(ms|us|times|speed|speedup|faster|slower)(_|$)')
 
 
 def of_the_machine(
@@ -51,9 +44,8 @@ def of_the_machine(
     | None = None,  # its expectation so far; `why` may say that it is the machine's
 ) -> bool:
     "Is this figure the machine's own, such as a time?"
-    return bool(
-        _MACHINE.search(name) or (old or {}).get('why', '').startswith("the machine's")
-    )
+    return bool(_MACHINE.search(name)
+                or (old or {}).get('why', '').startswith("the machine's"))
 
 # %% ../../nbs/course/08_calibrate.ipynb #5e3c5d97
 @dataclass
@@ -78,8 +70,7 @@ def spread(
     v = [math.log(x) for x in values] if log else list(values)
     m = math.fsum(v) / len(v)
     half = tolerance_factor(len(v)) * math.sqrt(
-        math.fsum((x - m) ** 2 for x in v) / (len(v) - 1)
-    )
+        math.fsum((x - m) ** 2 for x in v) / (len(v) - 1))
     mean = math.fsum(values) / len(values)
     if log:
         return Spread(math.exp(m - half), math.exp(min(m + half, 700)), mean, True)
@@ -226,14 +217,12 @@ def settings(
     from visft_nb.core import fast_bf16
 
     if seeds < 2:
-        raise InputError(
-            f"--seeds {seeds}: at least 2 are needed to see a spread, 5 are usual."
-        )
+        raise InputError(f"--seeds {seeds}: at least 2 are needed to see a "
+                         "spread, 5 are usual.")
     own = 'bf16' if fast_bf16('cpu') else 'fp32'
     precisions = ('fp32', 'bf16') if own == 'bf16' else ('fp32',)
-    others = [
-        Setting(0, t, p) for t in (1, 2) for p in precisions if (t, p) != (1, own)
-    ]
+    others = [Setting(0, t, p)
+              for t in (1, 2) for p in precisions if (t, p) != (1, own)]
     return [Setting(s, 1, own) for s in range(seeds)] + others
 
 # %% ../../nbs/course/08_calibrate.ipynb #76b8daf9
@@ -252,13 +241,10 @@ def seeded(
 @contextmanager
 def _forced(threads, precision):
     "The environment of runs in one setting."
-    old = {
-        k: os.environ.get(k)
-        for k in ('VISFT_THREADS', 'VISFT_PRECISION', 'VISFT_DEVICE')
-    }
-    os.environ.update(
-        VISFT_THREADS=str(threads), VISFT_PRECISION=precision, VISFT_DEVICE='cpu'
-    )
+    old = {k: os.environ.get(k)
+           for k in ('VISFT_THREADS', 'VISFT_PRECISION', 'VISFT_DEVICE')}
+    os.environ.update(VISFT_THREADS=str(threads), VISFT_PRECISION=precision,
+                      VISFT_DEVICE='cpu')
     try:
         yield
     finally:
@@ -271,15 +257,10 @@ def _forced(threads, precision):
 
 def _digest(name, profile):
     "Of the code and the parameters of a run: other results are not taken up."
-    cells = [
-        c['source']
-        for c in read_notebook(notebooks()[name])['cells']
-        if c['cell_type'] == 'code'
-    ]
-    return hashlib.blake2b(
-        json.dumps([cells, overrides(name, profile)], default=str).encode(),
-        digest_size=8,
-    ).hexdigest()
+    cells = [c['source'] for c in read_notebook(notebooks()[name])['cells']
+             if c['cell_type'] == 'code']
+    return hashlib.blake2b(json.dumps([cells, overrides(name, profile)],
+                                      default=str).encode(), digest_size=8).hexdigest()
 
 
 def _kept(name, profile, setting):
@@ -303,10 +284,8 @@ def measure(
     cores = os.cpu_count() or 1
     for threads, precision in dict.fromkeys((s.threads, s.precision) for s in todo):
         group = [s for s in todo if (s.threads, s.precision) == (threads, precision)]
-        runs = [
-            Run(name, profile, seeded(own, s.seed), str(run_folder(name, out)))
-            for s in group
-        ]
+        runs = [Run(name, profile, seeded(own, s.seed), str(run_folder(name, out)))
+                for s in group]
         with _forced(threads, precision):
             done = Runner(max(1, cores // threads), report=False, limit=limit)(runs)
         for s, r in zip(group, done):
@@ -332,8 +311,7 @@ def former(
         return name
     shared = {
         n: len(set(records) & set(load_expected(n, profile))) / max(1, len(records))
-        for n in orphans(profile)
-    }
+        for n in orphans(profile)}
     best = max(shared, key=shared.get, default=None)
     return best if best and shared[best] >= 0.6 else None
 

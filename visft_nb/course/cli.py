@@ -228,8 +228,8 @@ def data(context: typer.Context):
     from visft_nb.data import dataset_table
     table = _table('', 'name', 'task', 'where', '>MB to get', 'licence', 'home')
     for d in dataset_table():
-        table.add_row(d['name'], d['task'], d['where'], f"{d['cost']:,.0f}"
-                      if d.get('cost') else '', d['licence'], d['home'])
+        cost = f"{d['cost']:,.0f}" if d.get('cost') else ''
+        table.add_row(d['name'], d['task'], d['where'], cost, d['licence'], d['home'])
     out.print(table)
 
 @data_app.command()

@@ -42,8 +42,9 @@ def _config(book):
                          f"({str(e)[:200]}): {where}.") from e
     try: contents = config['website']['sidebar']['contents']
     except (KeyError, TypeError): contents = None
-    entry = (lambda v: isinstance(v, str) or isinstance(v, dict)
-             and all(isinstance(v.get(k), str) for k in ('section', 'contents')))
+    def entry(v):
+        return (isinstance(v, str) or isinstance(v, dict)
+                and all(isinstance(v.get(k), str) for k in ('section', 'contents')))
     if not isinstance(contents, list) or not all(map(entry, contents)):
         raise InputError(f"{path} has no list website.sidebar.contents of patterns and "
                          f"of sections with their contents: {where}.")
@@ -292,8 +293,9 @@ def api_notebooks(
 # %% ../../nbs/course/03_docs.ipynb #b10a9792
 def _entries(module, tops, lesson):
     "The cells that document what one lesson exports to a module."
-    code = lambda source: dict(cell_type='code', metadata={}, outputs=[],
-                               execution_count=None, source=source)
+    def code(source):
+        return dict(cell_type='code', metadata={}, outputs=[], execution_count=None,
+                    source=source)
     cells = [code(f"#| echo: false\nfrom {module} import {', '.join(tops)}")]
     for top, methods in tops.items():
         cells += [code(f'show_doc({top}, title_level=2)'),
@@ -331,8 +333,8 @@ def _stage(book, tree):
 # %% ../../nbs/course/03_docs.ipynb #a94a5c9a
 def _write(path, what):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(what if isinstance(what, str)
-                    else json.dumps(what, ensure_ascii=False), encoding='utf-8')
+    text = what if isinstance(what, str) else json.dumps(what, ensure_ascii=False)
+    path.write_text(text, encoding='utf-8')
 
 # %% ../../nbs/course/03_docs.ipynb #cfef0683
 def _symbols(module, tops, page):

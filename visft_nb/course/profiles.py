@@ -34,8 +34,8 @@ def _parameters(path, _changed):
     for node in parse_code(_code(cell), f'{path}, the parameters').body:
         try:
             (target,), values[target.id] = node.targets, ast.literal_eval(node.value)
-        except (
-            AttributeError, ValueError, TypeError, RecursionError, MemoryError) as e:
+        except (AttributeError, ValueError, TypeError, RecursionError,
+                MemoryError) as e:
             line = _code(cell).splitlines()[node.lineno - 1]
             raise InputError(f"{path}, line {node.lineno} of the parameters: "
                              f"`{line:.200}` is not one NAME = literal.") from e
@@ -120,14 +120,17 @@ _SHARE = re.compile(r'\b(share|chance|probability)\b')
 
 @lru_cache(maxsize=512)
 def _comments(path, _changed):
-    "name -> the comment on its line."
+    "name -> the comment on its line, or on lines of its own above."
     lines = iter(_code(_tagged(path) or {'source': ''}).splitlines(True))
-    said, name = {}, None
+    said, name, above = {}, None, ''
     for token in tokenize.generate_tokens(lambda: next(lines, '')):
         if (token.type == tokenize.NAME and token.string.isupper()
                 and token.start[1] == 0):
             name = token.string
-        if token.type == tokenize.COMMENT and name: said[name] = token.string
+            if above: said[name], above = above, ''
+        if token.type == tokenize.COMMENT:
+            if token.line.lstrip().startswith('#'): above += token.string
+            elif name: said[name] = token.string
     return said
 
 def _comment(path, name): return _comments(path, path.stat().st_mtime_ns).get(name, '')

@@ -65,11 +65,10 @@ def check_expectation(
     if not set(expected) & set(STATEMENTS):
         raise InputError(f"The expectation of {name!r} states nothing: one of "
                          f"{', '.join(STATEMENTS)} was expected.")
-    fits = dict.fromkeys(
-        ('value', 'abs', 'rel', 'min', 'max'),
-        lambda v: _number(v) and math.isfinite(v)) | dict.fromkeys(
-            ('above', 'below', 'why'), lambda v: isinstance(v, str)) | dict(
-                equals=lambda v: isinstance(v, (str, bool)) or _number(v))
+    finite = lambda v: _number(v) and math.isfinite(v)
+    fits = dict.fromkeys(('value', 'abs', 'rel', 'min', 'max'), finite)
+    fits |= dict.fromkeys(('above', 'below', 'why'), lambda v: isinstance(v, str))
+    fits['equals'] = lambda v: isinstance(v, (str, bool)) or _number(v)
     if bad := next((k for k, fit in fits.items()
                     if k in expected and not fit(expected[k])), None):
         wanted = 'a text' if bad in ('above', 'below', 'why') else 'a finite number'

@@ -41,14 +41,11 @@ class Run:
     folder: str = ''                                # where it writes
     status: str = 'pending'                         # ok, differs, failed, interrupted
     seconds: float = 0.                             # wall time
-    # peak resident memory of the kernel, MB
-    memory: float|None = None
-    # the first failing cell, or what else went wrong
-    error: str = ''
+    memory: float|None = None # peak resident memory of the kernel, MB
+    error: str = '' # the first failing cell, or what else went wrong
     records: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)        # records beside expectations
-    # what the profile and the command line set
-    parameters: dict = field(default_factory=dict)
+    parameters: dict = field(default_factory=dict)  # set by profile and command line
     machine: dict = field(default_factory=dict)
 
 # %% ../../nbs/course/04_runs.ipynb #d46d4e21
@@ -306,8 +303,8 @@ def _environment(workers):
              else os.cpu_count())
     share = max(1, cores // workers)
     asked = os.environ.get('VISFT_THREADS')
-    most = lambda k: int(os.environ.get(k)
-                         or os.environ.get('OMP_NUM_THREADS') or share)
+    def most(k):
+        return int(os.environ.get(k) or os.environ.get('OMP_NUM_THREADS') or share)
     kinds = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
     # waiting threads sleep instead of spinning, or two programs that share the cores
     # slow each other down tenfold
@@ -355,9 +352,8 @@ class Runner:
                 self.stop()
                 try:
                     return [f.result() for f in futures]
-                except (
-                    KeyboardInterrupt
-                ):   # once more: no patience with a cell that is deaf to the first
+                except KeyboardInterrupt:
+                    # once more: no patience with a cell that is deaf to the first
                     for c in self.children:
                         if c.poll() is None:
                             _abort(c, 2)

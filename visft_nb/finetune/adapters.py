@@ -207,9 +207,9 @@ def apply_adapters(
         raise InputError(f"width={width} is no bottleneck behind {wide}, which gives "
                          f"{sizes[wide][0]} channels: take fewer.")
     inside = name and any(n == name or n.startswith(f'{name}.') for n in places)
-    start_delta(model, 'adapters',
-                dict(width=width, targets=targets if isinstance(targets, str | None)
-                     else list(targets), head=head), head=head and not inside)
+    listed = targets if isinstance(targets, str | None) else list(targets)
+    start_delta(model, 'adapters', dict(width=width, targets=listed, head=head),
+                head=head and not inside)
     replace_modules(model, {n: Adapter(m, sizes[n][0], width, *sizes[n][1:])
                             for n, m in places.items()})
     return model

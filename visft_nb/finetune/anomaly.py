@@ -32,8 +32,9 @@ DEFECTS = 'scratch', 'hole', 'stain', 'missing thread', 'shift'
 def _threads(rng, y, x):
     "Thread coordinates u, v of each pixel: moved, turned by some degrees, wavy."
     size, angle = len(y), rng.normal(0, .03)
-    wave = lambda: .12*np.sin((x*rng.normal() + y*rng.normal())*2*np.pi/size
-                               + rng.uniform(0, 7)) + rng.uniform(0, 8)
+    def wave():
+        way = (x*rng.normal() + y*rng.normal())*2*np.pi/size
+        return .12*np.sin(way + rng.uniform(0, 7)) + rng.uniform(0, 8)
     return ((x*np.cos(angle) + y*np.sin(angle))/PERIOD + wave(),
             (y*np.cos(angle) - x*np.sin(angle))/PERIOD + wave())
 
@@ -312,8 +313,9 @@ def pixel_auc(
     edges = heat.flatten().sort().values[places[1:-1]]
     at = torch.bucketize(heat, edges.unique())
     rows = torch.arange(len(heat))[:, None]*bins
-    count = lambda w: torch.bincount((at + rows).flatten(), w.flatten().double(),
-                                     len(heat)*bins).view(-1, bins)
+    def count(w):
+        return torch.bincount((at + rows).flatten(), w.flatten().double(),
+                              len(heat)*bins).view(-1, bins)
     good_counts, bad_counts = count(~bad), count(bad)
     draws = torch.randint(len(heat), (samples, len(heat)), generator=seeded(seed))
     times = torch.zeros(samples, len(heat), dtype=torch.double).scatter_add_(
@@ -438,7 +440,7 @@ class FeatureDetector(AnomalyDetector):
     """What detectors on `patch_features` share: `learn_patches(z)` and `strange(z)` ->
     (N, h, w), both of scaled features (N, D, h, w)."""
     def __init__(self,
-        model,         # nn.Module; frozen in place, not copied
+        model,         # nn.Module: images (N, C, H, W) in [0, 1]; used as it is
         layers=LAYERS, # names of its modules
         margin:int=16, # pixels at each side that are not judged
         blur:float=2., # standard deviation by which the heat is blurred, pixels
@@ -494,7 +496,7 @@ def _rows(z):
 class PatchCore(FeatureDetector):
     "Distance to the nearest patch of good parts (Roth et al. 2022)."
     def __init__(self,
-        model,              # nn.Module; frozen in place, not copied
+        model,              # nn.Module: images (N, C, H, W) in [0, 1]; used as it is
         layers=LAYERS,      # names of its modules
         margin:int=16,      # pixels at each side that are not judged
         coreset:int=1000,   # patches to keep
@@ -531,7 +533,7 @@ class PaDiM(FeatureDetector):
     """Mahalanobis distance of patch features from those of good parts (Defard et al.
     2021)."""
     def __init__(self,
-        model,            # nn.Module; frozen in place, not copied
+        model,            # nn.Module: images (N, C, H, W) in [0, 1]; used as it is
         layers=LAYERS,    # names of its modules
         margin:int=16,    # pixels at each side that are not judged
         places:bool=True, # a Gaussian for each place; False: one for all, for textures
@@ -599,8 +601,10 @@ def read_parts(
     """Read parts in the layout of MVTec AD. Raises `InputError` for a folder without
     train/good, and whatever `image_folder` and `mask_pairs` raise."""
     path = given_path(path, 'folder')
-    folders = lambda p: sorted(f.name for f in p.iterdir() if f.is_dir()
-                               and not f.name.startswith('.')) if p.is_dir() else []
+    def folders(p):
+        if not p.is_dir(): return []
+        return sorted(f.name for f in p.iterdir()
+                      if f.is_dir() and not f.name.startswith('.'))
     if 'good' not in folders(path/'train'):
         raise InputError(f"{path} has no folder train/good: put the pictures of good "
                          "parts there, and those of bad ones into "

@@ -287,8 +287,8 @@ def mask_rcnn(
                          f"{len(anchors)} anchors: at least 1 class, a multiple of 8 "
                          "and 4 anchors (one a level) were expected.")
     n = classes + 1
-    pool = lambda bins: MultiScaleRoIAlign(
-        ['0', '1', '2'], bins, 2, canonical_scale=level_side)
+    def pool(bins):
+        return MultiScaleRoIAlign(['0', '1', '2'], bins, 2, canonical_scale=level_side)
     kw = dict(num_classes=None, min_size=size, max_size=size, image_mean=[.5]*3,
               image_std=[.5]*3, rpn_anchor_generator=AnchorGenerator(
                   tuple((a,) for a in anchors), (tuple(ratios),)*4),
@@ -449,8 +449,8 @@ class DetectionBatches(Batches):
         check_objects(data, classes)
         super().__init__(data, batch_size, shuffle, seed, device, jitter, drop_last)
         most = max(map(len, data.boxes))
-        fill = lambda t: F.pad(torch.as_tensor(t),
-                               (0, 0)*(t.ndim - 1) + (0, most - len(t)))
+        def fill(t):
+            return F.pad(torch.as_tensor(t), (0, 0)*(t.ndim - 1) + (0, most - len(t)))
         self.objects = {'boxes': torch.stack([fill(b.float()) for b in data.boxes]),
                         'labels': torch.stack(
                             [fill(torch.as_tensor(y)) for y in object_labels(data)])}

@@ -76,8 +76,10 @@ def _same_classes(classes, folder):
     for split, found in classes.items():
         less, more = sorted(classes['train'] - found), sorted(found - classes['train'])
         if less or more:
-            said = [f"{split} lacks {', '.join(less[:5])}"]*bool(less) + [
-                f"{split} has {', '.join(more[:5])}, which train lacks"]*bool(more)
+            said = []
+            if less: said.append(f"{split} lacks {', '.join(less[:5])}")
+            if more:
+                said.append(f"{split} has {', '.join(more[:5])}, which train lacks")
             raise InputError(f"The class folders of {folder} differ between the "
                              f"splits: {'; '.join(said)}. A class has the same name "
                              "everywhere: rename the folders, or move the images.")
@@ -229,8 +231,9 @@ def _note(out, ours, held):
                     "were to be held out: it went as a whole to those to "
                     f"{_ROLES[side]}, and {there}.")
     label = lambda s, k: out[s].classes[int(out[s].labels[k])]
-    name = lambda s, k: (out[s].names[k] if out[s].names
-                         else f'image {int(out[s].extra["place"][k])}')
+    def name(s, k):
+        return (out[s].names[k] if out[s].names
+                else f'image {int(out[s].extra["place"][k])}')
     mixed = [g for g in groups if len({label(*i) for i in g}) > 1]
     if mixed:
         one = mixed[0][0]

@@ -192,8 +192,10 @@ def from_transformers(
     like, theirs = next(model.parameters()), model.state_dict()
     with kept_rng():
         ours = makers[kind](model.config, (mean, std)).to(like.device, like.dtype)
-    state = {k: torch.cat([theirs[t] for t in there]) if isinstance(there, tuple)
-             else theirs[there] for k, there in hub_names(ours).items()}
+    state = {}
+    for k, there in hub_names(ours).items():
+        parts = there if isinstance(there, tuple) else (there,)
+        state[k] = torch.cat([theirs[t] for t in parts])
     ours.load_state_dict(state)
     return ours.train(model.training)
 
@@ -348,8 +350,9 @@ def _classifier_spec(classifier, processor):
     """Builder and arguments for `save_model`; None where the config has more than a
     model file may say."""
     config = classifier.model.config
-    plain = {k: v for k, v in config.to_diff_dict().items() if k not in _SAID
-             and not k.startswith('_')} | {'num_labels': config.num_labels}
+    plain = {k: v for k, v in config.to_diff_dict().items()
+             if k not in _SAID and not k.startswith('_')}
+    plain |= {'num_labels': config.num_labels}
     fits = (config.model_type in HUB_KINDS
             and all(k in HUB_RULES and HUB_RULES[k].holds(v) for k, v in plain.items()))
     if not fits or not (classifier.size is None or SIDE.holds(classifier.size)):

@@ -278,12 +278,10 @@ class Delta:
     method:str                                # a key of `METHODS`
     config:dict                               # its arguments
     flags:dict                                # name -> requires_grad before
-    # name -> copy of what may change in place: parameters that are trained, all buffers
-    before:dict
+    before:dict # name -> copy of what may change: parameters trained, buffers
     trained:list                              # names of these parameters
     head:str|None=None                        # name of the head, where it is trained
-    # name -> module that another one stands for
-    swapped:dict=field(default_factory=dict)
+    swapped:dict=field(default_factory=dict)  # name -> module that stands aside
 
 # %% ../../nbs/3_finetune/04_lora.ipynb #12f62da5
 def head_name(
@@ -375,10 +373,11 @@ def apply_lora(
     config = dict(rank=rank, alpha=alpha,
                   targets=targets if isinstance(targets, str | None) else list(targets),
                   dropout=dropout, across=across, head=head)
-    start_delta(model, 'lora', config, head=head
-                and not any(n == name or n.startswith(f'{name}.') for n in layers))
-    kind = lambda m: (LoRALinear if isinstance(m, nn.Linear)
-                      else LoRAConv2d if across or m.groups == 1 else LoRAFilters)
+    inside = any(n == name or n.startswith(f'{name}.') for n in layers)
+    start_delta(model, 'lora', config, head=head and not inside)
+    def kind(m):
+        return (LoRALinear if isinstance(m, nn.Linear)
+                else LoRAConv2d if across or m.groups == 1 else LoRAFilters)
     replace_modules(model,
                     {n: kind(m)(m, rank, alpha, dropout) for n, m in layers.items()})
     for p in (p for m in layers.values() for p in m.parameters()):

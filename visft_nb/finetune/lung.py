@@ -321,8 +321,7 @@ class Froc:
     sensitivity:np.ndarray # (M,) share of the nodules found
     threshold:np.ndarray   # (M,) falling from infinity
     rates:tuple            # where the score is taken
-    # sensitivity there; straight lines between thresholds, as in LUNA16's evaluation
-    at: np.ndarray
+    at: np.ndarray         # sensitivity there; straight lines between, as in LUNA16
     score:float            # the mean of `at`
 
 # %% ../../nbs/3_finetune/14_lung.ipynb #d7941bde

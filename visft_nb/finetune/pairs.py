@@ -261,8 +261,9 @@ def _identity(find, name):
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e015
 def _asked_match(pattern, found, mine, theirs):
     "The `Match` of what a pattern has found. Raises `InputError`."
-    say = lambda ids: _some([f'{k} in {n}' if k is not None else f'nothing in {n}'
-                             for n, (k, _) in ids.items()], 2)
+    def say(ids):
+        return _some([f'{k} in {n}' if k is not None else f'nothing in {n}'
+                      for n, (k, _) in ids.items()], 2)
     if not found:
         raise InputError(f"pair={pattern!r} pairs nothing: it finds {say(mine)}, and "
                          f"{say(theirs)}; it must find the same in an image and in its "
@@ -463,10 +464,11 @@ class PairData:
         return (n/self.masks[i].numel()).tolist()
 
     def table(self, rows): # a line for each of some pairs
-        kind = lambda x: (f"{x.shape[2]} × {x.shape[1]}, "
-                          f"{'gray' if len(x) == 1 else 'colour'}")
-        held = lambda i: ', '.join(f'{v} ({100*s:.1f} %)' for v, s in
-                                   zip(self.values, self.shares(i)) if s)
+        def kind(x):
+            return f"{x.shape[2]} × {x.shape[1]}, {'gray' if len(x) == 1 else 'colour'}"
+        def held(i):
+            return ', '.join(f'{v} ({100*s:.1f} %)'
+                             for v, s in zip(self.values, self.shares(i)) if s)
         return [f'{self.names[i]} with {self.mask_names[i]}: {kind(self.images[i])}; '
                 f'the mask holds {held(i)}' for i in rows]
 

@@ -171,8 +171,8 @@ def _put(model, given, state, whole, folder):
     fixed = dict(model.state_dict())
     kept = {k: v for k, v in state.items()
             if k.rpartition('.')[0] in whole and not is_head(k)}
-    moved = {k: v for k, v in kept.items() if k in fixed
-             and k.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
+    averages = 'running_mean', 'running_var', 'num_batches_tracked'
+    moved = {k: v for k, v in kept.items() if k in fixed and k.endswith(averages)}
     for k, v in kept.items():
         if k in moved: continue
         if (k not in fixed or fixed[k].shape != v.shape

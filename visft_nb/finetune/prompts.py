@@ -123,7 +123,7 @@ class PixelPrompt(Prompted):
     """A learned frame of pixels before any frozen network (Bahng et al. 2022), with a
     head of its own or a new reading of the network's outputs."""
     def __init__(self,
-        model,             # nn.Module; frozen in place, not copied
+        model,             # nn.Module; frozen, not copied; `features` for a head
         pad:int=30,        # width of the frame, pixels
         size:int=224,      # side of the images that the network gets, pixels
         channels:int=3,    # of the images
@@ -147,8 +147,8 @@ class PixelPrompt(Prompted):
         self.pad, self.size, self.shrink = pad, size, shrink
         device = next(model.parameters()).device
         self.head = self.new_head(classes) if mapping is None else None
-        self.register_buffer('mapping', None if mapping is None
-                             else torch.as_tensor(mapping, device=device))
+        if mapping is not None: mapping = torch.as_tensor(mapping, device=device)
+        self.register_buffer('mapping', mapping)
         edge = [i*size + j for i in range(size) for j in range(size)
                 if min(i, j) < pad or max(i, j) >= size - pad]
         self.register_buffer('edge', torch.tensor(edge, device=device),

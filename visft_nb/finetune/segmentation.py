@@ -170,15 +170,11 @@ class Patches:
     `patches(x, generator)`, with masks `patches(x, generator, masks=m)`.
 
     What would lie outside is mirrored."""
-    # side of the window, pixels; smaller images give a window of their own size
-    size:int=192
+    size:int=192          # side of the window, pixels; at most the image's own
     degrees:float=15      # turned by at most this, beside the quarter turns
-    # pixels of the image to a pixel of the window: below 1 enlarges
-    scale:tuple=.85, 1.2
+    scale:tuple=.85, 1.2  # pixels of the image to one of the window: below 1 enlarges
     square:bool=True      # also one of the eight symmetries of the square
-    # share of the windows that are turned, scaled and bent; the others are cut out
-    # sharp
-    often:float=1.
+    often:float=1.        # share of the windows that are turned, scaled and bent
     bend:float=4.         # standard deviation of the bend at a knot, pixels
     every:int=32          # pixels from knot to knot
     brightness:float=.2   # multiplied by 1 plus or minus at most this
@@ -238,8 +234,9 @@ class DoubleConv(nn.Sequential):
         channels:int, # of the input
         width:int,    # of the output
     ):
-        conv = lambda a: [nn.Conv2d(a, width, 3, padding=1, bias=False),
-                          nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        def conv(a):
+            return [nn.Conv2d(a, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         super().__init__(*conv(channels), *conv(width))
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #926169a4
@@ -315,8 +312,9 @@ def layer_shapes(
         if not isinstance(m, kinds) or any(name.startswith(o + '.') for o in inside):
             continue
         inside.add(name)
-        row = lambda m, i, o, name=name: rows.append(
-            (name, shape(i[0]), shape(o), sum(p.numel() for p in m.parameters())))
+        def row(m, i, o, name=name):
+            return rows.append((name, shape(i[0]), shape(o),
+                                sum(p.numel() for p in m.parameters())))
         hooks.append(m.register_forward_hook(row))
     try:
         with eval_mode(model), torch.no_grad(): model(x)
@@ -396,9 +394,8 @@ class SegmentationLoss(nn.Module):
     ):
         super().__init__()
         self.dice, self.smooth = dice, smooth
-        self.register_buffer('weight', None if weight is None
-                             else torch.as_tensor(weight, dtype=torch.float32),
-                             persistent=False)
+        if weight is not None: weight = torch.as_tensor(weight, dtype=torch.float32)
+        self.register_buffer('weight', weight, persistent=False)
 
     def forward(self, model, batch):
         x, y = batch[0], batch[1]
@@ -474,8 +471,9 @@ def train_segmenter(
     more = Images(data.images, masks=data.masks)[torch.arange(len(data)).repeat(again)]
     batches = Batches(more, batch_size, seed=seed, transform=augment or Patches(),
                       drop_last=True, target='masks')
-    return fit(model, Steps(batches, steps), epochs=epochs, loss=loss
-               or SegmentationLoss(), lr=lr, schedule=schedule, seed=seed, **kwargs)
+    return fit(model, Steps(batches, steps), epochs=epochs,
+               loss=loss or SegmentationLoss(), lr=lr, schedule=schedule, seed=seed,
+               **kwargs)
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #d1139d45
 def _border(m):
@@ -605,13 +603,13 @@ def _images_of(images, window=None, in_range=None):
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #636aba4b
 @torch.no_grad()
 def segment(
-    model,                 # images (N, C, H, W) in [0, 1] to logits (N, K, h, w)
+    model,                 # images (N, C, H, W) to what `pixel_logits` takes
     # (N, C, H, W) floats in [0, 1] or bytes, `Images`, a list of (C, H, W), names of
     # files, folders or zips; each may have its own size
     images,
     tile:int=512,          # larger images are cut into tiles of this side
     overlap:int|None=None, # of tiles, pixels; None: 64, or a quarter of a smaller tile
-    symmetries:bool=False, # mean over the square's eight symmetries, in eight times
+    symmetries:bool=False, # mean over eight symmetries; where up and down mean nothing
     threshold:float|None=None, # of two classes: class 1 above it; None: likeliest
     probabilities:bool=False, # give float32 (N, K, H, W) in the place of masks
     precision='auto', # "bf16", "fp32", or "auto": bf16 where the device is good at it
@@ -689,7 +687,7 @@ class EncoderUNet(nn.Module):
 def encoder_unet(
     encoder:str='tf_efficientnet_lite0', # any timm model that smp can take apart
     classes:int=2,                 # K, background included
-    weights:str|None='packaged',   # that, imagenet (from the hub), or None: random
+    weights:str|None='packaged',   # or imagenet, from the hub; None: random
     decoder=(128, 64, 32, 16, 16), # channels on the way up, the smallest map first
 )->EncoderUNet:
     """A timm encoder in a U-Net (segmentation_models_pytorch). Raises `InputError` for

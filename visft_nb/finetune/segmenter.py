@@ -240,8 +240,7 @@ class Plan:
     "How a training will be: what it costs, and how long it goes."
     epochs:int
     seconds:float   # that it will take, with the report
-    # seconds that as many epochs would take as are trained where there is time
-    whole:float
+    whole:float     # seconds for all epochs, where there is time for them
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e701b
 def plan_training(
@@ -425,8 +424,8 @@ def _page(r, data, rows, said, history):
     cases = [_case_figures(data, k, said[k], r['cases'][i])
              for i in order[:12] for k in [rows['report'][i]]]
     colours = [*WRONG.items(), ('another class', COLORS[2])][:len(data.classes)]
-    text = lambda v: (
-        json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v)
+    def text(v):
+        return json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v
     return render(
         _REPORT, title=r['name'], r=r, classes=data.classes[1:], n=len(data),
         pairs=_pair_figures(data, r['shown']), cases=cases, colours=colours, split=[
@@ -439,8 +438,7 @@ def _page(r, data, rows, said, history):
 @dataclass
 class SegmentRun:
     "What `segment_folder` found and wrote."
-    # that holds report.html, answers.csv, records.json, model.safetensors
-    folder:Path
+    folder:Path    # of report.html, answers.csv, records.json, model.safetensors
     records:dict   # as in records.json
     model:torch.nn.Module = field(repr=False, default=None)
 

@@ -117,8 +117,9 @@ def kit_contestant(
     over = over or (1 if size >= 160 else 2)
     data = image_folder(Path(root)/'train', over*size, channels=3)
     change = Augment(crop=(.08, 1), flip=True)
-    shrunk = (lambda x, generator: F.avg_pool2d(change(x, generator), over) if over > 1
-              else change(x, generator))
+    def shrunk(x, generator):
+        return (F.avg_pool2d(change(x, generator), over) if over > 1
+                else change(x, generator))
     batches = Batches(data, batch, seed=seed, transform=shrunk, drop_last=True)
     optimizer = torch.optim.AdamW(model.to(get_device()).parameters(), lr, fused=True)
     def run():

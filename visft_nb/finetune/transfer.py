@@ -201,10 +201,11 @@ def _same_architecture(name, own, state, what):
     """Raise `InputError` with some of the missing, the unknown and the differently
     shaped tensors."""
     shape = lambda t: 'x'.join(map(str, t.shape)) or 'one number'
+    other = [f"{k} ({shape(state[k])} there, {shape(own[k])} here)"
+             for k in own if k in state and state[k].shape != own[k].shape]
     found = {'are missing': [k for k in own if k not in state],
-             'are unknown': [k for k in state if k not in own], 'have other shapes': [
-                 f"{k} ({shape(state[k])} there, {shape(own[k])} here)"
-                 for k in own if k in state and state[k].shape != own[k].shape]}
+             'are unknown': [k for k in state if k not in own],
+             'have other shapes': other}
     said = [f"{len(v)} {k} ({', '.join(v[:3])}{', …' if len(v) > 3 else ''})"
             for k, v in found.items() if v]
     if said:
@@ -316,8 +317,9 @@ class HeadSolver:
         s = (z - self.mean)/self.std
         self.basis = torch.linalg.qr(s.T).Q if s.shape[1] > len(s) else None
         self.z = s if self.basis is None else s @ self.basis
-        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64, device='cpu',
-                                           requires_grad=True)
+        def zeros(*shape):
+            return torch.zeros(*shape, dtype=torch.float64, device='cpu',
+                               requires_grad=True)
         self.w, self.b, self.steps = zeros(outputs, self.z.shape[1]), zeros(outputs), []
 
     def value(self, l2):

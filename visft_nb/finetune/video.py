@@ -27,9 +27,7 @@ from ..train import fit
 class Clip:
     "Frames with the true boxes, and the number of each figure, which it keeps."
     frames:torch.Tensor  # uint8 (T, 3, H, W)
-    # per frame (n, 4): left, top, right, bottom, of the whole figure as far as it is in
-    # the picture
-    boxes:list
+    boxes:list # per frame (n, 4): left, top, right, bottom, within the picture
     ids:list             # per frame (n,) numbers
 
     def __len__(self): return len(self.frames)
@@ -278,8 +276,9 @@ class Tracker:
         self.tracks += [Track(-1, boxes[j], torch.zeros(2))
                         for j in range(len(boxes)) if j not in cols]
         seen = [t for t in self.tracks if t.id >= 0 and not t.missed]
-        pile = lambda name, n: (torch.stack([getattr(t, name) for t in seen]) if seen
-                                else torch.zeros(0, n))
+        def pile(name, n):
+            return (torch.stack([getattr(t, name) for t in seen]) if seen
+                    else torch.zeros(0, n))
         return {'boxes': pile('box', 4),
                 'ids': torch.tensor([t.id for t in seen], dtype=torch.int64),
                 'velocities': pile('velocity', 2)}
@@ -368,8 +367,7 @@ def feet(
 class Zone:
     "A marked polygon that warns of tracks that enter."
     polygon:object           # (k, 2) corners x, y in pixels
-    # frames inside in a row before a warning, and outside before it may come again
-    wait:int=3
+    wait:int=3               # frames inside before a warning, outside before the next
     ahead:float=0            # frames to look ahead at the track's velocity
 
     def __post_init__(self):

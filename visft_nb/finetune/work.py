@@ -113,8 +113,9 @@ def _late_maps(model, x):
     """Modules whose maps Grad-CAM can use: the last of 4 by 4 or more, then the last of
     2 by 2 or more; none from the first third of the way."""
     seen, hooks = [], []
-    note = lambda m, args, out: seen.append(
-        (m, min(out.shape[2:]) if torch.is_tensor(out) and out.ndim == 4 else 0))
+    def note(m, args, out):
+        return seen.append(
+            (m, min(out.shape[2:]) if torch.is_tensor(out) and out.ndim == 4 else 0))
     try:
         hooks += [m.register_forward_hook(note)
                   for m in model.modules() if not list(m.children())]
@@ -190,7 +191,7 @@ def _masked(x, mask):
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
-    out=None,       # table to write, `.csv`; apostrophes as `read_answers` takes them
+    out=None,       # table, `.csv`; what looks like a formula gets an apostrophe
     overlays=None,  # folder for pictures, and for masks where the model makes such
     sure:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name

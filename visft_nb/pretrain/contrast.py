@@ -49,8 +49,8 @@ class Views:
                                         noise=.2, brightness=.5, contrast=.3))
 
     def __call__(self, x, generator=None):
-        return self.rest(elastic(x, self.bend, generator=generator) if self.bend
-                         else x, generator)
+        if self.bend: x = elastic(x, self.bend, generator=generator)
+        return self.rest(x, generator)
 
 VIEWS = Views() # suits digits and other small grey images of things that may be bent
 
@@ -142,7 +142,7 @@ class NTXentLoss(nn.Module):
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020). Several processes
     compare the views of all of them."""
     def __init__(self,
-        temperature:float=0.5, # tau: the smaller, the more the nearest neighbours count
+        temperature:float=0.5, # tau: the smaller, the more near wrong neighbours count
         gather:bool=True,      # False: each process keeps to its own views
     ):
         super().__init__()

@@ -202,9 +202,9 @@ def plot_efficiency(
                xticks=sorted(table.labels.unique()))
         ax.xaxis.set_major_formatter('{x:g}'); ax.minorticks_off()
     np.atleast_1d(axes)[0].set_ylabel('test accuracy (%)')
-    np.atleast_1d(axes)[-1].legend(fontsize=7,
-                                   **dict(loc='upper left', bbox_to_anchor=(1.02, 1))
-                                   if table.method.nunique() > 4 else {})
+    beside = dict(loc='upper left', bbox_to_anchor=(1.02, 1))
+    many = table.method.nunique() > 4
+    np.atleast_1d(axes)[-1].legend(fontsize=7, **(beside if many else {}))
     return show(fig, alt)
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #11235133

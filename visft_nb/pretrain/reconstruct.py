@@ -62,9 +62,9 @@ class Decoder(nn.Module):
         plan = [min(width*2**i, 256) for i in reversed(range(max(steps, 1)))]
         layers = [nn.Linear(code, plan[0]*h*w), nn.Unflatten(1, (plan[0], h, w))]
         for i, o in zip(plan, [*plan[1:], channels]):
-            layers += [nn.BatchNorm2d(i), nn.ReLU(inplace=True),
-                       nn.ConvTranspose2d(i, o, 4, 2, 1) if steps
-                       else nn.Conv2d(i, o, 3, 1, 1)]
+            conv = (nn.ConvTranspose2d(i, o, 4, 2, 1) if steps
+                    else nn.Conv2d(i, o, 3, 1, 1))
+            layers += [nn.BatchNorm2d(i), nn.ReLU(inplace=True), conv]
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)
 

@@ -41,8 +41,7 @@ class Recipe:
     out:int            # length of the projections
     norm:bool          # batch norm between the layers
     views:ColourViews
-    # accuracy of its linear evaluation after 1,000 epochs (solo-learn README), per cent
-    published:float
+    published:float    # linear accuracy after 1,000 epochs (solo-learn README), %
 
     def projector(self, dim:int, hidden:int=2048)->nn.Sequential:
         """The projection head on features of length `dim`; `hidden` scales its output

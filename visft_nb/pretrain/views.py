@@ -167,8 +167,7 @@ def solarise(
 class ColourViews:
     """The random change of one view (Chen et al. 2020). `views(x, generator)`: float
     (B, 3, H, W) in [0, 1], or bytes, to floats, channels-last."""
-    # smallest and largest share of the area that is kept; None: no crop
-    crop:tuple|None=(.2, 1)
+    crop:tuple|None=(.2, 1) # smallest and largest share of the area kept; None: no crop
     ratio:tuple=(3/4, 4/3)    # of the crop's width to its height
     flip:bool=True            # mirrored with probability 1/2
     jitter:float=.8           # probability that the four changes of colour are made

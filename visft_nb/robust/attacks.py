@@ -419,8 +419,8 @@ def show_eps(
         raise InputError(f"show_eps got {len(x)} images, expected one, of shape (1, C, "
                          "H, W): write x[i:i + 1], y[i:i + 1].")
     check_attack(model, x, y, max(map(float, radii)))
-    rng = lambda: (
-        {'generator': torch.Generator().manual_seed(0)} if f is not fgsm else {})
+    def rng():
+        return {'generator': torch.Generator().manual_seed(0)} if f is not fgsm else {}
     adv = torch.cat([f(model, x, y, float(e), **rng()) for e in radii])
     with lent(model), torch.no_grad(): sure, said = model(adv).softmax(1).max(1)
     _eps_sheet(x, y, adv, radii, sure.tolist(), said.tolist(), attack, classes)
@@ -469,8 +469,7 @@ class AttackResult:
     # {attack: (N,) booleans}, True where the image was still read right
     stands:dict
     adversarial:torch.Tensor|None=None  # (N, C, H, W): images of the last row, if kept
-    # sentences: signs that attacks found too little
-    flags:list=field(default_factory=list)
+    flags:list=field(default_factory=list) # signs that attacks found too little
 
     def per_cent(self): # pandas.DataFrame
         "The table with its shares in per cent, for reading."
@@ -527,8 +526,8 @@ def robust_accuracy(
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
     check_attack(model, x, y, 0.)
     warn_if_training(model)
-    stands = {'clean': survivors(model, x, y, lambda m, x, y: x,
-                                  torch.ones_like(y, dtype=torch.bool), batch_size)}
+    everyone = torch.ones_like(y, dtype=torch.bool)
+    stands = {'clean': survivors(model, x, y, lambda m, x, y: x, everyone, batch_size)}
     for name, attack in attacks.items():
         stands[name] = survivors(model, x, y, attack, stands['clean'], batch_size)
     stands['all attacks'] = torch.stack(list(stands.values())).all(0)

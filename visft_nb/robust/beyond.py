@@ -81,17 +81,14 @@ def fooling_rate(
 class Placement:
     """What may happen between the patch in the file and the photograph of it.
     `placement(x, patch, generator)` puts it on each image at random."""
-    # smallest and largest diameter, as a share of the shorter side
-    size:tuple=(.35, .45)
+    size:tuple=(.35, .45)   # least and largest diameter over the shorter side
     degrees:float=25.       # turned by at most this, either way
-    # light on the patch: multiplied by 1 plus or minus at most this
-    brightness:float=.2
+    brightness:float=.2     # of light on the patch: times 1 plus or minus this
     noise:float=.02         # standard deviation of the camera's noise on the patch
 
     def __post_init__(self):
-        self.size = tuple(float(s)
-                          for s in (self.size if isinstance(self.size, (tuple, list))
-                                    else (self.size, self.size)))
+        several = isinstance(self.size, (tuple, list))
+        self.size = tuple(map(float, self.size if several else (self.size, self.size)))
         if not len(self.size) == 2 or not 0 < self.size[0] <= self.size[1] <= 1:
             raise InputError(f"size={self.size}: the diameter is a share of the "
                              "image's side, or a smallest and a largest, above 0 "
@@ -114,8 +111,8 @@ class Placement:
         # the ink is already multiplied by what it covers
         ink, cover = layer[:, :-1]*light, layer[:, -1:]
         if self.noise:
-            ink = ink + cover*self.noise*draw(generator, *x.shape,
-                                              device=x.device, normal=True)
+            noise = draw(generator, *x.shape, device=x.device, normal=True)
+            ink = ink + cover*self.noise*noise
         return (x*(1 - cover) + ink).clamp(0, 1)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #2ecbfd5d
@@ -261,8 +258,8 @@ def _jpeg(x, quality, generator=None):
     """Compress and decompress (ITU T.81, baseline, no subsampling): grey images by the
     brightness table alone."""
     colour, (h, w) = x.shape[1] == 3, x.shape[-2:]
-    mix = lambda rows, v: (
-        torch.einsum('kc,nchw->nkhw', x.new_tensor(rows), v) if colour else v)
+    def mix(rows, v):
+        return torch.einsum('kc,nchw->nkhw', x.new_tensor(rows), v) if colour else v
     scale = 5000/quality if quality < 50 else 200 - 2*quality
     tables = [_LUMA, _CHROMA, _CHROMA] if colour else [_LUMA]*x.shape[1]
     tables = x.new_tensor(tables).view(-1, 1, 1, 8, 8)

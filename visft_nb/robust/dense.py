@@ -222,8 +222,9 @@ def detection_counts(
 def _detection_parts(model):
     """Modules of torchvision's detectors, which give losses when they train; the
     transform stays as it is."""
-    of = lambda m: any(c.__module__.startswith('torchvision.models.detection.')
-                       and 'transform' not in c.__module__ for c in type(m).__mro__)
+    def of(m):
+        return any(c.__module__.startswith('torchvision.models.detection.')
+                   and 'transform' not in c.__module__ for c in type(m).__mro__)
     return [m for m in model.modules() if of(m)] if isinstance(model, nn.Module) else []
 
 @contextmanager

@@ -674,9 +674,8 @@ VERSIONS = {
     'plus': {
         'apgd-ce': {'restarts': 5}, 'apgd-dlr': {'restarts': 5}, 'fab': {'restarts': 5},
         'square': {}, 'apgd-t': {}, 'fab-t': {}},
-    'rand': {
-        'apgd-ce': {'average': 20}, 'apgd-dlr': {'average': 20},
-    },   # for networks that draw random numbers
+    # for networks that draw random numbers
+    'rand': {'apgd-ce': {'average': 20}, 'apgd-dlr': {'average': 20}},
 }
 L1_VERSIONS = VERSIONS | {'standard': {
     'apgd-ce': {'restarts': 5}, 'apgd-t': {'targets': 5}, 'fab-t': {}, 'square': {}}}

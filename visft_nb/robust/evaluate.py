@@ -99,7 +99,7 @@ def _attacked(model, x, y, attack, among, batch_size, keep):
     for i in among.nonzero()[:, 0].split(batch_size):
         adv = attack(model, x[i], y[i])
         out[i] = survivors(model, x[i], y[i], lambda *_, adv=adv: adv,
-                            torch.ones_like(y[i], dtype=torch.bool), len(i))
+                           torch.ones_like(y[i], dtype=torch.bool), len(i))
         for j in (~out[i]).nonzero()[:keep - len(fallen), 0].tolist():
             fallen.append((int(i[j]), adv[j].cpu()))
     return out, fallen
@@ -345,12 +345,9 @@ def _examined(model, x, y, eps, norm):
 @dataclass
 class MaskingReport:
     "What the checks against masked gradients found."
-    # pandas.DataFrame: check, measured, expected, verdict ("ok", "fails", "undecided",
-    # "note", "not run")
-    table: object
+    table: object            # pandas.DataFrame: check, measured, expected, verdict
     verdict: str             # one sentence
-    # {attack: (N,) booleans}, attacks on part of the images count the rest as fallen
-    stands: dict = field(repr=False, default_factory=dict)
+    stands: dict = field(repr=False, default_factory=dict) # {attack: (N,) booleans}
     @property
     def failed(self):
         # names of the checks that fail
@@ -568,8 +565,8 @@ def _accuracies(stands):
 
 def _by_class(y, clean, robust, classes):
     "Clean and robust accuracy of each class; None where it has no image."
-    share = lambda s, c: (
-        100*s[y == c].double().mean().item() if (y == c).any() else None)
+    def share(s, c):
+        return 100*s[y == c].double().mean().item() if (y == c).any() else None
     return [{'class': name, 'images': int((y == c).sum()), 'clean': share(clean, c),
              'robust': share(robust, c)} for c, name in enumerate(classes)]
 
@@ -581,8 +578,7 @@ class RobustnessReport:
     records: dict            # as in records.json
     masking: MaskingReport   # the checks
     stands: dict = field(repr=False, default_factory=dict)    # {attack: (N,) booleans}
-    # {attack: [what is known of an image that fell]}
-    examples: dict = field(repr=False, default_factory=dict)
+    examples: dict = field(repr=False, default_factory=dict) # {attack: what fell}
     def _repr_html_(self):
         rows = [
             (a['attack'], a['accuracy'], a['low'], a['high'])
@@ -666,15 +662,16 @@ def _all_attacked(b, attacks, classes):
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e1a0b970
 def _records(b, masking, stands, classes, name, attacks, how, start):
     "Everything in the report that is no picture."
+    knows = ('the network and its weights' if b.gradients
+             else "the network's answers alone")
     threat = {'norm': b.norm, 'eps': b.eps, 'eps in 255ths': round(255*b.eps, 3),
               'images': 'in [0, 1], changed images too', 'aim': 'any wrong class',
-              'the attacker knows': 'the network and its weights' if b.gradients
-              else "the network's answers alone"}
+              'the attacker knows': knows}
     other = how['substitute']
+    judged = (f'the mean over {b.samples} draws, for the network is random'
+              if b.random else 'the network itself')
     told = how | dict(substitute=None if other is None else type(other).__name__,
-                      attacks=list(attacks),
-                      judged=f'the mean over {b.samples} draws, for the '
-                             'network is random' if b.random else 'the network itself')
+                      attacks=list(attacks), judged=judged)
     machine = dict(made=datetime.now().isoformat(timespec='seconds'),
                    seconds=round(time.perf_counter() - start, 1),
                    device=b.x.device.type, python=platform.python_version(),

@@ -38,7 +38,7 @@ def ascend(
     """Projected gradient ascent: all steps with all samples, the gradient for the image
     alone."""
     return gradient_steps(gain, x, None, start, NORMS[norm], eps, alpha, steps,
-                  lambda value, _: value)
+                          lambda value, _: value)
 
 # %% ../../nbs/4_robust/05_training.ipynb #07d8b05a
 @contextmanager
@@ -387,17 +387,14 @@ class PerturbedStep(nn.Module):
 # %% ../../nbs/4_robust/05_training.ipynb #693a5c1f
 METHODS = {
     'pgd':    (AdversarialStep, dict(steps=7)),   # Madry et al. 2018
-    'fgsm':   (
-        AdversarialStep, dict(steps=1, alpha=1., start='zero'),
-    ),   # Goodfellow et al. 2015; overfits catastrophically at large radii
+    # Goodfellow et al. 2015; overfits catastrophically at large radii
+    'fgsm':   (AdversarialStep, dict(steps=1, alpha=1., start='zero')),
     'fast':   (AdversarialStep, dict(steps=1, alpha=1.25)),   # Wong et al. 2020
     'n-fgsm': (NoisyStep, dict(alpha=1., noise=2.)),   # de Jorge et al. 2022
     'free':   (FreeStep, dict(replays=4, alpha=1.)),   # Shafahi et al. 2019
     'trades': (TradesStep, dict(steps=10, beta=6.)),   # Zhang et al. 2019
     'mart':   (MartStep, dict(steps=10, beta=5.)),   # Wang et al. 2020
-    'awp':    (
-        AdversarialStep, dict(steps=7),
-    ),   # Wu et al. 2020, on PGD; with another method: awp=…
+    'awp':    (AdversarialStep, dict(steps=7)),   # Wu et al. 2020; with others: awp=…
 }
 
 # %% ../../nbs/4_robust/05_training.ipynb #cfbca503
@@ -457,22 +454,17 @@ class AdversarialTrainer:
     attack."""
     method:str='pgd'         # a key of `METHODS`
     eps:float=.3             # radius of the ball, for images in [0, 1]
-    # gradients of the attack; of 'free' how often a batch is replayed; None: as
-    # published
-    steps:int|None=None
+    steps:int|None=None # gradients of the attack ('free': replays); None: published
     alpha:float|None=None    # step of the attack; None: as published
     norm:str='linf'          # a key of `NORMS`
     beta:float|None=None     # weight of the robust part, of 'trades' and 'mart'
     noise:float|None=None    # of 'n-fgsm', in units of eps
-    awp:float|None= (
-        None   # move the weights by this share, too; None: .01 for 'awp', otherwise not
-    )
+    awp:float|None=None      # share the weights move by, too; None: .01 for 'awp', or 0
     warmup:float=0.          # epochs over which the radius grows from 0
     mode:str='eval'          # of the network under attack: "eval" or "train"
     epochs:int=15            # passes over the batches
     lr:float=4e-3            # the highest rate of the schedule
-    # epochs without a higher robust accuracy after which to stop
-    early_stop:int|None=None
+    early_stop:int|None=None # epochs without a higher robust accuracy, then stop
     valid_steps:int=10       # of the PGD that judges an epoch
     seed:int=0               # decides everything random
 
