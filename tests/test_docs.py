@@ -182,7 +182,7 @@ def test_exported_code_stays_and_directives_go():
 
 
 def test_names_in_backticks_lead_to_their_entry():
-    assert re.search(r'href="(\.\./)?api/checks\.html#inputerror"><code>InputError</code>', (built()/'lib/core.html').read_text())
+    assert re.search(r'href="(\.\./)?api/checks\.html#inputerror"><code>InputError</code>', (built()/'lib/checks.html').read_text())
 
 
 def test_pictures_have_alternative_text():
