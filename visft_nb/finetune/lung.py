@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from ..core import InputError, as_array, brief, check_number, describe
 from ..data import Augment, Images, draw
-from ..data.files import (
+from ..data import (
     apply_window, dicom_errors, dicom_frames, frame_value, open_dicom, padding,
     read_bytes, rescaled)
 from ..metrics import check_order, proportion_interval, renamed
