@@ -611,3 +611,23 @@ def image_folder_of(base, split):
     "The airplanes of the CIFAR subset."
     entries = [(f'airplane/{n}', r) for n, r in file_entries(Path(base)/f'cifar10/{split}/airplane')]
     return Images(read_entries(entries, channels=3)[0], names=[n for n, _ in entries])
+
+
+# --- where things stand ---------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('place, names', [
+    ('images', 'Augment Batches COLOURS DATASETS DataSet Images affine corrupt_files csv_images data_file image_folder load_dataset make_shapes seeded split_data warp'),
+    ('files', 'DICOM_KINDS LARGEST MOST Picture apply_window dicom_errors file_entries fit_image idx_shape is_hidden mask_numbers open_dicom padding prepare_image '
+              'read_bytes read_idx to_bytes to_floats zip_entries')])
+def test_what_moved_into_a_room_of_its_own_is_found_where_it_was(place, names):
+    import importlib
+    import visft_nb.data as data
+    module = importlib.import_module(f'visft_nb.data.{place}')
+    assert all(getattr(module, n) is getattr(data, n) for n in names.split())
+    for unknown in ('_no_such_name', 'no_such_name'):
+        with pytest.raises(AttributeError, match=unknown): getattr(module, unknown)
+
+
+def test_no_room_is_a_maze():
+    lines = {p.name: len(p.read_text().splitlines()) for p in Path(loading.__file__).parent.glob('*.py')}
+    assert max(lines.values()) <= 450, lines

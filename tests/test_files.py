@@ -549,7 +549,7 @@ def test_run_lengths_that_fill_the_memory_are_stopped(tmp_path, small_memory):
 
 
 def test_a_zip_of_bombs_is_stopped_in_training_and_prediction(tmp_path, monkeypatch):
-    monkeypatch.setattr(F, 'MOST', 2**25)
+    monkeypatch.setattr('visft_nb.data.entries.MOST', 2**25)
     with zipfile.ZipFile(tmp_path/'a.zip', 'w', zipfile.ZIP_DEFLATED) as z:
         for i in range(40): z.writestr(f'a/{i}.png', bytes(2**20))
     with refused(['a.zip', 'declares']): image_folder(tmp_path/'a.zip')

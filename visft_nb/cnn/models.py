@@ -422,8 +422,8 @@ def photo(
     """Read a photograph, resize its shorter side and cut out the middle. Raises
     `InputError` for a file that is no image."""
     from PIL import Image, ImageOps
-    from visft_nb.data.files import (decode_image, fit_channels, read_bytes,
-                                     to_bytes, warn_of)
+    from visft_nb.data import (
+        decode_image, fit_channels, read_bytes, to_bytes, warn_of)
     if hasattr(source, '__array_interface__') and not isinstance(source, Image.Image):
         if source.dtype != np.uint8 or source.ndim not in (2, 3):
             raise InputError(f"photo got an array {source.dtype} {source.shape}: bytes "

@@ -534,7 +534,7 @@ def finetune_detector(
 # %% ../../nbs/3_finetune/16_detection.ipynb #3c95b25b
 def _list_images(images):
     "Float images (3, H, W) of whatever `detect` takes."
-    from visft_nb.data.files import read_image, to_bytes
+    from visft_nb.data import read_image, to_bytes
     if hasattr(images, 'floats'): images = images.images
     if isinstance(images, (str, Path)): images = [images]
     out = [to_bytes(read_image(x)) if isinstance(x, (str, Path)) else torch.as_tensor(x)

@@ -20,7 +20,7 @@ import torch
 
 from ..core import InputError, atomic_folder, get_device, given_path, lookup
 from ..data import Augment, Batches, find_leaks, image_folder, split_data
-from ..data.files import file_entries
+from ..data import file_entries
 from ..data.stored import FileTensor
 from ..deploy import find_builder, save_model
 from .heads import set_head

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 
 from ..core import InputError, as_array, brief, check_number, describe
 from ..data import Augment, Images, draw
-from ..data.files import (apply_window, dicom_errors, dicom_frames, frame_value,
-                                 open_dicom, padding, read_bytes, rescaled)
+from ..data import (
+    apply_window, dicom_errors, dicom_frames, frame_value, open_dicom, padding,
+    read_bytes, rescaled)
 from ..metrics import check_order, proportion_interval, renamed
 from .segmentation import dihedral
 from ..train import predict_logits

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..core import InputError, as_names, brief, check_number, given_path
-from visft_nb.data.files import (
+from visft_nb.data import (
     IMAGE_KINDS, decode_image, file_entries, fit_channels, mask_numbers, open_mask,
     to_bytes)
 

@@ -27,7 +27,7 @@ from ..cnn.models import Normalise, imagenet_state
 from ..core import (InputError, as_names, as_tensor, autocast, brief,
                            check_number, describe, lookup)
 from ..data import Batches, Images, draw, mask_pairs
-from ..data.files import fit_channels, pictures_at, to_bytes, to_floats, warn_of
+from ..data import fit_channels, pictures_at, to_bytes, to_floats, warn_of
 from ..deploy.tiles import blend_tiles
 from .speed import Contestant, race
 from ..metrics import classification_report, renamed

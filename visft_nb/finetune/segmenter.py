@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgb
 
 from ..core import InputError, atomic_folder, check_number, get_device
 from ..data import Images, find_leaks, seeded, split_data
-from ..data.files import fit_channels, fit_image
+from ..data import fit_channels, fit_image
 from ..data.leaks import components
 from ..deploy import save_model, write_answers
 from ..deploy.tiles import tiled_logits

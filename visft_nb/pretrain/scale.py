@@ -217,7 +217,7 @@ class _Files(Dataset):
     def __len__(self): return len(self.files)
     def __getitem__(self, i):
         from PIL import Image, ImageOps
-        from visft_nb.data.files import decode_image, fit_channels, read_bytes, to_bytes
+        from visft_nb.data import decode_image, fit_channels, read_bytes, to_bytes
         name = self.files[i]
         try:   # a JPEG is decoded at half or a quarter of its size where that is enough
             x = fit_channels(
