@@ -50,25 +50,30 @@ def write_dicom(
     """Write a gray image as DICOM (secondary capture), without a patient. `read_image`
     reads it back."""
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import (
-        ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid)
+    from pydicom.uid import (ExplicitVRLittleEndian, SecondaryCaptureImageStorage,
+                             generate_uid)
     a = np.asarray(pixels)
     if a.ndim != 2 or a.dtype != np.uint16 or not a.size or a.max() > 4095:
-        raise InputError(
-            f"pixels are {a.dtype} {a.shape}: uint16 (H, W) from 0 to 4095 was"
-            " expected.")
+        raise InputError(f"pixels are {a.dtype} {a.shape}: uint16 (H, W) from 0 to "
+                         "4095 was expected.")
     meta = FileMetaDataset()
-    (
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID,
-        meta.TransferSyntaxUID,
-    ) = (SecondaryCaptureImageStorage, generate_uid(), ExplicitVRLittleEndian)
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
     d = FileDataset(str(path), {}, file_meta=meta, preamble=b'\0'*128)
-    d.SOPClassUID, d.SOPInstanceUID, d.Modality, d.PatientName, d.PatientID = (
-        SecondaryCaptureImageStorage, meta.MediaStorageSOPInstanceUID, modality, '', '')
-    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = (
-        *a.shape, 1, 'MONOCHROME2')
-    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation, d.PixelData = (
-        16, 12, 11, 0, a.tobytes())
+    d.SOPClassUID = SecondaryCaptureImageStorage
+    d.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    d.Modality = modality
+    d.PatientName = ''
+    d.PatientID = ''
+    d.Rows, d.Columns = a.shape
+    d.SamplesPerPixel = 1
+    d.PhotometricInterpretation = 'MONOCHROME2'
+    d.BitsAllocated = 16
+    d.BitsStored = 12
+    d.HighBit = 11
+    d.PixelRepresentation = 0
+    d.PixelData = a.tobytes()
     if window: d.WindowCenter, d.WindowWidth = window
     if spacing: d.PixelSpacing = [f'{s:.10g}' for s in spacing]
     with atomic_write(target_path(path, '.dcm')) as tmp:
@@ -198,9 +203,7 @@ def _masked(x, mask):
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
-    # table to write, `.csv`; text that a spreadsheet would take for a formula gets an
-    # apostrophe, `read_answers` takes it off
-    out=None,
+    out=None,       # table to write, `.csv`; apostrophes as `read_answers` takes them
     overlays=None,  # folder for pictures, and for masks where the model makes such
     sure:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name
@@ -209,20 +212,19 @@ def predict_files(
     cannot be used; a bad image gets a row with its sentence."""
     if out is not None: out = target_path(out, '.csv')
     if overlays is not None and Path(overlays).exists() and not Path(overlays).is_dir():
-        raise InputError(
-            f"{overlays} is a file; a folder for the pictures was expected.")
+        raise InputError(f"{overlays} is a file; a folder for the "
+                         "pictures was expected.")
     opened, taken = open_model(model), set()
     def draw(a):
         from PIL import Image
         with atomic_write(
-            Path(overlays)/free_name(a.name, '_overlay.png', taken)) as tmp:
+                Path(overlays)/free_name(a.name, '_overlay.png', taken)) as tmp:
             Image.fromarray(overlay(opened, a)).save(tmp, 'PNG')
         if opened.spec['task'] == 'segmentation':
-            save_mask(
-                answer_mask(a, opened.spec),
-                Path(overlays)/free_name(a.name, '_mask.png', taken))
-    frame = predict(
-        opened, images, top, 'keep', sure, each=None if overlays is None else draw)
+            save_mask(answer_mask(a, opened.spec),
+                      Path(overlays)/free_name(a.name, '_mask.png', taken))
+    frame = predict(opened, images, top, 'keep', sure,
+                    each=None if overlays is None else draw)
     # whole numbers stay whole beside rows that have none
     if out is not None: write_answers(frame.convert_dtypes(), out)
     return frame
@@ -382,21 +384,16 @@ def _look_mask(opened, a, names, sure):
     "The answer of a segmentation."
     row = mask_row(a, opened.spec, sure)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
-    size = lambda n: (
-        f", {row[f'{n}_mm2']:,.1f} mm², longest diameter"
-        f" {row[f'{n}_longest_mm']:.1f} mm"
-        if a.spacing
-        else '')
-    text = '; '.join(
-        f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, {100*s:.1f}"
-        f" %{size(n)}"
-        for n, s in shares.items())
-    return Look(
-        f"{text}. Confidence {row['confidence']:.2f}, uncertainty"
-        f" {1 - row['confidence']:.2f}."
-        + _second(row['second_reader'], sure),
-        {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a),
-        'Coloured: ' + ', '.join(names[1:]))
+    def size(n):
+        if not a.spacing: return ''
+        return (f", {row[f'{n}_mm2']:,.1f} mm², longest diameter "
+                f"{row[f'{n}_longest_mm']:.1f} mm")
+    text = '; '.join(f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, "
+                     f"{100*s:.1f} %{size(n)}" for n, s in shares.items())
+    return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty "
+                f"{1 - row['confidence']:.2f}." + _second(row['second_reader'], sure),
+                {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a),
+                'Coloured: ' + ', '.join(names[1:]))
 
 # %% ../../nbs/3_finetune/19_work.ipynb #2809185b
 def _gradio():
