@@ -609,6 +609,7 @@ def test_report_of_robustness_is_text(tmp_path):
     seen = Seen((tmp_path/'out'/'report.html').read_text(encoding='utf-8'))
     assert not any(k.startswith('on') for _, a in seen.elements for k in a) and seen.text.count(text) >= 3
     assert not any(k.startswith('on') for page in (report._repr_html_(), report.masking._repr_html_()) for _, a in Seen(page).elements for k in a)
+    assert all(any(tag == 'table' for tag, _ in Seen(page).elements) for page in (report._repr_html_(), report.masking._repr_html_())), 'the table is shown as text'
 
 
 def markdown(text):

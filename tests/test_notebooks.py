@@ -170,12 +170,14 @@ def test_import_is_light_and_lazy():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 
-def test_wheel_carries_the_book(wheel_env, tmp_path):
+def test_wheel_carries_the_book(root, wheel_env, tmp_path):
     code = "import visft_nb, visft_nb.course.book as b; print(b.book_dir()); print(visft_nb.__file__)"
     book, package = subprocess.run([sys.executable, '-c', code], env=wheel_env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
     assert package.startswith(wheel_env['PYTHONPATH']) and book.startswith(wheel_env['PYTHONPATH'])
     inside = {p.relative_to(book).as_posix() for p in Path(book).rglob('*') if p.is_file()}
     assert {f'nbs/{n}.ipynb' for n in NAMES} <= inside and 'settings.ini' in inside
+    templates = {p.name for p in (root/'visft_nb/templates').iterdir()}
+    assert templates == {p.name for p in (Path(package).parent/'templates').iterdir()} and 'page.html.j2' in templates
 
 
 def test_code_is_lint_free(root):

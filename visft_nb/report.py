@@ -8,30 +8,17 @@ __all__ = ['table', 'image', 'render', 'page', 'html_table', 'html_image', 'html
 # %% ../nbs/lib/report.ipynb #9ef20002
 import base64, io, json
 
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import (
+    ChoiceLoader, DictLoader, Environment, PackageLoader, StrictUndefined)
 from markupsafe import Markup
 
 # %% ../nbs/lib/report.ipynb #9ef20003
-_STYLE = """
-body {font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto;
-      padding: 0 1em; color: #222}
-table {border-collapse: collapse; margin: .5em 0}
-td, th {text-align: left; padding: .15em .9em .15em 0; border-bottom: 1px solid #ddd;
-        vertical-align: top}
-.sheet {display: flex; flex-wrap: wrap; gap: 1em}
-figure {margin: 0; width: 11em} figure.wide {width: auto} figure img {width: 100%}
-figcaption {font-size: 85%; overflow-wrap: anywhere}
-.warn {border-left: 4px solid #D55E00; padding-left: .8em} .big {font-size: 150%}
-"""
-
-_PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>{{ title }}</title>
-<style>{{ style }}</style></head>
-<body>{% block body %}{% for part in parts %}{{ part }}{% endfor %}{% endblock %}</body></html>"""
-
-_TABLE = """<table><tr>{% for name in head %}<th>{{ name }}</th>{% endfor %}</tr>
-{%- for row in rows %}<tr>{% for v in row %}<td>{{ v|shown }}</td>{% endfor %}</tr>{% endfor -%}
-</table>"""
+_ENV = Environment(
+    autoescape=True, undefined=StrictUndefined,
+    loader=ChoiceLoader([
+        PackageLoader('visft_nb', 'templates'),
+        # the name that the page had before it was a file
+        DictLoader({'page.html': '{% extends "page.html.j2" %}'})]))
 
 # %% ../nbs/lib/report.ipynb #9ef20004
 def _shown(value):
@@ -40,8 +27,6 @@ def _shown(value):
     if isinstance(value, float): return f'{value:.3g}'
     return json.dumps(value) if isinstance(value, (list, dict)) else value
 
-_ENV = Environment(autoescape=True, undefined=StrictUndefined,
-                   loader=DictLoader({'page.html': _PAGE, 'table.html': _TABLE}))
 _ENV.filters['shown'] = _shown
 
 # %% ../nbs/lib/report.ipynb #9ef20005
@@ -50,7 +35,7 @@ def table(
     head, # of names
 )->Markup:
     "A table in HTML; whatever stands in the cells is shown as text."
-    return Markup(_ENV.get_template('table.html').render(rows=list(rows), head=head))
+    return Markup(_ENV.get_template('table.html.j2').render(rows=list(rows), head=head))
 
 def image(
     image,            # uint8 tensor (C, H, W), or the bytes of a PNG or a JPEG
@@ -69,23 +54,27 @@ def image(
         alt, kind, data)
 
 # %% ../nbs/lib/report.ipynb #9ef20006
-_ENV.globals |= {'table': table, 'image': image, 'style': Markup(_STYLE)}
+_ENV.globals |= {'table': table, 'image': image}
 
 def render(
-    template:str, # jinja2; `{% extends "page.html" %}` makes a page of its block `body`
+    # jinja2, or the name of a file of visft_nb/templates, `….html.j2`;
+    # `{% extends "page.html.j2" %}` makes a page of its block `body`
+    template:str,
     # what the template names: texts, and markup that `table`, `image` and `render` made
     **values,
 )->Markup:
     """A template, filled. A page has the classes sheet, warn, big, and a `title`.
     Raises `jinja2.UndefinedError` for a name that nobody gave."""
-    return Markup(_ENV.from_string(template).render(**values))
+    named = template.endswith('.html.j2')
+    found = _ENV.get_template(template) if named else _ENV.from_string(template)
+    return Markup(found.render(**values))
 
 def page(
     title:str, # of the browser's tab
     parts,     # texts and markup, in their order
 )->str:
     "A page that needs no other file."
-    return str(_ENV.get_template('page.html').render(title=title, parts=list(parts)))
+    return str(_ENV.get_template('page.html.j2').render(title=title, parts=list(parts)))
 
 # %% ../nbs/lib/report.ipynb #30538cf7
 def html_table(

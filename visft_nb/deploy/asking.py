@@ -32,10 +32,8 @@ def _tensors(x):
         raise InputError(
             f"images have shape {tuple(x.shape)}; (N, C, H, W) was expected, or (C, H,"
             " W) for one image.")
-    x = (
-        x.detach().cpu().float()/255
-        if x.dtype == torch.uint8
-        else x.detach().cpu().float())
+    white = 255 if x.dtype == torch.uint8 else 1
+    x = x.detach().cpu().float()/white
     if len(x) and not (x.min() >= -1e-6 and x.max() <= 1 + 1e-6):
         raise InputError(
             f"images have values from {x.min():.3g} to {x.max():.3g}; floats in [0, 1]"
@@ -126,24 +124,13 @@ def read_inputs(
                     warn_of(
                         [p.note + ', in the specification of the model (save_model)'])
                 noted = noted or bool(p.note)
-                yield _prepared(
-                    (
-                        name
-                        if p.of == 1 or str(name).endswith(f'#{p.frame}')
-                        else f'{name}#{p.frame}'
-                    ),
-                    p,
-                    spec,
-                    from_file,
-                )
+                named = p.of == 1 or str(name).endswith(f'#{p.frame}')
+                frame = name if named else f'{name}#{p.frame}'
+                yield _prepared(frame, p, spec, from_file)
         except InputError as e:
             shown = one_line(str(name))
-            yield Answer(
-                name,
-                error=(
-                    str(e)
-                    if shown in str(e) or brief(str(name)) in str(e)
-                    else f'{shown} {e}'))
+            named = shown in str(e) or brief(str(name)) in str(e)
+            yield Answer(name, error=str(e) if named else f'{shown} {e}')
 
 def _prepared(name, p, spec, from_file):
     "An `Answer` with what the model will be asked."

@@ -29,9 +29,8 @@ def _figure(name, v):
     """(value, low, high, how) of a figure; low and high are None where nothing allows
     an interval."""
     if isinstance(v, dict):
-        if (
-            not {'value', 'low', 'high', 'how'} <= set(v)
-            or not v['low'] <= v['value'] <= v['high']):
+        whole = {'value', 'low', 'high', 'how'} <= set(v)
+        if not whole or not v['low'] <= v['value'] <= v['high']:
             raise InputError(
                 f"figures[{name!r}]={v}: dict(value=, low=, high=, how=) was expected,"
                 " with the value inside of its interval.")
@@ -111,10 +110,8 @@ def _run_facts(run):
     path = given_path(run, 'run')
     if path.suffix.lower() in ('.onnx', '.safetensors'):
         path = model_path(path, ('.onnx', '.safetensors'))
-        return {}, (
-            load_onnx(path)[1]
-            if path.suffix.lower() == '.onnx'
-            else model_header(path)[0])
+        graph = path.suffix.lower() == '.onnx'
+        return {}, load_onnx(path)[1] if graph else model_header(path)[0]
     path = path.parent if path.name == 'records.json' else path
     if not (path/'records.json').is_file():
         raise InputError(
@@ -122,10 +119,9 @@ def _run_facts(run):
             " file was expected.")
     records = read_json(
         path/'records.json', 'it was cut short or changed by hand; make the run again')
-    return _check_records(records, path/'records.json'), (
-        model_header(path/'model.safetensors')[0]
-        if (path/'model.safetensors').is_file()
-        else {})
+    file = path/'model.safetensors'
+    spec = model_header(file)[0] if file.is_file() else {}
+    return _check_records(records, path/'records.json'), spec
 
 # %% ../../nbs/lib/deploy/card.ipynb #2a1afbe3
 def _run_figures(r):
@@ -198,10 +194,8 @@ def _card_head(name, licence, spec, data, figures):
 # %% ../../nbs/lib/deploy/card.ipynb #51cc08b6
 def _listed(v, missing):
     "Text, or a list as bullets, or what is said where nothing was."
-    return (
-        missing
-        if not v
-        else v if isinstance(v, str) else '\n'.join(f'- {line}' for line in v))
+    if not v: return missing
+    return v if isinstance(v, str) else '\n'.join(f'- {line}' for line in v)
 
 def _rows(head, rows):
     "A table in Markdown."
@@ -214,15 +208,12 @@ def _found_limits(r, data, figures):
     "What the run itself says against trusting it."
     found = []
     if r.get('leaks'):
+        without = r.get('accuracy_without_leaks')
+        rest = '' if without is None else (
+            f'; without them the accuracy is {without:.1f} %')
         found.append(
             f"{len(r['leaks'])} images reported on lie in the training set too, or"
-            " copies of them"
-            + (
-                '.'
-                if r.get('accuracy_without_leaks') is None
-                else (
-                    "; without them the accuracy is"
-                    f" {r['accuracy_without_leaks']:.1f} %.")))
+            f" copies of them{rest}.")
     elif r.get('leaks_searched'):
         found.append(r['leaks_searched'])
     else:

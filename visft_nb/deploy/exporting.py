@@ -149,11 +149,8 @@ def _example(example, model, values):
             f"The example has values from {example.min():.3g} to {example.max():.3g},"
             f" but black and white are {values[0]} and {values[1]}: normalise inside"
             " the model, or give values=(black, white).")
-    return (
-        example.detach()
-        .float()
-        .cpu()
-        .contiguous()[torch.arange(max(2, len(example))) % len(example)])
+    rows = torch.arange(max(2, len(example))) % len(example)
+    return example.detach().float().cpu().contiguous()[rows]
 
 # %% ../../nbs/lib/deploy/exporting.ipynb #6d3b89e9
 def prepare_export(

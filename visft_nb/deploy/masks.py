@@ -52,10 +52,8 @@ def image_probabilities(
     th, tw = p.shape[1:]
     if (th, tw) == (h, w): return p, torch.ones(h, w, dtype=torch.bool)
     scale = (max if spec['fit'] == 'crop' else min)(th/h, tw/w)
-    sh, sw = (
-        (th, tw)
-        if spec['fit'] == 'stretch'
-        else (max(1, round(s*scale)) for s in (h, w)))
+    sh, sw = (max(1, round(s*scale)) for s in (h, w))
+    if spec['fit'] == 'stretch': sh, sw = th, tw
     top, left = (sh - th)//2, (sw - tw)//2
     # less than nothing is cut off
     whole = F.pad(
@@ -87,10 +85,8 @@ def longest_diameter(
     longest = 0.
     for k, box in enumerate(find_objects(regions), 1):
         r, c = np.nonzero(regions[box] == k)
-        corners = (
-            np.concatenate(
-                [np.stack([r + i, c + j], 1) for i in (0, 1) for j in (0, 1)])
-            *spacing)
+        pixels = [np.stack([r + i, c + j], 1) for i in (0, 1) for j in (0, 1)]
+        corners = np.concatenate(pixels)*spacing
         longest = max(longest, pdist(corners[ConvexHull(corners).vertices]).max())
     return float(longest)
 

@@ -315,37 +315,7 @@ class FolderRun:
     model: torch.nn.Module = field(repr=False, default=None)
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #328632c6
-_REPORT = """{% extends "page.html" %}{% block body %}
-<h1>{{ r.name }}: {{ classes|length }} classes</h1>
-<p class="big"><b>{{ '%.1f'|format(r.accuracy) }} %</b> of {{ n }} held-out images
-are right (95 % interval {{ '%.1f'|format(r.low) }} to {{ '%.1f'|format(r.high) }})</p>
-<p>Always saying the most frequent class would give
-{{ '%.1f'|format(r.majority) }} %. {{ r.how }}</p>
-{% for said in r.left_out %}<p class="warn">{{ said }}</p>{% endfor %}
-<h2>Leaks between the splits</h2>
-{% if r.leaks %}<div class="warn"><p><b>{{ r.leaks|length }} images lie on both sides
-of the split</b>, or copies of them
-{%- if r.accuracy_without_leaks is none %}; nothing is left without them
-{%- else %}: without them the accuracy is
-{{ '%.1f'|format(r.accuracy_without_leaks) }} %{% endif %}.</p>
-{{ table(leaks, ('in train', 'reported on', 'kind', 'similarity')) }}</div>
-{% else %}<p>{{ r.leaks_searched }}</p>{% endif %}
-{% if r.get('copies') %}<p>{{ r.copies }}</p>{% endif %}
-<h2>Classes</h2>{{ table(scores, ('class', 'precision', 'recall', 'F1', 'images')) }}
-{{- image(confusion.png, confusion.alt) }}
-<h2>Wrong images</h2>
-<p>{{ r.wrong|length }} of {{ n }}, the surest mistakes first
-{%- if r.wrong|length > shown|length %}; the first {{ shown|length }}{% endif %}.
-Look at them: some may be labelled wrong.</p>
-<div class="sheet">{% for w, pixels in shown %}<figure>{{ image(pixels, w.file) }}
-<figcaption>{{ w.file }}<br>
-<b>{{ w.label }}</b>, said {{ w.said }} ({{ '%.2f'|format(w.probability) }})
-</figcaption></figure>{% endfor %}</div>
-<h2>Data</h2>{{ table(data, ['class'] + r.images|list) }}
-<h2>Settings</h2>
-{{- table((r.settings|items|list) + (r.machine|items|list), ('what', 'value')) }}
-<p><code>visft predict model.safetensors IMAGE…</code> asks the model.</p>
-{% endblock %}"""
+_REPORT = 'folder.html.j2'   # a file of visft_nb/templates
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #328632c7
 def _page(r, sides, logits):

@@ -395,27 +395,7 @@ def _curve(history):
                         f"is best in epoch {history.best_epoch}, {history.best:.3f}.")
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7022
-_REPORT = """{% extends "page.html" %}
-{% macro sheet(figures) %}<div class="sheet">{% for f in figures %}
-<figure style="width:{{ f.wide }}em">{{ image(f.pixels, f.alt) }}
-<figcaption>{{ f.caption }}</figcaption></figure>{% endfor %}</div>{% endmacro %}
-{% block body %}<h1>{{ r.name }}: {{ classes|join(', ') }}</h1>
-<p class="big"><b>{{ r.says }}</b></p><p>{{ r.how }}</p>
-{% for note in r.left_out %}<p class="warn">{{ note }}</p>{% endfor %}
-<h2>Pairs</h2><p>{{ n }} images with their masks: {{ r.rule }}.</p>{{ sheet(pairs) }}
-<h2>Split</h2>{{ table(split, ('part', 'images', 'files')) }}
-<p>{{ r.copies or r.leaks_searched }}{% if not r.settings.group %} Several images of one
-patient must stay on one side: <code>--group</code> finds the patient in their names.
-{%- endif %}</p>
-<h2>Images reported on, the worst first</h2>
-<p>{% for name, colour in colours %}<span style="color:{{ colour }}">■</span> {{ name }}
-{{- ', ' if not loop.last }}{% endfor %}</p>
-{% for figures in cases %}{{ sheet(figures) }}{% endfor %}
-<h2>Each image</h2>{{ table(rows, head) }}
-<h2>Training</h2>{{ image(curve.png, curve.alt) }}
-<h2>Settings</h2>{{ table(settings, ('what', 'value')) }}
-<p><code>visft predict model.safetensors IMAGE… --overlay FOLDER</code> asks the model;
-it answers images of any size at their own resolution.</p>{% endblock %}"""
+_REPORT = 'segments.html.j2'   # a file of visft_nb/templates
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e70f3
 def _page(r, data, rows, said, history):

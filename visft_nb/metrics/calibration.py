@@ -18,10 +18,8 @@ from .checks import as_labels, as_probabilities, check_order, renamed
 # %% ../../nbs/lib/metrics/calibration.ipynb #6dc2b232
 def _confident(metric, preds, target, bins):
     "Confidence and correctness of each prediction, both (N,); else `InputError`."
-    if (
-        not isinstance(bins, Integral)
-        or isinstance(bins, bool)
-        or not 1 <= bins <= 10**6):
+    whole = isinstance(bins, Integral) and not isinstance(bins, bool)
+    if not whole or not 1 <= bins <= 10**6:
         raise InputError(
             f"bins={brief(bins)}: expected a whole number of bins, 1 or more; 15 is"
             " usual.")

@@ -157,10 +157,8 @@ def label_pair(
         classes = as_names(classes, 'classes')
     if isinstance(classes, Integral):
         check_number('classes', classes, 1, _MOST_CLASSES, whole=True)
-    n = (
-        int(classes)
-        if isinstance(classes, Integral)
-        else len(classes) if classes is not None else None)
+    if classes is None: n = None
+    else: n = int(classes) if isinstance(classes, Integral) else len(classes)
     check_order(metric, preds, target)
     preds, target = as_labels(preds, 'preds', n), as_labels(target, 'target', n)
     if len(target) != len(preds):
@@ -172,8 +170,6 @@ def label_pair(
         raise InputError(
             f"A label is {most}, which would make as many classes: number the classes"
             " from 0, or name them in `classes`.")
-    names = (
-        list(classes)
-        if n and not isinstance(classes, Integral)
-        else list(range(n or most + 1)))
+    named = n and not isinstance(classes, Integral)
+    names = list(classes) if named else range(n or most + 1)
     return preds, target, [str(c) for c in names]

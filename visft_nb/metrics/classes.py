@@ -86,8 +86,8 @@ def classification_report(
     leave out a class that occurs nowhere, whatever 0/0 is to score. Raises `InputError`
     for labels out of range."""
     from sklearn.metrics import precision_recall_fscore_support as score
-    if not isinstance(absent, (int, float)) or not (
-        absent in (0, 1) or math.isnan(absent)):
+    number = isinstance(absent, (int, float))
+    if not number or not (absent in (0, 1) or math.isnan(absent)):
         raise InputError(f"absent={brief(absent)}: 0/0 can score 0, 1 or nan.")
     preds, target, names = label_pair('classification_report', preds, target, classes)
     part = lambda average: score(

@@ -149,7 +149,5 @@ def mean_interval(
         raise InputError(
             f"The runs gave {values.tolist()}: one diverged or was divided by 0; a mean"
             " over the others would flatter the method.")
-    return float(values.mean()), float(
-        t.ppf((1 + level)/2, len(values) - 1)
-        *values.std(ddof=1)
-        /math.sqrt(len(values)))
+    error = values.std(ddof=1)/math.sqrt(len(values))
+    return float(values.mean()), float(t.ppf((1 + level)/2, len(values) - 1)*error)

@@ -61,13 +61,11 @@ def _counts(metric, preds, target, label):
 # %% ../../nbs/lib/metrics/masks.ipynb #6e1217ab
 def _overlap(above, below, empty, over):
     "`above`/`below` of each image with 0/0 = `empty`, or of all pixels together."
-    if not isinstance(empty, (int, float)) or not (
-        0 <= empty <= 1 or math.isnan(empty)):
+    number = isinstance(empty, (int, float))
+    if not number or not (0 <= empty <= 1 or math.isnan(empty)):
         raise InputError(f"empty={brief(empty)}: 0/0 can score from 0 to 1, or nan.")
-    if (
-        over is not None
-        and not isinstance(over, str)
-        or over not in ('images', 'pixels', None)):
+    named = over is None or isinstance(over, str)
+    if not named or over not in ('images', 'pixels', None):
         raise InputError(
             f"over={brief(over)}: the mean is over 'images' or over all 'pixels'; None"
             " returns the score of each image.")

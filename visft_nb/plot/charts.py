@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import NullLocator
 
 from ..core import InputError, lookup
-from .pictures import COLORS, MARKERS, STYLE, figure, show, to_numpy
+from .pictures import COLORS, MARKERS, STYLE, figure_for, show, to_numpy
 
 # %% ../../nbs/lib/plot/charts.ipynb #55a43c8f
 def _same_lengths(name, *arrays):
@@ -55,7 +55,7 @@ def plot_curves(
     curves = {k: _same_lengths(k, *(tuple(v) + (None,))[:3]) for k, v in curves.items()}
     if not curves:
         raise InputError("plot_curves got no curve: give {name: (x, mean, half)}.")
-    fig, ax = (None, ax) if ax is not None else figure(width=4.4, height=2.8)
+    fig, ax = figure_for(ax, 4.4, 2.8)
     for i, (name, (x, mean, half)) in enumerate(curves.items()):
         ax.plot(
             x, mean, color=COLORS[i % len(COLORS)],
@@ -65,11 +65,8 @@ def plot_curves(
                 x, mean - half, mean + half, color=COLORS[i % len(COLORS)], alpha=.2,
                 lw=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, title=title)
-    if (
-        xscale == 'log'
-        and len(at := np.unique(np.concatenate([x for x, _, _ in curves.values()])))
-        <= 8):
-        _ticks(ax, at)
+    measured = np.unique(np.concatenate([x for x, _, _ in curves.values()]))
+    if xscale == 'log' and len(measured) <= 8: _ticks(ax, measured)
     if ylim is not None: ax.set_ylim(*ylim)
     if len(curves) > 1: ax.legend()
     ends = '; '.join(
@@ -96,10 +93,7 @@ def plot_intervals(
     if not values:
         raise InputError("plot_intervals got no value: give {name: (mean, half)}.")
     for k, v in values.items(): _same_lengths(k, v)
-    fig, ax = (
-        (None, ax)
-        if ax is not None
-        else figure(width=4.4, height=.7 + .3 *len(values)))
+    fig, ax = figure_for(ax, 4.4, .7 + .3*len(values))
     for i, (mean, low, high) in enumerate(values.values()):
         ax.plot([low, high], [i, i], color=COLORS[0], lw=2)
         ax.plot([mean], [i], 'o', color=COLORS[0], ms=6)
@@ -152,11 +146,9 @@ def plot_confusion(
     `InputError` if it is not square or holds NaN."""
     counts, names = _square(frame)
     n, share = len(names), counts/np.maximum(counts.sum(1, keepdims=True), 1)
-    fig, ax = (
-        (None, ax)
-        if ax is not None
-        else figure(width=1.2 + .34 *n, height=.9 + .32 *n))
-    ax.imshow(share, cmap='Blues', vmin=0, vmax=1); ax.grid(False)
+    fig, ax = figure_for(ax, 1.2 + .34*n, .9 + .32*n)
+    ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
+    ax.grid(False)
     for i, j in np.argwhere(counts > 0) if n <= 25 else ():
         ax.text(
             j, i, f'{counts[i, j]:g}', ha='center', va='center', fontsize=8,
@@ -211,7 +203,7 @@ def plot_embedding(
     `InputError` for other shapes and NaN."""
     z, labels = _embedding_input(z, labels)
     flat = _plane(z, method)
-    fig, ax = (None, ax) if ax is not None else figure(width=4, height=3.4)
+    fig, ax = figure_for(ax, 4, 3.4)
     for i, k in enumerate(np.unique(labels)):
         p, name = flat[labels == k], str(k if classes is None else classes[int(k)])
         ax.scatter(
@@ -247,7 +239,7 @@ def plot_reliability(
             " visft_nb.metrics.reliability returns.")
     frame = frame[frame['count'] > 0]
     share = frame['count']/frame['count'].sum()
-    fig, ax = (None, ax) if ax is not None else figure(width=3.2, height=3)
+    fig, ax = figure_for(ax, 3.2, 3)
     ax.bar(
         frame.confidence,
         share,

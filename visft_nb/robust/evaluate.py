@@ -342,6 +342,8 @@ def _examined(model, x, y, eps, norm):
     return model if gradients else _Answers(model), gradients
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #de60504a
+_VERDICT = '<p><b>{{ said }}</b></p>{{ table(rows, head) }}'
+
 @dataclass
 class MaskingReport:
     "What the checks against masked gradients found."
@@ -358,8 +360,8 @@ class MaskingReport:
         return self.table.check[self.table.verdict == 'undecided'].tolist()
     def _repr_html_(self):
         return render(
-            '<p><b>{{ said }}</b></p>{{ table(rows, head) }}', said=self.verdict,
-            rows=self.table.to_numpy().tolist(), head=self.table.columns)
+            _VERDICT, said=self.verdict, rows=self.table.to_numpy().tolist(),
+            head=self.table.columns)
     def __str__(self): return f'{self.verdict}\n{self.table.to_string(index=False)}'
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #fdd349e4
@@ -494,34 +496,7 @@ def _triptych(x, adv, low=84):
     return (255*row.clamp(0, 1)).round().byte(), largest
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e46b3ae2
-_REPORT = """{% extends "page.html" %}{% block body %}
-<h1>Robustness of {{ r.name }}</h1>
-<p class="big"><b>{{ '%.1f'|format(worst.accuracy) }} %</b> of {{ r.images }} images
-withstand every attack tried (95 % interval {{ '%.1f'|format(worst.low) }} to
-{{ '%.1f'|format(worst.high) }});
-{{ '%.1f'|format(r.attacks[0].accuracy) }} % are right unattacked</p>
-<p>Radius: {{ r.threat.norm }}, eps {{ '%.4g'|format(r.threat.eps) }}. This is an upper
-bound: a stronger attack can only lower it.</p>
-<h2>Threat model</h2>{{ table(threat, ('what', 'value')) }}
-<h2>Attacks</h2>
-{{- table(attacks, ('attack', 'accuracy (%)', '95 % interval', 'images standing')) }}
-<h2>Is it believable?</h2>
-<p class="{{ 'warn' if r.masking.failed or r.masking.undecided else '' }}">
-<b>{{ r.masking.verdict }}</b></p>
-{{ table(checks, ('check', 'measured', 'expected', 'verdict')) }}
-<h2>Classes</h2>{{ table(classes, ('class', 'images', 'clean (%)', 'robust (%)')) }}
-<h2>Images that fell</h2><p>Image, change, adversarial image.</p>
-{% for name, fell in examples.items() if fell %}<h3>{{ name }}</h3><div class="sheet">
-{% for e in fell %}<figure class="wide">{{ image(e.picture, e.alt, 'PNG') }}
-<figcaption>image {{ e.index }}, a {{ e.label }}:
-said {{ e.before[0] }} ({{ '%.2f'|format(e.before[1]) }}),
-then <b>{{ e.after[0] }}</b> ({{ '%.2f'|format(e.after[1]) }});
-change at most {{ '%.3g'|format(e.largest) }},
-drawn {{ '%.2g'|format(e.times) }} times as large
-</figcaption></figure>{% endfor %}</div>
-{% else %}<p>No image fell.</p>{% endfor %}
-<h2>Settings</h2>{{ table(settings, ('what', 'value')) }}
-{% endblock %}"""
+_REPORT = 'robustness.html.j2'   # a file of visft_nb/templates
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #e46b3ae3
 def _page(r, examples):
@@ -580,13 +555,10 @@ class RobustnessReport:
     stands: dict = field(repr=False, default_factory=dict)    # {attack: (N,) booleans}
     examples: dict = field(repr=False, default_factory=dict) # {attack: what fell}
     def _repr_html_(self):
-        rows = [
-            (a['attack'], a['accuracy'], a['low'], a['high'])
-            for a in self.records['attacks']]
-        return render(
-            '<p><b>{{ said }}</b></p>{{ table(rows, head) }}',
-            said=self.masking.verdict, rows=rows,
-            head=('attack', 'accuracy', 'low', 'high'))
+        rows = [(a['attack'], a['accuracy'], a['low'], a['high'])
+                for a in self.records['attacks']]
+        head = ('attack', 'accuracy', 'low', 'high')
+        return render(_VERDICT, said=self.masking.verdict, rows=rows, head=head)
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #1801d82a
 def robustness_report(
