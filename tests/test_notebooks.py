@@ -107,7 +107,7 @@ def test_modules_import_downwards(root): assert wrong_imports(root/'visft_nb') =
 
 
 # Modules that still take a private name of another. The list may only shrink.
-PRIVATE = {'finetune/work.py': ['_mask_row', '_target']}
+PRIVATE = {}
 
 
 def test_no_module_takes_a_private_name_of_another(root):
