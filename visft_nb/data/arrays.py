@@ -63,8 +63,10 @@ def read_arrays(
     path,        # an `.npz` file
     names=None,  # of the arrays wanted; None takes all
 )->dict:         # name -> array
-    """The arrays of a file of `np.savez`; no pickle is opened and no memory asked for that the file does not fill.
-    Raises `InputError` for a file that is cut short or none, and for an array that is missing, there twice, of objects, or not as its header says."""
+    """The arrays of a file of `np.savez`; no pickle is opened and no memory asked for
+    that the file does not fill. Raises `InputError` for a file that is cut short or
+    none, and for an array that is missing, there twice, of objects, or not as its
+    header says."""
     path, at = given_path(path), ''
     try:
         with zipfile.ZipFile(path) as z:

@@ -85,10 +85,10 @@ DATASETS |= dict(
 
 # %% ../../nbs/lib/data/catalog.ipynb #0a4f4657
 @cache
-def medmnist_table()->dict:
-    # {name: task, label, n_channels, n_samples, license, url, MD5, …}
-    """What the package medmnist states of each of its sets, volumes included. Its file
-    is parsed and not run: importing the package makes a folder in one's home."""
+def medmnist_table()->dict: # by name, of dicts
+    """What the package medmnist states of each of its sets, volumes included: task,
+    label, n_channels, n_samples, license, url, MD5, … Its file is parsed and not run:
+    importing the package makes a folder in one's home."""
     file = Path(find_spec('medmnist').origin).with_name('info.py')
     tree = ast.parse(file.read_text(encoding='utf-8'))
     named = {t.id: n.value for n in tree.body if isinstance(n, ast.Assign)

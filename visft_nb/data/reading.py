@@ -68,7 +68,7 @@ def read_entries(
     what='',        # where the files lie, for a sentence
     mask=False,     # class numbers, which are neither stretched nor mixed
     window=None, in_range=None, page=None,
-)->tuple:           # (uint8 (N, C, H, W); of masks int32, which of the entries were read)
+)->tuple:           # (uint8 (N, C, H, W), int32 of masks; which entries were read)
     """Read files as one tensor; a `FileTensor` where it would take more than
     `memory_limit`. Raises `InputError` that names the files at fault."""
     reading = _Reading(entries, size, channels, fit, mask, window, in_range, page)

@@ -36,10 +36,9 @@ def _place(rng, n, count, size, radii):
 # %% ../../nbs/lib/data/synthetic.ipynb #f0dabf7c
 def mask_boxes(
     instances, # (N, H, W) integers: 0 is background, 1, 2, … the objects
-)->list:
-    # per image float32 (n, 4): left, top, right, bottom; right and bottom are the first
-    # column and row outside
-    "The boxes around the objects of each image, in the order of their numbers."
+)->list:       # per image float32 (n, 4): left, top, right, bottom
+    """The boxes around the objects of each image, in the order of their numbers; right
+    and bottom are the first column and row outside."""
     out = []
     instances = as_array(instances, 'instances')
     if instances.ndim != 3 or not (instances == np.round(instances)).all():
@@ -66,12 +65,10 @@ def make_nodules(
     n:int,       # images
     size:int=64, # side in pixels
     seed:int=0,
-)->Images:
-    # labels 1 where there is a nodule; masks 0 and 1; boxes; extra: instances (N, H,
-    # W),
-    # box_labels (all 1)
-    """Generated patches that look like CT with none to four nodules. They serve to
-    learn the method; no figure on them says anything about patients."""
+)->Images:       # labels, masks, boxes; extra: instances (N, H, W), box_labels
+    """Generated patches that look like CT with none to four nodules: labels are 1 where
+    there is one, masks 0 and 1, box labels all 1. They serve to learn the method; no
+    figure on them says anything about patients."""
     _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 2016])
     y, x = np.mgrid[:size, :size].astype(np.float32) + .5
@@ -145,10 +142,10 @@ def make_shapes(
     n:int,       # images
     size:int=64, # side in pixels
     seed:int=0,
-)->Images:
-    # masks: class + 1; boxes; captions; extra: instances, box_labels (class + 1)
+)->Images:       # masks, boxes, captions; extra: instances (N, H, W), box_labels
     """Generated images of one to three coloured circles, squares and triangles on
-    noise, with a sentence that says what is there."""
+    noise, with a sentence that says what is there. Masks and box labels are the class
+    plus 1."""
     _check_made(n, size, seed)
     rng = np.random.default_rng([seed, 1974])
     yx, classes = (

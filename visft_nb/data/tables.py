@@ -40,8 +40,9 @@ def read_table(
     needs=(),   # columns that must be there
     texts=(),   # columns that are text even where they look like numbers
 ):              # pandas.DataFrame
-    """Read a table. Raises `InputError` for another encoding, rows that are longer or shorter than the header, a column that is missing or there twice,
-    and an empty field in a column of `texts`."""
+    """Read a table. Raises `InputError` for another encoding, rows that are longer or
+    shorter than the header, a column that is missing or there twice, and an empty field
+    in a column of `texts`."""
     import pandas as pd
     text = read_text(path).removeprefix('\ufeff')
     if '\0' in text:
