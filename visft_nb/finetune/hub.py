@@ -194,8 +194,8 @@ def from_transformers(
         ours = makers[kind](model.config, (mean, std)).to(like.device, like.dtype)
     state = {}
     for k, there in hub_names(ours).items():
-        parts = there if isinstance(there, tuple) else (there,)
-        state[k] = torch.cat([theirs[t] for t in parts])
+        several = isinstance(there, tuple)   # queries, keys and values
+        state[k] = torch.cat([theirs[t] for t in there]) if several else theirs[there]
     ours.load_state_dict(state)
     return ours.train(model.training)
 
