@@ -30,9 +30,9 @@ from .disk import (
 # %% ../nbs/lib/core.ipynb #50f21886
 _all_ = [
     'InputError', 'as_array', 'as_names', 'as_tensor', 'brief', 'check_number',
-    'check_numbers', 'describe', 'lookup', 'one_line', 'NoRoom', 'Taken', 'atomic_folder',
-    'atomic_write', 'cache_dir', 'check_room', 'given_path', 'no_room', 'owner_lives',
-    'owner_mark', 'parse_json', 'read_json', 'read_text', 'sweep']
+    'check_numbers', 'describe', 'lookup', 'one_line', 'NoRoom', 'Taken',
+    'atomic_folder', 'atomic_write', 'cache_dir', 'check_room', 'given_path', 'no_room',
+    'owner_lives', 'owner_mark', 'parse_json', 'read_json', 'read_text', 'sweep']
 
 # %% ../nbs/lib/core.ipynb #f9fc9089
 def get_device(
@@ -117,8 +117,8 @@ def autocast(
 def set_seed(
     seed:int,  # any non-negative integer
 ):             # torch.Generator on the CPU, seeded alike
-    """Seed Python, NumPy and torch (all devices). The generator is for splits and orders
-    that should not depend on what ran before."""
+    """Seed Python, NumPy and torch (all devices). The generator is for splits and
+    orders that should not depend on what ran before."""
     import torch
     check_number('seed', seed, 0, 2**64 - 1, whole=True)
     seed = int(seed)

@@ -301,8 +301,8 @@ def atomic_folder(
     fresh=False, # take `path-1`, `path-2`, … where it is there or being written
 ):               # yields a temporary folder to write in, and the whole path
     """Write a folder whole or not at all; the place is reserved at once. Raises `Taken`
-    where there is something already, `NoRoom` where the disk is full, `InputError` where
-    nothing can be written."""
+    where there is something already, `NoRoom` where the disk is full, `InputError`
+    where nothing can be written."""
     tmp, path = _make_place(path, fresh)
     state = 'was not written'
     try:
