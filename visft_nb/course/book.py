@@ -160,9 +160,8 @@ def badge(
 
 def install_cell(book:Path|None=None)->str:
     "The source of the cell that installs the kit, in Colab alone."
-    return f"""#| hide
-#| eval: false
-import sys
+    # no line here may begin with the second directive: this cell would be skipped
+    return '#| hide\n#| eval: false\n' + f"""import sys
 if 'google.colab' in sys.modules:
     get_ipython().run_line_magic(
         'pip', 'install -q "visft_nb[course] @ git+{repository(book)}"')"""
