@@ -20,6 +20,7 @@ from .builders import (
     build_model, largest_map, model_bytes, outline_model, shown)
 from .tiles import check_tile
 from ..tensors import check_finite, is_file, tensor_shapes
+from ..train.checkpoint import differences
 from ..train import (
     load_checkpoint, load_weights, predict_logits, save_checkpoint, unpack_state)
 
@@ -340,12 +341,8 @@ def _check_request(path, spec, shapes):
             f"{path} asks for what no model file may, and is refused: {e}") from e
     own = {k: tuple(v.shape) for k, v in outline.state_dict().items()}
     there = {k: shape for k, (_, shape) in shapes.items()}
-    wrong = [
-        f"{k} is {there[k]} there and {own[k]} here"
-        for k in own
-        if k in there and there[k] != own[k]]
-    wrong += [f"{k} is missing there" for k in own if k not in there] + [
-        f"{k} is unknown here" for k in there if k not in own]
+    shapes, names = differences(own, there)
+    wrong = shapes + names
     if wrong:
         more = f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''
         raise InputError(
