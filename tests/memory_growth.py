@@ -51,7 +51,7 @@ def main(memory, side, *sizes):
         for k, n in enumerate((sizes[0], *sizes)):   # the first run loads what is loaded once
             folder = make_folder(Path(top)/f'photos{k}', int(n))
             set_seed(0)
-            run = lambda k=k, folder=folder: finetune_folder(folder, f'{top}/out{k}', 'small_cnn', None, 'linear', size=int(side), say=lambda s: None)
+            run = lambda k=k, folder=folder: finetune_folder(folder, f'{top}/out{k}', 'small_cnn', None, 'linear', size=int(side), log=lambda s: None)
             peaks.append(peak(run))
     each = (peaks[-1] - peaks[-2])/(int(sizes[-1]) - int(sizes[-2]))
     print(json.dumps(dict(peaks_mb=[round(p/2**20) for p in peaks[1:]], bytes_an_image=round(each),

@@ -69,7 +69,7 @@ def in_box(a): assert torch.is_tensor(a) and a.is_floating_point() and a.ndim ==
 def any_answer(a): pass
 
 
-NAMES = ('Images', 'Images[]', 'Batches', 'split_data', 'few_labels', 'load_dataset', 'make_nodules', 'mask_boxes', 'find_leaks', 'accuracy',
+NAMES = ('Images', 'Images[]', 'Batches', 'split_data', 'label_subset', 'load_dataset', 'make_nodules', 'mask_boxes', 'find_leaks', 'accuracy',
          'confusion_matrix', 'classification_report', 'auc', 'dice', 'iou', 'reliability', 'calibration_error', 'proportion_interval',
          'bootstrap_interval', 'mean_interval', 'fit', 'fit batch', 'predict_logits', 'evaluate', 'load_weights', 'predict', 'model_spec',
          'uncertainty', 'pgd', 'fgsm', 'random_signs', 'robust_accuracy', 'deepfool', 'carlini_wagner', 'apgd', 'fab', 'square', 'certify',
@@ -95,7 +95,7 @@ def calls():
         'Images[]': (lambda i: data()[i], dict(i=[0, 1]), ['i'], [], any_answer),
         'Batches': (lambda **k: list(d.Batches(data(), **k)), dict(batch_size=2, seed=0, target='labels'), [], ['batch_size', 'seed', 'target'], any_answer),
         'split_data': (lambda fractions, seed: d.split_data(data(), fractions, seed), dict(fractions=[.5, .5], seed=0), ['fractions'], ['seed'], any_answer),
-        'few_labels': (lambda per_class, seed: d.few_labels(data(), per_class, seed), dict(per_class=1, seed=0), [], ['per_class', 'seed'], any_answer),
+        'label_subset': (lambda per_class, seed: d.label_subset(data(), per_class, seed), dict(per_class=1, seed=0), [], ['per_class', 'seed'], any_answer),
         'load_dataset': (d.load_dataset, dict(name='digits', split='train', root=None, size=None), [], ['name', 'split', 'root'], any_answer),
         'make_nodules': (d.make_nodules, dict(n=2, size=16, seed=0), [], ['n', 'size', 'seed'], any_answer),
         'mask_boxes': (d.mask_boxes, dict(instances=masks), ['instances'], [], any_answer),
@@ -117,7 +117,7 @@ def calls():
         'predict_logits': (lambda **k: train.predict_logits(net(), **k)[0], dict(data=x, batch_size=4, precision='fp32'), ['data'], ['batch_size', 'precision'], any_answer),
         'evaluate': (lambda **k: train.evaluate(net(), **k), dict(data=data(), metric=None, precision='fp32'), ['data'], ['metric', 'precision'], any_answer),
         'load_weights': (lambda state: train.load_weights(nn.Linear(2, 2), state), dict(state=nn.Linear(2, 2).state_dict()), ['state'], [], any_answer),
-        'predict': (lambda **k: predict(opened, **k), dict(images=x, top=2, errors='raise', sure=.8), ['images'], ['top', 'errors', 'sure'], any_answer),
+        'predict': (lambda **k: predict(opened, **k), dict(images=x, top=2, errors='raise', min_confidence=.8), ['images'], ['top', 'errors', 'min_confidence'], any_answer),
         'model_spec': (model_spec, dict(classes=['a', 'b'], size=8, channels=1, fit='crop', values=(0, 1), task='classification', window=None), ['classes', 'size', 'values', 'window'], ['size', 'channels', 'fit', 'values', 'task', 'window'], any_answer),
         'uncertainty': (uncertainty, dict(p=prob.T), ['p'], [], finite),
         'pgd': (attacks.pgd, attack | dict(steps=2, alpha=.05, norm='linf', restarts=1, loss='ce', momentum=0., precision='fp32'), ['x', 'y'], ['eps', 'steps', 'alpha', 'norm', 'restarts', 'loss', 'momentum', 'precision', 'model'], in_box),

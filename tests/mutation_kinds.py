@@ -292,7 +292,7 @@ def model_kind():
         _picture_beside(folder)
         save_model(model(), folder/'m.safetensors', kwargs=dict(classes=3, width=4, channels=1), classes=CLASSES, size=16, channels=1)
         return folder/'m.safetensors'
-    calls = dict(load=load_model, predict=lambda p: predict(p, p.parent/'x.png', sure=.8), card=lambda p: __import__('visft_nb.deploy', fromlist=['x']).model_card(p))
+    calls = dict(load=load_model, predict=lambda p: predict(p, p.parent/'x.png', min_confidence=.8), card=lambda p: __import__('visft_nb.deploy', fromlist=['x']).model_card(p))
     return Kind('model safetensors', valid, m.SAFETENSORS, calls, dict(predict=frame_judge), {'cut', 'empty', 'weights'}, lambda a, b: isinstance(a, str) or hasattr(a, 'equals') and a.equals(b))
 
 def checkpoint_kind():
@@ -320,7 +320,7 @@ def onnx_bytes():
 def onnx_kind():
     from visft_nb.deploy import load_onnx, predict
     def valid(folder): _picture_beside(folder); return _written(folder/'m.onnx', onnx_bytes())
-    return Kind('model onnx', valid, m.ONNX, dict(load=load_onnx, predict=lambda p: predict(p, p.parent/'x.png', sure=.8)), dict(predict=frame_judge), {'empty', 'onnx_weights'}, lambda a, b: isinstance(a, tuple) or a.equals(b))   # what is loaded computes nothing yet
+    return Kind('model onnx', valid, m.ONNX, dict(load=load_onnx, predict=lambda p: predict(p, p.parent/'x.png', min_confidence=.8)), dict(predict=frame_judge), {'empty', 'onnx_weights'}, lambda a, b: isinstance(a, tuple) or a.equals(b))   # what is loaded computes nothing yet
 
 
 KINDS = {'notebook': notebook_kind, 'settings.ini': settings_kind, 'expected': expected_kind, 'pyproject.toml': project_kind, '_quarto.yml': site_kind, 'records.json': records_kind,

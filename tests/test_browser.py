@@ -227,7 +227,7 @@ def asked_app(browser, tmp_path_factory):
     (top/'letter.png').write_text('Dear doctor,')
     (top/'large.png').write_bytes(bytes(3*2**20))
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    app = launch_app(top/'corners.onnx', port, largest=1, wait=False, say=lambda line: None)
+    app = launch_app(top/'corners.onnx', port, largest=1, wait=False, log=lambda line: None)
     page, left = browser.new_page(viewport=dict(width=1200, height=900)), []
     def answer(route):
         if route.request.url.startswith((f'http://127.0.0.1:{port}', 'data:', 'blob:')): return route.continue_()

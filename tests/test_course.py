@@ -9,7 +9,7 @@ import pytest
 from visft_nb.core import InputError
 from visft_nb.course.book import find_notebooks, notebooks, read_notebook
 from visft_nb.course.profiles import check_settings, overrides
-from visft_nb.course.runs import Run, save_run
+from visft_nb.course.runs import NotebookRun, save_run
 
 HEAD = '# T\n\n> Do it\n\nText.'
 
@@ -156,8 +156,8 @@ def test_save_writes_outputs_once(book, tmp_path):
 
 
 def test_save_refuses_other_profiles():
-    with pytest.raises(InputError, match='laptop or night'): save_run(Run('lib/core', 'smoke', status='ok'))
-    with pytest.raises(InputError, match='no parameter set by hand'): save_run(Run('lib/core', 'laptop', {'SEED': 3}, status='ok'))
+    with pytest.raises(InputError, match='laptop or night'): save_run(NotebookRun('lib/core', 'smoke', status='ok'))
+    with pytest.raises(InputError, match='no parameter set by hand'): save_run(NotebookRun('lib/core', 'laptop', {'SEED': 3}, status='ok'))
 
 
 @pytest.mark.parametrize('args, words', [

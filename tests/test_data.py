@@ -11,7 +11,7 @@ from helpers import refused
 from visft_nb.data import augment, loading
 from visft_nb.core import InputError
 from visft_nb.data.entries import file_entries
-from visft_nb.data import (DATASETS, Augment, Batches, Images, affine, corrupt_files, crop, csv_images, data_file, dataset_table, few_labels,
+from visft_nb.data import (DATASETS, Augment, Batches, Images, affine, corrupt_files, crop, csv_images, data_file, dataset_table, label_subset,
                            find_leaks, get_dataset, image_folder, is_official, load_dataset, make_nodules, make_shapes, mask_boxes, mask_pairs, medmnist_table,
                            random_affine, random_flip, random_resized_crop, read_entries, seeded, split_data, warp)
 
@@ -157,8 +157,8 @@ def test_root_is_looked_in_first_and_alone(offline, monkeypatch):
     (lambda: load_dataset('mnist', root='/nowhere/at/all'), ['/nowhere/at/all', 'not a folder']),
     (lambda: split_data(make_shapes(9), (.5, .6)), ['fractions', 'sum to 1']),
     (lambda: split_data(make_shapes(9), (.98, .02)), ['split empty']),
-    (lambda: few_labels(make_shapes(9), 100), ["Class 'circle'", 'per_class=100']),
-    (lambda: few_labels(Images(torch.zeros(2, 1, 4, 4).byte()), 1), ['class numbers']),
+    (lambda: label_subset(make_shapes(9), 100), ["Class 'circle'", 'per_class=100']),
+    (lambda: label_subset(Images(torch.zeros(2, 1, 4, 4).byte()), 1), ['class numbers']),
     (lambda: Batches(make_shapes(9), 0), ['batch_size=0']),
     (lambda: Batches(make_shapes(9), 10, drop_last=True), ['drop_last', '9 images']),
     (lambda: Batches(make_shapes(9), 4, target='pairs'), ['pairs', 'masks']),
@@ -221,8 +221,8 @@ def test_three_groups_into_three_splits():
 
 def test_few_labels_are_nested(digits):
     key = lambda d: {x.numpy().tobytes() for x in d.images}
-    assert key(few_labels(digits, 2, 1)) < key(few_labels(digits, 5, 1)) and torch.bincount(few_labels(digits, 5, 1).labels).tolist() == [5]*10
-    assert key(few_labels(digits, 2, 1)) != key(few_labels(digits, 2, 2))
+    assert key(label_subset(digits, 2, 1)) < key(label_subset(digits, 5, 1)) and torch.bincount(label_subset(digits, 5, 1).labels).tolist() == [5]*10
+    assert key(label_subset(digits, 2, 1)) != key(label_subset(digits, 2, 2))
 
 
 # --- batches ------------------------------------------------------------------------------------------------------------------------------
@@ -617,7 +617,7 @@ def image_folder_of(base, split):
 
 @pytest.mark.parametrize('place, names', [
     ('images', 'Augment Batches COLOURS DATASETS DataSet Images affine corrupt_files csv_images data_file image_folder load_dataset make_shapes seeded split_data warp'),
-    ('files', 'DICOM_KINDS LARGEST MOST Picture apply_window dicom_errors file_entries fit_image idx_shape is_hidden mask_numbers open_dicom padding prepare_image '
+    ('files', 'DICOM_KINDS LARGEST MOST DecodedImage apply_window dicom_errors file_entries fit_image idx_shape is_hidden mask_numbers open_dicom padding prepare_image '
               'read_bytes read_idx to_bytes to_floats zip_entries')])
 def test_what_moved_into_a_room_of_its_own_is_found_where_it_was(place, names):
     import importlib

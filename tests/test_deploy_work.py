@@ -13,7 +13,7 @@ from visft_nb.deploy import asking as deploy
 from visft_nb.cnn.models import small_cnn
 from visft_nb.core import InputError
 from visft_nb.data import load_dataset, make_nodules, mask_pairs
-from visft_nb.deploy import (UNSEEN, answer_mask, answers, apply_window, check_onnx, export_onnx, export_program, free_name, load_model, load_onnx, load_program,
+from visft_nb.deploy import (UNSEEN, answer_mask, iter_answers, apply_window, check_onnx, export_onnx, export_program, free_name, load_model, load_onnx, load_program,
                              mask_confidence, model_card, model_spec, open_model, predict, quantize_onnx, read_image, save_mask, save_model, uncertainty)
 from visft_nb.finetune import work
 from visft_nb.metrics import proportion_interval
@@ -125,7 +125,7 @@ def test_deploy_dicom_of_pydicoms_own():
 def test_deploy_the_models_window_is_used(tmp_path, files, model):
     dicom(tmp_path/'a.dcm', RAMP, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
     save_model(model, tmp_path/'ct.safetensors', kwargs=KWARGS, classes=CLASSES, size=20, window=(-600, 1500))
-    seen = next(answers(open_model(tmp_path/'ct.safetensors'), tmp_path/'a.dcm'))
+    seen = next(iter_answers(open_model(tmp_path/'ct.safetensors'), tmp_path/'a.dcm'))
     assert torch.equal(seen.image, read_image(tmp_path/'a.dcm', (-600, 1500))) and not torch.equal(seen.image, read_image(tmp_path/'a.dcm'))
     export_onnx(load_model(tmp_path/'ct.safetensors'), tmp_path/'ct.onnx', torch.rand(2, 1, 20, 20), dynamo=False)
     assert load_onnx(tmp_path/'ct.onnx')[1]['window'] == [-600, 1500]
@@ -202,7 +202,7 @@ def test_deploy_frames_where_one_image_is_allowed(tmp_path, segmenter):
     path = stack(tmp_path/'film.dcm', np.stack([disc(3), disc(8)]))
     sentence(lambda: read_image(path), 'film.dcm', '2 frames', 'predict')
     sentence(lambda: detect(nn.Linear(1, 1), path), '2 frames')
-    said = work.look(segmenter, path)
+    said = work.explain_file(segmenter, path)
     assert 'several images' in said.text and 'film.dcm' in said.text and said.picture is None
     assert [m.sum().item() for m in segment(Threshold(), path)] == [int((disc(r) > 0).sum()) for r in (3, 8)]
     cut = path.read_bytes()[:-100]
@@ -287,8 +287,8 @@ def test_deploy_millimetres_beside_pictures_that_know_none(tmp_path, segmenter, 
     a, b, c = (r for _, r in pd.read_csv(tmp_path/'t.csv').iterrows())
     assert a.nodule_mm2 == b.nodule_pixels/4 and np.isnan(b.nodule_mm2) and np.isnan(c.nodule_pixels) and 'c.png' in c.error
     assert f',{int(a.nodule_pixels)},' in (tmp_path/'t.csv').read_text(), 'whole numbers stay whole'
-    said = work.look(segmenter, tmp_path/'a.dcm').text
-    assert f'{a.nodule_mm2:,.1f} mm²' in said and f'{a.nodule_longest_mm:.1f} mm' in said and 'mm' not in work.look(segmenter, tmp_path/'b.png').text
+    said = work.explain_file(segmenter, tmp_path/'a.dcm').text
+    assert f'{a.nodule_mm2:,.1f} mm²' in said and f'{a.nodule_longest_mm:.1f} mm' in said and 'mm' not in work.explain_file(segmenter, tmp_path/'b.png').text
 
 
 @pytest.mark.parametrize('seed', [0, 1, 2])
@@ -388,7 +388,7 @@ def test_deploy_a_long_folder_is_asked_in_batches(files, model):
     sizes, opened = [], open_model(files/'net.safetensors', 'cpu')
     run = opened.run
     opened.run = lambda b: (sizes.append(len(b)), run(b))[1]
-    got = torch.stack([a.logits for a in answers(opened, x)])
+    got = torch.stack([a.logits for a in iter_answers(opened, x)])
     assert sizes == [64, 64, 22] and torch.allclose(got, predict_logits(model, x)[0], atol=1e-5)
 
 
@@ -399,10 +399,10 @@ def test_deploy_uncertainty_is_the_normalised_entropy(files):
     p = np.random.default_rng(0).dirichlet(np.ones(5), 20)
     assert np.allclose(uncertainty(p.T), entropy(p, axis=1)/np.log(5))
     assert uncertainty(np.array([1., 0])) == 0 and uncertainty(np.full(4, .25)).item() == pytest.approx(1)
-    frame = predict(files/'net.onnx', torch.rand(30, 1, 20, 20), sure=.9)
+    frame = predict(files/'net.onnx', torch.rand(30, 1, 20, 20), min_confidence=.9)
     assert (frame.second_reader == (frame.probability < .9)).all() and frame.uncertainty.between(0, 1).all()
-    assert not predict(files/'net.onnx', torch.rand(3, 1, 20, 20), sure=0).second_reader.any()
-    for sure in (-.1, 1.1): sentence(lambda sure=sure: predict(files/'net.onnx', torch.rand(1, 1, 20, 20), sure=sure), 'sure=')
+    assert not predict(files/'net.onnx', torch.rand(3, 1, 20, 20), min_confidence=0).second_reader.any()
+    for p in (-.1, 1.1): sentence(lambda p=p: predict(files/'net.onnx', torch.rand(1, 1, 20, 20), min_confidence=p), 'min_confidence=')
     sentence(lambda: predict(files/'net.onnx', torch.rand(1, 1, 20, 20), errors='keeb'), 'keep')
 
 
@@ -428,7 +428,7 @@ def test_deploy_masks_lie_on_the_files_own_pixels(files, fit, shape):
     x = torch.zeros(1, 1, h, w)
     x[..., h//4:h//2, w//3:2*w//3] = 1
     opened = open_model(files/f'{fit}.onnx')
-    mask = answer_mask(next(answers(opened, x)), opened.spec)
+    mask = answer_mask(next(iter_answers(opened, x)), opened.spec)
     seen, want = mask != UNSEEN, x[0, 0] > .5
     assert mask.shape == (h, w) and (fit == 'crop' or seen.all())
     off = ((mask == 1) != want) & seen
@@ -442,7 +442,7 @@ def test_deploy_masks_lie_on_the_files_own_pixels(files, fit, shape):
 
 def test_deploy_one_output_stands_for_two_classes(files):
     x = torch.rand(3, 1, 16, 16)
-    a, b = (torch.stack([a.probabilities() for a in answers(open_model(files/n), x)]) for n in ('one.onnx', 'crop.onnx'))
+    a, b = (torch.stack([a.probabilities() for a in iter_answers(open_model(files/n), x)]) for n in ('one.onnx', 'crop.onnx'))
     assert a.shape == b.shape == (3, 2, 16, 16) and torch.allclose(a[:, 1], torch.sigmoid(20*(x[:, 0].double() - .5)), atol=1e-5)
     assert torch.allclose(b[:, 1], torch.sigmoid(40*(x[:, 0].double() - .5)), atol=1e-5)
 
@@ -450,7 +450,7 @@ def test_deploy_one_output_stands_for_two_classes(files):
 def test_deploy_segmentation_is_counted_in_the_files_pixels(files):
     x = torch.zeros(1, 1, 64, 64)
     x[..., 16:32, 16:48] = 1
-    row = predict(files/'pad.onnx', x, sure=.5).iloc[0]
+    row = predict(files/'pad.onnx', x, min_confidence=.5).iloc[0]
     assert (row.height, row.width) == (64, 64) and abs(row.yes_pixels - 512) < 130 and row.yes_share == pytest.approx(row.yes_pixels/4096)
     assert row.confidence > .9 and not row.second_reader
     assert list(predict(files/'pad.onnx', x).columns) == ['image', 'height', 'width', 'yes_pixels', 'yes_share', 'confidence']
@@ -501,7 +501,7 @@ def test_deploy_the_kits_unet_is_saved_and_asked(tmp_path):
     assert np.allclose(a.nodule_pixels, b.nodule_pixels, atol=2) and np.allclose(a.confidence, b.confidence, atol=1e-3)
     want = predict_logits(net, d)[0].argmax(1)
     assert all(torch.equal(answer_mask(m, net_spec), w.to(torch.uint8)) for net_spec in [load_model(tmp_path/'unet.safetensors').spec]
-               for m, w in zip(answers(open_model(tmp_path/'unet.safetensors', 'cpu'), d), want))
+               for m, w in zip(iter_answers(open_model(tmp_path/'unet.safetensors', 'cpu'), d), want))
 
 
 def test_deploy_a_unet_knows_how_it_was_made(tmp_path):
@@ -527,9 +527,9 @@ def test_deploy_large_images_wait_one_at_a_time(segmenter, monkeypatch):
     monkeypatch.setattr(deploy, '_ROOM', 2*40*40*3)
     sizes, run = [], segmenter.run
     segmenter.run = lambda x: (sizes.append(len(x)), run(x))[1]
-    assert [a.logits.shape[1] for a in answers(segmenter, torch.rand(9, 1, 40, 40))] == [40]*9 and sizes == [4, 4, 1]
+    assert [a.logits.shape[1] for a in iter_answers(segmenter, torch.rand(9, 1, 40, 40))] == [40]*9 and sizes == [4, 4, 1]
     sizes.clear()
-    assert len(list(answers(segmenter, torch.rand(3, 1, 99, 99)))) == 3 and sizes == [1, 1, 1]
+    assert len(list(iter_answers(segmenter, torch.rand(3, 1, 99, 99)))) == 3 and sizes == [1, 1, 1]
 
 
 # ---------------------------------------------------------------- formats
@@ -625,15 +625,15 @@ def test_deploy_explanations_and_overlays(files, model):
     x = torch.rand(2, 1, 20, 20)
     torch_, graph = (open_model(files/n) for n in ('net.safetensors', 'net.onnx'))
     for opened, allowed in ((torch_, {'Grad-CAM', 'occlusion'}), (graph, {'occlusion'})):
-        for a in answers(opened, x):
+        for a in iter_answers(opened, x):
             heat, how = work.explain(opened, a)
             assert heat.shape == (20, 20) and how in allowed and 0 <= heat.min() and heat.max() <= 1
             picture = work.overlay(opened, a)
             assert picture.dtype == np.uint8 and picture.shape[0] >= 200 and picture.shape[2] == 3
-    assert any(work.explain(torch_, a)[1] == 'Grad-CAM' for a in answers(torch_, torch.rand(8, 1, 20, 20)))
+    assert any(work.explain(torch_, a)[1] == 'Grad-CAM' for a in iter_answers(torch_, torch.rand(8, 1, 20, 20)))
     seg = open_model(files/'crop.onnx')
     x = torch.zeros(1, 1, 16, 48); x[..., 4:12, 20:28] = 1
-    shown = work.overlay(seg, next(answers(seg, x)))
+    shown = work.overlay(seg, next(iter_answers(seg, x)))
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) >= 3, 'seen, unseen and mask look different'
     assert all(not m.training for m in torch_.model.modules())
 
@@ -743,9 +743,9 @@ def test_deploy_app_says_what_is_missing(files, monkeypatch):
 def test_deploy_app_looks(files, pictures, tmp_path):
     (tmp_path/'no.png').write_text('no')
     for name in ('net.onnx', 'net.safetensors', 'pad.onnx', 'crop.onnx'):
-        seen = work.look(open_model(files/name), pictures/'b.jpg', sure=1.)
+        seen = work.explain_file(open_model(files/name), pictures/'b.jpg', min_confidence=1.)
         assert sum(seen.scores.values()) == pytest.approx(1) and seen.picture.dtype == np.uint8 and 'second reader' in seen.text and 'uncertainty' in seen.text
-        refused = work.look(open_model(files/name), tmp_path/'no.png')
+        refused = work.explain_file(open_model(files/name), tmp_path/'no.png')
         assert refused.picture is None and not refused.scores and 'no.png cannot be decoded' in refused.text and str(tmp_path) not in refused.text
 
 

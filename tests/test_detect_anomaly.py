@@ -265,5 +265,5 @@ def test_on_another_device():
         fake_step(auto.encoder, (x, None), ReconstructionStep(auto.coder))
         for d in (PatchCore(Net(), AB, margin=4, coreset=16), PaDiM(Net(), AB, margin=4), PaDiM(Net(), AB, margin=4, places=False)):
             d.learn(torch.rand(6, 3, 32, 32, device='cpu'))
-            scores, heat = d.look(x)
+            scores, heat = d.anomaly_maps(x)
             assert scores.device.type == heat.device.type == 'cuda'

@@ -247,7 +247,7 @@ def test_finetunes_of_one_second_get_folders_of_their_own(colours, tmp_path, mon
         @classmethod
         def now(cls): return cls(2030, 1, 1, 12)
     monkeypatch.setattr(folder, 'datetime', Noon); monkeypatch.chdir(tmp_path)
-    runs = [folder.finetune_folder(colours/'data', backbone=colours/'net.safetensors', size=32, say=lambda line: None) for _ in range(2)]
+    runs = [folder.finetune_folder(colours/'data', backbone=colours/'net.safetensors', size=32, log=lambda line: None) for _ in range(2)]
     assert [r.folder.name for r in runs] == ['20300101-120000', '20300101-120000-1'] and all((r.folder/'model.safetensors').is_file() for r in runs)
 
 
@@ -565,7 +565,7 @@ def test_report_of_a_run_is_text(tmp_path, monkeypatch, where):
     monkeypatch.setattr(runs, 'notebooks', lambda: {'a': tmp_path/'a.ipynb'})
     monkeypatch.setattr('visft_nb.course.runs.Path', Path)
     def make(s):
-        run = runs.Run('a', folder=str(tmp_path), status='ok', records={'x': 1.}, machine={'python': '3'}, error='bad' if where == 'error' else '')
+        run = runs.NotebookRun('a', folder=str(tmp_path), status='ok', records={'x': 1.}, machine={'python': '3'}, error='bad' if where == 'error' else '')
         row = dict(name='x', value=1., expected='1', verdict='ok', why='so')
         if where == 'records': run.records = {'x': s}
         if where == 'names': run.records = {s: 1.}
@@ -590,7 +590,7 @@ def test_report_of_finetune_is_text(tmp_path):
         for k, c in enumerate((f'a {s}', 'b')):
             (top/c).mkdir(parents=True)
             for i in range(8): Image.fromarray(np.random.default_rng(8*k + i).integers(0, 255, (32, 32, 3), np.uint8)).save(top/c/f'{i} {s}.png')
-        run = finetune_folder(top, tmp_path/f'out{top.name}', tmp_path/'net.safetensors', size=32, say=lambda line: None)
+        run = finetune_folder(top, tmp_path/f'out{top.name}', tmp_path/'net.safetensors', size=32, log=lambda line: None)
         page = (run.folder/'report.html').read_text(encoding='utf-8')
         return page
     for text in ('<img src=x onerror=alert(1)>', '"><script>alert(1)<b>', '$\\frac$ $', '=1+1 [red]'):
@@ -694,7 +694,7 @@ def test_arguments_with_markup_are_named_as_they_are(args, tmp_path):
 def app(named):
     pytest.importorskip('gradio', reason="the app is built with gradio: pip install 'visft_nb[app]'")
     from visft_nb.finetune.work import launch_app
-    app = launch_app(named/'net.onnx', free_port(), wait=False, say=lambda line: None)
+    app = launch_app(named/'net.onnx', free_port(), wait=False, log=lambda line: None)
     yield app
     app.close(verbose=False); app.uploads.cleanup()
 
@@ -743,7 +743,7 @@ def test_app_deletes_what_a_killed_one_left(named, tmp_path):
     import os, sys
     from pathlib import Path
     from visft_nb.finetune.work import launch_app
-    app = launch_app(sys.argv[1], int(sys.argv[2]), wait=False, say=lambda line: None)
+    app = launch_app(sys.argv[1], int(sys.argv[2]), wait=False, log=lambda line: None)
     Path(app.uploads.name, 'scan.dcm').write_bytes(b'a patient')
     print(sorted(p.name for p in Path(app.uploads.name).parent.glob('visft_app_*')), flush=True)
     if sys.argv[3] == 'kill': os.kill(os.getpid(), 9)

@@ -19,7 +19,7 @@ from visft_nb.data import files as F
 from visft_nb.data.arrays import read_arrays
 from visft_nb.data.files import decode_image, fit_image, named_page, read_idx, read_image, to_bytes
 from visft_nb.cnn.models import small_cnn
-from visft_nb.deploy import Opened, answers, load_model, model_spec, predict, save_model
+from visft_nb.deploy import Opened, iter_answers, load_model, model_spec, predict, save_model
 from visft_nb.finetune import MedicalImageDataset, segment, write_dicom
 
 H, W = 12, 17
@@ -197,7 +197,7 @@ def test_training_and_prediction_read_the_same_tensor(tmp_path, name):
     assert len(seen) in (1, 3) and seen.dtype == torch.uint8
     for door, read in readers(tmp_path).items(): assert torch.equal(read(), seen), door
     for channels, size, fit in ((3, None, 'crop'), (1, (8, 11), 'crop'), (3, (9, 9), 'pad'), (1, (20, 25), 'stretch')):
-        a, = answers(opened(channels, size, fit), path)
+        a, = iter_answers(opened(channels, size, fit), path)
         for door, read in readers(tmp_path, channels=channels, size=size, fit=fit).items():
             assert torch.equal(read().float()/255, a.input), (door, channels, size, fit)
 
@@ -214,7 +214,7 @@ def test_training_and_prediction_refuse_in_the_same_words(tmp_path, name):
         assert any(said.replace('THIS', n) in text for n in (name, f'a/{name}', f'im/{name}')), (door, said, text)
         assert '\n' not in text
     if name != 'film.dcm': # of a film every frame is answered about
-        a, = answers(opened(1), path)
+        a, = iter_answers(opened(1), path)
         assert a.error.replace(str(path), 'THIS') == said
 
 
@@ -252,10 +252,10 @@ def test_twelve_bits_look_like_eight(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         stated = read_image(tmp_path/'s12.png', in_range=(0, 4095))
-        a, = answers(opened(1, in_range=(0, 4095)), tmp_path/'s12.png')
+        a, = iter_answers(opened(1, in_range=(0, 4095)), tmp_path/'s12.png')
     assert (own - eight).abs().max() < 1.01/255 and (stated - eight).abs().max() < 2/255
     assert torch.equal(a.input, to_bytes(stated).float()/255)
-    with pytest.warns(UserWarning, match='in_range'): b, = answers(opened(1), tmp_path/'s12.png')
+    with pytest.warns(UserWarning, match='in_range'): b, = iter_answers(opened(1), tmp_path/'s12.png')
     assert torch.equal(to_bytes(b.image), to_bytes(own))
 
 
@@ -268,10 +268,10 @@ def test_visft_finetune_says_how_ranges_were_taken_and_reads_dicom(tmp_path):
     assert len(notes) == 1 and 'in_range' in notes[0]
     parts, notes = read_splits(tmp_path/'deep', 12, 1, in_range=(0, 4095))
     assert not notes
-    a = list(answers(opened(1, 12, in_range=(0, 4095)), tmp_path/'deep'))[0]
+    a = list(iter_answers(opened(1, 12, in_range=(0, 4095)), tmp_path/'deep'))[0]
     assert torch.equal(parts[''].images[0].float()/255, a.input)
     parts, notes = read_splits(tmp_path/'ct', 12, 1, window=(2000, 1500))
-    a = list(answers(opened(1, 12, window=(2000, 1500)), tmp_path/'ct'))[0]
+    a = list(iter_answers(opened(1, 12, window=(2000, 1500)), tmp_path/'ct'))[0]
     assert not notes and torch.equal(parts[''].images[0].float()/255, a.input)
 
 
@@ -315,7 +315,7 @@ def test_a_page_that_is_named_is_read_by_all(tmp_path, name, n):
         assert torch.equal(seen, read_image(path, page=k))
         (tmp_path/'t.csv').write_text(f'image,label\nim/{name}#{k},a\n')
         assert torch.equal(csv_images(tmp_path/'t.csv').images[0], to_bytes(seen)) and torch.equal(image_folder(tmp_path/'classes', page=k).images[0], to_bytes(seen))
-        a, = answers(opened(len(seen)), f'{path}#{k}')
+        a, = iter_answers(opened(len(seen)), f'{path}#{k}')
         assert torch.equal(a.input, to_bytes(seen).float()/255) and a.name == f'{path}#{k}'
     if name != 'film.dcm': assert not torch.equal(read_image(path, page=1), read_image(path, page=2))
     for bad in (0, n + 1): sentence(lambda bad=bad: read_image(path, page=bad), name, f'holds {n}', f'page={bad}')
@@ -357,7 +357,7 @@ def test_segmentation_and_prediction_of_files_agree(tmp_path):
     net = Shade()
     net.spec = model_spec(('a', 'b'), None, 1, task='segmentation', in_range=(0, 4095))
     seen = segment(net, tmp_path/'a.png', probabilities=True, precision='fp32')[0]
-    a, = answers(opened(1, in_range=(0, 4095)), tmp_path/'a.png')
+    a, = iter_answers(opened(1, in_range=(0, 4095)), tmp_path/'a.png')
     assert torch.allclose(seen, net(a.input[None])[0].softmax(0), atol=1e-6)
 
 
@@ -553,7 +553,7 @@ def test_a_zip_of_bombs_is_stopped_in_training_and_prediction(tmp_path, monkeypa
     with zipfile.ZipFile(tmp_path/'a.zip', 'w', zipfile.ZIP_DEFLATED) as z:
         for i in range(40): z.writestr(f'a/{i}.png', bytes(2**20))
     with refused(['a.zip', 'declares']): image_folder(tmp_path/'a.zip')
-    assert 'declares' in next(answers(opened(1), tmp_path/'a.zip')).error
+    assert 'declares' in next(iter_answers(opened(1), tmp_path/'a.zip')).error
     with zipfile.ZipFile(tmp_path/'b.zip', 'w', zipfile.ZIP_STORED) as z:
         for i in range(40): z.writestr(f'a/{i}.png', RNG.bytes(2**20))
     with refused(['no image format']): image_folder(tmp_path/'b.zip') # large because its files are large

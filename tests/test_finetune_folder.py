@@ -46,7 +46,7 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def small(weights): return dict(backbone='small_cnn', weights=weights, size=32, say=lambda line: None)
+def small(weights): return dict(backbone='small_cnn', weights=weights, size=32, log=lambda line: None)
 
 
 @pytest.fixture(scope='module')
@@ -76,7 +76,7 @@ def test_a_zip_is_read_too(splits, tmp_path, small):
 
 def test_report_model_and_figures(splits, tmp_path, small):
     lines = []
-    run = finetune_folder(splits, tmp_path/'out', **small | dict(say=lines.append))
+    run = finetune_folder(splits, tmp_path/'out', **small | dict(log=lines.append))
     assert sorted(p.name for p in run.folder.iterdir()) == ['model.safetensors', 'records.json', 'report.html']
     r = json.loads((run.folder/'records.json').read_text())
     assert r['accuracy'] > 70 and r['low'] < r['accuracy'] < r['high'] or r['accuracy'] == 100
@@ -104,7 +104,7 @@ def test_the_model_file_answers_as_the_report_says(splits, tmp_path, small):
 def test_a_model_file_can_be_fine_tuned_again(splits, tmp_path, small):
     first = finetune_folder(splits, tmp_path/'a', **small)
     other = write(tmp_path/'more', 8, 2, ('x', 'y', 'z'))
-    again = finetune_folder(other, tmp_path/'b', backbone=str(first.folder/'model.safetensors'), say=lambda line: None)
+    again = finetune_folder(other, tmp_path/'b', backbone=str(first.folder/'model.safetensors'), log=lambda line: None)
     assert load_model(again.folder/'model.safetensors', 'cpu').head.out_features == 3 and again.records['settings']['size'] == 32
 
 
@@ -233,6 +233,6 @@ def test_imagenet_weights_on_real_photographs(data_root, tmp_path):
         for name in [n for n in z.namelist() if n.endswith('.jpg') and '/train/' in n][::4]:
             (folder := top/Path(name).parent.name).mkdir(parents=True, exist_ok=True)
             Image.open(io.BytesIO(z.read(name))).save(folder/Path(name).name)
-    run = finetune_folder(top, tmp_path/'out', size=128, say=lambda line: None)
+    run = finetune_folder(top, tmp_path/'out', size=128, log=lambda line: None)
     assert run.records['accuracy'] > 75 and run.records['settings']['backbone'] == 'efficientnet_lite0'
     assert len(predict(run.folder/'model.safetensors', top/'ants')) == len(os.listdir(top/'ants'))

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from helpers import refused
 from visft_nb.cnn.models import small_cnn, vit_tiny
 from visft_nb.core import set_seed
-from visft_nb.data import Images, few_labels
+from visft_nb.data import Images, label_subset
 from visft_nb.pretrain.contrast import embed
 from visft_nb.pretrain.measure import finetune_accuracy, knn_accuracy, label_efficiency, labels_needed, linear_probe, plot_efficiency
 
@@ -44,7 +44,7 @@ def test_one_row_for_each_method_measure_number_and_seed():
     table = label_efficiency({'a': net(), 'b': [net(), net()]}, train, test, labels=(1, 5), seeds=2, steps=3, augment=None)
     assert len(table) == 2*3*2*2 and table.accuracy.between(0, 1).all()
     assert not table.duplicated(['method', 'measure', 'labels', 'seed']).any()
-    few = few_labels(train, 5, 1)
+    few = label_subset(train, 5, 1)
     z = embed(net(), few), embed(net(), test)
     row = table[(table.method == 'a') & (table.labels == 5) & (table.seed == 1)].set_index('measure').accuracy
     assert abs(row['probe'] - linear_probe(z[0], few.labels, z[1], test.labels)) < 1e-6
@@ -95,7 +95,7 @@ BAD = {
     'measure': (lambda: label_efficiency({'a': net()}, bars(), bars(), measures=('prob',)), ['prob', 'probe']),
     'too few': (lambda: label_efficiency({'a': net()}, bars(12), bars(), labels=(10,), seeds=1), ['4 images', 'per_class=10']),
     'networks': (lambda: label_efficiency({'a': [net(), net()]}, bars(), bars(), seeds=3), ['2 networks', '3 seeds']),
-    'no image of a class': (lambda: finetune_accuracy(net(), bars()[bars().labels < 2], bars()), ['[2]', 'few_labels']),
+    'no image of a class': (lambda: finetune_accuracy(net(), bars()[bars().labels < 2], bars()), ['[2]', 'label_subset']),
     'reference': (lambda: labels_needed(table_of(a={1: 1.}), 'b'), ["'b'"]),
 }
 

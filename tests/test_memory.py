@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers import refused, sentence
 from visft_nb.core import set_seed
-from visft_nb.data import (Batches, FileTensor, csv_images, few_labels, find_leaks, image_folder, keep_rows, mask_pairs, memory_limit, recall_rows,
+from visft_nb.data import (Batches, FileTensor, csv_images, label_subset, find_leaks, image_folder, keep_rows, mask_pairs, memory_limit, recall_rows,
                            split_data, take)
 from visft_nb.data import reading as D
 from visft_nb.train import predict_logits
@@ -281,7 +281,7 @@ def test_a_disk_that_has_no_room_is_told_before_and_while(tmp_path, memory, monk
 def test_splits_choose_rows_and_give_the_same_images(tmp_path, memory):
     top = make_folder(tmp_path/'photos', 12)
     plain, stored = both(memory, lambda: image_folder(top, 16))
-    for split in (lambda d: split_data(d, [.5, .25, .25], 3), lambda d: [few_labels(d, 4)], lambda d: [d[:], d[5:9], d[[3, 1]], d[d.labels == 1]]):
+    for split in (lambda d: split_data(d, [.5, .25, .25], 3), lambda d: [label_subset(d, 4)], lambda d: [d[:], d[5:9], d[[3, 1]], d[d.labels == 1]]):
         for a, b in zip(split(plain), split(stored), strict=True):
             assert isinstance(b.images, FileTensor)
             same(a, b)
@@ -317,7 +317,7 @@ def test_a_finetuning_is_the_same_to_the_bit(tmp_path, memory, strategy):
         memory(amount)
         set_seed(0)
         said = []
-        run = finetune_folder(top, tmp_path/f'out{amount}', 'small_cnn', None, strategy, size=32, epochs=1, batch_size=8, say=said.append)
+        run = finetune_folder(top, tmp_path/f'out{amount}', 'small_cnn', None, strategy, size=32, epochs=1, batch_size=8, log=said.append)
         runs.append((run, said))
     (a, _), (b, said) = runs
     assert any('cache' in s and 'VISFT_MEMORY' in s for s in said)

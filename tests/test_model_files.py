@@ -357,9 +357,9 @@ def test_outputs_that_are_no_numbers_are_no_answer(overflowing, name):
     x = torch.rand(2, 1, 32, 32)
     for errors in ('raise', 'keep'): sentence(lambda errors=errors: predict(overflowing/name, x, errors=errors), name, '6 of 6', 'NaN or infinity')
     from PIL import Image
-    from visft_nb.finetune.work import look
+    from visft_nb.finetune.work import explain_file
     Image.new('L', (32, 32), 99).save(overflowing/'x.png')
-    seen = look(open_model(overflowing/name), overflowing/'x.png')
+    seen = explain_file(open_model(overflowing/name), overflowing/'x.png')
     assert 'No answer' in seen.text and '3 of 3' in seen.text and not seen.scores and seen.picture is None
     if name == 'a.onnx': sentence(lambda: load_onnx(overflowing/name)[0](x), name, '6 of 6'); sentence(lambda: load_onnx(overflowing/name, seconds=None)[0](x), '6 of 6')
 

@@ -10,7 +10,7 @@ from visft_nb.course.nursery import Nursery, can_fork
 from visft_nb.course.processes import owned
 from visft_nb.course.profiles import check_settings, parameters
 from visft_nb.course.records import collect, compare, load_expected, saved_profile
-from visft_nb.course.runs import Run, Runner, run_folder
+from visft_nb.course.runs import NotebookRun, Runner, run_folder
 
 NAMES = list(notebooks())
 RUN = [n for n in NAMES if n != 'index']
@@ -25,7 +25,7 @@ def run_wheel(wheel_env, tmp_path_factory):
     env = owned(json.loads(done.stdout))   # by this process, not by the one that wrote it
     with Nursery(env) if can_fork() else nullcontext() as nursery:
         runner = Runner(report=False, limit=400, nursery=nursery, env=env)
-        yield lambda name: runner([Run(name, 'smoke', folder=str(run_folder(name, Path('_runs'))))])[0]
+        yield lambda name: runner([NotebookRun(name, 'smoke', folder=str(run_folder(name, Path('_runs'))))])[0]
 
 
 def outside(env, folder):

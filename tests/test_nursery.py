@@ -11,7 +11,7 @@ import pytest
 from test_course import DEAF, book, results, visft, within_a_limit  # noqa: F401
 
 from visft_nb.course.nursery import CannotFork, Nursery, can_fork
-from visft_nb.course.runs import Run, Runner, run_folder
+from visft_nb.course.runs import NotebookRun, Runner, run_folder
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason='this system starts kernels plainly')
 
@@ -106,7 +106,7 @@ def test_no_fork_beside_a_thread(modules, log, tmp_path):
 def test_where_a_nursery_refuses_runs_are_started_plainly(modules, tmp_path):
     modules(started=STARTED)
     with Nursery(preload=('started',)) as nursery:
-        run, = Runner(report=False, nursery=nursery)([Run('course/02_records', folder=str(run_folder('course/02_records', tmp_path)))])
+        run, = Runner(report=False, nursery=nursery)([NotebookRun('course/02_records', folder=str(run_folder('course/02_records', tmp_path)))])
     assert run.status == 'ok', run.error
 
 

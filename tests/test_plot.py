@@ -55,7 +55,7 @@ def test_every_plot_displays_one_light_png_with_its_text(name, shown):
     image = pixels(shown[0])
     assert (image[[0, -1]] == 255).all() and (image[:, [0, -1]] == 255).all() and image.std() > 1     # white margin, something inside
     CALLS[name](alt='A sentence of the caller.')
-    assert shown[1][1] == {'image/png': {'alt': 'A sentence of the caller.'}}
+    assert shown[1][1]['image/png']['alt'] == 'A sentence of the caller.'
 
 
 @pytest.mark.parametrize('name', CALLS)
@@ -85,11 +85,21 @@ def test_without_a_notebook_the_text_is_printed():
     assert out.stdout.strip() == 'Empty axes.' and out.returncode == 0
 
 
-def test_dpi_is_capped_and_the_same_figure_gives_the_same_bytes():
+def test_a_picture_is_dense_keeps_its_size_on_the_page_and_the_same_figure_gives_the_same_bytes():
     fig, ax = figure(); ax.plot([1, 2])
-    a, b = picture(fig, 'a line'), picture(fig, 'a line', dpi=500)
+    a, b = picture(fig, 'a line'), picture(fig, 'a line', density=1)
     assert a.png == picture(fig, 'a line').png
-    assert Image.open(io.BytesIO(b.png)).width < 1.25*Image.open(io.BytesIO(a.png)).width
+    pixels = {k: Image.open(io.BytesIO(v.png)).width for k, v in dict(a=a, b=b).items()}
+    assert 1.95 < pixels['a']/pixels['b'] < 2.05 and abs(a.size()[0] - b.size()[0]) <= 1
+    assert b.size()[0] == pixels['b'] and a._repr_mimebundle_()[1]['image/png']['width'] == a.size()[0]
+    with pytest.raises(InputError, match='density'): picture(fig, 'a line', density=500)
+
+
+def test_a_large_picture_is_drawn_less_densely():
+    fig, ax = figure(width=8, height=6)
+    ax.imshow(np.random.default_rng(0).random((400, 400, 3)))
+    a = picture(fig, 'noise')
+    assert Image.open(io.BytesIO(a.png)).width == a.size()[0] > 400
 
 
 # images

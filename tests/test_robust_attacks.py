@@ -15,7 +15,7 @@ from helpers import refused
 from nets import Disturbed, learned_bars
 from visft_nb.cnn.models import small_cnn
 from visft_nb.robust import explore_eps, fgsm, pgd, random_signs, robust_accuracy, show_eps
-from visft_nb.robust.attacks import L1, LOSSES, NORMS, AttackResult, _folded, _soften, dlr_loss, lent, margin_loss
+from visft_nb.robust.attacks import L1, LOSSES, NORMS, AttackResult, _folded, _soften, dlr_loss, frozen_eval, margin_loss
 
 
 @pytest.fixture(scope='module')
@@ -227,7 +227,7 @@ def test_the_model_comes_back_as_it_was(setup, attack):
 def test_the_model_comes_back_after_an_error_too(setup):
     model = Disturbed(4).train()
     with pytest.raises(ZeroDivisionError):
-        with lent(model): raise ZeroDivisionError
+        with frozen_eval(model): raise ZeroDivisionError
     assert model.training and model.net[5].weight.requires_grad and not model.net[0].weight.requires_grad
 
 
@@ -410,7 +410,7 @@ def test_gradients_in_bf16_find_as_much(setup, norm, eps):
 
 def test_a_folded_network_is_the_same_function_with_the_same_weights(setup):
     model, x, _ = setup
-    with lent(model), torch.no_grad():
+    with frozen_eval(model), torch.no_grad():
         twin, before = _folded(model), {k: v.clone() for k, v in model.state_dict().items()}
         assert torch.allclose(twin(x), model(x), atol=1e-5)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules()) and any(isinstance(m, nn.BatchNorm2d) for m in model.modules())

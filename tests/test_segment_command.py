@@ -21,7 +21,7 @@ from visft_nb.finetune import segmenter
 from visft_nb.finetune.work import predict_files
 
 SMALL = dict(height=64, width=60, thick=14, noise=4)
-FAST = dict(epochs=1, width=4, depth=2, tile=48, batch_size=4, steps=8, say=lambda line: None)
+FAST = dict(epochs=1, width=4, depth=2, tile=48, batch_size=4, steps=8, log=lambda line: None)
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +35,7 @@ def chase(tmp_path_factory): return chase_like(tmp_path_factory.mktemp('c')/'CHA
 @pytest.fixture(scope='module')
 def done(drive, tmp_path_factory):
     lines = []
-    run = segment_folder(drive/'images', drive/'1st_manual', tmp_path_factory.mktemp('r')/'out', **FAST | dict(epochs=2, say=lines.append))
+    run = segment_folder(drive/'images', drive/'1st_manual', tmp_path_factory.mktemp('r')/'out', **FAST | dict(epochs=2, log=lines.append))
     return run, lines
 
 

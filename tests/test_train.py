@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 import visft_nb.train as T
 from visft_nb.core import InputError, set_seed
 from visft_nb.data import Augment, Batches, Images
-from visft_nb.train import (SCHEDULES, History, Interrupt, batches_from, cosine, cross_entropy_step, eval_mode, evaluate, fit, kept_rng,
+from visft_nb.train import (SCHEDULES, History, Interrupt, batches_from, cosine, cross_entropy_step, eval_mode, evaluate, fit, preserve_rng,
                             load_checkpoint, load_weights, make_accelerator, make_optimizer, move_model, onecycle, predict_logits, rng_state,
                             save_checkpoint, set_rng_state)
 
@@ -67,7 +67,7 @@ class StopAt:
 @pytest.mark.parametrize('clip', [None, .5])
 def test_equals_a_loop_written_by_hand(clip):
     theirs, ours, data = net().to(memory_format=torch.channels_last), net(), plain_batches()
-    with kept_rng(5):
+    with preserve_rng(5):
         opt = torch.optim.AdamW(theirs.parameters(), lr=.01)
         rate = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=.01, total_steps=18, cycle_momentum=False)
         for step in range(18):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['one_line', 'InputError', 'lookup', 'brief', 'describe', 'as_array', 'as_tensor', 'check_number', 'check_numbers',
-           'as_names']
+           'as_names', 'renamed', 'old_names']
 
 # %% ../nbs/lib/checks.ipynb #82d585b0
-import re, sys
+import functools, inspect, re, sys, warnings
 from difflib import get_close_matches
 from numbers import Integral, Real
 
@@ -173,3 +173,46 @@ def as_names(
 
 def _no_names(v, name):
     raise InputError(f"{name}={brief(v)}: a list of names was expected.")
+
+# %% ../nbs/lib/checks.ipynb #1e52cd8c
+def renamed(
+    **names,  # old name of a parameter = its new name
+):            # decorator
+    """Let a function take keywords by their old names too, with a DeprecationWarning.
+    It raises `InputError` where an old keyword and a position contradict each other."""
+    def decorate(fn):
+        order, called = list(inspect.signature(fn).parameters), fn.__name__
+        @functools.wraps(fn)
+        def call(*args, **kwargs):
+            for old, new in names.items():
+                if old not in kwargs: continue
+                if new in kwargs or order.index(new) < len(args):
+                    raise InputError(
+                        f"{called} got {old}=… and another value for {new}: "
+                        f"call it as {called}({', '.join(order[:2])}).")
+                warnings.warn(
+                    f"{called}: {old}= is now {new}=; the old name will go.",
+                    DeprecationWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return fn(*args, **kwargs)
+        return call
+    return decorate
+
+# %% ../nbs/lib/checks.ipynb #6fe4dde7
+def old_names(
+    module:str,     # `__name__` of the module or package
+    load=None,      # function(name), asked for every other name; None knows none
+    **names:str,    # old name = its new name, in the same module
+):                  # function(name), the module's `__getattr__`
+    """Let a module be asked for names that it had. Raises AttributeError for a name it
+    never had, as Python does."""
+    def get(name):
+        if name in names:
+            new = names[name]
+            warnings.warn(
+                f"{module}.{name} is now {module}.{new}; the old name will go.",
+                DeprecationWarning, stacklevel=2)
+            return getattr(sys.modules[module], new)
+        if load: return load(name)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    return get

@@ -48,10 +48,12 @@ def image(
         pixels = image.permute(1, 2, 0).squeeze(-1).numpy()
         Image.fromarray(pixels).save(buffer := io.BytesIO(), form, quality=85)
         image = buffer.getvalue()
-    kind = 'jpeg' if image[:2] == b'\xff\xd8' else 'png'
+    with Image.open(io.BytesIO(image)) as im:
+        kind, dense = im.format.lower(), im.info.get('dpi', (96,))[0]/96
+        width = round(im.width/dense) if dense > 1 else im.width
     data = base64.b64encode(image).decode()
-    return Markup('<img alt="{}" src="data:image/{};base64,{}">').format(
-        alt, kind, data)
+    return Markup('<img alt="{}" width="{}" src="data:image/{};base64,{}">').format(
+        alt, width, kind, data)
 
 # %% ../nbs/lib/report.ipynb #9ef20006
 _ENV.globals |= {'table': table, 'image': image}

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checks import renamed
 from ..core import InputError, atomic_write, cache_dir
 from .book import notebooks, read_notebook
 from .profiles import overrides, parameters
 from .records import (expected_path, load_expected, meets, orphans,
                                      save_expected)
-from .runs import Run, Runner, run_folder
+from .runs import NotebookRun, Runner, run_folder
 
 # %% ../../nbs/course/08_calibrate.ipynb #799324e9
 def tolerance_factor(
@@ -269,6 +270,7 @@ def _kept(name, profile, setting):
     return folder / f"{s.seed}-{s.threads}-{s.precision}-{_digest(name, profile)}.json"
 
 # %% ../../nbs/course/08_calibrate.ipynb #a65e1ddf
+@renamed(say='log')
 def measure(
     name: str,  # a notebook
     profile: str,  # the scale
@@ -276,7 +278,7 @@ def measure(
     out: Path,  # the folder for the runs
     fresh: bool = False,  # run again what has been run before?
     limit: float | None = None,  # seconds a run may take
-    say=lambda line: None,  # called with a line for whoever waits
+    log=lambda line: None,  # called with a line for whoever waits
 ) -> list[dict]:  # the records of each setting
     "Run a notebook where it has not been run. Raises `InputError` where a run fails."
     own = parameters(notebooks()[name]) | overrides(name, profile)
@@ -284,8 +286,9 @@ def measure(
     cores = os.cpu_count() or 1
     for threads, precision in dict.fromkeys((s.threads, s.precision) for s in todo):
         group = [s for s in todo if (s.threads, s.precision) == (threads, precision)]
-        runs = [Run(name, profile, seeded(own, s.seed), str(run_folder(name, out)))
-                for s in group]
+        runs = [
+            NotebookRun(name, profile, seeded(own, s.seed), str(run_folder(name, out)))
+            for s in group]
         with _forced(threads, precision):
             done = Runner(max(1, cores // threads), report=False, limit=limit)(runs)
         for s, r in zip(group, done):
@@ -297,7 +300,7 @@ def measure(
             kept = dict(records=r.records, seconds=r.seconds, machine=r.machine)
             with atomic_write(_kept(name, profile, s)) as tmp:
                 tmp.write_text(json.dumps(kept))
-            say(f'{name}: {s}, {r.seconds:.0f} s')
+            log(f'{name}: {s}, {r.seconds:.0f} s')
     return [json.loads(_kept(name, profile, s).read_text()) for s in wanted]
 
 # %% ../../nbs/course/08_calibrate.ipynb #b2405103
@@ -339,6 +342,7 @@ def _check_runs(name, wanted, runs):
                              f"{wanted[0]}: {odd}.")
 
 # %% ../../nbs/course/08_calibrate.ipynb #dabe0f9b
+@renamed(say='log')
 def calibrate(
     name:str,                # a notebook
     profile:str='smoke',     # the scale
@@ -346,12 +350,12 @@ def calibrate(
     out:Path|str='_runs',    # the folder for the runs
     fresh:bool=False,        # forget the runs of an interrupted calibration
     limit:float|None=None,   # seconds a run may take
-    say=lambda line: None,   # called with a line for whoever waits
+    log=lambda line: None,   # called with a line for whoever waits
 )->Calibration:
     """Make the expectations of a notebook from several runs and write them.
     Raises `InputError` where a run fails or the records differ in name."""
     wanted = settings(seeds)
-    results = measure(name, profile, wanted, Path(out), fresh, limit, say)
+    results = measure(name, profile, wanted, Path(out), fresh, limit, log)
     runs = [r['records'] for r in results]
     _check_runs(name, wanted, runs)
     was = former(name, profile, runs[0])

@@ -206,15 +206,15 @@ def calibrate_(
     from visft_nb.course.calibrate import calibrate, settings
     from visft_nb.course.records import in_words
     lookup(profile, PROFILES, 'profile')
-    say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
-    say(f"{len(settings(seeds))} runs a notebook: "
+    log = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
+    log(f"{len(settings(seeds))} runs a notebook: "
         f"{'; '.join(map(str, settings(seeds)))}")
     for name in find_notebooks(notebook):
-        done = calibrate(name, profile, seeds, folder, fresh, limit, say)
+        done = calibrate(name, profile, seeds, folder, fresh, limit, log)
         for k, e in done.expected.items():
-            say(f"  {k}: {in_words(e)} ({e.get('why', 'a word')})")
+            log(f"  {k}: {in_words(e)} ({e.get('why', 'a word')})")
         made = ', '.join(f'{n} by {k}' for k, n in done.counts().items())
-        say(f"{name}: {made or 'no figure'}; {done.path}")
+        log(f"{name}: {made or 'no figure'}; {done.path}")
 
 # %% ../../nbs/course/05_cli.ipynb #f1817030
 data_app = typer.Typer(help='The data sets: what is there, what the others would cost.',
@@ -274,14 +274,15 @@ def predict(
     overlays: Annotated[Path | None, typer.Option(
         '--overlay', help='folder for pictures of where the answer comes '
                           'from, and for masks')] = None,
-    sure: Annotated[float, typer.Option(
+    min_confidence: Annotated[float, typer.Option(
+        '--min-confidence', '--sure',
         help='below this probability a second reader is asked for')] = .8,
     top: Annotated[int, typer.Option(help='classes to name')] = 2,
 ):
     "Say what is on images, how sure that is, and what could not be read."
     from visft_nb.finetune.work import predict_files
     try:
-        frame = predict_files(model, images, table_out, overlays, sure, top)
+        frame = predict_files(model, images, table_out, overlays, min_confidence, top)
     except KeyboardInterrupt as e:
         left = []
         if table_out: left.append('no table was written')
@@ -312,15 +313,16 @@ def app_(
     port: Annotated[int, typer.Option(help='to listen at')] = 7860,
     host: Annotated[str, typer.Option(
         help='127.0.0.1 is this machine only; 0.0.0.0 lets others in')] = '127.0.0.1',
-    sure: Annotated[float, typer.Option(
+    min_confidence: Annotated[float, typer.Option(
+        '--min-confidence', '--sure',
         help='below this probability a second reader is asked for')] = .8,
     largest: Annotated[float, typer.Option(help='MB an upload may have')] = 20,
 ):
     "Ask the model in a browser: upload, answer, overlay, how sure."
     from visft_nb.finetune.work import launch_app
     try:
-        launch_app(model, port, host, sure, largest,
-                   say=lambda line: out.print(line, soft_wrap=True, highlight=False))
+        launch_app(model, port, host, min_confidence, largest,
+                   log=lambda line: out.print(line, soft_wrap=True, highlight=False))
     except KeyboardInterrupt as e:
         raise KeyboardInterrupt('the app has ended, and its uploads are deleted') from e
 
@@ -361,30 +363,30 @@ def finetune(
 ):
     "Fine-tune a network on a folder of your own images."
     from visft_nb.finetune.folder import finetune_folder
-    say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
+    log = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
     done = finetune_folder(folder, folder_out, backbone, weights, strategy, size,
                            epochs, held=held, skip=skip_corrupt, group=group, seed=seed,
-                           say=say, window=window, in_range=in_range)
+                           log=log, window=window, in_range=in_range)
     r = done.records
-    for line in r['left_out']: say(line)
-    if r.get('copies'): say(r['copies'])
+    for line in r['left_out']: log(line)
+    if r.get('copies'): log(r['copies'])
     table = _table('', 'class', '>images', '>precision', '>recall')
     for name, v in r['classes'].items():
         table.add_row(name, str(v['images']), f"{v['precision']:.3f}",
                       f"{v['recall']:.3f}")
     out.print(table)
-    say(f"{r['accuracy']:.1f} % of {r['of']} images are right (95 % interval "
+    log(f"{r['accuracy']:.1f} % of {r['of']} images are right (95 % interval "
         f"{r['low']:.1f} to {r['high']:.1f}); the most frequent class is "
         f"{r['majority']:.1f} %; {r['machine']['seconds']:.0f} s")
     if r['leaks']:
         clean = r['accuracy_without_leaks']
-        say(f"{len(r['leaks'])} images lie on both sides of the split"
+        log(f"{len(r['leaks'])} images lie on both sides of the split"
             + ('.' if clean is None else f"; without them {clean:.1f} %."))
         for k in r['leaks'][:5]:
             how = 'the same as' if k['kind'] == 'exact' else 'a copy of'
-            say(f"  {k['report']} is {how} {k['train']} in train")
+            log(f"  {k['report']} is {how} {k['train']} in train")
     for name in ('report.html', 'model.safetensors', 'records.json'):
-        say(str(done.folder/name))
+        log(str(done.folder/name))
 
 # %% ../../nbs/course/05_cli.ipynb #5e6e7c11
 def _worst_cases(cases):
@@ -437,19 +439,19 @@ def segment(
 ):
     "Learn to draw masks from a folder of your own images and a folder of their masks."
     from visft_nb.finetune.segmenter import segment_folder
-    say = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
+    log = lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
     names = None if classes is None else [n.strip() for n in classes.split(',')]
     done = segment_folder(images, masks, folder_out, pair, reader, names, background,
                           cut, epochs, minutes, tile, held=held, group=group,
                           upright=upright, skip=skip_corrupt, seed=seed, window=window,
-                          in_range=in_range, say=say)
+                          in_range=in_range, log=log)
     r = done.records
-    if r['copies']: say(r['copies'])
+    if r['copies']: log(r['copies'])
     out.print(_worst_cases(r['cases']))
-    say(f"{r['how']} {r['machine']['seconds']:.0f} s")
+    log(f"{r['how']} {r['machine']['seconds']:.0f} s")
     for name in ('report.html', 'answers.csv', 'model.safetensors', 'records.json'):
-        say(str(done.folder/name))
-    say(str(done))
+        log(str(done.folder/name))
+    log(str(done))
 
 # %% ../../nbs/course/05_cli.ipynb #bfba6652
 def _device_checks():

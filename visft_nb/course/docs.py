@@ -214,11 +214,13 @@ def _page_output(out, name, pages, book):
     "An output as the page shows it, or None."
     data, meta = out.get('data', {}), out.get('metadata', {})
     if 'application/vnd.jupyter.widget-view+json' in data: return None
-    alt = meta.get('image/png', {}).get('alt') or meta.get('alt')
+    drawn = meta.get('image/png', {})
+    alt = drawn.get('alt') or meta.get('alt')
+    width = f' width="{int(drawn["width"])}"' if 'width' in drawn else ''
     if 'image/png' in data and alt:
         src = ''.join(data['image/png']).replace('\n', '')
         data = {'text/html': f'<img src="data:image/png;base64,{src}" '
-                             f'alt="{escape(alt)}" class="img-fluid">'}
+                             f'alt="{escape(alt)}"{width} class="img-fluid">'}
     texts = {k: ''.join(v)
              for k, v in data.items() if k in ('text/markdown', 'text/html')}
     relinked = {k: _relink(v, name, pages, book) for k, v in texts.items()}

@@ -2,10 +2,12 @@
 when they are first used."""
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
+from visft_nb.checks import old_names
+
+_load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "images": ["concat_images", "Images"],
     "seeds": ["draw", "seeded"],
-    "splits": ["few_labels", "split_data"],
+    "splits": ["label_subset", "split_data"],
     "batches": ["Batches"],
     "augment": [
         "affine", "Augment", "crop", "random_affine", "random_flip",
@@ -22,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "entries": [
         "entry_stamp", "file_entries", "is_hidden", "LARGEST", "MOST",
         "read_bytes", "zip_entries"],
-    "rasters": ["mask_numbers", "open_mask", "Picture", "to_bytes", "to_floats"],
+    "rasters": ["DecodedImage", "mask_numbers", "open_mask", "to_bytes", "to_floats"],
     "dicom": [
         "apply_window", "dicom_errors", "dicom_frames", "DICOM_KINDS",
         "frame_value", "open_dicom", "padding", "rescaled"],
@@ -37,3 +39,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "likeness": [],
     "leaks": ["components", "find_leaks", "Leaks"],
 })
+
+__getattr__ = old_names(
+    __name__, _load, few_labels='label_subset', Picture='DecodedImage')

@@ -15,7 +15,7 @@ import torch
 
 from ..core import InputError, lookup
 from .entries import LARGEST
-from .rasters import Picture, page_index, to_shares
+from .rasters import DecodedImage, page_index, to_shares
 
 # %% ../../nbs/lib/data/dicom.ipynb #40abd64b
 DICOM_KINDS = {'.dcm', '.dicom', '.ima'}
@@ -253,7 +253,7 @@ def decode_dicom(
     name,         # of it, for a sentence
     window=None,  # (centre, width); None takes the file's table or window
     page=None,    # which frame, from 1; None takes all
-):                # iterates `Picture`
+):                # iterates `DecodedImage`
     """Each frame of a DICOM file, or the one that was named. Raises `InputError` with
     what is wrong with it."""
     from pydicom.pixels import iter_pixels
@@ -266,5 +266,5 @@ def decode_dicom(
     for i in frames:
         with dicom_errors(name):
             x, note = _dicom_picture(next(decoded), d, window, i, name)
-            picture = Picture(x, _spacing(d, i), i + 1, n, note)
+            picture = DecodedImage(x, _spacing(d, i), i + 1, n, note)
         yield picture

@@ -16,7 +16,7 @@ import torch
 from ..core import InputError, given_path
 from .dicom import DICOM_KINDS, decode_dicom
 from .entries import read_bytes, zip_entries
-from .rasters import Picture, decode_raster, several_images
+from .rasters import DecodedImage, decode_raster, several_images
 
 # %% ../../nbs/lib/data/files.ipynb #5dc88aae
 def named_page(
@@ -37,7 +37,7 @@ def decode_pictures(
     in_range=None,  # (black, white) beyond 8 bits; None takes what the file states
     page=None,      # which page or frame, from 1
     near=None,      # side that will be enough: a JPEG may be decoded smaller
-):                  # iterates `Picture`: one, or every frame of a DICOM file
+):                  # iterates `DecodedImage`: one, or every frame of a DICOM file
     "The images of a file. Raises `InputError` with what is wrong with it."
     ends = Path(str(name)).suffix.lower() in DICOM_KINDS
     if blob[128:132] == b'DICM' or (ends and blob):
@@ -52,7 +52,7 @@ def decode_image(
     in_range=None,
     page=None,
     near=None,
-)->Picture:
+)->DecodedImage:
     """The image of a file. Raises `InputError` with what is wrong with it, and for
     one of several."""
     found = decode_pictures(blob, name, window, in_range, page, near)
@@ -64,7 +64,7 @@ def decode_image(
 
 # %% ../../nbs/lib/data/files.ipynb #913b2d0b
 def warn_of(
-    notes, # what `Picture.note` says of each of several files
+    notes, # what `DecodedImage.note` says of each of several files
 )->None:
     "One warning for all of them."
     notes = [n for n in notes if n]
@@ -77,7 +77,7 @@ def read_pictures(
     window=None,
     in_range=None,
     page=None,
-):                  # iterates `Picture`: one of a file, or every frame of a DICOM file
+):                  # iterates `DecodedImage`: one of a file, or each frame of DICOM
     """The images of a file, one in memory at a time. Raises `InputError` with what
     is wrong with the file."""
     path, page = named_page(path, page)
@@ -135,14 +135,14 @@ def _raise(e, **how): raise e
 
 def pictures_at(
     path,  # of a file, a page of one (scan.tif#3), a folder or a zip
-)->list:   # (name, reader); reader(window=, in_range=) iterates `Picture`
+)->list:   # (name, reader); reader(window=, in_range=) iterates `DecodedImage`
     """What a path stands for; a place that cannot be looked into becomes a reader
     that raises."""
     try:
         path = given_path(path, 'the image')
-        look = _in_folder if path.is_dir() else None
-        if path.suffix.lower() == '.zip' and path.is_file(): look = _in_zip
-        return look(path) if look else [(str(path), partial(read_pictures, path))]
+        entries = _in_folder if path.is_dir() else None
+        if path.suffix.lower() == '.zip' and path.is_file(): entries = _in_zip
+        return entries(path) if entries else [(str(path), partial(read_pictures, path))]
     except InputError as e: return [(str(path), partial(_raise, e))]
 
 # %% ../../nbs/lib/data/files.ipynb #11b9bac6

@@ -1,8 +1,10 @@
 """Models as files: saved, exported, asked. Public names are loaded when first used."""
 import lazy_loader as lazy
 
+from visft_nb.checks import old_names
+
 _load, _, __all__ = lazy.attach(__name__, submod_attrs={
-    "asking": ["Answer", "Opened", "answers", "open_model"],
+    "asking": ["Answer", "Opened", "iter_answers", "open_model"],
     "builders": ["BUILDERS", "Builder", "Rule", "build_model", "builder_table",
                  "find_builder", "largest_map", "model_bytes", "outline_model"],
     "card": ["model_card"],
@@ -23,15 +25,19 @@ _load, _, __all__ = lazy.attach(__name__, submod_attrs={
 
 # of visft_nb.data, offered here too: what the model is shown is what these read
 _DATA = [
-    "Picture", "apply_window", "dicom_frames", "fit_channels", "frame_value",
+    "DecodedImage", "apply_window", "dicom_frames", "fit_channels", "frame_value",
     "prepare_image", "read_image", "read_pictures", "rescaled"]
 __all__ = sorted([*__all__, *_DATA])
 
 
-def __getattr__(name):
+def _find(name):
     if name not in _DATA: return _load(name)
     from visft_nb import data
     return getattr(data, name)
+
+
+__getattr__ = old_names(
+    __name__, _find, answers='iter_answers', Picture='DecodedImage')
 
 
 def __dir__(): return __all__

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..core import InputError
-from ..train import kept_rng
+from ..train import preserve_rng
 
 # %% ../../nbs/lib/deploy/builders.ipynb #5ffdaf47
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ def build_model(
     Raises `InputError` for a name or an argument that is not allowed, and where the
     constructor refuses."""
     make = _checked(builder, kwargs)
-    with kept_rng(), _named(builder, kwargs): return make.call(kwargs)
+    with preserve_rng(), _named(builder, kwargs): return make.call(kwargs)
 
 @contextmanager
 def _named(builder, kwargs):
@@ -324,7 +324,7 @@ def outline_model(
 )->nn.Module:    # in eval mode, on the device meta: no weight is allocated
     "Build a network without its weights. Raises `InputError` as `build_model` does."
     make = _checked(builder, kwargs)
-    with kept_rng(), _named(builder, kwargs):
+    with preserve_rng(), _named(builder, kwargs):
         try:
             with torch.device('meta'): return make.call(kwargs).eval()
         except NotImplementedError: # a number was asked of a tensor that has none

@@ -102,7 +102,8 @@ def class_names(
 def mask_row(
     a:Answer,
     spec:dict,       # of the model
-    sure:float|None, # adds the column second_reader: is the confidence below this?
+    # adds the column second_reader: is the confidence below this?
+    min_confidence:float|None,
 )->dict:             # {column: value}
     """What is said of a mask: pixels and share of each class, in millimetres too where
     the file says how large a pixel is."""
@@ -117,7 +118,10 @@ def mask_row(
                 f'{name}_mm2': n*math.prod(a.spacing),
                 f'{name}_longest_mm': longest_diameter(m == j, a.spacing)}
     row['confidence'] = mask_confidence(p)
-    return row if sure is None else row | dict(second_reader=row['confidence'] < sure)
+    return (
+        row
+        if min_confidence is None
+        else row | dict(second_reader=row['confidence'] < min_confidence))
 
 # %% ../../nbs/lib/deploy/masks.ipynb #8748ffe0
 _PALETTE = [

@@ -18,7 +18,7 @@ from .exporting import (
 from .runtime import SECONDS, GuardedGraph, interface_fault
 from .spec import model_path, read_spec
 from ..tensors import header_json
-from ..train import kept_rng
+from ..train import preserve_rng
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #c84e60a9
 def _export_dynamo(model, x):
@@ -60,7 +60,7 @@ def _graph(model, x, spec, dynamo):
     """The graph of a model in eval mode on the CPU, with its specification; an onnx
     ModelProto."""
     try:
-        with silenced(), kept_rng(): proto = _EXPORTERS[bool(dynamo)](model, x)
+        with silenced(), preserve_rng(): proto = _EXPORTERS[bool(dynamo)](model, x)
     except Exception as e: # exporters raise all kinds
         raise InputError(
             f"{type(model).__name__} cannot be exported with dynamo={bool(dynamo)}"

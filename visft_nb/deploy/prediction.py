@@ -6,16 +6,17 @@
 __all__ = ['predict']
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #743c372c
-from numbers import Integral, Real
+from numbers import Integral
 
-from ..core import InputError, brief, lookup
-from .asking import Answer, Opened, answers, open_model
+from ..checks import renamed
+from ..core import InputError, brief, check_number, lookup
+from .asking import Answer, Opened, iter_answers, open_model
 from .masks import class_names, mask_row, uncertainty
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #da58fa8b
 _RANKS = ('', 'second', 'third', 'fourth', 'fifth')
 
-def _class_row(a:Answer, spec, top, sure):
+def _class_row(a:Answer, spec, top, min_confidence):
     "What is said of an image, as columns."
     p = a.probabilities()
     best, k = p.topk(min(top, len(p)))
@@ -23,20 +24,20 @@ def _class_row(a:Answer, spec, top, sure):
     for q, j, rank in zip(best.tolist(), k.tolist(), _RANKS):
         row[rank or 'label'] = class_names(spec, len(p))[j]
         row[f'{rank}_probability'.lstrip('_')] = q
-    if sure is None: return row
+    if min_confidence is None: return row
     return row | dict(
-        uncertainty=uncertainty(p).item(), second_reader=best[0].item() < sure)
+        uncertainty=uncertainty(p).item(), second_reader=best[0].item() < min_confidence
+    )
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #fad87137
-def _check_asked(top, sure):
+def _check_asked(top, min_confidence):
     "Raise `InputError` for a number of classes and a probability that are none."
     whole = isinstance(top, Integral) and not isinstance(top, bool)
     if not whole or not 1 <= top <= len(_RANKS):
         raise InputError(
             f"top={brief(top)}: a whole number from 1 to {len(_RANKS)} was expected.")
-    if sure is None: return
-    if not isinstance(sure, Real) or isinstance(sure, bool) or not 0 <= sure <= 1:
-        raise InputError(f"sure={brief(sure)}: a probability from 0 to 1 was expected.")
+    if min_confidence is None: return
+    check_number('min_confidence', min_confidence, 0, 1)
 
 def _table(rows):
     "The rows as a data frame; the longest row comes first in the order of columns."
@@ -46,6 +47,7 @@ def _table(rows):
     return pd.DataFrame(rows, columns=list(columns))
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #93c101e1
+@renamed(sure='min_confidence')
 def predict(
     model_path,  # a file of `export_onnx` or `save_model`, or `Opened`
     # names of image files, one name, folders, zips, a tensor (N, C, H, W) of floats in
@@ -58,7 +60,7 @@ def predict(
     errors:str='raise',
     # adds `uncertainty`, and `second_reader`: is the probability (confidence of a mask)
     # below this?
-    sure:float|None=None,
+    min_confidence:float|None=None,
     each=None,   # called with each `Answer` that has one
 ):               # pandas.DataFrame, a row for each image
     """Ask a model file about new images. The columns of a classifier: image, label,
@@ -66,19 +68,19 @@ def predict(
     width, pixels and share of each class (mm2 and longest_mm too where a DICOM file
     says how large a pixel is), confidence. Raises `InputError` that names every image
     that cannot be read."""
-    _check_asked(top, sure)
+    _check_asked(top, min_confidence)
     keep = lookup(errors, ['raise', 'keep'], 'way with errors') == 'keep'
     opened = model_path if isinstance(model_path, Opened) else open_model(model_path)
     rows, bad = [], []
-    for a in answers(opened, images):
+    for a in iter_answers(opened, images):
         if a.error:
             bad.append(a.error)
             rows.append(dict(image=a.name, error=a.error))
             continue
         row = (
-            _class_row(a, opened.spec, top, sure)
+            _class_row(a, opened.spec, top, min_confidence)
             if opened.spec['task'] == 'classification'
-            else mask_row(a, opened.spec, sure))
+            else mask_row(a, opened.spec, min_confidence))
         rows.append(dict(image=a.name) | row | (dict(error='') if keep else {}))
         if each: each(a)
     if bad and not keep:

@@ -16,7 +16,7 @@ from .exporting import (
     compare_outputs, finite_run, first_line, prepare_export, silenced, torch_outputs)
 from .spec import read_spec
 from ..tensors import header_json, is_file
-from ..train import kept_rng
+from ..train import preserve_rng
 
 # %% ../../nbs/lib/deploy/programs.ipynb #e3241150
 def export_program(
@@ -38,7 +38,7 @@ def export_program(
     path, spec, model, example = prepare_export(
         model, path, '.pt2', example, classes, fit, values, extra)
     try:
-        with silenced(), kept_rng():
+        with silenced(), preserve_rng():
             program = torch.export.export(
                 model, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
     except Exception as e: # exporters raise all kinds

@@ -4,7 +4,9 @@ Public names are loaded when they are first used.
 """
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
+from visft_nb.checks import old_names
+
+_load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "anomaly": [
         "AnomalyDetector", "DEFECTS", "PaDiM", "PatchCore", "ReconstructionDetector",
         "conformal_threshold", "defect_table", "greedy_coreset", "nearest",
@@ -68,10 +70,12 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings",
         "make_clip", "show_tracks", "track", "train_centres"],
     "work": [
-        "explain", "export_onnx", "export_program", "format_runs", "latency_table",
-        "launch_app", "look", "make_app", "model_card", "occlusion", "overlay",
+        "explain", "explain_file", "export_onnx", "export_program", "format_runs",
+        "latency_table", "launch_app", "make_app", "model_card", "occlusion", "overlay",
         "peak_memory", "predict", "predict_files", "quantize_onnx", "write_dicom"],
     "speed": [
         "fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race",
         "trainer_contestant"],
 })
+
+__getattr__ = old_names(__name__, _load, look='explain_file')

@@ -142,7 +142,8 @@ def _check_good(images):
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #bd3f73ce
 class AnomalyDetector:
-    """A detector defines `learn(x)`, from all good parts, and `look(x)` -> (scores
+    """A detector defines `learn(x)`, from all good parts, and
+    `anomaly_maps(x)` -> (scores
     (N,), heat (N, H, W)) of a batch, before blurring."""
     shape, device, blur = None, None, 0.
 
@@ -176,7 +177,8 @@ class AnomalyDetector:
                              "take pictures of the same size and channels, from "
                              "the same place.")
         scores, heat = zip(
-            *(self.look(on_device(b, self.device)) for b in x.split(batch_size)))
+            *(self.anomaly_maps(on_device(b, self.device)) for b in x.split(batch_size))
+        )
         return torch.cat(scores).float().cpu(), torch.cat(heat).float().cpu()
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #f185d7e0
@@ -274,7 +276,7 @@ class ReconstructionDetector(AnomalyDetector):
             return join_windows(self.model(cut_windows(x, self.side, self.side//4)),
                                 x.shape[2:], self.side//4)
 
-    def look(self, x):
+    def anomaly_maps(self, x):
         "The largest blurred error, and the blurred errors."
         windows = cut_windows(x, self.side, self.side//4)
         with eval_mode(self.model), torch.no_grad():
@@ -477,7 +479,7 @@ class FeatureDetector(AnomalyDetector):
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #7812c243
 @patch
-def look(self:FeatureDetector,
+def anomaly_maps(self:FeatureDetector,
     x,    # (N, C, H, W) on the device
 )->tuple: # scores (N,), heat (N, H, W)
     "Scores and blurred heat of a batch."

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from ..checks import renamed
 from ..core import InputError, atomic_folder, get_device, given_path, lookup
 from ..data import Augment, Batches, find_leaks, image_folder, split_data
 from ..data import file_entries
@@ -501,15 +502,16 @@ def duration(
             else f'{s/3600:.1f} hours')
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #28de1ae1
-def _tell_of_files(parts, say):
+def _tell_of_files(parts, log):
     "Say where the images lie that do not fit into memory."
     for d in parts.values():
         if isinstance(d.images, FileTensor):
-            say(f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the "
+            log(f"{len(d)} images take {d.images.numel()/2**30:,.1f} GB, more than the "
                 "memory that they may have (VISFT_MEMORY): they lie in "
                 f"{d.images.path}, and stay there for the next time")
 
 # %% ../../nbs/3_finetune/12_folder.ipynb #1305ae52
+@renamed(say='log')
 def finetune_folder(
     folder,            # class folders, or train, valid, test folders of them; or a zip
     out=None,          # new folder for the results; None: _runs/finetune/NAME/TIME
@@ -523,7 +525,7 @@ def finetune_folder(
     skip:bool=False,   # leave out files that are no images
     group=None,        # regular expression for the patient in a file's name
     seed:int=0,
-    say=print,         # called with a line for whoever waits
+    log=print,         # called with a line for whoever waits
     window=None,       # (centre, width) for DICOM; None takes the files' own
     in_range=None,     # (black, white) of more than 8 bits
 )->FolderRun:
@@ -537,12 +539,12 @@ def finetune_folder(
         model, builder, options, channels, size = _start(
             backbone, weights, classes, size)
         parts, left = read_splits(folder, size, channels, skip, group, window, in_range)
-        _tell_of_files(parts, say)
+        _tell_of_files(parts, log)
         sides = divide(parts, strategy != 'linear', held, seed)
         guess = estimate_seconds(model, sides, strategy, epochs, batch_size)
         work = time.perf_counter()
         parted = ', '.join(f'{len(d)} images to {_ROLES[k]}' for k, d in sides.items())
-        say(f"{name}: {parted}; about {duration(guess)} on {get_device().type}")
+        log(f"{name}: {parted}; about {duration(guess)} on {get_device().type}")
         r, logits = _train(model, sides, strategy, epochs, batch_size, seed)
         r |= _leaks(sides, logits)
         settings = dict(folder=name, backbone=str(backbone), strategy=strategy,

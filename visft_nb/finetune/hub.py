@@ -19,7 +19,7 @@ from ..cnn.models import (BasicBlock, Bottleneck, Normalise, ResNet,
 from ..core import InputError
 from ..deploy.builders import HUB_KINDS, HUB_RULES, SIDE, shown
 from ..tensors import header_json, is_file
-from ..train import kept_rng
+from ..train import preserve_rng
 
 # %% ../../nbs/3_finetune/08_hub.ipynb #78a56b8e
 def need_transformers(): # the module
@@ -135,7 +135,7 @@ def to_transformers(
                   else {there: value})
     like = next(model.parameters())
     tf = need_transformers()
-    with kept_rng():
+    with preserve_rng():
         other = tf.AutoModelForImageClassification.from_config(config)
         other = other.to(like.device, like.dtype)
     if missing := set(other.state_dict()) ^ set(state):
@@ -190,7 +190,7 @@ def from_transformers(
                          "ResNetForImageClassification; use others as they are, in "
                          "`PixelClassifier`.")
     like, theirs = next(model.parameters()), model.state_dict()
-    with kept_rng():
+    with preserve_rng():
         ours = makers[kind](model.config, (mean, std)).to(like.device, like.dtype)
     state = {}
     for k, there in hub_names(ours).items():

@@ -261,13 +261,14 @@ def _identity(find, name):
 # %% ../../nbs/lib/finetune/pairs.ipynb #14a9e015
 def _asked_match(pattern, found, mine, theirs):
     "The `Match` of what a pattern has found. Raises `InputError`."
-    def say(ids):
+    def listed(ids):
         return _some([f'{k} in {n}' if k is not None else f'nothing in {n}'
                       for n, (k, _) in ids.items()], 2)
     if not found:
-        raise InputError(f"pair={pattern!r} pairs nothing: it finds {say(mine)}, and "
-                         f"{say(theirs)}; it must find the same in an image and in its "
-                         "mask.")
+        raise InputError(
+            f"pair={pattern!r} pairs nothing: it finds {listed(mine)}, and "
+            f"{listed(theirs)}; it must find the same in an image and in its "
+            "mask.")
     by, taken = defaultdict(dict), {i for i, _ in found.values()}
     for m, (i, rest) in sorted(found.items()):
         if i in by[rest]:

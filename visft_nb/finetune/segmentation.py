@@ -32,7 +32,7 @@ from ..deploy.tiles import blend_tiles
 from .speed import Contestant, race
 from ..metrics import classification_report, renamed
 from ..plot import COLORS
-from ..train import eval_mode, fit, kept_rng, on_device
+from ..train import eval_mode, fit, preserve_rng, on_device
 
 # %% ../../nbs/3_finetune/13_segmentation.ipynb #2d96a6ba
 def _names(data, classes):
@@ -716,7 +716,7 @@ def encoder_unet(
                          f"({why}): {hint}") from e
     if weights == 'packaged':
         own = net.encoder.model.state_dict()
-        with kept_rng():
+        with preserve_rng():
             full = timm.create_model('tf_efficientnet_lite0',
                                      pretrained=False).state_dict()
         net.encoder.model.load_state_dict(

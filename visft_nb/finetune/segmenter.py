@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from matplotlib.colors import to_rgb
 
+from ..checks import renamed
 from ..core import InputError, atomic_folder, check_number, get_device
 from ..data import Images, find_leaks, seeded, split_data
 from ..data import fit_channels, fit_image
@@ -32,7 +33,7 @@ from ..metrics import bootstrap_interval, dice, iou
 from ..plot import (
     COLORS, figure, picture, plot_history)
 from ..report import render
-from ..train import fit, kept_rng, predict_logits
+from ..train import fit, preserve_rng, predict_logits
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7009
 def find_copies(
@@ -448,15 +449,15 @@ def _called(images):
     return path.stem
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7025
-def _tell(found, data, shown, say):
+def _tell(found, data, shown, log):
     "Say which files are pairs, before anything is trained."
-    say(f"{len(data)} images with their masks: {found.rule}")
+    log(f"{len(data)} images with their masks: {found.rule}")
     if len(found.readers) > 1:
         named = ', '.join(f'{n} (taken)' if i == found.reader else n
                           for i, n in enumerate(found.readers))
-        say(f"{len(found.readers)} readers drew masks: {named}; --reader (reader=) "
+        log(f"{len(found.readers)} readers drew masks: {named}; --reader (reader=) "
             "takes another")
-    for line in (*data.table(shown), *data.notes): say(f'  {line}')
+    for line in (*data.table(shown), *data.notes): log(f'  {line}')
 
 def _how(rows, history, threshold, r):
     "How the choices were made."
@@ -467,6 +468,7 @@ def _how(rows, history, threshold, r):
             f"on chose nothing. The interval is a bootstrap over {r['over']}.")
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7026
+@renamed(say='log')
 def segment_folder(
     images,           # folder of images, or a folder in a zip
     masks=None,       # folder of masks; None: they lie among the images
@@ -490,7 +492,7 @@ def segment_folder(
     seed:int=0,
     window=None,      # (centre, width) for DICOM; None takes the files' own
     in_range=None,    # (black, white) of files of more than 8 bits
-    say=print,        # called with a line for whoever waits
+    log=print,        # called with a line for whoever waits
 )->SegmentRun:
     """From images and masks to a model, a report and figures. Raises `InputError`
     before anything is written; nothing half-written is left."""
@@ -504,23 +506,23 @@ def segment_folder(
         found = find_pairs(images, masks, pair, reader)
         data = read_pairs(found, classes, skip, window, in_range, background, cut)
         rows, r, model, *told = _learn(data, found, settings, epochs,
-                                       minutes, start, say)
+                                       minutes, start, log)
         _save(tmp/'model.safetensors', model, data, r)
         _write(tmp, r, data, rows, *told)
     return SegmentRun(place, r, model)
 
 # %% ../../nbs/lib/finetune/segmenter.ipynb #5e6e7027
-def _learn(data, found, settings, epochs, minutes, start, say):
+def _learn(data, found, settings, epochs, minutes, start, log):
     "Train and test: the split, the records, the model, its answers, the history."
     s, name = settings, settings['images']
     rows, groups, copies = divide_pairs(data, s['held'], s['group'], s['seed'])
     shown = sorted({0, len(data)//2, len(data) - 1})
-    _tell(found, data, shown, say)
+    _tell(found, data, shown, log)
     largest = max(max(m.shape) for m in data.masks)
     side = min(s['tile'], max(32, math.ceil(largest/16)*16))
     batches = TileBatches(data, rows['train'], side, s['batch_size'], s['steps'],
                           s['upright'], s['seed'])
-    with kept_rng(s['seed']):
+    with preserve_rng(s['seed']):
         model = UNet(len(data.images[0]), len(data.classes), s['width'], s['depth'], 2)
     looks = _looks(data, rows['choose'], s['seed'])
     judge, count = _judge(looks, len(data.classes)), lambda v: sum(m.numel() for m in v)
@@ -530,10 +532,10 @@ def _learn(data, found, settings, epochs, minutes, start, say):
     work = time.perf_counter()
     parts = ', '.join(f"{len(v)} image{'s'*(len(v) != 1)} to {what}" for v, what in
                       zip(rows.values(), ('learn from', 'choose by', 'report on')))
-    say(f"{name}: {parts}; {plan.epochs} epochs of {s['steps']} batches of tiles of "
+    log(f"{name}: {parts}; {plan.epochs} epochs of {s['steps']} batches of tiles of "
         f"{side} pixels; about {duration(plan.seconds)} on {get_device().type}")
     if epochs is minutes is None and plan.epochs < _EPOCHS:
-        say(f"{_EPOCHS} epochs would take about {duration(plan.whole)}: {plan.epochs} "
+        log(f"{_EPOCHS} epochs would take about {duration(plan.whole)}: {plan.epochs} "
             f"fit into {_MINUTES} minutes; --epochs {_EPOCHS} (epochs=) takes them all")
     history, threshold = train_tiles(model, data, rows, batches, judge, plan.epochs,
                                      seed=s['seed'])

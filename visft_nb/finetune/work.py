@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['write_dicom', 'occlusion', 'explain', 'overlay', 'predict_files', 'latency_table', 'format_runs', 'peak_memory',
-           'Look', 'look', 'make_app', 'host_names', 'OwnPagesOnly', 'launch_app', 'export_onnx', 'export_program',
-           'model_card', 'predict', 'quantize_onnx']
+           'FileAnswer', 'explain_file', 'make_app', 'host_names', 'OwnPagesOnly', 'launch_app', 'export_onnx',
+           'export_program', 'model_card', 'predict', 'quantize_onnx']
 
 # %% ../../nbs/3_finetune/19_work.ipynb #bd43f3e9
 import os, subprocess, sys, tempfile, time
@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from ..cnn.inside import grad_cam
+from ..checks import old_names, renamed
 from ..core import InputError, atomic_write, fast_bf16
 from ..deploy import (
-    UNSEEN, Answer, Opened, answer_mask, answers, export_onnx, export_program,
-    free_name, load_onnx, load_program, model_card, open_model, predict, quantize_onnx,
-    save_mask, uncertainty)
+    UNSEEN, Answer, Opened, answer_mask, export_onnx, export_program, free_name,
+    iter_answers, load_onnx, load_program, model_card, open_model, predict,
+    quantize_onnx, save_mask, uncertainty)
 from ..deploy.masks import mask_row
 from ..deploy.spec import target_path
 from .speed import Contestant, race
@@ -188,12 +189,13 @@ def _masked(x, mask):
     return x
 
 # %% ../../nbs/3_finetune/19_work.ipynb #6c61d94c
+@renamed(sure='min_confidence')
 def predict_files(
     model,          # a model file
     images,         # files, folders, zips
     out=None,       # table, `.csv`; what looks like a formula gets an apostrophe
     overlays=None,  # folder for pictures, and for masks where the model makes such
-    sure:float=.8,  # below this a second reader is asked for
+    min_confidence:float=.8,  # below this a second reader is asked for
     top:int=2,      # classes to name
 ):                  # pandas.DataFrame as of `predict` with errors="keep"
     """What `visft predict` does. Raises `InputError` for a model or a target that
@@ -211,7 +213,7 @@ def predict_files(
         if opened.spec['task'] == 'segmentation':
             save_mask(answer_mask(a, opened.spec),
                       Path(overlays)/free_name(a.name, '_mask.png', taken))
-    frame = predict(opened, images, top, 'keep', sure,
+    frame = predict(opened, images, top, 'keep', min_confidence,
                     each=None if overlays is None else draw)
     # whole numbers stay whole beside rows that have none
     if out is not None: write_answers(frame.convert_dtypes(), out)
@@ -320,7 +322,7 @@ def peak_memory(
 
 # %% ../../nbs/3_finetune/19_work.ipynb #d920206b
 @dataclass
-class Look:
+class FileAnswer:
     "What the app shows about one file."
     text:str              # the answer, or what is wrong with the file
     scores:dict           # class: probability, or class: share of the pixels
@@ -328,43 +330,44 @@ class Look:
     caption:str=''        # what the picture shows
 
 # %% ../../nbs/3_finetune/19_work.ipynb #481989cc
-def look(
+@renamed(sure='min_confidence')
+def explain_file(
     opened:Opened, # of `open_model`
     path,          # an image file
-    sure:float=.8, # below this a second reader is asked for
-)->Look:
+    min_confidence:float=.8, # below this a second reader is asked for
+)->FileAnswer:
     "An answer for people. It raises nothing about the file: that is a sentence, too."
     try:
-        a, *more = islice(answers(opened, [path]), 2)
+        a, *more = islice(iter_answers(opened, [path]), 2)
     except InputError as e:
-        return Look("**No answer.** "
+        return FileAnswer("**No answer.** "
                     f"{str(e).replace(str(opened.path), opened.path.name)}", {})
     if more:
         a.error = (f"{Path(path).name} holds several images, and this page answers "
                    "about one: take one file or frame of it, or ask visft predict")
     if a.error:
-        return Look(
+        return FileAnswer(
             "**No answer.** "
             f"{plain_markdown(a.error.replace(str(Path(path).parent) + os.sep, ''))}.",
             {})
     kind, p = opened.spec['task'], a.probabilities()
     names = opened.spec['classes'] or [str(i) for i in range(len(p))]
-    if kind == 'segmentation': return _look_mask(opened, a, names, sure)
+    if kind == 'segmentation': return _look_mask(opened, a, names, min_confidence)
     best, u = int(p.argmax()), uncertainty(p).item()
     text = (f"**{plain_markdown(names[best])}**, probability {p[best]:.2f}, "
             f"uncertainty {u:.2f} (0 sure, 1 "
-            "knows nothing)." + _second(p[best] < sure, sure))
+            "knows nothing)." + _second(p[best] < min_confidence, min_confidence))
     heat, method = explain(opened, a)
-    return Look(text, dict(zip(names, p.tolist())), overlay(opened, a, heat),
+    return FileAnswer(text, dict(zip(names, p.tolist())), overlay(opened, a, heat),
                 f'Orange: where the evidence for {names[best]} is ({method})')
 
 # %% ../../nbs/3_finetune/19_work.ipynb #9145ede7
-def _second(ask, sure):
-    return f" **Ask a second reader**: below {sure:g}." if ask else ''
+def _second(ask, min_confidence):
+    return f" **Ask a second reader**: below {min_confidence:g}." if ask else ''
 
-def _look_mask(opened, a, names, sure):
+def _look_mask(opened, a, names, min_confidence):
     "The answer of a segmentation."
-    row = mask_row(a, opened.spec, sure)
+    row = mask_row(a, opened.spec, min_confidence)
     shares = {n: row[f'{n}_share'] for n in names[1:]}
     def size(n):
         if not a.spacing: return ''
@@ -372,10 +375,12 @@ def _look_mask(opened, a, names, sure):
                 f"{row[f'{n}_longest_mm']:.1f} mm")
     text = '; '.join(f"**{plain_markdown(n)}**: {row[f'{n}_pixels']:,} pixels, "
                      f"{100*s:.1f} %{size(n)}" for n, s in shares.items())
-    return Look(f"{text}. Confidence {row['confidence']:.2f}, uncertainty "
-                f"{1 - row['confidence']:.2f}." + _second(row['second_reader'], sure),
-                {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a),
-                'Coloured: ' + ', '.join(names[1:]))
+    return FileAnswer(
+        f"{text}. Confidence {row['confidence']:.2f}, uncertainty "
+        f"{1 - row['confidence']:.2f}."
+        + _second(row['second_reader'], min_confidence),
+        {names[0]: 1 - sum(shares.values())} | shares, overlay(opened, a),
+        'Coloured: ' + ', '.join(names[1:]))
 
 # %% ../../nbs/3_finetune/19_work.ipynb #2809185b
 def _gradio():
@@ -390,9 +395,10 @@ def _gradio():
     return gradio
 
 # %% ../../nbs/3_finetune/19_work.ipynb #7a42184f
+@renamed(sure='min_confidence')
 def make_app(
     model,         # a model file, or `Opened`
-    sure:float=.8, # below this a second reader is asked for
+    min_confidence:float=.8, # below this a second reader is asked for
 ):                 # gradio.Blocks; `launch_app` starts it
     """The app: upload a file, read the answer, how sure it is, and see where it comes
     from. Raises `InputError` where gradio is missing or the model cannot be opened."""
@@ -400,7 +406,7 @@ def make_app(
     name = opened.path.stem
     def answer(path):
         if not path: return '', None, gr.update(value=None, label='Overlay')
-        seen = look(opened, path, sure)
+        seen = explain_file(opened, path, min_confidence)
         return (seen.text, seen.scores or None,
                 gr.update(value=seen.picture, label=seen.caption or 'Overlay'))
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 600)) as app:
@@ -473,14 +479,15 @@ class OwnPagesOnly:
         await send({'type': 'http.response.body', 'body': text})
 
 # %% ../../nbs/3_finetune/19_work.ipynb #4194a385
+@renamed(sure='min_confidence', say='log')
 def launch_app(
     model,              # a model file, or `Opened`
     port:int=7860,      # to listen at
     host:str='127.0.0.1', # this machine only; 0.0.0.0 lets others in
-    sure:float=.8,      # below this a second reader is asked for
+    min_confidence:float=.8,      # below this a second reader is asked for
     largest:float=20,   # MB an upload may have
     wait:bool=True,     # until it is interrupted; False returns at once
-    say=print,          # called with a line once it listens
+    log=print,          # called with a line once it listens
 ):                      # gradio.Blocks, with `close()` and `local_url`
     """Start the app. It answers its own pages only. Uploads lie in a folder of their
     own that is removed at the end, or at the next start where the end was violent.
@@ -495,7 +502,7 @@ def launch_app(
     # before the app is made, for its parts remember it
     os.environ['GRADIO_TEMP_DIR'] = uploads.name
     from starlette.middleware import Middleware
-    app = make_app(opened, sure)
+    app = make_app(opened, min_confidence)
     app.uploads = uploads
     theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
     try:
@@ -509,9 +516,12 @@ def launch_app(
         raise InputError(f"The app cannot listen at {host}:{port} ({str(e)[:80]}): "
                          "another program does; choose another "
                          "port with --port.") from e
-    say(f'{opened.path.stem}: http://{host}:{port} (Ctrl-C ends it)')
+    log(f'{opened.path.stem}: http://{host}:{port} (Ctrl-C ends it)')
     if wait:
         try:
             while True: time.sleep(1)
         finally: app.close(verbose=False); uploads.cleanup()
     return app
+
+# %% ../../nbs/3_finetune/19_work.ipynb #6ae4d0f3
+__getattr__ = old_names(__name__, look='explain_file', Look='FileAnswer')

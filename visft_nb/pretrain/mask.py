@@ -209,7 +209,7 @@ def reconstruct_patches(
     generator=None, # torch.Generator on the CPU, of the masks
 ):                  # (N, C, H, W) each: hidden patches grey, hidden patches painted
     """What the network sees and what it makes of it. With `normalise` the true mean and
-    spread of each patch are lent to the picture."""
+    spread of each patch are frozen_eval to the picture."""
     with eval_mode(mae): predicted, hidden = mae(x, generator)
     t = to_patches(x, mae.encoder.patch)
     patch = mae.encoder.patch

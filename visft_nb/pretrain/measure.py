@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError, lookup
-from ..data import Augment, Batches, few_labels
+from ..data import Augment, Batches, label_subset
 from .contrast import embed
 from ..train import evaluate, fit
 
@@ -107,7 +107,7 @@ def finetune_accuracy(
     if lacks := set(test.labels.tolist()) - set(train.labels.tolist()):
         raise InputError(f"Classes {sorted(lacks)} of the test images have no training "
                          "image: nothing can be learned of them; draw the labels by "
-                         "class (few_labels).")
+                         "class (label_subset).")
     net, size = deepcopy(model), min(batch_size, len(train))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -126,10 +126,10 @@ def finetune_accuracy(
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #c43526d1
 def _few_rows(data, per_class, seed):
-    "Which rows `few_labels` takes."
+    "Which rows `label_subset` takes."
     numbered = copy(data)
     numbered.extra = {'row': torch.arange(len(data))}
-    return few_labels(numbered, per_class, seed).extra['row']
+    return label_subset(numbered, per_class, seed).extra['row']
 
 MEASURES = ('knn', 'probe', 'finetune')
 

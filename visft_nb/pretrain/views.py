@@ -195,7 +195,7 @@ class ColourViews:
             device = generator.device if generator else 'cpu'
             order = torch.randperm(4, generator=generator, device=device).tolist()
             x = self._colour(self._place(x, u[:5]), u[5:11], order)
-            x = self._soften(x, u[11:])
+            x = self._blur(x, u[11:])
             return x.contiguous(memory_format=torch.channels_last)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #e5b20d0a
@@ -244,7 +244,7 @@ def _colour(self:ColourViews, x, u, order):
     return torch.where(_each(u[5], x) < self.grey, _grey(x), x) if self.grey else x
 
 @patch
-def _soften(self:ColourViews, x, u):
+def _blur(self:ColourViews, x, u):
     "Blur and solarisation."
     if self.blur:
         side = min(x.shape[-2:])

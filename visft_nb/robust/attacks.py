@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'NORMS', 'EXPLORED', 'ce_loss', 'margin_loss', 'dlr_loss', 'Linf', 'over_images', 'image_norms', 'L2', 'L1',
-           'lent', 'check_images', 'check_labels', 'check_outputs', 'check_attack', 'gradient_steps', 'standing', 'pgd',
-           'fgsm', 'random_signs', 'show_eps', 'explore_eps', 'AttackResult', 'warn_if_training', 'robust_accuracy',
-           'survivors']
+           'frozen_eval', 'check_images', 'check_labels', 'check_outputs', 'check_attack', 'gradient_steps',
+           'not_fooled', 'pgd', 'fgsm', 'random_signs', 'show_eps', 'explore_eps', 'AttackResult', 'warn_if_training',
+           'robust_accuracy', 'survivors']
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #7aaec150
 import copy, itertools, math, warnings
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..checks import old_names
 from ..core import InputError, autocast, brief, check_number, describe, lookup
 from ..data import draw
 from ..metrics import proportion_interval
@@ -99,7 +100,7 @@ class L2:
         return d.mul_(shrink).add_(x).clamp_(0, 1)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #96bd6b9a
-def _soften(d, eps):
+def _project_l1(d, eps):
     """The nearest point with a sum of absolute values of at most eps: (N, D) to (N, D),
     by sorting (Duchi et al. 2008)."""
     size = d.abs()
@@ -134,13 +135,14 @@ class L1:
     def project_(adv, x, eps):
         "The nearest point of the ball around x, then of the box [0, 1], in place."
         d = adv.sub_(x)
-        return d.copy_(_soften(d.flatten(1), eps).view(d.shape)).add_(x).clamp_(0, 1)
+        return (
+            d.copy_(_project_l1(d.flatten(1), eps).view(d.shape)).add_(x).clamp_(0, 1))
 
 NORMS = {'linf': Linf, 'l2': L2, 'l1': L1}
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #fa3fccec
 @contextmanager
-def lent(
+def frozen_eval(
     model,  # nn.Module, or any function from images to logits
 ):          # yields the model in eval mode, its parameters asking for no gradient
     """Inside, gradients flow to the input alone; afterwards the mode of each module and
@@ -218,7 +220,7 @@ def _check_logits(model, x, y):
     if not callable(model):
         raise InputError(f"model={brief(model)}: a network, or a function from images "
                          "to logits, was expected.")
-    with lent(model):
+    with frozen_eval(model):
         try: z = model(x.clone().requires_grad_())
         except RuntimeError as e:
             if 'numpy' in str(e): z = None
@@ -269,7 +271,7 @@ def gradient_steps(
         adv, v = adv.detach(), _remember(v, -g if targeted else g, momentum)
         if drop and (down := (z.detach().argmax(1) == y) == targeted).any():
             if quick:
-                down[down.clone()] = ~standing(model, adv[down], y[down], targeted)
+                down[down.clone()] = ~not_fooled(model, adv[down], y[down], targeted)
             out[rows[down]] = adv[down]
             x, y, adv, v, rows = (t[~down] for t in (x, y, adv, v, rows))
             if not len(rows): return out
@@ -280,7 +282,7 @@ def gradient_steps(
     return out
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #a8e7c88d
-def standing(
+def not_fooled(
     model,         # images to logits (N, K)
     x,             # (N, C, H, W)
     y,             # (N,) true classes, or those wanted
@@ -294,7 +296,7 @@ def _restarts(model, x, y, ball, eps, how, restarts, random_start, generator):
     out, todo = x.clone(), slice(None)
     for r in range(restarts):
         if r or (how['drop'] and random_start): # before the first start `out` is x
-            todo = standing(model, out, y, how['targeted']).nonzero()[:, 0]
+            todo = not_fooled(model, out, y, how['targeted']).nonzero()[:, 0]
             if not len(todo): break
         start = x[todo].clone()
         if random_start:
@@ -360,7 +362,7 @@ def pgd(
     if check: check_attack(model, x, y, eps, loss, targeted)
     alpha = 2.5*eps/steps if alpha is None else alpha
     precision = lookup(precision, ['fp32', 'bf16', 'auto'], 'precision')
-    with lent(model):
+    with frozen_eval(model):
         quick = None if precision == 'fp32' else _quick(model, x.device, precision)
         how = dict(alpha=alpha, steps=steps, loss=f, momentum=momentum,
                    targeted=targeted, drop=drop, quick=quick)
@@ -422,7 +424,7 @@ def show_eps(
     def rng():
         return {'generator': torch.Generator().manual_seed(0)} if f is not fgsm else {}
     adv = torch.cat([f(model, x, y, float(e), **rng()) for e in radii])
-    with lent(model), torch.no_grad(): sure, said = model(adv).softmax(1).max(1)
+    with frozen_eval(model), torch.no_grad(): sure, said = model(adv).softmax(1).max(1)
     _eps_sheet(x, y, adv, radii, sure.tolist(), said.tolist(), attack, classes)
 
 # %% ../../nbs/4_robust/01_attacks.ipynb #0e2a58f6
@@ -555,5 +557,8 @@ def survivors(
             raise InputError(f"An attack returned {describe(adv)} for images "
                              f"{tuple(x[i].shape)}, or left [0, 1]: what it returns "
                              "must be images.")
-        with lent(model): out[i] = standing(model, adv, y[i], False)
+        with frozen_eval(model): out[i] = not_fooled(model, adv, y[i], False)
     return out
+
+# %% ../../nbs/4_robust/01_attacks.ipynb #6f4c05a2
+__getattr__ = old_names(__name__, lent='frozen_eval', standing='not_fooled')

@@ -18,7 +18,7 @@ from ..data import affine, draw, warp
 from ..finetune.strategies import (
     CORRUPTIONS as _BASIC, amount_of, corrupt as _basic)
 from .attacks import (check_attack, check_images, check_labels,
-                                     check_outputs, ce_loss, lent, margin_loss)
+                                     check_outputs, ce_loss, frozen_eval, margin_loss)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #aa6ad3a9
 def universal(
@@ -43,7 +43,7 @@ def universal(
                      torch.zeros(len(x), dtype=torch.int64, device=x.device), eps)
     alpha, delta = 4*eps/steps if alpha is None else alpha, torch.zeros_like(x[:1])
     y = _answers(model, x, batch_size, precision)
-    with lent(model):
+    with frozen_eval(model):
         for t in range(steps):
             places = draw(generator, batch_size, device=x.device)*len(x)
             rows = places.long().clamp(max=len(x) - 1)
@@ -57,7 +57,7 @@ def universal(
 # %% ../../nbs/4_robust/09_beyond.ipynb #7c21922c
 def _answers(model, x, batch_size=32, precision='fp32'):
     "The predicted classes (N,)."
-    with lent(model), torch.no_grad(), autocast(x.device, precision):
+    with frozen_eval(model), torch.no_grad(), autocast(x.device, precision):
         return torch.cat([model(b).argmax(1) for b in x.split(batch_size)])
 
 def fooling_rate(
@@ -152,7 +152,7 @@ def adversarial_patch(
     patch = ink[0] + (ink[1] - ink[0])*grey
     optimizer = torch.optim.Adam([patch.requires_grad_()], lr)
     y = torch.full((batch_size,), target, device=x.device)
-    with lent(model):
+    with frozen_eval(model):
         for t in range(steps):
             places = draw(generator, batch_size, device=x.device)*len(x)
             rows = places.long().clamp(max=len(x) - 1)
@@ -283,7 +283,7 @@ def _check_plain(model, x, y):
     "Images, labels and outputs that fit one another; no gradient is asked for."
     check_images(x, 'This', 'pixels are')
     check_labels(x, y)
-    with lent(model), torch.no_grad(): z = model(x[:2])
+    with frozen_eval(model), torch.no_grad(): z = model(x[:2])
     check_outputs(z, len(x[:2]), y)
 
 # %% ../../nbs/4_robust/09_beyond.ipynb #15edf398
@@ -354,7 +354,7 @@ def spatial_attack(
     grid = _grid(degrees, translate, angles, shifts, x)
     best = x.clone()
     worst = torch.full((len(x),), -math.inf, device=x.device)
-    with lent(model), torch.no_grad():
+    with frozen_eval(model), torch.no_grad():
         for where in grid:
             todo = (worst < 0).nonzero()[:, 0]
             if not len(todo): break

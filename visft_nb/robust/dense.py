@@ -20,8 +20,8 @@ from ..finetune.detection import (
     average_precision as ranked_precision, match_found)
 from ..finetune.segmentation import pixel_logits
 from ..metrics import iou
-from ..train import eval_mode, kept_rng
-from .attacks import NORMS, check_images, lent
+from ..train import eval_mode, preserve_rng
+from .attacks import NORMS, check_images, frozen_eval
 
 # %% ../../nbs/4_robust/11_dense.ipynb #febba359
 def predict_masks(
@@ -103,7 +103,7 @@ def _check_masks(model, x, masks, ignore):
         raise InputError(f"Masks are {describe(masks)}, expected class numbers "
                          f"(integers) of shape {(len(x), *x.shape[2:])}: one "
                          "for each pixel.")
-    with lent(model):
+    with frozen_eval(model):
         z = pixel_logits(model(x[:2].clone().requires_grad_()), x.shape[2:])
     if not z.requires_grad:
         raise InputError("No gradient leads from the model's output back to the image "
@@ -157,7 +157,7 @@ def seg_pgd(
         loss = weights*F.cross_entropy(z, y, reduction='none')
         loss = loss.flatten(1).mean(1)
         return -loss if targeted else loss
-    with lent(model):
+    with frozen_eval(model):
         return _climb(gain, x, ball, eps, 2.5*eps/steps if alpha is None else alpha,
                       steps, random_start, generator, allowed)
 
@@ -244,7 +244,7 @@ def detector_losses(
     samplers = [m.fg_bg_sampler for m in parts if hasattr(m, 'fg_bg_sampler')]
     sizes = [s.batch_size_per_image for s in samplers]
     try:
-        with lent(model), kept_rng():
+        with frozen_eval(model), preserve_rng():
             for m in parts: m.training = True
             for s in samplers:
                 s.batch_size_per_image = 10**9 if every else s.batch_size_per_image

@@ -18,7 +18,7 @@ from ..core import InputError, check_number, lookup
 from ..data import draw
 from ..metrics import proportion_interval
 from .attacks import (AttackResult, L1, LOSSES, NORMS, check_attack,
-                                     image_norms, over_images, lent, margin_loss)
+                                     image_norms, over_images, frozen_eval, margin_loss)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #3e7853f9
 def checkpoints(
@@ -295,7 +295,7 @@ def apgd(
                         average=average)
         return _inwards(climb, x, _begin(x, radii[0], norm, generator),
                         radii, norm, steps)
-    with lent(model):
+    with frozen_eval(model):
         return _rounds(model, x.detach(), y, targets if loss == 'dlr-targeted' else 0,
                        restarts, batch_size or len(x), run)
 
@@ -446,7 +446,7 @@ def fab(
                  if restart else x)
         return _approach(model, x, y, t if targets else None, ids, start,
                          eps, norm, steps)
-    with lent(model):
+    with frozen_eval(model):
         return _rounds(model, x.detach(), y, targets, restarts,
                        batch_size or len(x), run)
 
@@ -462,7 +462,7 @@ def _nearest(model, x, y, norm, steps, targets):
         for i, a, d in zip(ids.tolist(), adv, length):
             if d < least[i, 0, 0, 0]: out[i], least[i] = a, d
         return adv, fell
-    with lent(model): _rounds(model, x, y, targets, 1, 1, run)
+    with frozen_eval(model): _rounds(model, x, y, targets, 1, 1, run)
     return out
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #fd479de5
@@ -494,7 +494,7 @@ def check_black_box(
         z = logits_of(model, x.detach())
         return (z + 0*x.flatten(1).sum(1, keepdim=True) if z.ndim == 2
                 else z.float().requires_grad_())
-    with lent(model): check_attack(with_gradient, x, y, eps)
+    with frozen_eval(model): check_attack(with_gradient, x, y, eps)
 
 # %% ../../nbs/4_robust/03_ensemble.ipynb #9c72c3f9
 def _window(side, h, w, r):
@@ -656,7 +656,7 @@ def square(
         raise InputError(f"queries={queries}, p={p}: at least 1 query is needed, and a "
                          "share above 0, at most 1.")
     if check: check_black_box(model, x, y, eps)
-    with lent(model), torch.no_grad():
+    with frozen_eval(model), torch.no_grad():
         out, x, y = x.detach().clone(), x.detach(), y.clone()
         down = _judge(model, x, y)[1]
         rows = _rows_of(~down)
@@ -730,7 +730,7 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
     check_number('batch_size', batch_size, 1, whole=True)
     if check: check_attack(model, x, y, eps)
     x, adv, seconds = x.detach(), x.detach().clone(), {}
-    with lent(model):
+    with frozen_eval(model):
         z = torch.cat([logits_of(model, b) for b in x.split(batch_size)])
         plan = _plan(version, z.shape[1], norm)
         averaged = any(attack.keywords.get('average', 1) > 1
@@ -744,7 +744,7 @@ def _ensemble(model, x, y, eps, norm, version, batch_size, generator, check):
         for i in _rows_of(on).split(batch_size):
             if not len(i): continue
             new = attack(model, x[i], y[i], eps, generator=generator, **more)
-            with lent(model): fell = logits_of(model, new).argmax(1) != y[i]
+            with frozen_eval(model): fell = logits_of(model, new).argmax(1) != y[i]
             if fell.any(): adv[i[fell]], on[i[fell]] = new[fell], False
         stands[stage], seconds[stage] = on.clone(), time.perf_counter() - start
     flags += _flags_after(stands)

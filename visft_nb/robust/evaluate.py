@@ -21,10 +21,10 @@ from torch import nn
 from ..core import InputError, atomic_folder, lookup
 from ..metrics import proportion_interval
 from ..report import render
-from .attacks import (NORMS, check_attack, survivors, ce_loss, lent,
-                                     pgd, warn_if_training)
+from .attacks import (
+    NORMS, check_attack, survivors, ce_loss, frozen_eval, pgd, warn_if_training)
 from .ensemble import SEARCHES, logits_of, check_black_box, square
-from ..train import kept_rng
+from ..train import preserve_rng
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #5cea26d9
 def _z(p):
@@ -181,7 +181,7 @@ def averaged(
 def _two_answers(model, x):
     """Number of classes, and the largest change of a logit between two equal calls,
     relative to their spread."""
-    with lent(model), torch.no_grad(): a, b = model(x), model(x)
+    with frozen_eval(model), torch.no_grad(): a, b = model(x), model(x)
     return a.shape[1], ((a - b).abs().max()/a.std().clamp(min=1e-12)).item()
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #a11458b1
@@ -234,7 +234,7 @@ def _vanishing(model, x, y, batch_size):
     """(N,) booleans: exactly zero; and (N,): no entry above 1e-12, or not finite; of
     the gradient of cross-entropy."""
     largest = []
-    with lent(model):
+    with frozen_eval(model):
         for a, c in zip(x.split(batch_size), y.split(batch_size)):
             a = a.detach().clone().requires_grad_()
             g, = torch.autograd.grad(ce_loss(model(a), c).sum(), a)
@@ -322,7 +322,7 @@ class _Answers(nn.Module):
 
 def _has_gradient(model, x):
     "Does a gradient lead from the answers back to the image?"
-    with lent(model):
+    with frozen_eval(model):
         try: z = model(x[:2].detach().clone().requires_grad_())
         except RuntimeError: return False
     return torch.is_tensor(z) and z.requires_grad
@@ -445,7 +445,7 @@ def _report(model, x, y, eps, norm, **how):
     if not gradients and norm not in SEARCHES:
         raise InputError("The model gives no gradient and Square knows no norm "
                          f"{norm!r}: take one of {', '.join(SEARCHES)}.")
-    with kept_rng(how['seed']):
+    with preserve_rng(how['seed']):
         b = _Bench(model, x, y, eps, norm, **how, gradients=gradients)
         if not b.clean.any():
             raise InputError(f"None of the {len(x)} images is classified right, so "
@@ -479,7 +479,8 @@ def straight_through(
 # %% ../../nbs/4_robust/04_evaluate.ipynb #bd8022d0
 def _said(model, x, classes):
     "Predicted class and its probability, for each image."
-    with lent(model), torch.no_grad(): p = torch.as_tensor(model(x)).float().softmax(1)
+    with frozen_eval(model), torch.no_grad():
+        p = torch.as_tensor(model(x)).float().softmax(1)
     return [(classes[c], round(v, 4)) for v, c in zip(*(t.tolist() for t in p.max(1)))]
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #2bc7e110
@@ -599,7 +600,7 @@ def robustness_report(
                              f"model has {b.classes} outputs: one name for each, "
                              "in their order.")
         attacks = attacks or _defaults(b)
-        with kept_rng(seed): stands, examples = _all_attacked(b, attacks, classes)
+        with preserve_rng(seed): stands, examples = _all_attacked(b, attacks, classes)
         stands['all of these'] = torch.stack(list(stands.values())).all(0)
         stands['with the attacks of the checks'] = (
             stands['all of these'] & b.strongest())

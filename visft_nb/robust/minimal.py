@@ -11,8 +11,8 @@ import math
 import torch
 
 from ..core import InputError, check_number, lookup
-from .attacks import (check_attack, standing, over_images,
-                                     lent, margin_loss)
+from .attacks import (check_attack, not_fooled, over_images,
+                                     frozen_eval, margin_loss)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #075ee3c4
 def _rivals(model, x, order):
@@ -59,7 +59,7 @@ def _deepfool(model, x, y, steps, overshoot, norm, classes):
         if not len(rows): return out
         total += _plane(gaps, grads, norm)
         adv = (x + (1 + overshoot)*total).clamp_(0, 1)
-    fooled = ~standing(model, adv, order[:, 0], False)
+    fooled = ~not_fooled(model, adv, order[:, 0], False)
     out[rows[fooled]] = adv[fooled]
     return out
 
@@ -88,8 +88,8 @@ def deepfool(
                          "least 2 or None.")
     if check: check_attack(model, x, y, 0., 'margin', False)
     out = x.detach().clone()
-    with lent(model):
-        todo = standing(model, out, y, False).nonzero()[:, 0]
+    with frozen_eval(model):
+        todo = not_fooled(model, out, y, False).nonzero()[:, 0]
         if len(todo):
             out[todo] = _deepfool(model, out[todo], y[todo], steps, overshoot, norm,
                                   classes or 10)
@@ -111,8 +111,8 @@ def smallest_changes(
         raise InputError(f"Images {tuple(x.shape)} and attacked images "
                          f"{tuple(adv.shape)} differ in shape: pass the images that "
                          "were attacked, in the same order.")
-    with lent(model):
-        before, after = (standing(model, v, y, targeted) for v in (x, adv))
+    with frozen_eval(model):
+        before, after = (not_fooled(model, v, y, targeted) for v in (x, adv))
     d = (adv - x).flatten(1).float().norm(p=p, dim=1)
     return torch.where(before, torch.where(after, math.inf, d), 0.)
 
@@ -213,13 +213,13 @@ def carlini_wagner(
                          "above 0, confidence at least 0.")
     if check: check_attack(model, x, y, 0., 'margin', targeted)
     out = x.detach().clone()
-    with lent(model):
-        todo = standing(model, out, y, targeted).nonzero()[:, 0]
+    with frozen_eval(model):
+        todo = not_fooled(model, out, y, targeted).nonzero()[:, 0]
         if len(todo):
             out[todo] = _search(model, out[todo], y[todo], steps, lr, binary_steps,
                                 confidence, c, targeted)
         # x' was fooling when it was found; is it still, in another batch?
-        lost = standing(model, out, y, targeted)
+        lost = not_fooled(model, out, y, targeted)
     return torch.where(over_images(lost, out), x, out)
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #1e31bd7d

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core import InputError, autocast, check_number
 from ..data import draw
-from .attacks import check_images, lent
+from .attacks import check_images, frozen_eval
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #75113b66
 def certified_radius(
@@ -75,7 +75,7 @@ def noisy_counts(
     `InputError` where an output is NaN, which would win every vote."""
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
     counts, batch_size = None, int(batch_size)
-    with lent(model), torch.no_grad(), autocast(x.device, precision):
+    with frozen_eval(model), torch.no_grad(), autocast(x.device, precision):
         whose = torch.arange(len(x)*n, device=x.device).div(n, rounding_mode='floor')
         for rows in whose.split(batch_size):
             z = model(x[rows] + sigma*draw(generator, len(rows), *x.shape[1:],

@@ -22,8 +22,8 @@ from torch.func import functional_call
 from ..core import InputError, lookup
 from ..data import draw, seeded
 from .attacks import (LOSSES, NORMS, check_attack,
-                                     gradient_steps, lent, pgd)
-from ..train import batches_from, eval_mode, fit, kept_rng
+                                     gradient_steps, frozen_eval, pgd)
+from ..train import batches_from, eval_mode, fit, preserve_rng
 
 # %% ../../nbs/4_robust/05_training.ipynb #d1b63714
 def ascend(
@@ -59,11 +59,12 @@ def attacked(
     model,       # nn.Module, or any function
     mode='eval', # "eval" or "train": how batch norm and dropout act inside
 ):
-    """`lent` in either mode: gradients for the image alone; modes, flags and running
+    """`frozen_eval` in either mode: gradients for the image alone; modes, flags and
+    running
     averages as they were afterwards."""
     modes = ([(m, m.training) for m in model.modules()] if isinstance(model, nn.Module)
              and mode == 'train' else [])
-    with kept_buffers(model if modes else None), lent(model):
+    with kept_buffers(model if modes else None), frozen_eval(model):
         for m, training in modes: m.training = training
         yield
 
@@ -109,7 +110,7 @@ class AdversarialStep(nn.Module):
         self.alpha = 2.5*eps/steps if alpha is None else alpha
         self.steps, self.norm, self.warmup = steps, norm, warmup
         self.loss, self.clean, self.start, self.mode = loss, clean, start, mode
-        self.looked = False
+        self.checked = False
         if warmup: self.register_buffer('seen', torch.zeros((), dtype=torch.long))
 
     def share(self):
@@ -127,15 +128,15 @@ def attack(self:AdversarialStep, model, x, y, eps, alpha):
                   self.steps, self.norm)
 
 @patch
-def look(self:AdversarialStep, model, x, y):
+def check_batch(self:AdversarialStep, model, x, y):
     "Raise `InputError` for what no attack can work with, in the first batch."
-    if not self.looked: check_attack(model, x, y, self.eps, self.loss, False)
-    self.looked = True
+    if not self.checked: check_attack(model, x, y, self.eps, self.loss, False)
+    self.checked = True
 
 @patch
 def images(self:AdversarialStep, model, x, y):
     "`attack` at the radius in force."
-    self.look(model, x, y)
+    self.check_batch(model, x, y)
     share = self.share()
     with attacked(model, self.mode):
         return self.attack(model, x, y, share*self.eps, share*self.alpha)
@@ -204,20 +205,20 @@ class FreeStep(AdversarialStep):
                              "take the method 'pgd' for other norms.")
         self.register_buffer('delta', torch.zeros(shape))
 
-    def look(self, model, x, y):
+    def check_batch(self, model, x, y):
         "Also refuse several processes, which would overwrite each other's change."
-        if (not self.looked and torch.distributed.is_available()
+        if (not self.checked and torch.distributed.is_available()
                 and torch.distributed.is_initialized()
                 and torch.distributed.get_world_size() > 1):
             raise InputError("Free keeps one change for a batch, and several processes "
                              "would share it: train in one process, or take the "
                              "method 'fast'.")
-        super().look(model, x, y)
+        super().check_batch(model, x, y)
 
     def forward(self, model, batch):
         "The loss at the change so far; when it is differentiated, the change moves on."
         x, y, *_ = batch
-        self.look(model, x, y)
+        self.check_batch(model, x, y)
         share, d = self.share(), self.delta[:len(x)]
         def move(g):
             d.add_(g.sign(), alpha=share*self.alpha).clamp_(
@@ -510,7 +511,7 @@ def loss_for(self:AdversarialTrainer,
     how['alpha'] = (how['alpha']*self.eps if self.alpha is None and 'alpha' in how
                     else self.alpha)
     if make is FreeStep:
-        with kept_rng(): how['shape'] = next(iter(batches))[0].shape
+        with preserve_rng(): how['shape'] = next(iter(batches))[0].shape
     step = make(self.eps, norm=self.norm,
                 warmup=math.ceil(self.warmup*len(batches)*how.get('replays', 1)),
                 mode=self.mode, **how)

@@ -2,7 +2,9 @@
 are first used."""
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
+from visft_nb.checks import old_names
+
+_load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "losses": ["Criterion", "IMAGE_KEYS", "Objective", "TARGET_KEYS", "as_double",
         "as_loss", "as_pair", "check_soon", "checked_later", "class_labels",
         "cross_entropy_step", "host_waits", "prediction", "raise_collected",
@@ -15,12 +17,15 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "logits_accuracy", "metric_values", "named_metrics", "predict_logits",
         "run_metrics", "streams", "train_mode"],
     "history": ["History"],
-    "checkpoint": ["cpu_rng_state", "differences", "kept_rng", "load_checkpoint",
-        "load_weights", "rng_state", "save_checkpoint", "set_rng_state",
+    "checkpoint": ["cpu_rng_state", "differences", "load_checkpoint",
+        "load_weights", "preserve_rng", "rng_state", "save_checkpoint", "set_rng_state",
         "unpack_state"],
     "loaders": ["batches_from", "check_resumable", "is_stateful", "unresumable",
         "warn_of_generators", "with_random_state"],
     "trackers": ["Interrupt", "TRACKERS", "check_trackers", "is_watched", "tracking"],
-    "run": ["ONE_IMAGE", "Run", "loop"],
+    "run": ["ONE_IMAGE", "TrainingRun", "loop"],
     "fitting": ["LOOK", "fit", "mean_cross_entropy", "start_run"],
 })
+
+__getattr__ = old_names(
+    __name__, _load, kept_rng='preserve_rng', Run='TrainingRun')

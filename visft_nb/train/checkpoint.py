@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['unpack_state', 'save_checkpoint', 'load_checkpoint', 'differences', 'load_weights', 'cpu_rng_state', 'rng_state',
-           'set_rng_state', 'kept_rng']
+           'set_rng_state', 'preserve_rng']
 
 # %% ../../nbs/lib/train/checkpoint.ipynb #671ee5ba
 import json, random
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ..checks import old_names
 from ..core import InputError, atomic_write, set_seed
 from ..tensors import check_finite, header_json, is_file, read_tensors
 
@@ -194,7 +195,7 @@ def set_rng_state(
 
 # %% ../../nbs/lib/train/checkpoint.ipynb #ee209a07
 @contextmanager
-def kept_rng(
+def preserve_rng(
     seed:int|None=None, # seed for what runs inside; None goes on from the present state
 ):
     "Whatever is drawn inside, the generators outside go on as if nothing had been."
@@ -203,3 +204,6 @@ def kept_rng(
         if seed is not None: set_seed(seed)
         yield
     finally: set_rng_state(state)
+
+# %% ../../nbs/lib/train/checkpoint.ipynb #20d95df5
+__getattr__ = old_names(__name__, kept_rng='preserve_rng')

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from ..core import InputError, check_number, check_numbers, lookup
-from .checkpoint import kept_rng
+from .checkpoint import preserve_rng
 from .devices import (
     batch_length, make_accelerator, move_model, on_device)
 from .evaluation import (
@@ -30,7 +30,7 @@ from .loaders import (
 from .losses import (
     Criterion, Objective, class_labels, cross_entropy_step, host_waits)
 from .optim import SCHEDULES, make_optimizer
-from .run import ONE_IMAGE, Run, loop
+from .run import ONE_IMAGE, TrainingRun, loop
 from .trackers import check_trackers, tracking
 
 # %% ../../nbs/lib/train/fitting.ipynb #70473e64
@@ -127,7 +127,8 @@ def _leaves_one(objective, train, accelerator):
     if not norms or (last := _last_one(train)) is None: return False
     try: probe = move_model(deepcopy(objective), accelerator.device)
     except Exception: return False   # then the step itself says what is wrong
-    with kept_rng(), train_mode(probe.model), torch.no_grad(), accelerator.autocast():
+    with (preserve_rng(), train_mode(probe.model), torch.no_grad(),
+          accelerator.autocast()):
         try: probe.loss(probe.model, on_device(last(), accelerator.device))
         except Exception as e: refused = ONE_IMAGE in str(e)
         else: refused = False
@@ -184,9 +185,10 @@ def start_run(
     schedule,      # a key of `SCHEDULES`, or factor(step, total)
     accelerator,   # from `make_accelerator`
     plan:dict,     # epochs, batches, seed, goal and whatever else decides the run
-    **rest,        # other fields of `Run`
-)->Run:
-    "A `Run` before its first step: everything on the device, the model channels-last."
+    **rest,        # other fields of `TrainingRun`
+)->TrainingRun:
+    """A `TrainingRun` before its first step: everything on the device, the model
+    channels-last."""
     factor = schedule if callable(schedule) else lookup(schedule, SCHEDULES, 'schedule')
     plan = plan | {
         'schedule': getattr(factor, '__name__', 'own'),
@@ -195,7 +197,7 @@ def start_run(
     move_model(objective, accelerator.device)
     for group in optimizer.param_groups: group['initial_lr'] = group['lr']
     objective, optimizer = accelerator.prepare(objective, optimizer)
-    return Run(
+    return TrainingRun(
         accelerator, objective, optimizer, factor, plan, History(plan['goal']), **rest)
 
 # %% ../../nbs/lib/train/fitting.ipynb #c5ea514a
@@ -217,7 +219,8 @@ def _go_on(run, train):
 def _inside(run, model, folder):
     "Random numbers of its own, training mode, and the trackers open."
     seed = run.plan['seed'] + run.accelerator.process_index
-    with kept_rng(seed), train_mode(model), tracking(run.accelerator, folder, run.plan):
+    with (preserve_rng(seed), train_mode(model),
+          tracking(run.accelerator, folder, run.plan)):
         yield
 
 # %% ../../nbs/lib/train/fitting.ipynb #b1a0001d

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from ..core import InputError, brief
-from .checkpoint import cpu_rng_state, kept_rng, set_rng_state
+from .checkpoint import cpu_rng_state, preserve_rng, set_rng_state
 from .devices import check_batch_length, share
 
 # %% ../../nbs/lib/train/loaders.ipynb #ad7b9aac
@@ -43,7 +43,7 @@ def batches_from(
         if hasattr(p, 'generator'): p.generator = g
         if isinstance(p, DistributedSampler): p.set_epoch(epoch)
     if part[1] > 1: train, part = _loader_of(train, part, number)
-    with kept_rng():
+    with preserve_rng():
         if is_stateful(train): return _iter_state(train, skip, state)
         found = iter(skip_first_batches(train, skip) if skip else train)
     return found if part[1] == 1 else (share(b, part) for b in found)
@@ -71,7 +71,7 @@ def _loader_of(loader, part, number):
     own, order = copy(loader), copy(loader)
     vars(order).update(dataset=_Numbers(), collate_fn=list, num_workers=0, timeout=0,
                        pin_memory=False, persistent_workers=False, _iterator=None)
-    with kept_rng(number): whole = list(order)   # the same in all processes
+    with preserve_rng(number): whole = list(order)   # the same in all processes
     # of its workers
     own.generator = torch.Generator().manual_seed((number + 1 + rank) % 2**63)
     for b in whole: check_batch_length(len(b), of)

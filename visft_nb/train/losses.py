@@ -69,13 +69,13 @@ def checked_later():
 def check_soon(
     wrong,    # a tensor with one boolean
     numbers,  # function -> the numbers for the sentence, tensors
-    say,      # function(*numbers) -> the sentence
+    sentence,      # function(*numbers) -> the sentence
 )->None:
     """Raise `InputError` where `wrong` is true: at once, or inside `checked_later` when
     somebody looks."""
     later = _LATER.get()
-    if later is not None: later.append((wrong, numbers(), say))
-    elif wrong: raise InputError(say(*(int(v) for v in numbers())))
+    if later is not None: later.append((wrong, numbers(), sentence))
+    elif wrong: raise InputError(sentence(*(int(v) for v in numbers())))
 
 def raise_collected(
     checks,  # what `checked_later` yielded
@@ -84,8 +84,8 @@ def raise_collected(
     from the device."""
     if not checks: return
     wrong = torch.stack([w for w, _, _ in checks]).cpu().tolist()
-    for bad, (_, numbers, say) in zip(wrong, checks):
-        if bad: raise InputError(say(*(int(v) for v in numbers)))
+    for bad, (_, numbers, sentence) in zip(wrong, checks):
+        if bad: raise InputError(sentence(*(int(v) for v in numbers)))
 
 def host_waits(
     device,  # torch.device or its name
