@@ -87,3 +87,10 @@ def wheel_env(tmp_path_factory):
     kept = 'VISFT_THREADS', 'VISFT_PRECISION'   # what a run of the suite forces is forced in the notebooks too
     env = {k: v for k, v in os.environ.items() if k in kept or not k.startswith(('VISFT_', 'XDG_', 'JUPYTER', 'IPYTHON'))}
     return {**env, 'PYTHONPATH': str(top/'site'), 'HOME': str(top/'home'), 'PYTHONDONTWRITEBYTECODE': '1'}
+
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory):
+    "The docs site of the real book, built once for all tests and processes."
+    from test_docs import build_site
+    return once(tmp_path_factory, 'site', build_site)/'site'

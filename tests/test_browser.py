@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from test_docs import built
 
 from visft_nb.course.docs import docs_server, page_paths
 
@@ -22,7 +21,7 @@ BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
 CONTRAST = 4.5   # WCAG 2.1, 1.4.3, level AA
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def browser():
     sync_api = pytest.importorskip('playwright.sync_api', reason='the browser is driven by playwright: pip install playwright')
     if not CHROMIUM: pytest.skip('there is no chromium on this machine: apt install chromium')
@@ -32,18 +31,18 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture(scope='session')
-def address(browser):
-    with docs_server(built()) as server:
+@pytest.fixture(scope='module')
+def address(browser, site):
+    with docs_server(site) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_address[1]}'
         server.shutdown()
 
 
-@pytest.fixture(scope='session')
-def npm(browser):
+@pytest.fixture(scope='module')
+def npm(browser, site):
     "A folder with the npm packages, in the versions that the pages ask for."
-    wanted = sorted({f'{m[1]}@{m[2]}' for page in built().rglob('*.html') for m in CDN.finditer(page.read_text(encoding='utf-8'))})
+    wanted = sorted({f'{m[1]}@{m[2]}' for page in site.rglob('*.html') for m in CDN.finditer(page.read_text(encoding='utf-8'))})
     if not shutil.which('npm'): pytest.skip(f'there is no npm on this machine to get {wanted}: apt install npm')
     cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'visft_nb/npm'/'+'.join(wanted)
     if not (cache/'done').exists():
@@ -114,7 +113,7 @@ RAW = """() => [...document.querySelectorAll('span.math')].filter(e => !e.queryS
 EMPTY = """() => [...document.querySelectorAll('main img')].filter(i => !(i.complete && i.naturalWidth && i.alt.trim())).map(i => i.src.slice(0, 60) + ' alt=' + i.alt)"""
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def phone(browser, npm, address):
     visit = Visit(browser, npm, address, viewport=dict(width=390, height=844), color_scheme='dark', device_scale_factor=1)
     yield visit
@@ -128,13 +127,17 @@ def desktop(browser, npm, address):
     visit.context.close()
 
 
-def paths(): return sorted([*page_paths().values(), 'api'])
+def paths():
+    "Every lesson; of the library's rooms and of the API's pages, which one code makes from one kind of cells, every fourth and every eighth."
+    pages = sorted(page_paths().values())
+    rooms = [p for p in pages if p.startswith('lib/')]
+    return [*(p for p in pages if p not in rooms), *rooms[::4], 'api']
 
 
 @pytest.mark.parametrize('path', paths())
-def test_page(phone, path):
-    "On a phone, in the dark and in the light. `api` stands for all the API pages."
-    for one in [path] if path != 'api' else sorted(p.relative_to(built()).as_posix() for p in (built()/'api').glob('*.html')):
+def test_page(phone, path, site):
+    "On a phone, in the dark and in the light. `api` stands for the API pages."
+    for one in [path] if path != 'api' else sorted(p.relative_to(site).as_posix() for p in (site/'api').glob('*.html'))[::8]:
         page = phone.open(one)
         page.emulate_media(color_scheme='dark')
         page.wait_for_function("document.documentElement.classList.contains('quarto-dark')")
