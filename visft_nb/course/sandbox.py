@@ -344,8 +344,6 @@ def _start(folder, nursery):
     with open(os.devnull, 'wb') as nothing:
         if nursery:
             with suppress(CannotFork): return nursery.start(module, args, nothing)
-        return subprocess.Popen([sys.executable, '-m', module, *args], stdout=nothing,
+        code = f'from {module} import _main; _main()'
+        return subprocess.Popen([sys.executable, '-c', code, *args], stdout=nothing,
                                 stderr=nothing, start_new_session=True)
-
-# %% ../../nbs/lib/course/sandbox.ipynb #61308407
-if __name__ == '__main__': _main()
