@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Course', 'assignment_folders', 'new_course', 'open_course', 'release_course', 'grade_course', 'counts',
-           'write_grades', 'write_feedback', 'likenesses', 'report_course']
+           'write_grades', 'write_feedback', 'fill_gradebook', 'likenesses', 'report_course']
 
 # %% ../../nbs/lib/course/classroom.ipynb #d6baa052
-import csv, json, re, secrets, shutil, tomllib
+import csv, json, os, re, secrets, shutil, sys, tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,6 +199,46 @@ def write_feedback(
                   name=course.roster.get(marks.student, marks.student or marks.file))
     with atomic_write(path) as tmp: tmp.write_text(str(page), encoding='utf-8')
     return path
+
+# %% ../../nbs/lib/course/classroom.ipynb #cdb9c367
+@contextmanager
+def _own_programs():
+    "nbgrader calls alembic by its name, which may not be on the path."
+    before = os.environ.get('PATH', '')
+    own = str(Path(sys.executable).parent)
+    os.environ['PATH'] = os.pathsep.join([own, before])
+    try: yield
+    finally: os.environ['PATH'] = before
+
+def fill_gradebook(
+    course:Course,
+    marks:Sequence[Marks],
+    path:Path|str,           # gradebook.db of a course of nbgrader
+)->None:
+    """Write marks into nbgrader's gradebook. Raises `InputError` where nbgrader is not
+    installed."""
+    try: from nbgrader.api import Gradebook
+    except ImportError as e:
+        raise InputError("nbgrader is not installed: pip install nbgrader") from e
+    db = f'sqlite:///{Path(path).resolve()}'
+    with _own_programs(), Gradebook(db) as book:
+        for a in course.assignments.values():
+            book.update_or_create_assignment(a.name)
+            book.update_or_create_notebook(a.name, a.name)
+            for i in a.items:
+                book.update_or_create_grade_cell(
+                    f"{i.name.split('.')[1]}-check", a.name, a.name,
+                    max_score=i.points, cell_type='code')
+        for m in filter(counts, marks):
+            if not m.student: continue
+            book.update_or_create_student(m.student)
+            book.update_or_create_submission(m.assignment, m.student)
+            for v in m.verdicts:
+                grade = book.find_grade(f"{v.item.split('.')[1]}-check", m.assignment,
+                                        m.assignment, m.student)
+                grade.manual_score = v.points
+                grade.needs_manual_grade = False
+        book.db.commit()
 
 # %% ../../nbs/lib/course/classroom.ipynb #6f3cc35e
 def _shingles(code):

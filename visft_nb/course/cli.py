@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ..core import InputError, brief, lookup, set_threads
 from .book import about, book_dir, find_notebooks, notebooks
+from .commands import course_app
 from .profiles import PROFILES, parse_given
 
 # %% ../../nbs/course/05_cli.ipynb #c0de0c02
@@ -220,6 +221,7 @@ def calibrate_(
 data_app = typer.Typer(help='The data sets: what is there, what the others would cost.',
                        invoke_without_command=True, no_args_is_help=False)
 app.add_typer(data_app, name='data')
+app.add_typer(course_app, name='course')
 
 @data_app.callback()
 def data(context: typer.Context):

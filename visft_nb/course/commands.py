@@ -12,13 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ..checks import InputError
-from visft_nb.course.classroom import (
-    assignment_folders, counts, grade_course, new_course, open_course, release_course,
-    report_course)
-from .assignments import load_assignment
-from .mutants import (
-    candidates, check_table, machine_mutants, try_candidates)
+from ..checks import InputError, lookup
 
 # %% ../../nbs/course/09_marks.ipynb #63c9c4dd
 course_app = typer.Typer(
@@ -36,6 +30,7 @@ def new(
     title: Annotated[str, typer.Option(help='of the course')] = 'Vision models',
 )->None:
     "Make a course: settings, roster, and assignments with their solutions."
+    from visft_nb.course.classroom import new_course
     made = new_course(folder, assignment or (), title)
     names = sorted(p.name for p in (made/'source').iterdir())
     _say(f"{made}: {', '.join(names)}. Fill {made/'roster.csv'}, then: visft course "
@@ -44,6 +39,7 @@ def new(
 @course_app.command('release')
 def release(folder: Folder)->None:
     "Write the students' copies, each searched for what it must not hold."
+    from visft_nb.course.classroom import open_course, release_course
     for path in release_course(open_course(folder)): _say(str(path))
 
 @course_app.command('grade')
@@ -54,6 +50,8 @@ def grade(
 )->None:
     """Grade submissions, into grades.csv and feedback/; goes on where it was
     interrupted."""
+    from visft_nb.course.classroom import (
+        counts, grade_course, open_course, report_course)
     course = open_course(folder)
     def told(m, new):
         what = m.error or f'{m.points:g} of {m.of:g}'
@@ -72,6 +70,7 @@ def report(
     submissions: Annotated[Path, typer.Argument(help='as for grade')],
 )->None:
     "Marks, their distribution, mistakes, and submissions that are nearly the same."
+    from visft_nb.course.classroom import grade_course, open_course, report_course
     course = open_course(folder)
     _say(str(report_course(course, *grade_course(course, submissions))))
 
@@ -86,14 +85,16 @@ def check(
         help='mutants by machine for each item, besides')] = 0,
 )->None:
     "Try the items of assignments on right answers and on wrong ones."
+    from visft_nb.course.assignments import load_assignment
+    from visft_nb.course.classroom import assignment_folders
+    from visft_nb.course.mutants import candidates, check_table, try_candidates
     there = assignment_folders()
     if not there:
         raise InputError('There are no assignments here: see visft course new.')
     wrong = 0
     _line('item', 'right', 'passed', 'mutants', 'killed', 'named', 'machine')
     for name in assignment or there:
-        if name not in there: raise InputError(f'There is no assignment {name}.')
-        one = load_assignment(there[name])
+        one = load_assignment(lookup(name, there, 'assignment'))
         listed = candidates(one)
         tried = try_candidates(one, listed)
         shares = _machine(one, listed, mutants)
@@ -109,6 +110,7 @@ def check(
 
 def _machine(assignment, listed, most):
     "The share of mutants by machine that is killed, for each item."
+    from visft_nb.course.mutants import machine_mutants, try_candidates
     out = {}
     for item in assignment.items if most else ():
         first = next(c for c in listed if c.item == item.name and c.right)

@@ -167,7 +167,7 @@ def judge(
             f' Case{about or " " + str(i + 1)}: computed '
             f'{_numbers(answer.value)}; expected {_numbers(case.want)}.')
     elif about:
-        v.say += f' It happened{about}.'
+        v.say += f' Case:{about}.'
     return v
 
 # %% ../../nbs/lib/course/items.ipynb #5495015d

@@ -174,6 +174,8 @@ def _value(question, space, seconds):
                 if s['keep']: kept[s['keep']] = result
         return '', result
     except NotImplementedError as e: return 'todo', _sentence(e)
+    except NameError as e:   # a slot whose notebook forgot the import
+        return ('todo' if e.name == 'NotDone' else 'error'), _sentence(e)
     except TooLong as e: return 'time', _sentence(e)
     except BaseException as e: return 'error', _sentence(e)
 
