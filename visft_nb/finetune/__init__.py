@@ -8,9 +8,12 @@ from visft_nb.checks import old_names
 
 _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "anomaly": [
-        "AnomalyDetector", "DEFECTS", "PaDiM", "PatchCore", "ReconstructionDetector",
-        "conformal_threshold", "defect_table", "greedy_coreset", "nearest",
-        "patch_features", "pixel_auc", "read_parts", "synthetic_fabric"],
+        "PaDiM", "PatchCore", "ReconstructionDetector", "conformal_threshold",
+        "greedy_coreset", "nearest", "patch_features"],
+    "anomaly_detector": ["AnomalyDetector"],
+    "anomaly_fabric": ["DEFECTS", "synthetic_fabric"],
+    "anomaly_metrics": ["defect_table", "pixel_auc"],
+    "anomaly_parts": ["read_parts"],
     "costs": ["saved_bytes", "training_costs"],
     "adapters": ["apply_adapters", "apply_bitfit", "apply_ia3", "apply_norm_only"],
     "hub": [
@@ -27,11 +30,14 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "PixelPrompt", "Prompted", "VisualPrompt", "frequency_mapping",
         "load_prompt_state", "prompt_attention", "prompt_state"],
     "detection": [
-        "DetectionBatches", "Jitter", "LitePyramid", "average_precision", "box_area",
-        "box_iou", "check_objects", "coco_map", "coco_mask_rcnn", "decode_boxes",
-        "detect", "detection_loss", "encode_boxes", "finetune_detector", "fpn_level",
-        "make_anchors", "mask_loss", "mask_rcnn", "match_boxes", "match_found", "nms",
-        "precision_recall", "roi_align", "roi_loss", "rpn_loss", "show_found"],
+        "average_precision", "box_area", "box_iou", "decode_boxes", "detection_loss",
+        "encode_boxes", "finetune_detector", "fpn_level", "make_anchors", "mask_loss",
+        "match_boxes", "match_found", "nms", "precision_recall", "roi_align",
+        "roi_loss", "rpn_loss", "show_found"],
+    "detection_answers": ["detect"],
+    "detection_coco": ["coco_map"],
+    "detection_models": ["LitePyramid", "coco_mask_rcnn", "mask_rcnn"],
+    "detection_targets": ["DetectionBatches", "Jitter", "check_objects"],
     "folder": [
         "FolderRun", "Sides", "divide", "duration", "estimate_seconds", "find_splits",
         "finetune_folder", "group_finder", "machine_facts", "read_splits"],
@@ -58,14 +64,18 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "Found", "Match", "PairData", "find_pairs", "is_mask", "match_names",
         "read_mask", "read_pairs"],
     "search": ["Pruning", "folds", "tune"],
+    "mask_answers": ["dihedral", "segment"],
+    "mask_dataset": ["MedicalImageDataset"],
+    "mask_errors": ["paint_errors", "pixel_report"],
+    "mask_logits": ["pixel_logits"],
+    "mask_windows": ["Patches"],
     "segmentation": [
-        "EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet",
-        "dice_loss", "dihedral", "encoder_unet", "hausdorff", "paint_errors",
-        "pixel_logits", "pixel_report", "segment", "train_segmenter"],
+        "SegmentationLoss", "UNet", "dice_loss", "hausdorff", "train_segmenter"],
     "segmenter": [
         "Plan", "SegmentRun", "TileBatches", "answer", "best_threshold", "class_dice",
         "divide_pairs", "find_copies", "plan_training", "put_threshold",
         "segment_folder", "train_tiles"],
+    "unet_encoder": ["EncoderUNet", "encoder_unet"],
     "video": [
         "CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings",
         "make_clip", "show_tracks", "track", "train_centres"],
