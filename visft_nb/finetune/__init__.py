@@ -77,8 +77,10 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "segment_folder", "train_tiles"],
     "unet_encoder": ["EncoderUNet", "encoder_unet"],
     "video": [
-        "CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings",
-        "make_clip", "show_tracks", "track", "train_centres"],
+        "CentreNet", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings",
+        "track", "train_centres"],
+    "video_clip": ["Clip", "make_clip"],
+    "video_pictures": ["show_tracks"],
     "work": [
         "explain", "explain_file", "export_onnx", "export_program", "format_runs",
         "latency_table", "launch_app", "make_app", "model_card", "occlusion", "overlay",
