@@ -52,10 +52,12 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "load_body", "make_backbone", "read_weights", "unloaded_backbone",
         "unloaded_imagenet"],
     "lung": [
-        "Coverage", "Froc", "HU_WINDOWS", "LUNA_RATES", "PatchViews", "centre",
-        "coverage_curve", "fit_temperature", "froc", "make_cubes", "nodule_slices",
-        "operating_point", "ppv", "predict_turned", "read_hu", "threshold_for",
-        "window"],
+        "Coverage", "HU_WINDOWS", "coverage_curve", "fit_temperature",
+        "operating_point", "ppv", "threshold_for", "window"],
+    "lung_froc": ["Froc", "LUNA_RATES", "froc"],
+    "lung_hounsfield": ["read_hu"],
+    "lung_patches": ["PatchViews", "centre", "predict_turned"],
+    "lung_slices": ["make_cubes", "nodule_slices"],
     "medmnist": [
         "GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable",
         "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores",

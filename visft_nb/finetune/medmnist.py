@@ -8,8 +8,10 @@ __all__ = ['GENERATED_SETS', 'PUBLISHED', 'medmnist_info', 'load_medmnist', 'com
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #87ef2c5f
 import hashlib, time
+from collections.abc import Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from ..data.arrays import read_arrays
 from ..data import (
     DATASETS, Batches, Images, fetch_file, find_file, is_official, load_dataset,
     make_nodules, medmnist_table)
-from .lung import make_cubes
+from .lung_slices import make_cubes
 from ..metrics import auc, bootstrap_interval, check_order, renamed
 from ..train import History, fit, predict_logits
 
@@ -68,11 +70,12 @@ def _volume_file(name, root):
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #8a990fc9
 def load_medmnist(
-    name:str,  # of a set of MedMNIST, or of `GENERATED_SETS`
-    split:str='train', # train, valid or test
-    root=None, # folder to look in; None: VISFT_DATA, then the cache, then its home
-    counts=(400, 80, 160), # of a generated set: train, valid, test
-)->Images:     # (N, C, 28, 28), of volumes (N, 28, 28, 28): first axis as channels
+    name:str,                            # of a set of MedMNIST, or of `GENERATED_SETS`
+    split:str='train',                   # train, valid or test
+    # folder to look in; None: VISFT_DATA, then the cache, then its home
+    root:str|Path|None=None,
+    counts:Sequence[int]=(400, 80, 160), # of a generated set: train, valid, test
+)->Images: # (N, C, 28, 28), of volumes (N, 28, 28, 28): first axis as channels
     """Read a split. A set is never replaced by another. Raises `InputError` for an
     unknown name or split, a file that is missing or of another kind."""
     info = medmnist_info(name)
@@ -102,9 +105,9 @@ def load_medmnist(
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #0427bd67
 def comparable(
-    name:str,  # of a set
-    root=None, # as for `load_medmnist`
-)->bool:       # False for generated sets and rebuilt files
+    name:str,                # of a set
+    root:str|Path|None=None, # as for `load_medmnist`
+)->bool:                     # False for generated sets and rebuilt files
     """Has the file the md5 that the package medmnist states? Only then may a figure
     stand beside a published one."""
     if name in GENERATED_SETS or (file := _npz_file(name, root)) is None: return False
@@ -115,10 +118,10 @@ def comparable(
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #6601bbef
 @renamed(y='target', prob='preds')
 def medmnist_scores(
-    preds,      # (N, K) probabilities
-    target,     # labels (N,), or 0 and 1 (N, K) where several hold
-    task:str,   # as `medmnist_info` says
-)->tuple[float, float]: # (AUC, ACC), 0 to 1
+    preds:torch.Tensor|np.ndarray,  # (N, K) probabilities
+    target:torch.Tensor|np.ndarray, # labels (N,), or 0 and 1 (N, K) where several hold
+    task:str,                       # as `medmnist_info` says
+)->tuple[float, float]:             # (AUC, ACC), 0 to 1
     """The two figures of `medmnist.Evaluator`. Raises `InputError` for shapes that do
     not fit, and a class without an image, which has no AUC."""
     check_order('medmnist_scores', preds, target)
@@ -147,8 +150,8 @@ def medmnist_scores(
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #94ed6d3a
 def inflate(
-    module,  # nn.Module of convolutions, batch norms and poolings in two dimensions
-):           # a copy for (N, C, D, H, W)
+    module:nn.Module, # of convolutions, batch norms and poolings in two dimensions
+)->nn.Module:         # a copy for (N, C, D, H, W)
     """Give every layer one dimension more (Carreira and Zisserman 2017,
     arXiv:1705.07750). Raises `InputError` for a layer that it does not know."""
     if isinstance(module, nn.Conv2d): return _inflated(module)
@@ -188,7 +191,7 @@ def _inflated(conv):
 class VolumeNet(Backbone):
     "A residual network for volumes that come as (N, D, H, W) in [0, 1]."
     def __init__(self,
-        net,      # `visft_nb.cnn.models.ResNet` for one channel, with its head
+        net:nn.Module, # `visft_nb.cnn.models.ResNet` for one channel, with its head
     ):
         super().__init__()
         self.dim, self.head = net.dim, net.head
@@ -196,7 +199,7 @@ class VolumeNet(Backbone):
             nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1,
                           net.layer2, net.layer3, net.layer4))
 
-    def features(self, x):
+    def features(self, x:torch.Tensor)->torch.Tensor:
         "(N, D, H, W) to (N, dim)."
         if x.ndim != 4 or not x.is_floating_point():
             raise InputError(f"volumes of type {x.dtype} and shape {tuple(x.shape)} "
@@ -225,9 +228,10 @@ def steps_down(
     return .1**((step >= total/2) + (step >= total*3/4))
 
 def medmnist_step(
-    model,  # (N, C, H, W) -> logits (N, K)
-    batch,  # (x, y): y int64 (N,), or float (N, K) where several labels hold
-):          # a scalar
+    model:nn.Module, # (N, C, H, W) -> logits (N, K)
+    # (x, y): y int64 (N,), or float (N, K) where several labels hold
+    batch:tuple[torch.Tensor, torch.Tensor],
+)->torch.Tensor:     # a scalar
     "Cross-entropy, or the binary one of each label where several hold."
     x, y = batch
     z = model(x).float()
@@ -235,40 +239,39 @@ def medmnist_step(
             else F.cross_entropy(z, y))
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #42be8024
-# AUC, ACC of ResNet-18 at 28 pixels (MedMNIST v2); to be checked against the paper
+# AUC, ACC of ResNet-18 at 28 pixels (MedMNIST v2)
 PUBLISHED = {'pneumoniamnist': (.944, .854), 'breastmnist': (.901, .863),
              'retinamnist': (.717, .524), 'dermamnist': (.917, .735),
-             'bloodmnist': (.998, .958), 'pathmnist': (.983, .907),
-             'nodulemnist3d': (.863, .844)}
+             'pathmnist': (.983, .907)}
 
 @dataclass
 class MedResult:
     "What `run_medmnist` returns."
-    name:str
+    name:str           # of the set
     auc:float          # on test, 0 to 1
     acc:float          # on test, 0 to 1
-    low:float          # 95 % bootstrap interval of the AUC
-    high:float
+    low:float          # lower end of the 95 % bootstrap interval of the AUC
+    high:float         # upper end of it
     valid_auc:float    # of the epoch that was kept
     comparable:bool    # was it the official file?
     published:tuple    # (AUC, ACC) where the file is the official one, else ()
     seconds:float      # of training
     prob:torch.Tensor  # (N, K) on test
-    labels:torch.Tensor
-    history:History
-    model:nn.Module
+    labels:torch.Tensor # of the test images
+    history:History    # of the training
+    model:nn.Module    # with the weights of the best epoch
 
 # %% ../../nbs/3_finetune/15_medmnist.ipynb #c4764d9a
 def run_medmnist(
-    name:str,           # of a set of MedMNIST, or of `GENERATED_SETS`
-    epochs:int=100,     # the protocol's
-    width:int=64,       # of the network
-    batch_size:int=128, # the protocol's
-    seed:int=0,         # of weights and order
-    root=None,          # as for `load_medmnist`
-    splits=None,        # {split: Images} where they are read already
-    samples:int=1000,   # of the bootstrap
-    **kwargs,           # for `fit`: precision, checkpoint, callbacks, bar, …
+    name:str,                      # of a set of MedMNIST, or of `GENERATED_SETS`
+    epochs:int=100,                # the protocol's
+    width:int=64,                  # of the network
+    batch_size:int=128,            # the protocol's
+    seed:int=0,                    # of weights and order
+    root:str|Path|None=None,       # as for `load_medmnist`
+    splits:dict[str, Images]|None=None, # {split: Images} where they are read already
+    samples:int=1000,              # of the bootstrap
+    **kwargs,                      # for `fit`: precision, checkpoint, callbacks, bar, …
 )->MedResult:
     """Train and test by the protocol of MedMNIST v2 (Yang et al. 2023,
     arXiv:2110.14795). Raises `InputError` as `load_medmnist` and `fit` do."""
