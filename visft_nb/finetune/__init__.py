@@ -14,6 +14,8 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "anomaly_fabric": ["DEFECTS", "synthetic_fabric"],
     "anomaly_metrics": ["defect_table", "pixel_auc"],
     "anomaly_parts": ["read_parts"],
+    "app": ["launch_app", "make_app"],
+    "app_answers": ["explain_file"],
     "costs": ["saved_bytes", "training_costs"],
     "adapters": ["apply_adapters", "apply_bitfit", "apply_ia3", "apply_norm_only"],
     "hub": [
@@ -38,9 +40,12 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "detection_coco": ["coco_map"],
     "detection_models": ["LitePyramid", "coco_mask_rcnn", "mask_rcnn"],
     "detection_targets": ["DetectionBatches", "Jitter", "check_objects"],
+    "dicom_writing": ["write_dicom"],
+    "evidence": ["explain", "occlusion", "overlay"],
     "folder": [
         "FolderRun", "Sides", "divide", "duration", "estimate_seconds", "find_splits",
         "finetune_folder", "group_finder", "machine_facts", "read_splits"],
+    "formats": ["format_runs", "latency_table", "peak_memory"],
     "heads": [
         "HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind",
         "kappa", "mean_precision", "set_head"],
@@ -59,9 +64,10 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "lung_patches": ["PatchViews", "centre", "predict_turned"],
     "lung_slices": ["make_cubes", "nodule_slices"],
     "medmnist": [
-        "GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable",
-        "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores",
-        "medmnist_step", "run_medmnist", "steps_down"],
+        "MedResult", "PUBLISHED", "VolumeNet", "inflate", "medmnist_net",
+        "medmnist_scores", "medmnist_step", "run_medmnist", "steps_down"],
+    "medmnist_sets": [
+        "GENERATED_SETS", "comparable", "load_medmnist", "medmnist_info"],
     "pairs": [
         "Found", "Match", "PairData", "find_pairs", "is_mask", "match_names",
         "read_mask", "read_pairs"],
@@ -84,9 +90,8 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "video_clip": ["Clip", "make_clip"],
     "video_pictures": ["show_tracks"],
     "work": [
-        "explain", "explain_file", "export_onnx", "export_program", "format_runs",
-        "latency_table", "launch_app", "make_app", "model_card", "occlusion", "overlay",
-        "peak_memory", "predict", "predict_files", "quantize_onnx", "write_dicom"],
+        "export_onnx", "export_program", "model_card", "predict", "predict_files",
+        "quantize_onnx"],
     "speed": [
         "fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race",
         "trainer_contestant"],

@@ -251,11 +251,12 @@ class PatchCore(FeatureDetector):
         top, at = d.flatten(1).max(1)
         b = min(self.neighbours, len(self.bank))
         if b < 2: return top
-        far = z.flatten(2).gather(2,
-                                  at[:, None, None].expand(-1, z.shape[1], 1))[..., 0]
-        around = self.bank[nearest(self.bank[nearest(far, self.bank)[1][:, 0]],
-                                   self.bank, b)[1]]
-        return (1 - (far[:, None] - around).norm(dim=2).softmax(1)[:, 0])*top
+        where = at[:, None, None].expand(-1, z.shape[1], 1)
+        strangest = z.flatten(2).gather(2, where)[..., 0]
+        memory = self.bank[nearest(strangest, self.bank)[1][:, 0]]
+        around = self.bank[nearest(memory, self.bank, b)[1]]
+        far = (strangest[:, None] - around).norm(dim=2)
+        return (1 - far.softmax(1)[:, 0])*top
 
 # %% ../../nbs/3_finetune/18_anomaly.ipynb #9cf6abcc
 class PaDiM(FeatureDetector):

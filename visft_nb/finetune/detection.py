@@ -65,8 +65,8 @@ def make_anchors(
     for (rows, cols), s, a in zip(grids, strides, sizes):
         half = torch.stack([-a/r, -a*r, a/r, a*r], 1).div(2).round()
         y, x = torch.meshgrid(torch.arange(rows)*s, torch.arange(cols)*s, indexing='ij')
-        out.append(
-            (torch.stack([x, y, x, y], -1).view(-1, 1, 4) + half).view(-1, 4).float())
+        corners = torch.stack([x, y, x, y], -1).view(-1, 1, 4)
+        out.append((corners + half).view(-1, 4).float())
     return out
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #eb65bd03
@@ -109,8 +109,9 @@ def match_boxes(
     if not len(iou): return torch.full((iou.shape[1],), -1, device=iou.device)
     best, which = iou.max(0)
     out = torch.where(best >= high, which, torch.where(best < low, -1, -2))
-    return torch.where((iou == iou.max(1, keepdim=True).values).any(0), which,
-                       out) if rescue else out
+    if not rescue: return out
+    best_of_some = (iou == iou.max(1, keepdim=True).values).any(0)
+    return torch.where(best_of_some, which, out)
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #3cffa657
 def pick(
@@ -301,15 +302,16 @@ def hits_and_scores(
     # hits (n,) booleans, scores (n,) falling, and the number of objects
 )->tuple[torch.Tensor, torch.Tensor, int]:
     "All detections of a class over all images."
+    labels = [torch.as_tensor(y) for y in object_labels(data)]
     hits, scores = [], []
-    for f, b, y in zip(found, data.boxes, object_labels(data), strict=True):
+    for f, b, y in zip(found, data.boxes, labels, strict=True):
         mine = {k: f[k][f['labels'] == label] for k in ('boxes', 'scores')}
-        hits.append(match_found(mine, b[torch.as_tensor(y) == label], iou) >= 0)
+        hits.append(match_found(mine, b[y == label], iou) >= 0)
         scores.append(mine['scores'])
     hits, scores = torch.cat(hits), torch.cat(scores)
     order = scores.argsort(descending=True, stable=True)
-    return (hits[order], scores[order],
-            int(sum((torch.as_tensor(y) == label).sum() for y in object_labels(data))))
+    objects = sum(int((y == label).sum()) for y in labels)
+    return hits[order], scores[order], objects
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #a97388c4
 def precision_recall(

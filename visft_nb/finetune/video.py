@@ -266,9 +266,9 @@ def clear_mot(
         pairs = _pairs(gain, truth, ids, last, iou)
         n['switches'] += sum(truth[i] in last and last[truth[i]] != ids[j]
                              for i, j in pairs)
-        n['misses'], n['false'], n['objects'] = (
-            n['misses'] + len(truth) - len(pairs), n['false'] + len(ids) - len(pairs),
-            n['objects'] + len(truth))
+        n['misses'] += len(truth) - len(pairs)
+        n['false'] += len(ids) - len(pairs)
+        n['objects'] += len(truth)
         last |= {truth[i]: ids[j] for i, j in pairs}
         overlaps += [float(gain[i, j]) for i, j in pairs]
     mota = 1 - (n['misses'] + n['false'] + n['switches'])/max(n['objects'], 1)
