@@ -116,7 +116,7 @@ def test_a_broken_network_is_one_sentence(entry, server, tmp_path):
 
 
 def test_volumes_come_the_same_way(server, tmp_path, monkeypatch):
-    from visft_nb.finetune import medmnist as med
+    from visft_nb.finetune import medmnist_sets as med
     known, info = dict(url=server.url, MD5=MD5[4:]), med.medmnist_info
     monkeypatch.setattr(med, 'medmnist_info', lambda name: info(name) | known)
     with refused(['nodulemnist3d', 'uint8']): load_medmnist('nodulemnist3d')   # it came, and holds images

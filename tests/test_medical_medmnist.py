@@ -9,7 +9,7 @@ from torch import nn
 from fake_cuda import fake_cuda
 from helpers import fake_step, refused
 from visft_nb.cnn.models import resnet18
-from visft_nb.finetune import medmnist as med
+from visft_nb.finetune import medmnist_sets as med
 from visft_nb.finetune.medmnist import (PUBLISHED, VolumeNet, comparable, inflate, load_medmnist, medmnist_info, medmnist_net, medmnist_scores, medmnist_step,
                                         run_medmnist, steps_down)
 

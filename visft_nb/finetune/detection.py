@@ -4,41 +4,46 @@
 
 # %% auto #0
 __all__ = ['box_area', 'box_iou', 'make_anchors', 'centre_size', 'encode_boxes', 'decode_boxes', 'match_boxes', 'pick',
-           'rpn_loss', 'nms', 'tent_weights', 'roi_align', 'roi_loss', 'mask_loss', 'fpn_level', 'LitePyramid',
-           'mask_rcnn', 'coco_mask_rcnn', 'object_labels', 'check_objects', 'Jitter', 'DetectionBatches',
-           'object_dicts', 'detection_loss', 'finetune_detector', 'detect', 'match_found', 'hits_and_scores',
-           'precision_recall', 'average_precision', 'coco_map', 'show_found']
+           'rpn_loss', 'nms', 'tent_weights', 'roi_align', 'roi_loss', 'mask_loss', 'fpn_level', 'detection_loss',
+           'finetune_detector', 'match_found', 'hits_and_scores', 'precision_recall', 'average_precision', 'show_found',
+           'DetectionBatches', 'Jitter', 'LitePyramid', 'check_objects', 'coco_map', 'coco_mask_rcnn', 'detect',
+           'mask_rcnn', 'object_dicts', 'object_labels']
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #4d8e93c7
-import contextlib, io, math
-from dataclasses import dataclass
-from functools import partial
-from http.client import HTTPException
-from importlib.util import find_spec
-from pathlib import Path
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..cnn.models import imagenet_classifier
-from ..core import InputError, autocast
-from ..data import Batches, affine, draw, warp
-from .transfer import read_weights
-from ..train import eval_mode, fit
+from ..core import InputError
+from ..data import Images, draw
+from .detection_answers import detect
+from .detection_coco import coco_map
+from .detection_models import LitePyramid, coco_mask_rcnn, mask_rcnn
+from .detection_pictures import show_marks
+from .detection_targets import (
+    DetectionBatches, Jitter, check_objects, object_dicts, object_labels)
+from ..plot import COLORS
+from ..train import History, fit
+
+# from the rooms, offered here too
+_all_ = ['DetectionBatches', 'Jitter', 'LitePyramid', 'check_objects', 'coco_map',
+         'coco_mask_rcnn', 'detect', 'mask_rcnn', 'object_dicts', 'object_labels']
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #e4710c09
 def box_area(
-    boxes, # (…, 4): left, top, right, bottom
-):         # (…,)
+    boxes:torch.Tensor, # (…, 4): left, top, right, bottom
+)->torch.Tensor:        # (…,)
     "Width times height."
     return (boxes[..., 2] - boxes[..., 0])*(boxes[..., 3] - boxes[..., 1])
 
 def box_iou(
-    a, # (A, 4) boxes
-    b, # (B, 4) boxes
-):     # (A, B), from 0 to 1
+    a:torch.Tensor, # (A, 4) boxes
+    b:torch.Tensor, # (B, 4) boxes
+)->torch.Tensor:    # (A, B), from 0 to 1
     "Intersection over union of every box of `a` with every box of `b`."
     low = torch.maximum(a[:, None, :2], b[:, :2])
     high = torch.minimum(a[:, None, 2:], b[:, 2:])
@@ -47,46 +52,46 @@ def box_iou(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #ad681515
 def make_anchors(
-    grids,   # for each level (height, width) of its feature map
-    strides, # for each level, pixels between two cells
-    sizes,   # for each level, the side of the square with the anchors' area
-    ratios,  # height over width, the same on all levels
-)->list:     # a level (height*width*len(ratios), 4): rows, then columns, then ratios
+    grids:Sequence[tuple[int, int]], # for each level (height, width) of its feature map
+    strides:Sequence[int],           # for each level, pixels between two cells
+    # for each level, the side of the square with the anchors' area
+    sizes:Sequence[float],
+    ratios:Sequence[float],          # height over width, the same on all levels
+    # a level (height*width*len(ratios), 4): rows, then columns, then ratios
+)->list[torch.Tensor]:
     """Anchors on the grids of a feature pyramid, with whole numbers as edges around
     each cell's corner (as torchvision's)."""
     out, r = [], torch.tensor(ratios, dtype=torch.float64).sqrt()
     for (rows, cols), s, a in zip(grids, strides, sizes):
         half = torch.stack([-a/r, -a*r, a/r, a*r], 1).div(2).round()
         y, x = torch.meshgrid(torch.arange(rows)*s, torch.arange(cols)*s, indexing='ij')
-        out.append(
-            (torch.stack([x, y, x, y], -1).view(-1, 1, 4) + half).view(-1, 4).float())
+        corners = torch.stack([x, y, x, y], -1).view(-1, 1, 4)
+        out.append((corners + half).view(-1, 4).float())
     return out
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #eb65bd03
 def centre_size(
-    boxes, # (N, 4)
-):         # centres (N, 2) and sizes (N, 2), x first
+    boxes:torch.Tensor,               # (N, 4)
+)->tuple[torch.Tensor, torch.Tensor]: # centres (N, 2) and sizes (N, 2), x first
     "The other way to write boxes."
     return (boxes[:, :2] + boxes[:, 2:])/2, boxes[:, 2:] - boxes[:, :2]
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #994b7d2b
 def encode_boxes(
-    boxes,              # (N, 4) where the objects are
-    anchors,            # (N, 4) from where they are seen
-    weights=(1, 1, 1, 1),
-):                      # (N, 4): t_x, t_y, t_w, t_h
+    boxes:torch.Tensor,                   # (N, 4) where the objects are
+    anchors:torch.Tensor,                 # (N, 4) from where they are seen
+    weights:Sequence[float]=(1, 1, 1, 1), # of the four numbers
+)->torch.Tensor:                          # (N, 4): t_x, t_y, t_w, t_h
     "What the network should answer (Girshick et al. 2014)."
     (c, s), (ca, sa) = centre_size(boxes), centre_size(anchors)
     return torch.cat([(c - ca)/sa, (s/sa).log()], 1)*torch.tensor(
         weights, dtype=boxes.dtype, device=boxes.device)
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #16f027ed
 def decode_boxes(
-    codes,                  # (N, 4)
-    anchors,                # (N, 4)
-    weights=(1, 1, 1, 1),
-    most=math.log(1000/16), # larger logarithms are cut, against infinite boxes
-):                          # (N, 4) boxes
+    codes:torch.Tensor,              # (N, 4)
+    anchors:torch.Tensor,            # (N, 4) from where they were seen
+    weights:Sequence[float]=(1, 1, 1, 1), # as for `encode_boxes`
+    most:float=math.log(1000/16),    # larger logarithms are cut, against infinite boxes
+)->torch.Tensor:                     # (N, 4) boxes
     "What the answer means; undoes `encode_boxes`."
     ca, sa = centre_size(anchors)
     t = codes/torch.tensor(weights, dtype=codes.dtype, device=codes.device)
@@ -95,25 +100,26 @@ def decode_boxes(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #19a8a73e
 def match_boxes(
-    iou,          # (n, A) of n objects with A anchors
-    low:float,    # below it an anchor sees nothing
-    high:float,   # from it on it is responsible
-    rescue=False, # the best anchors of each object are responsible in any case
-):                # (A,): the number of the object, -1 for nothing, -2 for neither
+    iou:torch.Tensor,  # (n, A) of n objects with A anchors
+    low:float,         # below it an anchor sees nothing
+    high:float,        # from it on it is responsible
+    rescue:bool=False, # the best anchors of each object are responsible in any case
+)->torch.Tensor:       # (A,): the number of the object, -1 for nothing, -2 for neither
     "Which object each anchor is responsible for."
     if not len(iou): return torch.full((iou.shape[1],), -1, device=iou.device)
     best, which = iou.max(0)
     out = torch.where(best >= high, which, torch.where(best < low, -1, -2))
-    return torch.where((iou == iou.max(1, keepdim=True).values).any(0), which,
-                       out) if rescue else out
+    if not rescue: return out
+    best_of_some = (iou == iou.max(1, keepdim=True).values).any(0)
+    return torch.where(best_of_some, which, out)
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #3cffa657
 def pick(
-    labels,       # (A,): 1 responsible, 0 nothing, below 0 left out
-    number:int,   # how many are drawn at most
-    share=.5,     # of them responsible, at most
-    generator=None,
-):                # (A,) of booleans
+    labels:torch.Tensor,              # (A,): 1 responsible, 0 nothing, below 0 left out
+    number:int,                       # how many are drawn at most
+    share:float=.5,                   # of them responsible, at most
+    generator:torch.Generator|None=None, # of the draw; None: torch's own
+)->torch.Tensor:                      # (A,) of booleans
     """Draw a balanced sample; every tensor keeps its shape, so the same code runs on
     any device."""
     keys = draw(generator, len(labels), device=labels.device)
@@ -124,13 +130,16 @@ def pick(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #a77ea044
 def rpn_loss(
-    logits,       # (A,) of an image
-    codes,        # (A, 4)
-    anchors,      # (A, 4)
-    boxes,        # (n, 4) of the objects
-    number:int=256, share:float=.5, # of `pick`
-    low:float=.3, high:float=.7, generator=None,
-):                # L_obj and L_rpn
+    logits:torch.Tensor,                 # (A,) of an image
+    codes:torch.Tensor,                  # (A, 4)
+    anchors:torch.Tensor,                # (A, 4)
+    boxes:torch.Tensor,                  # (n, 4) of the objects
+    number:int=256,                      # drawn at most, as in `pick`
+    share:float=.5,                      # of them responsible, at most
+    low:float=.3,                        # IoU below which an anchor sees nothing
+    high:float=.7,                       # IoU from which it is responsible
+    generator:torch.Generator|None=None, # of the draw
+)->tuple[torch.Tensor, torch.Tensor]:    # L_obj and L_rpn
     "The losses of the region proposal network for one image (Ren et al. 2015)."
     owner = match_boxes(box_iou(boxes, anchors), low, high, rescue=True)
     labels = torch.where(owner >= 0, 1, owner + 1)
@@ -144,10 +153,10 @@ def rpn_loss(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #ecebd693
 def nms(
-    boxes,     # (N, 4)
-    scores,    # (N,)
-    threshold, # IoU above which the lower of two scores is struck out
-):             # indices of those kept, highest score first
+    boxes:torch.Tensor,  # (N, 4)
+    scores:torch.Tensor, # (N,)
+    threshold:float,     # IoU above which the lower of two scores is struck out
+)->torch.Tensor:         # indices of those kept, highest score first
     "Non-maximum suppression, greedy."
     order = scores.argsort(descending=True, stable=True)
     clash = (box_iou(boxes[order], boxes[order]) > threshold).cpu()
@@ -158,12 +167,12 @@ def nms(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #aa02f100
 def tent_weights(
-    start,       # (n,) first edge of each box, in cells of the feature map
-    extent,      # (n,) its length
-    size:int,    # bins S
-    samples:int, # points m in a bin
-    length:int,  # cells of the feature map along this axis
-):               # (n, size, length)
+    start:torch.Tensor,  # (n,) first edge of each box, in cells of the feature map
+    extent:torch.Tensor, # (n,) its length
+    size:int,            # bins S
+    samples:int,         # points m in a bin
+    length:int,          # cells of the feature map along this axis
+)->torch.Tensor:         # (n, size, length)
     "How much each row (or column) of the features counts in each bin."
     points = torch.arange(size*samples, dtype=start.dtype, device=start.device)
     step = (points + .5)/(size*samples)
@@ -173,14 +182,13 @@ def tent_weights(
     tent = 1 - (at.clamp(0, length - 1)[..., None] - cells).abs()
     return (tent.clamp(min=0)*inside[..., None]).unflatten(1, (size, samples)).mean(2)
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #9ec93e38
 def roi_align(
-    features,        # (C, H, W) of one image; or (n, C, H, W), one for each box
-    boxes,           # (n, 4) in pixels of the image
-    size:int,        # S
-    scale=1.,        # cells of the feature map for a pixel of the image
-    samples:int=2,   # points a bin, along each side
-):                   # (n, C, S, S)
+    features:torch.Tensor, # (C, H, W) of one image; or (n, C, H, W), one for each box
+    boxes:torch.Tensor,    # (n, 4) in pixels of the image
+    size:int,              # S
+    scale:float=1.,        # cells of the feature map for a pixel of the image
+    samples:int=2,         # points a bin, along each side
+)->torch.Tensor:           # (n, C, S, S)
     """RoIAlign (He et al. 2017), as two products with tents. A box is taken as at least
     one cell wide and high."""
     b = boxes*scale
@@ -192,11 +200,11 @@ def roi_align(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #92340a74
 def roi_loss(
-    logits,  # (R, K+1)
-    codes,   # (R, 4(K+1))
-    labels,  # (R,): 0 for nothing, else the class from 1 to K
-    targets, # (R, 4): codes of the objects, see `encode_boxes`
-):           # L_cls and L_box
+    logits:torch.Tensor,              # (R, K+1)
+    codes:torch.Tensor,               # (R, 4(K+1))
+    labels:torch.Tensor,              # (R,): 0 for nothing, else the class from 1 to K
+    targets:torch.Tensor,             # (R, 4): codes of the objects, see `encode_boxes`
+)->tuple[torch.Tensor, torch.Tensor]: # L_cls and L_box
     "The losses of the second stage (Girshick 2015)."
     own = codes.unflatten(1, (-1, 4))[torch.arange(
         len(labels), device=labels.device), labels]
@@ -205,12 +213,12 @@ def roi_loss(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #0b966a1a
 def mask_loss(
-    logits,      # (R, K+1, M, M)
-    boxes,       # (R, 4) proposals that have an object, in pixels
-    masks,       # (R, H, W) of 0 and 1: the mask of the object of each
-    labels,      # (R,) its class
-    samples:int=2, # points a bin of the target
-):               # a scalar
+    logits:torch.Tensor, # (R, K+1, M, M)
+    boxes:torch.Tensor,  # (R, 4) proposals that have an object, in pixels
+    masks:torch.Tensor,  # (R, H, W) of 0 and 1: the mask of the object of each
+    labels:torch.Tensor, # (R,) its class
+    samples:int=2,       # points a bin of the target
+)->torch.Tensor:         # a scalar
     "The mean binary cross-entropy of the true class's mask (He et al. 2017)."
     target = roi_align(masks[:, None].to(logits.dtype), boxes.to(logits.dtype),
                        logits.shape[-1], samples=samples)[:, 0]
@@ -219,301 +227,41 @@ def mask_loss(
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #2f0ab4c7
 def fpn_level(
-    boxes,        # (N, 4)
-    lowest:int,   # level of the finest map: its stride is 2**lowest
-    highest:int,  # and of the coarsest
-    side=224, level=4, # an object of this side belongs to this level
-):                # (N,) levels, from lowest to highest
+    boxes:torch.Tensor, # (N, 4)
+    lowest:int,         # level of the finest map: its stride is 2**lowest
+    highest:int,        # and of the coarsest
+    side:float=224,     # an object of this side, in pixels, belongs to `level`
+    level:float=4,      # the level of such an object
+)->torch.Tensor:        # (N,) levels, from lowest to highest
     "From which level of the pyramid a box is read (Lin et al. 2017, equation 1)."
     k = torch.floor(level + torch.log2(box_area(boxes).sqrt()/side) + 1e-6)
     return k.clamp(lowest, highest).long()
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #cb7dcc19
-class LitePyramid(nn.Module):
-    """EfficientNet-Lite0 with a feature pyramid: images to {'0', '1', '2': strides 8,
-    16, 32; 'pool': 64}."""
-    def __init__(self,
-        channels:int=96, # of each level
-        frozen:int=2,    # stages from the first on that are not trained; 0 trains all
-        body=None,       # `imagenet_classifier`; None makes it
-    ):
-        super().__init__()
-        from torchvision.ops import FeaturePyramidNetwork
-        from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
-        net = (body or imagenet_classifier()).body
-        self.body = nn.ModuleList([nn.Sequential(net.conv_stem, net.bn1, net.blocks[0]),
-                                   *net.blocks[1:]])
-        self.body[:frozen].requires_grad_(False)
-        self.fpn = FeaturePyramidNetwork([40, 112, 320], channels, LastLevelMaxPool(),
-                                         norm_layer=lambda c: nn.GroupNorm(8, c))
-        self.out_channels = channels
-
-    def train(self, mode=True):
-        "Training mode but for batch norm, which keeps what it knows of ImageNet."
-        super().train(mode)
-        for m in self.body.modules():
-            if isinstance(m, nn.BatchNorm2d): m.eval()
-        return self
-
-    def forward(self, x):
-        "Normalised images (N, 3, H, W) to an ordered dict of features."
-        levels = {}
-        for i, stage in enumerate(self.body):
-            x = stage(x)
-            if i in (2, 4, 6): levels[str(len(levels))] = x
-        return self.fpn(levels)
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #142b761e
-def mask_rcnn(
-    classes:int,                # kinds of objects, without the background
-    size:int=256,               # images are brought to this longer side
-    anchors=(32, 64, 128, 192), # side for each of the four levels, pixels at that size
-    ratios=(.5, 1., 2.),        # height over width
-    masks:bool=True,            # False makes Faster R-CNN: boxes alone
-    channels:int=96,            # of the pyramid; a multiple of 8
-    frozen:int=2,               # stages of the backbone that are not trained
-    proposals:int=100,          # looked at by the second stage
-    rois:int=48,                # of them drawn for its loss, per image
-    level_side:float=224,       # `side` of `fpn_level`: smaller reads coarser levels
-):                              # torchvision's MaskRCNN or FasterRCNN, channels-last
-    """A small Mask R-CNN (He et al. 2017) on EfficientNet-Lite0 with ImageNet weights;
-    needs no network. It takes a list of images (3, H, W) in [0, 1]."""
-    from torchvision.models.detection import (
-        FasterRCNN, MaskRCNN, faster_rcnn, mask_rcnn as parts)
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.ops import MultiScaleRoIAlign
-    if classes < 1 or channels % 8 or len(anchors) != 4:
-        raise InputError(f"mask_rcnn got classes={classes}, channels={channels} and "
-                         f"{len(anchors)} anchors: at least 1 class, a multiple of 8 "
-                         "and 4 anchors (one a level) were expected.")
-    n = classes + 1
-    def pool(bins):
-        return MultiScaleRoIAlign(['0', '1', '2'], bins, 2, canonical_scale=level_side)
-    kw = dict(num_classes=None, min_size=size, max_size=size, image_mean=[.5]*3,
-              image_std=[.5]*3, rpn_anchor_generator=AnchorGenerator(
-                  tuple((a,) for a in anchors), (tuple(ratios),)*4),
-              rpn_batch_size_per_image=64, box_batch_size_per_image=rois,
-              box_roi_pool=pool(7), box_head=faster_rcnn.TwoMLPHead(channels*49, 256),
-              box_predictor=faster_rcnn.FastRCNNPredictor(256, n))
-    kw |= {f'rpn_{when}_nms_top_n_{mode}': k*proposals
-           for when, k in (('pre', 2), ('post', 1)) for mode in ('train', 'test')}
-    if masks:
-        kw |= dict(mask_roi_pool=pool(14),
-                   mask_head=parts.MaskRCNNHeads(channels, (channels, channels), 1),
-                   mask_predictor=parts.MaskRCNNPredictor(channels, channels, n))
-    return (MaskRCNN if masks else FasterRCNN)(LitePyramid(channels, frozen), **kw).to(
-        memory_format=torch.channels_last)
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #35cf5dee
-def coco_mask_rcnn(
-    classes:int,        # kinds of objects, without the background
-    weights='download', # for COCO: "download", a file or a state dict
-    size:int=800,       # shorter side to which images are brought
-):                      # torchvision's MaskRCNN with a fresh head
-    """Mask R-CNN on ResNet-50-FPN with COCO weights and new heads. Raises `InputError`
-    for weights of another network, and where they cannot be fetched."""
-    from torchvision.models.detection import (
-        backbone_utils, faster_rcnn, mask_rcnn as parts)
-    from torchvision.ops import FrozenBatchNorm2d
-    frozen = partial(FrozenBatchNorm2d, eps=0.) # as when the weights were trained
-    body = backbone_utils.resnet_fpn_backbone(
-        backbone_name='resnet50', weights=None, norm_layer=frozen)
-    model = parts.MaskRCNN(body, 91, min_size=size, max_size=max(1333, size))
-    state = (_coco_weights(parts.MaskRCNN_ResNet50_FPN_Weights.COCO_V1)
-             if isinstance(weights, str) and weights == 'download'
-             else read_weights(weights))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as e:
-        raise InputError("The weights are not those of torchvision's "
-                         "maskrcnn_resnet50_fpn with its 91 classes: take the file "
-                         "maskrcnn_resnet50_fpn_coco-….pth.") from e
-    heads = model.roi_heads
-    heads.box_predictor = faster_rcnn.FastRCNNPredictor(
-        heads.box_predictor.cls_score.in_features, classes + 1)
-    heads.mask_predictor = parts.MaskRCNNPredictor(
-        heads.mask_predictor.conv5_mask.in_channels, 256, classes + 1)
-    return model
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #e581e55a
-def _coco_weights(entry):
-    """The state dict of an entry of torchvision's weights: from its cache, or from its
-    home, held against the checksum in its name."""
-    try:
-        return entry.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError, HTTPException) as e:
-        raise InputError(f"The COCO weights could not be fetched ({type(e).__name__}: "
-                         f"{' '.join(str(e).split())[:100]}): connect once, or get "
-                         f"{entry.url} elsewhere and give weights=, its file; "
-                         "mask_rcnn needs neither.") from e
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #34f6e9d7
-def object_labels(
-    data,  # `Images` with boxes
-)->list:   # per image int64 (n,): 1 to K
-    "The class of each box: `extra['box_labels']`, or 1 for all where there is none."
-    return (data.extra.get('box_labels')
-            or [torch.ones(len(b), dtype=torch.int64) for b in data.boxes])
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #ab045fff
-def check_objects(
-    data,               # `Images` with boxes
-    classes:int|None=None, # K; None takes the number of names
-)->None:
-    """Raises `InputError` that names the image whose boxes have no area, lie outside,
-    or have a class that is none."""
-    if data.boxes is None or not sum(map(len, data.boxes)): 
-        raise InputError("These Images have no boxes: give boxes, per image (n, 4) "
-                         "with left, top, right, bottom in pixels; mask_boxes makes "
-                         "them of instance masks.")
-    K, (h, w) = classes or len(data.classes) or 1, data.images.shape[-2:]
-    for i, (b, y) in enumerate(zip(data.boxes, object_labels(data))):
-        name = data.names[i] if data.names else f'image {i}'
-        b = torch.as_tensor(b)
-        if b.ndim != 2 or b.shape[1] != 4:
-            raise InputError(f"{name} has boxes of shape {tuple(b.shape)}: (n, 4) was "
-                             "expected, (0, 4) where there is nothing.")
-        if not b.isfinite().all():
-            raise InputError(f"{name} has a box that is no number: "
-                             f"{b[~b.isfinite().all(1)][0].tolist()}.")
-        flat = (b[:, 2:] <= b[:, :2]).any(1)
-        out = ((b < 0) | (b > torch.tensor([w, h, w, h]))).any(1)
-        for wrong, what in (
-                (flat, 'of no area: right must lie beyond left and bottom beyond top; '
-                       'is it left, top, width, height?'),
-                (out, f'outside the image of {w}×{h} pixels (width×height): clip it, '
-                      'or scale it along with the image.')):
-            if wrong.any():
-                box = [round(v, 1) for v in b[wrong][0].tolist()]
-                raise InputError(f"{name} has {box}, a box {what}")
-        if len(y) != len(b):
-            raise InputError(f"{name} has {len(b)} boxes and {len(y)} labels: one for "
-                             "each was expected.")
-        if len(y) and (min(y) < 1 or max(y) > K):
-            raise InputError(f"{name} has labels from {int(min(y))} to {int(max(y))}: "
-                             f"objects of {K} class{'es' * (K > 1)} are numbered from "
-                             f"1 to {K}, 0 is the background.")
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #d89ede9b
-@dataclass
-class Jitter:
-    "A random change of images and their objects: `jitter(x, objects, generator)`."
-    scale:tuple=(.8, 1.25)   # smallest and largest factor
-    translate:float=.1       # shifted by at most this share of the size
-    flip:bool=True           # mirrored with probability 1/2
-    brightness:float=.3      # multiplied by 1 plus or minus at most this
-    least:float=.3           # share of a box that must stay in the picture
-
-    def __call__(self, x, objects, generator=None):
-        size = torch.tensor([x.shape[-1], x.shape[-2]], dtype=torch.float32,
-                            device=x.device)
-        u = draw(generator, 5, len(x), device=x.device)
-        s = self.scale[0] + u[0]*(self.scale[1] - self.scale[0])
-        shift = (2*u[1:3].T - 1)*self.translate*size
-        flip = (u[3] < .5) & self.flip
-        m = affine(torch.zeros_like(s), shift, s)
-        mirror = lambda t: torch.where(flip.view(-1, *[1]*(t.ndim - 1)), t.flip(-1), t)
-        out = dict(objects)
-        if 'instances' in out:
-            out['instances'] = mirror(
-                warp(out['instances'][:, None].to(x.dtype), m,
-                     'nearest')[:, 0].round().to(out['instances'].dtype))
-        light = 1 + self.brightness*(2*u[4] - 1)
-        x = (mirror(warp(x, m))*light[:, None, None, None]).clamp(0, 1)
-        out['boxes'], out['labels'] = self.move(
-            objects['boxes'], objects['labels'], size, s, shift, flip)
-        return x.contiguous(memory_format=torch.channels_last), out
-
-    def move(self, boxes, labels, size, s, shift, flip):
-        """Boxes (B, n, 4) and labels (B, n) where the image went, those almost gone
-        with label 0."""
-        two = lambda v: v.repeat(1, 2)[:, None] if v.ndim == 2 else v.repeat(2)
-        b = (boxes - two(size/2))*s[:, None, None] + two(size/2) + two(shift)
-        b = torch.where(flip[:, None, None], torch.stack(
-            [size[0] - b[..., 2], b[..., 1], size[0] - b[..., 0], b[..., 3]], -1), b)
-        seen = torch.minimum(b.clamp(min=0), two(size))
-        sides = seen[..., 2:] - seen[..., :2]
-        enough = (box_area(seen) >= self.least*box_area(b)) & (sides >= 1).all(-1)
-        return seen, labels*enough
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #c9de2913
-class DetectionBatches(Batches):
-    """Iterates `(x, objects)`: objects are 'boxes' (B, n, 4), 'labels' (B, n), where 0
-    fills up, and, where there are instance masks, 'instances' (B, H, W) with the
-    numbers 1 to n.
-
-    Raises `InputError` for boxes and labels that are wrong, and instance masks that do
-    not fit them."""
-    def __init__(self, data, batch_size, jitter=None, shuffle=True, seed=0, device=None,
-                 drop_last=False, classes=None):
-        check_objects(data, classes)
-        super().__init__(data, batch_size, shuffle, seed, device, jitter, drop_last)
-        most = max(map(len, data.boxes))
-        def fill(t):
-            return F.pad(torch.as_tensor(t), (0, 0)*(t.ndim - 1) + (0, most - len(t)))
-        self.objects = {'boxes': torch.stack([fill(b.float()) for b in data.boxes]),
-                        'labels': torch.stack(
-                            [fill(torch.as_tensor(y)) for y in object_labels(data)])}
-        if 'instances' in data.extra: self.objects['instances'] = self.number(data)
-        self.objects = {k: v.to(self.device) for k, v in self.objects.items()}
-
-    def number(self, data):
-        "Instance masks whose numbers are those of the boxes, from 1."
-        out = torch.zeros_like(data.extra['instances'])
-        for i, m in enumerate(data.extra['instances']):
-            ids = m.unique()[m.unique() > 0]
-            if len(ids) != len(data.boxes[i]):
-                raise InputError(f"{data.names[i] if data.names else f'image {i}'} has "
-                                 f"{len(data.boxes[i])} boxes but {len(ids)} objects "
-                                 "in its instance mask: one for each was expected, in "
-                                 "the order of their numbers.")
-            for k, v in enumerate(ids): out[i][m == v] = k + 1
-        return out
-
-    def batch(self, i, order=None):
-        idx = self.indices(i, order)
-        x = self.data.images[idx].float().div_(255).contiguous(
-            memory_format=torch.channels_last)
-        objects = {k: v[idx] for k, v in self.objects.items()}
-        return ((x, objects) if self.transform is None
-                else self.transform(x, objects, self.generator(i)))
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #f780fe19
-def object_dicts(
-    objects,  # of `DetectionBatches`
-)->list:      # an image: boxes (n, 4), labels (n,), masks uint8 (n, H, W) if any
-    "What torchvision's detectors take as targets."
-    out = []
-    for i, labels in enumerate(objects['labels']):
-        k = labels.nonzero()[:, 0]
-        out.append({'boxes': objects['boxes'][i][k], 'labels': labels[k]})
-        if 'instances' in objects:
-            out[-1]['masks'] = (
-                (objects['instances'][i] == (k + 1)[:, None, None]).to(torch.uint8))
-    return out
-
 # %% ../../nbs/3_finetune/16_detection.ipynb #63520a89
 def detection_loss(
-    model,  # a detector of torchvision, in training mode
-    batch,  # (x, objects) of `DetectionBatches`
-):          # the sum of its losses, a scalar
+    model:nn.Module,                 # a detector of torchvision, in training mode
+    batch:tuple[torch.Tensor, dict], # (x, objects) of `DetectionBatches`
+)->torch.Tensor:                     # the sum of its losses, a scalar
     "The loss for `fit`."
     x, objects = batch
     return sum(model(list(x), object_dicts(objects)).values())
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #57d9483a
 def finetune_detector(
-    model,                 # a detector of torchvision with a `backbone.body`
-    data,                  # `Images` with boxes, extra['box_labels'] from 1
-    epochs:int,
-    batch_size:int=4,
-    rates=(3e-4, 1e-3),    # peaks for the backbone's body and for the rest
-    jitter=Jitter(),       # a change of images and objects, or None
+    model:nn.Module,               # a detector of torchvision with a `backbone.body`
+    data:Images,                   # with boxes, extra['box_labels'] from 1
+    epochs:int,                    # passes over the data
+    batch_size:int=4,              # images
+    # peaks for the backbone's body and for the rest
+    rates:tuple[float, float]=(3e-4, 1e-3),
+    jitter:Callable|None=Jitter(), # a change of images and objects, or None
+    weight_decay:float=.05,        # of AdamW
+    clip:float=5.,                 # largest norm of the gradient
     # as in `fit`; bf16 gains little in a detector: its convolutions are small
-    weight_decay=.05, clip=5., precision='fp32',
-    seed:int=0,
-    **kw,                  # for `fit`: checkpoint, callbacks, schedule …
-):                         # History
+    precision:str='fp32',
+    seed:int=0,                    # of order and changes
+    **kw,                          # for `fit`: checkpoint, callbacks, schedule …
+)->History:                        # History
     """Train a detector; the schedule is one cycle. Raises `InputError` for objects that
     are wrong or of more classes than the model has."""
     classes = model.roi_heads.box_predictor.cls_score.out_features - 1
@@ -531,56 +279,12 @@ def finetune_detector(
     return fit(model, batches, epochs=epochs, loss=detection_loss, optimizer=optimizer,
                clip=clip, precision=precision, seed=seed, **kw)
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #3c95b25b
-def _list_images(images):
-    "Float images (3, H, W) of whatever `detect` takes."
-    from visft_nb.data import read_image, to_bytes
-    if hasattr(images, 'floats'): images = images.images
-    if isinstance(images, (str, Path)): images = [images]
-    out = [to_bytes(read_image(x)) if isinstance(x, (str, Path)) else torch.as_tensor(x)
-           for x in images]
-    out = [x.float()/255 if x.dtype == torch.uint8 else x for x in out]
-    out = [x.expand(3, -1, -1) if x.ndim == 3 and x.shape[0] == 1 else x for x in out]
-    for i, x in enumerate(out):
-        if x.ndim != 3 or x.shape[0] != 3:
-            raise InputError(f"Image {i} has shape {tuple(x.shape)}, (3, H, W) was "
-                             "expected: give a list of images, a batch (N, 3, H, W), "
-                             "Images, or names of files.")
-        if (not x.is_floating_point()
-                or not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1)):
-            raise InputError(f"Image {i} ({x.dtype}) has values from "
-                             f"{x.min().item():g} to {x.max().item():g}: bytes "
-                             "(uint8), or numbers in [0, 1], were expected.")
-    if not out: raise InputError("There is no image to look at: the list is empty.")
-    return out
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #0abe8ecb
-def detect(
-    model,  # a detector of torchvision, or a module that answers as they do
-    images, # `Images`, (N, 3, H, W), a list of (3, H, W) of any sizes, or files
-    threshold:float=.5, # least score
-    batch_size:int=8, precision='fp32',
-)->list:    # an image: 'boxes', 'labels', 'scores' (falling), 'masks' if any
-    """Find objects. The model is left as it was. Raises `InputError` for what is no
-    image."""
-    if not 0 <= threshold <= 1:
-        raise InputError(f"threshold={threshold}: scores lie between 0 and 1.")
-    x, device, out = _list_images(images), next(model.parameters()).device, []
-    with torch.no_grad(), eval_mode(model), autocast(device, precision):
-        for i in range(0, len(x), batch_size):
-            for found in model([im.to(device) for im in x[i:i + batch_size]]):
-                found = {k: v[found['scores'] >= threshold] for k, v in found.items()}
-                if 'masks' in found: found['masks'] = found['masks'][:, 0] > .5
-                out.append({k: (v.float() if v.is_floating_point() else v).cpu()
-                            for k, v in found.items()})
-    return out
-
 # %% ../../nbs/3_finetune/16_detection.ipynb #17ec3a62
 def match_found(
-    found,    # {'boxes' (n, 4), 'scores' (n,)} of one image and class
-    boxes,    # (m, 4) where the objects are
-    iou=.5,   # least overlap of a hit
-):            # (n,): number of the object that each detection takes, or -1
+    found:dict,         # {'boxes' (n, 4), 'scores' (n,)} of one image and class
+    boxes:torch.Tensor, # (m, 4) where the objects are
+    iou:float=.5,       # least overlap of a hit
+)->torch.Tensor:        # (n,): number of the object that each detection takes, or -1
     """From the surest on, each detection takes the free object it overlaps most, as
     COCO has it."""
     overlap = box_iou(found['boxes'].double(), boxes.double())
@@ -590,137 +294,64 @@ def match_found(
         if best >= iou: taken[i], overlap[:, j] = j, -1
     return taken
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #2c1fa76e
 def hits_and_scores(
-    found,       # per image what `detect` gives, with a low threshold
-    data,        # `Images` with boxes
-    iou=.5,
-    label:int=1, # the class
-):               # hits (n,) booleans, scores (n,) falling, and the number of objects
+    found:Sequence[dict],          # per image what `detect` gives, with a low threshold
+    data:Images,                   # with boxes
+    iou:float=.5,                  # least overlap of a hit
+    label:int=1,                   # the class
+    # hits (n,) booleans, scores (n,) falling, and the number of objects
+)->tuple[torch.Tensor, torch.Tensor, int]:
     "All detections of a class over all images."
+    labels = [torch.as_tensor(y) for y in object_labels(data)]
     hits, scores = [], []
-    for f, b, y in zip(found, data.boxes, object_labels(data), strict=True):
+    for f, b, y in zip(found, data.boxes, labels, strict=True):
         mine = {k: f[k][f['labels'] == label] for k in ('boxes', 'scores')}
-        hits.append(match_found(mine, b[torch.as_tensor(y) == label], iou) >= 0)
+        hits.append(match_found(mine, b[y == label], iou) >= 0)
         scores.append(mine['scores'])
     hits, scores = torch.cat(hits), torch.cat(scores)
     order = scores.argsort(descending=True, stable=True)
-    return (hits[order], scores[order],
-            int(sum((torch.as_tensor(y) == label).sum() for y in object_labels(data))))
+    objects = sum(int((y == label).sum()) for y in labels)
+    return hits[order], scores[order], objects
 
 # %% ../../nbs/3_finetune/16_detection.ipynb #a97388c4
 def precision_recall(
-    hits,    # (n,) booleans, surest first
-    objects:int, # there are
-):           # precision and recall after each detection, NumPy float64
+    hits:Sequence[bool]|torch.Tensor, # (n,) booleans, surest first
+    objects:int,                      # there are
+    # precision and recall after each detection, NumPy float64
+)->tuple[np.ndarray, np.ndarray]:
     "The points of the precision-recall curve."
     right = np.cumsum(np.asarray(hits, dtype=float))
     return right/np.arange(1, len(right) + 1), right/max(objects, 1)
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #c70f024f
 def average_precision(
-    hits,    # (n,) booleans, surest first
-    objects:int,
-)->float:    # 0 to 1
+    hits:Sequence[bool]|torch.Tensor, # (n,) booleans, surest first
+    objects:int,                      # there are
+)->float:                             # 0 to 1
     "The area under the curve, as COCO takes it."
     p, r = precision_recall(hits, objects)
     best = np.append(np.maximum.accumulate(p[::-1])[::-1], 0.)
     return float(best[np.searchsorted(r, np.linspace(0, 1, 101), 'left')].mean())
 
-# %% ../../nbs/3_finetune/16_detection.ipynb #2a62ab9d
-def _coco_truth(data, masks, encode):
-    "The data as the dataset dict of pycocotools."
-    notes = []
-    for i, (boxes, labels) in enumerate(zip(data.boxes, object_labels(data))):
-        for k, (b, y) in enumerate(zip(boxes.tolist(), labels.tolist())):
-            area = (b[2] - b[0])*(b[3] - b[1])
-            bbox = [b[0], b[1], b[2] - b[0], b[3] - b[1]]
-            notes.append(dict(id=len(notes) + 1, image_id=i + 1, category_id=y,
-                              bbox=bbox, area=area, iscrowd=0))
-            if masks:
-                m = data.extra['instances'][i]
-                notes[-1]['segmentation'] = encode(m == m.unique()[m.unique() > 0][k])
-    h, w = data.images.shape[-2:]
-    return dict(images=[dict(id=i + 1, height=h, width=w) for i in range(len(data))],
-                annotations=notes, categories=[
-                    dict(id=c) for c in sorted({n['category_id'] for n in notes})])
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #5c43ea62
-def _coco_found(found, masks, encode):
-    "Detections as the list of results of pycocotools."
-    out = []
-    for i, f in enumerate(found):
-        for k, (b, s, y) in enumerate(
-                zip(f['boxes'].tolist(), f['scores'].tolist(), f['labels'].tolist())):
-            out.append(dict(image_id=i + 1, category_id=y, score=s,
-                            bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]]))
-            if masks:
-                out[-1] = {k2: v for k2, v in out[-1].items()
-                           if k2 != 'bbox'} | dict(segmentation=encode(f['masks'][k]))
-    return out
-
-# %% ../../nbs/3_finetune/16_detection.ipynb #6ccda7b4
-def coco_map(
-    found, # per image what `detect` gives, with a low threshold: 0.05, say
-    data,  # `Images` with boxes; extra['box_labels'], extra['instances'] as there are
-    masks:bool=False, # compare masks instead of boxes
-)->dict:   # AP, AP50, AP75, from 0 to 1
-    """Mean average precision by pycocotools (Lin et al. 2014). Raises `InputError`
-    where something is missing, or pycocotools is."""
-    if not find_spec('pycocotools'):
-        raise InputError("coco_map needs pycocotools: pip install pycocotools, or "
-                         "visft_nb[course].")
-    highest = max((int(max(y)) for y in object_labels(data) if len(y)), default=1)
-    check_objects(data, max(len(data.classes), highest))
-    if len(found) != len(data):
-        raise InputError(f"There are detections for {len(found)} images, but "
-                         f"{len(data)} images: one entry for each was expected, empty "
-                         "where nothing was found.")
-    if masks and ('instances' not in data.extra
-                  or any('masks' not in f for f in found)):
-        raise InputError("masks=True, but there are no masks in the detections or no "
-                         "extra['instances'] in the data.")
-    from pycocotools import mask as rle
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-    encode = lambda m: rle.encode(np.asfortranarray(m.numpy().astype(np.uint8)))
-    results = _coco_found(found, masks, encode)
-    if not results: return dict(AP=0., AP50=0., AP75=0.)
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = _coco_truth(data, masks, encode)
-        truth.createIndex()
-        run = COCOeval(truth, truth.loadRes(results), 'segm' if masks else 'bbox')
-        run.evaluate(); run.accumulate(); run.summarize()
-    return dict(zip(('AP', 'AP50', 'AP75'), map(float, run.stats)))
-
 # %% ../../nbs/3_finetune/16_detection.ipynb #193057ab
 def show_found(
-    images,       # (N, 3, H, W) uint8 or in [0, 1]
-    found,        # per image what `detect` gives
-    boxes,        # per image (m, 4): the objects
-    alt:str,      # alternative text
-    cols:int=3, size:float=1.9, iou=.5,
+    images:torch.Tensor,          # (N, 3, H, W) uint8 or in [0, 1]
+    found:Sequence[dict],         # per image what `detect` gives
+    boxes:Sequence[torch.Tensor], # per image (m, 4): the objects
+    alt:str,          # alternative text
+    cols:int=3,       # images in a row
+    size:float=1.9,   # width of an image, inches
+    iou:float=.5,     # least overlap of a hit
 )->None:
     """Draw hits (solid), false alarms with their score (dashed) and misses (dotted).
     Classes are not compared."""
-    from matplotlib.patches import Rectangle
-    from visft_nb.plot import COLORS, figure, show
-    n, (h, w) = len(images), images.shape[-2:]
-    fig, axes = figure(math.ceil(n/cols), cols, size, size*h/w)
-    for ax in np.atleast_1d(axes).ravel(): ax.set_axis_off()
-    for ax, x, f, b in zip(np.atleast_1d(axes).ravel(), images, found, boxes):
-        ax.imshow(x.permute(1, 2, 0).numpy())
-        taken = match_found(f, b, iou)
-        hit, off = ('#009E73', '-', ''), (COLORS[1], '--')
-        kinds = [(box, *(hit if t >= 0 else (*off, f'{s:.2f}'))) for box, t, s in zip(
-            f['boxes'].tolist(), taken.tolist(), f['scores'].tolist())]
-        kinds += [(box, COLORS[4], ':', 'missed')
-                  for j, box in enumerate(b.tolist()) if j not in taken]
-        for (x0, y0, x1, y1), color, style, text in kinds:
-            ax.add_patch(Rectangle((x0 - .5, y0 - .5), x1 - x0, y1 - y0, fill=False,
-                                   lw=1.6, ec=color, ls=style))
-            if text:
-                ax.text(x0 + 1, max(y0 - 1, 6), text, color='white', fontsize=6.5,
-                        va='top', bbox=dict(fc=color, ec='none', pad=.8))
-    show(fig, alt)
+    marks = []
+    for f, b in zip(found, boxes):
+        taken = match_found(f, b, iou).tolist()
+        rows = []
+        for box, t, s in zip(f['boxes'].tolist(), taken, f['scores'].tolist()):
+            hit = (box, '#009E73', '-', '')
+            rows.append(hit if t >= 0 else (box, COLORS[1], '--', f'{s:.2f}'))
+        rows += [(box, COLORS[4], ':', 'missed')
+                 for j, box in enumerate(b.tolist()) if j not in taken]
+        marks.append(rows)
+    show_marks(images, marks, alt, cols, size)
