@@ -44,6 +44,7 @@ def grade_id(
     m = m.get('nbgrader', {}) if isinstance(m, dict) else {}
     return str(m.get('grade_id', '')) if isinstance(m, dict) else ''
 
+# %% ../../nbs/lib/course/assignments.ipynb #72d437f5
 def is_kind(
     cell:dict,  # of a notebook
     kind:str,   # solution, grade or locked
@@ -77,6 +78,7 @@ def parse_notebook(
     meta = nb.get('metadata') if isinstance(nb.get('metadata'), dict) else {}
     return dict(nb, cells=good, metadata=meta)
 
+# %% ../../nbs/lib/course/assignments.ipynb #9cad6844
 def load_assignment(
     folder:Path|str,   # with the source notebook, hidden.py and candidates/
 )->Assignment:
@@ -98,6 +100,7 @@ def load_assignment(
     _check_points(path, nb, items)
     return Assignment(folder.name, folder, nb, items, hidden)
 
+# %% ../../nbs/lib/course/assignments.ipynb #716a95fa
 def _check_points(path, nb, items):
     "Raise `InputError` where cells and items give different points, or names repeat."
     ids = [g for c in nb['cells'] if (g := grade_id(c))]
@@ -166,6 +169,7 @@ def release_notebook(
 
 _TELLING = 18   # characters of a line that tells something
 
+# %% ../../nbs/lib/course/assignments.ipynb #5db6baf3
 def leaks(
     text:str,           # of what is handed out
     secret:list[str],   # lines that must not be in it
@@ -202,6 +206,7 @@ def _likeness(a, b):
     if (mine := _defines(a)) and mine & _defines(b): return .95
     return SequenceMatcher(None, a[:4000], b[:4000], autojunk=False).ratio()
 
+# %% ../../nbs/lib/course/assignments.ipynb #f0ec3b09
 def _match(released, given):
     "(index of a released cell: indices of given cells), and notes."
     ids, notes, found, taken = {}, [], {}, set()
@@ -226,6 +231,7 @@ def _match(released, given):
         else: notes.append(f'the cell {grade_id(c)} was missing')
     return found, notes
 
+# %% ../../nbs/lib/course/assignments.ipynb #83a152d8
 def restore(
     released:dict,    # the student's copy, as handed out
     submitted:dict,   # what came back, from `parse_notebook`
@@ -236,7 +242,8 @@ def restore(
     found, notes = _match(rel, given)
     known = {j for js in found.values() for j in js}
     after, out, last = {}, [], -1
-    for j, c in enumerate(given):     # the student's own cells stay behind what precedes
+    # the student's own cells stay behind what precedes
+    for j, c in enumerate(given):
         if j in known: last = next(i for i, js in found.items() if j in js)
         elif not (grade_id(c) or is_slot(source_of(c))
                   or source_of(c) in map(source_of, rel)):
@@ -254,13 +261,13 @@ def restore(
         out += after.get(i, [])
     return Restored(list(enumerate(out)), notes)
 
+# %% ../../nbs/lib/course/assignments.ipynb #dd246eba
 def is_slot(
     source:str,   # of a cell
 )->bool:
     "Has nobody filled it?"
     lines = [s.split('#')[0].strip() for s in source.splitlines()]
     return 'raise NotDone' in lines or any(s.endswith('= ...') for s in lines)
-
 def _is_demo(cell):
     "A cell for the eye: nothing below needs it."
     return 'demo' in cell.get('metadata', {}).get('tags', [])

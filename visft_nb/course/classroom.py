@@ -44,6 +44,7 @@ def assignment_folders(
     top = (book or book_dir())/'nbs/assignments'
     return {p.name: p for p in sorted(top.glob('*')) if (p/f'{p.name}.ipynb').is_file()}
 
+# %% ../../nbs/lib/course/classroom.ipynb #655acffb
 def new_course(
     folder:Path|str,                  # new, or empty
     names:Sequence[str]=(),           # of assignments; none: all
@@ -72,6 +73,7 @@ def new_course(
     (folder/'roster.csv').write_text('id,name\n')
     return folder
 
+# %% ../../nbs/lib/course/classroom.ipynb #9353f71d
 def open_course(
     folder:Path|str,   # of `new_course`
 )->Course:
@@ -123,6 +125,7 @@ def _assignment_of(name, data, assignments):
              in re.sub(r'\W|_', '', name.lower())]
     return max(found, key=len) if found else None
 
+# %% ../../nbs/lib/course/classroom.ipynb #a79e6e43
 def grade_course(
     course:Course,
     place:Path|str,                      # a folder or a zip of submissions
@@ -145,7 +148,6 @@ def grade_course(
     write_grades(course, marks)
     for m in marks: write_feedback(course, m)
     return marks, notes
-
 def _settle(marks):
     "Where somebody handed in twice, the last file by name counts."
     last = {}
@@ -155,12 +157,12 @@ def _settle(marks):
         if m.student and last[m.student, m.assignment] is not m:
             m.notes.append(f'replaced by {last[m.student, m.assignment].file}')
 
+# %% ../../nbs/lib/course/classroom.ipynb #cd610d45
 def counts(
     marks:Marks,
 )->bool:
     "Does it count, or did a later file take its place?"
     return not any(n.startswith('replaced by ') for n in marks.notes)
-
 def write_grades(
     course:Course,
     marks:Sequence[Marks],
@@ -185,6 +187,7 @@ def write_grades(
                                          for r in sorted(rows, key=lambda r: r[:3]))])
     return path
 
+# %% ../../nbs/lib/course/classroom.ipynb #911a9858
 def write_feedback(
     course:Course,
     marks:Marks,
@@ -210,6 +213,7 @@ def _own_programs():
     try: yield
     finally: os.environ['PATH'] = before
 
+# %% ../../nbs/lib/course/classroom.ipynb #ab73f42c
 def fill_gradebook(
     course:Course,
     marks:Sequence[Marks],
@@ -261,6 +265,7 @@ def likenesses(
             if share >= least: out.append((a, b, round(share, 3)))
     return sorted(out, key=lambda r: -r[2])
 
+# %% ../../nbs/lib/course/classroom.ipynb #ec427f26
 def report_course(
     course:Course,
     marks:Sequence[Marks],
@@ -289,6 +294,7 @@ def report_course(
     with atomic_write(path) as tmp: tmp.write_text(str(page), encoding='utf-8')
     return path
 
+# %% ../../nbs/lib/course/classroom.ipynb #9cb72392
 def _items(marks):
     "For each item: how many had it right, and which mistakes how often."
     out = []

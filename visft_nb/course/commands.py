@@ -42,6 +42,7 @@ def release(folder: Folder)->None:
     from visft_nb.course.classroom import open_course, release_course
     for path in release_course(open_course(folder)): _say(str(path))
 
+# %% ../../nbs/course/09_marks.ipynb #9598f638
 @course_app.command('grade')
 def grade(
     folder: Folder,
@@ -63,7 +64,6 @@ def grade(
     report_course(course, marks, notes)
     _say(f"{sum(map(counts, marks))} submissions: {folder/'grades.csv'}, "
          f"{folder/'feedback'}, {folder/'report.html'}")
-
 @course_app.command('report')
 def report(
     folder: Folder,
@@ -108,6 +108,7 @@ def check(
                 f"named {t.mistake or 'nothing'}")
     if wrong: raise typer.Exit(1)
 
+# %% ../../nbs/course/09_marks.ipynb #50f1284c
 def _machine(assignment, listed, most):
     "The share of mutants by machine that is killed, for each item."
     from visft_nb.course.mutants import machine_mutants, try_candidates

@@ -45,6 +45,7 @@ class Marks:
         "Points there were."
         return round(sum(v.of for v in self.verdicts), 2)
 
+# %% ../../nbs/lib/course/grading.ipynb #a041c708
 def all_cases(
     assignment:Assignment,
     item:Item,
@@ -57,7 +58,6 @@ def all_cases(
     hidden = more(case_rng(item.name, student, salt)) if more else []
     for c in hidden: c.shown = False
     return [*cases, *hidden]
-
 def grade_cells(
     assignment:Assignment,
     cells:Sequence[tuple[int, str]],    # of `restore`
@@ -100,6 +100,7 @@ def fingerprint(
         h.update(repr([(m.name, m.hint) for m in i.mistakes]).encode())
     return h.hexdigest()[:16]
 
+# %% ../../nbs/lib/course/grading.ipynb #5fee3624
 def grade_file(
     assignment:Assignment,
     released:dict,                # the student's copy, as handed out
@@ -129,6 +130,7 @@ def grade_file(
                       for i in assignment.items]
     return m
 
+# %% ../../nbs/lib/course/grading.ipynb #90984a96
 def _check_whose(nb, assignment, student, marks):
     "Raise `InputError` for another assignment's notebook; note another student's."
     meta = nb['metadata'].get('visft')
@@ -141,7 +143,6 @@ def _check_whose(nb, assignment, student, marks):
     said = student_of(nb)
     if said and student and said != student:
         marks.notes.append(f'the notebook says that it is of {brief(said, 40)}')
-
 def student_of(
     nb:dict,   # of `parse_notebook`
 )->str:        # what STUDENT is set to, or ''
@@ -179,6 +180,7 @@ def _take(name, size, read, out, notes):
     if size > LARGEST: notes.append(f'{name} has {size/2**20:,.0f} MB and is left out')
     else: out.append((name, read()))
 
+# %% ../../nbs/lib/course/grading.ipynb #5ffd98a8
 def _from_zip(path, before, out, notes):
     "The notebooks of a zip; nothing is written to the disk."
     try:
@@ -219,6 +221,7 @@ def _plain(s):
     return re.sub(r'[^a-z0-9]+', ' ', ''.join(
         c for c in s if not unicodedata.combining(c)).lower()).strip()
 
+# %% ../../nbs/lib/course/grading.ipynb #a5856fbb
 def find_student(
     name:str,               # of the file
     said:str,               # the STUDENT of the notebook, or ''
@@ -235,7 +238,6 @@ def find_student(
     last = [i for i, n in roster.items() if (w := _plain(n).split()) and w[-1] in words]
     if len(last) == 1: return last[0]
     return said if said in roster else ''
-
 def _runs(words, part):
     "Do some words stand in a row among others?"
     return any(words[i:i + len(part)] == part
@@ -280,6 +282,7 @@ def grade_all(
         if nursery: nursery.close()
     return out
 
+# %% ../../nbs/lib/course/grading.ipynb #5515ac19
 def _recall(place):
     "Marks that are kept, or None."
     try: d = json.loads(place.read_text())

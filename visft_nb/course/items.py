@@ -79,6 +79,8 @@ def is_shape(
     return when
 
 SIGN = Mistake('sign', 'The numbers are right but for their sign.', is_scaled(-1.))
+
+# %% ../../nbs/lib/course/items.ipynb #570a463f
 TRANSPOSED = Mistake(
     'transposed',
     'The numbers are there, along the wrong axes: look at the order of the dimensions.',
@@ -119,6 +121,7 @@ def _fits(mistake, got, case):
     try: return bool(mistake.when(*(got, case.want, case)[:takes]))
     except Exception: return False
 
+# %% ../../nbs/lib/course/items.ipynb #210221cb
 def _fault(item, case, answer):
     """('', '') where a case is right, else the mistake's name and its hint or a
     sentence."""
@@ -133,7 +136,6 @@ def _fault(item, case, answer):
     for m in item.mistakes:
         if _fits(m, answer.value, case): return m.name, m.hint
     return 'wrong', 'The numbers are not right.'
-
 def _numbers(v):
     "A value in a line."
     a = as_float(v)
@@ -142,6 +144,7 @@ def _numbers(v):
     first = ', '.join(f'{x:.4g}' for x in a.ravel()[:4])
     return f"shape {a.shape}: {first}{', …' if a.size > 4 else ''}"
 
+# %% ../../nbs/lib/course/items.ipynb #d206fb01
 def judge(
     item:Item,
     cases:Sequence[Case],        # those of the item, and hidden ones
@@ -198,13 +201,13 @@ def case_rng(
     seed = hashlib.sha256('\x1f'.join((name, student, salt)).encode()).digest()
     return np.random.default_rng(int.from_bytes(seed[:8], 'little'))
 
+# %% ../../nbs/lib/course/items.ipynb #731087c8
 def _is_slot(v):
     "Does nothing stand here yet?"
     if v is ...: return True
     try: body = inspect.getsource(v).strip().splitlines()[-1].strip()
     except (TypeError, OSError): return False
     return body == '...' or body.startswith('raise NotDone')
-
 def run_check(
     item:Item,
     given:Sequence[object],   # what the notebook defines, in the order of `item.names`
@@ -238,6 +241,7 @@ class CheckResult:
         return (f'<div style="border-left:4px solid {colour};padding:.2em .8em">'
                 f'{escape(repr(self))}</div>')
 
+# %% ../../nbs/lib/course/items.ipynb #c516430f
 def check(
     name:str,        # of the exercise
     *given:object,   # what was written: the function, the class or the value
@@ -253,7 +257,6 @@ def check(
     verdict = run_check(item, given, student)
     _STATE[name] = verdict.done and verdict.right == verdict.cases
     return CheckResult(verdict, item.title)
-
 def progress(
     *names:str,   # the exercises of this notebook
 )->str:

@@ -44,6 +44,7 @@ class Tried:
         if c.right: return self.points == self.of
         return self.points < self.of and self.mistake == c.mistake
 
+# %% ../../nbs/lib/course/mutants.ipynb #77240d51
 def read_candidates(
     path:Path,     # candidates/word.py: cells that begin with `# %% right: …` or wrong
     item:str,      # its name
@@ -61,6 +62,7 @@ def read_candidates(
         out.append(Candidate(item, right, '' if right else name, about.strip(), source))
     return out
 
+# %% ../../nbs/lib/course/mutants.ipynb #756cec14
 def candidates(
     assignment:Assignment,
 )->list[Candidate]:         # the solution of the source first, item by item
@@ -81,7 +83,6 @@ def candidates(
                              "wrong candidates: three and five are the least.")
         out += mine
     return out
-
 def _cells(assignment, candidate):
     "The source's cells, with the candidate in the place of the solution of its item."
     word, out = candidate.item.split('.')[1], []
@@ -91,6 +92,7 @@ def _cells(assignment, candidate):
         out.append(candidate.source if grade_id(c) == word else source_of(c))
     return list(enumerate(out))
 
+# %% ../../nbs/lib/course/mutants.ipynb #f66a0fa0
 def try_candidates(
     assignment:Assignment,
     listed:list[Candidate],

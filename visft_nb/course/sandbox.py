@@ -42,6 +42,7 @@ class Answer:
     error:str=''        # what happened instead: one sentence
     kind:str=''         # '' for a value, or name, todo, error, time, value, died
 
+# %% ../../nbs/lib/course/sandbox.ipynb #389d0540
 @dataclass
 class Sitting:
     "A submission that has run."
@@ -84,6 +85,7 @@ def _used():
         return 1024*int(next(s for s in lines if s.startswith('VmData')).split()[1])
     return 0
 
+# %% ../../nbs/lib/course/sandbox.ipynb #d64ed963
 def _limit(limits):
     "Memory, files and processes that this process may use."
     try: import resource
@@ -119,6 +121,7 @@ def _sentence(e):
     if isinstance(e, TooLong): return 'it took too long'
     return one_line(f'{type(e).__name__}: {e}')[:300]
 
+# %% ../../nbs/lib/course/sandbox.ipynb #702a0a08
 def _shell():
     "An IPython without a terminal, without history and without colours."
     from IPython.core.interactiveshell import InteractiveShell
@@ -129,7 +132,6 @@ def _shell():
     shell = InteractiveShell.instance(config=config)
     shell.showtraceback = lambda *a, **k: None
     return shell
-
 def _run_cell(shell, source, seconds):
     "What went wrong in a cell, or ''."
     if source.lstrip().startswith(('%%bash', '%%sh', '!pip', '%pip')): return ''
@@ -159,6 +161,7 @@ def _put(v, kept, space):
     if isinstance(v, dict): return {k: _put(e, kept, space) for k, e in v.items()}
     return v
 
+# %% ../../nbs/lib/course/sandbox.ipynb #fb31d9c3
 def _value(question, space, seconds):
     "('', value) of a question's last step, or (kind, sentence)."
     kept, result = {}, None
@@ -202,6 +205,7 @@ def _name_of(order, name):
     "The file of an answer."
     return f'answer{order.index(name)}'
 
+# %% ../../nbs/lib/course/sandbox.ipynb #cf57bc1c
 def _sit(folder):
     "The life of a student's process: what `job` asks, into `log` and `answers`."
     job = unpack((folder/'job').read_bytes())
@@ -231,7 +235,6 @@ def _sit(folder):
         tell('answer', name) if not kind else tell('no answer', name, kind, found)
     tell('end')
     os._exit(0)
-
 def _main(): _sit(Path(sys.argv[1]))
 
 # %% ../../nbs/lib/course/sandbox.ipynb #02d96afc
@@ -340,6 +343,7 @@ def sit(
     sitting.seconds = time.monotonic() - begun
     return sitting
 
+# %% ../../nbs/lib/course/sandbox.ipynb #c4ed3543
 def _start(folder, nursery):
     "The student's process."
     module, args = 'visft_nb.course.sandbox', [str(folder)]

@@ -47,6 +47,7 @@ def _count_cases(rng):
     return [Case([step('parameters')], judge=parameters_right, about='of parameters'),
             Case([step('outputs')], judge=outputs_right, about='of outputs')]
 
+# %% ../../nbs/lib/course/tasks_ps1.ipynb #ca266afd
 COUNT = Item(
     'ps1.count', 'Parameters and outputs of a stack', ['parameters', 'outputs'],
     _count_cases, points=2,
@@ -93,6 +94,7 @@ def _first(change):
         list(got)[::-1] if isinstance(got, list | tuple) else got,
         list(want)[::-1] if isinstance(want, list | tuple) else want)
 
+# %% ../../nbs/lib/course/tasks_ps1.ipynb #c494e6b6
 PRELU = Item(
     'ps1.prelu', 'The parametric ReLU and its gradients', ['prelu', 'prelu_backward'],
     _prelu_cases, points=4,
@@ -149,6 +151,7 @@ def _norm_backward_cases(rng):
                         [dx, dgamma, dbeta], about=about))
     return out
 
+# %% ../../nbs/lib/course/tasks_ps1.ipynb #3a548235
 def _other_norm(axes):
     "Is the answer normalized over other axes? Known by the means that vanish."
     def when(got, want):
@@ -156,7 +159,6 @@ def _other_norm(axes):
         if g.shape != np.shape(want) or g.ndim != 4: return False
         return bool(np.ptp(g.mean(axes)) < 1e-6*max(1, np.abs(g).max()))
     return when
-
 def _part(i):
     "Only the i-th of three results is wrong."
     def when(got, want):
@@ -165,6 +167,7 @@ def _part(i):
         return right == [k != i for k in range(3)]
     return when
 
+# %% ../../nbs/lib/course/tasks_ps1.ipynb #0e876504
 NORM = Item(
     'ps1.norm', 'Group normalization', ['group_norm'], _norm_cases, points=3,
     mistakes=[
@@ -189,6 +192,7 @@ NORM = Item(
             lambda got, want: np.shape(got) == np.shape(want)),
         *COMMON])
 
+# %% ../../nbs/lib/course/tasks_ps1.ipynb #ba25191d
 NORM_BACKWARD = Item(
     'ps1.norm_backward', 'The gradients of group normalization',
     ['group_norm_backward'], _norm_backward_cases, points=5,

@@ -48,6 +48,7 @@ def _leaf(v, arrays):
         f"a {type(v).__name__}: numbers, arrays, tensors, texts, and lists or "
         "dictionaries of them were expected.")
 
+# %% ../../nbs/lib/course/values.ipynb #86127c98
 def _tree(v, arrays, count, deep=0):
     "JSON for a value."
     count[0] += 1
