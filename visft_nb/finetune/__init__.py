@@ -17,9 +17,9 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "PixelClassifier", "from_hub", "from_transformers", "image_processor",
         "to_transformers"],
     "peft_files": ["load_peft", "save_peft"],
-    "lora": [
-        "apply_lora", "fingerprint", "load_delta", "merge_lora", "put_delta",
-        "remove_delta", "save_delta", "trainable_parameters", "unmerge_lora"],
+    "delta_files": ["fingerprint", "load_delta", "put_delta", "save_delta"],
+    "deltas": ["remove_delta", "trainable_parameters"],
+    "lora": ["apply_lora", "merge_lora", "unmerge_lora"],
     "context": [
         "ClipEncoder", "ContextPrompt", "DualEncoder", "ZeroShot", "clip_loss",
         "load_clip", "train_dual", "zero_shot_weights"],
@@ -32,19 +32,20 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "detect", "detection_loss", "encode_boxes", "finetune_detector", "fpn_level",
         "make_anchors", "mask_loss", "mask_rcnn", "match_boxes", "match_found", "nms",
         "precision_recall", "roi_align", "roi_loss", "rpn_loss", "show_found"],
-    "folder": [
-        "FolderRun", "Sides", "divide", "duration", "estimate_seconds", "find_splits",
-        "finetune_folder", "group_finder", "machine_facts", "read_splits"],
+    "folder": ["FolderRun", "finetune_folder"],
+    "folder_report": ["duration", "machine_facts"],
+    "folder_splits": ["Sides", "divide", "find_splits", "group_finder", "read_splits"],
+    "folder_training": ["FolderSettings", "estimate_seconds"],
     "heads": [
         "HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind",
         "kappa", "mean_precision", "set_head"],
     "strategies": [
         "CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups",
         "rate_groups"],
-    "transfer": [
-        "HeadSolver", "Pretrained", "cross_validate", "fit_head", "load_backbone",
-        "load_body", "make_backbone", "read_weights", "unloaded_backbone",
-        "unloaded_imagenet"],
+    "backbones": [
+        "Pretrained", "load_backbone", "load_body", "make_backbone", "read_weights",
+        "unloaded_backbone", "unloaded_imagenet"],
+    "transfer": ["HeadSolver", "cross_validate", "fit_head"],
     "lung": [
         "Coverage", "Froc", "HU_WINDOWS", "LUNA_RATES", "PatchViews", "centre",
         "coverage_curve", "fit_temperature", "froc", "make_cubes", "nodule_slices",

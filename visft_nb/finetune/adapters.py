@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError
-from .lora import (Wrapper, find_layers, head_name,
-                                    replace_modules, start_delta)
+from .deltas import (
+    Wrapper, find_layers, head_name, replace_modules, start_delta)
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #55d5afa9
 def apply_bitfit(

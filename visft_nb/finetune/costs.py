@@ -12,7 +12,7 @@ import torch
 
 from ..core import InputError, autocast
 from ..narrow import protect
-from .lora import trainable_parameters
+from .deltas import trainable_parameters
 from ..train import cross_entropy_step, train_mode
 
 # %% ../../nbs/3_finetune/09_table.ipynb #213f1bcc

@@ -13,8 +13,9 @@ import torch
 
 from ..core import (InputError, atomic_write, brief, check_number,
                            describe, read_text)
-from .lora import (
-    LoRAFilters, LoRALayer, delta_of, delta_state, head_name, put_delta)
+from .delta_files import delta_state, put_delta
+from .deltas import delta_of, head_name
+from .lora import LoRAFilters, LoRALayer
 from ..tensors import check_finite, is_file, read_tensors
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef10005

@@ -25,7 +25,8 @@ from ..data import fit_channels, fit_image
 from ..data.leaks import components
 from ..deploy import save_model, write_answers
 from ..deploy.tiles import tiled_logits
-from .folder import duration, group_finder, machine_facts
+from .folder_report import duration, machine_facts
+from .folder_splits import group_finder
 from .pairs import PairData, find_pairs, read_pairs
 from .segmentation import (
     WRONG, Patches, SegmentationLoss, UNet, paint_errors)
