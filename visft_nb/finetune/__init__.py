@@ -55,18 +55,20 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "GENERATED_SETS", "MedResult", "PUBLISHED", "VolumeNet", "comparable",
         "inflate", "load_medmnist", "medmnist_info", "medmnist_net", "medmnist_scores",
         "medmnist_step", "run_medmnist", "steps_down"],
+    "pair_names": ["Match", "match_names", "match_pattern"],
     "pairs": [
-        "Found", "Match", "PairData", "find_pairs", "is_mask", "match_names",
-        "read_mask", "read_pairs"],
+        "Found", "PairData", "find_pairs", "is_mask", "read_mask", "read_pairs"],
     "search": ["Pruning", "folds", "tune"],
     "segmentation": [
         "EncoderUNet", "MedicalImageDataset", "Patches", "SegmentationLoss", "UNet",
         "dice_loss", "dihedral", "encoder_unet", "hausdorff", "paint_errors",
         "pixel_logits", "pixel_report", "segment", "train_segmenter"],
     "segmenter": [
-        "Plan", "SegmentRun", "TileBatches", "answer", "best_threshold", "class_dice",
-        "divide_pairs", "find_copies", "plan_training", "put_threshold",
-        "segment_folder", "train_tiles"],
+        "SegmentRun", "SegmentSettings", "divide_pairs", "find_copies",
+        "segment_folder"],
+    "tile_training": [
+        "Plan", "TileBatches", "answer", "best_threshold", "class_dice",
+        "plan_training", "put_threshold", "train_tiles"],
     "video": [
         "CentreNet", "Clip", "Tracker", "Zone", "assign", "clear_mot", "judge_warnings",
         "make_clip", "show_tracks", "track", "train_centres"],
