@@ -39,9 +39,8 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "heads": [
         "HEADS", "Head", "corn_loss", "corn_probabilities", "corn_rank", "head_kind",
         "kappa", "mean_precision", "set_head"],
-    "strategies": [
-        "CORRUPTIONS", "FinetuneLoss", "RATES", "corrupt", "finetune", "layer_groups",
-        "rate_groups"],
+    "corruptions": ["CORRUPTIONS", "corrupt"],
+    "strategies": ["FinetuneLoss", "RATES", "finetune", "layer_groups", "rate_groups"],
     "backbones": [
         "Pretrained", "load_backbone", "load_body", "make_backbone", "read_weights",
         "unloaded_backbone", "unloaded_imagenet"],
