@@ -13,16 +13,16 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "patch_features", "pixel_auc", "read_parts", "synthetic_fabric"],
     "costs": ["saved_bytes", "training_costs"],
     "adapters": ["apply_adapters", "apply_bitfit", "apply_ia3", "apply_norm_only"],
-    "hub": [
-        "PixelClassifier", "from_hub", "from_transformers", "image_processor",
-        "to_transformers"],
+    "hub": ["from_transformers", "image_processor", "to_transformers"],
+    "hub_files": ["PixelClassifier", "from_hub"],
     "peft_files": ["load_peft", "save_peft"],
     "delta_files": ["fingerprint", "load_delta", "put_delta", "save_delta"],
     "deltas": ["remove_delta", "trainable_parameters"],
     "lora": ["apply_lora", "merge_lora", "unmerge_lora"],
+    "clip": ["ClipEncoder", "load_clip"],
     "context": [
-        "ClipEncoder", "ContextPrompt", "DualEncoder", "ZeroShot", "clip_loss",
-        "load_clip", "train_dual", "zero_shot_weights"],
+        "ContextPrompt", "DualEncoder", "ZeroShot", "clip_loss", "train_dual",
+        "zero_shot_weights"],
     "prompts": [
         "PixelPrompt", "Prompted", "VisualPrompt", "frequency_mapping",
         "load_prompt_state", "prompt_attention", "prompt_state"],
@@ -75,9 +75,9 @@ _load, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "explain", "explain_file", "export_onnx", "export_program", "format_runs",
         "latency_table", "launch_app", "make_app", "model_card", "occlusion", "overlay",
         "peak_memory", "predict", "predict_files", "quantize_onnx", "write_dicom"],
-    "speed": [
-        "fastai_contestant", "kit_contestant", "photo_root", "plain_contestant", "race",
-        "trainer_contestant"],
+    "contestants": [
+        "fastai_contestant", "photo_root", "plain_contestant", "trainer_contestant"],
+    "speed": ["kit_contestant", "race"],
 })
 
 __getattr__ = old_names(__name__, _load, look='explain_file')

@@ -102,7 +102,8 @@ def _no_layer(model, target, test, there, inside, what):
     if other:
         name, kind = other[0]
         read = ', whose weight the module around it reads without calling it'
-        said += f" ({name} is a {kind}{read*(bool(inside) and name.startswith(inside))})"
+        said += (
+            f" ({name} is a {kind}{read*(bool(inside) and name.startswith(inside))})")
     return f"{said}; there are: {_endings(there)}."
 
 # %% ../../nbs/lib/finetune/deltas.ipynb #f595ff7d

@@ -45,7 +45,8 @@ def find_splits(
     _check_splits(splits, heads, folder)
     _same_classes({s: classes[h] for h, s in splits.items()}, folder)
     order = list(SPLITS.values())
-    return {s: top/h for h, s in sorted(splits.items(), key=lambda k: order.index(k[1]))}
+    return {
+        s: top/h for h, s in sorted(splits.items(), key=lambda k: order.index(k[1]))}
 
 # %% ../../nbs/lib/finetune/folder_splits.ipynb #677d655d
 def _same_classes(classes, folder):

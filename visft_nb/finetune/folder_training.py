@@ -107,7 +107,8 @@ def start_network(
     """The network that a folder is learned with. Raises `InputError` for a model file
     whose number of outputs cannot be chosen, and as `load_backbone`."""
     backbone, size = settings.backbone, settings.size
-    if str(backbone).endswith('.safetensors'): return _from_file(backbone, classes, size)
+    if str(backbone).endswith('.safetensors'):
+        return _from_file(backbone, classes, size)
     options = {'channels': 3} if backbone in KIT else {}
     if backbone == 'vit_tiny': options['size'] = size
     model = load_backbone(backbone, settings.weights, len(classes), **options)

@@ -59,8 +59,9 @@ def _entries(folder, notes):
         notes.append(f"Left out: {counted(len(other), 'file')} in {folder.name} "
                      f"without the ending of an image: {first_names(other)}")
     if not (found := [e for e in found if fits(e[0])]):
-        raise InputError(f"{folder} holds no image ({first_names(other)}): files that end in "
-                         ".png, .jpg, .tif, .gif or the like were expected.")
+        raise InputError(
+            f"{folder} holds no image ({first_names(other)}): files that end in "
+            ".png, .jpg, .tif, .gif or the like were expected.")
     return found
 
 def _two_sides(images, masks, notes):
@@ -73,8 +74,9 @@ def _two_sides(images, masks, notes):
         if len(outside) < len(ours):   # other masks may lie there, too
             ours = [(n, read) for n, read in outside if not is_mask(read, n)]
             if other := [n for n, _ in outside if n not in dict(ours)]:
-                notes.append(f"Left out: {counted(len(other), 'file')} beside the "
-                             f"images with the few values of a mask: {first_names(other)}")
+                notes.append(
+                    f"Left out: {counted(len(other), 'file')} beside the "
+                    f"images with the few values of a mask: {first_names(other)}")
         return ours, _inside(theirs, b.resolve(), a.resolve())
     found = _entries(a, notes)
     told = [is_mask(read, n) for n, read in found]

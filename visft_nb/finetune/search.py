@@ -7,12 +7,15 @@ __all__ = ['PRUNERS', 'folds', 'cross_validate', 'ask', 'Pruning', 'tune', 'budg
 
 # %% ../../nbs/3_finetune/10_search.ipynb #4a2b41af
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..core import InputError, lookup
 from ..data import Images
+from ..train import History
 
 # %% ../../nbs/3_finetune/10_search.ipynb #7bf074b3
 def folds(
@@ -41,12 +44,12 @@ def folds(
 
 # %% ../../nbs/3_finetune/10_search.ipynb #13db0f5f
 def cross_validate(
-    score,           # score(train, valid) -> number, more is better
-    data:Images,     # with class numbers
-    k:int=4,         # folds
-    seed:int=0,      # of the folds
-    trial=None,      # optuna Trial: told the mean after each fold, may stop it
-)->float:            # mean over the folds
+    score:Callable,    # score(train, valid) -> number, where more is better
+    data:Images,       # with class numbers
+    k:int=4,           # folds
+    seed:int=0,        # of the folds
+    trial:object=None, # optuna Trial that is told the mean so far, and may end it
+)->float:              # mean over the folds
     """The mean score over k folds; raises optuna.TrialPruned where `trial` says so,
     `InputError` for a score that is no number."""
     values = []
@@ -59,9 +62,9 @@ def cross_validate(
     return sum(values)/len(values)
 
 def ask(
-    trial,       # optuna Trial
-    value:float, # the score so far
-    step:int,    # how far: number of the fold or epoch
+    trial:object, # optuna Trial
+    value:float,  # the score so far
+    step:int,     # how far: number of the fold or epoch
 )->None:
     "Tell a trial how it does, and stop it where its pruner says so."
     import optuna
@@ -72,8 +75,11 @@ def ask(
 class Pruning:
     """A callback for `fit`: after each epoch the trial is told the monitored figure.
     Needs `valid` in fit, and a study whose direction is fit's `goal`."""
-    def __init__(self, trial): self.trial = trial
-    def on_epoch(self, history, model):
+    def __init__(self,
+        trial:object, # optuna Trial
+    ):
+        self.trial = trial
+    def on_epoch(self, history:History, model:nn.Module)->None:
         "Called by `fit`."
         if history.monitor is None:
             raise InputError("Pruning needs a figure after each epoch: give "
@@ -85,14 +91,15 @@ PRUNERS = ('median', 'hyperband', 'none')
 
 # %% ../../nbs/3_finetune/10_search.ipynb #d47e84c0
 def tune(
-    objective,      # objective(trial) -> number; it may prune
-    trials:int,     # the budget: settings tried, pruned ones included
-    seed:int=0,     # of the sampler: the same seed gives the same search
-    seconds=None,   # the budget in time: no trial is begun after it
-    first=(),       # settings to try first, e.g. the default: no search ends below it
-    pruner:str='median', # a name of `PRUNERS`
-    goal:str='max', # or "min"
-):                  # optuna Study: best_params, best_value, trials
+    objective:Callable,      # objective(trial) -> number; it may prune
+    trials:int,              # the budget: settings tried, pruned ones included
+    seed:int=0,              # of the sampler: the same seed gives the same search
+    seconds:float|None=None, # the budget in time: no trial is begun after it
+    # settings to try first, e.g. the default: no search ends below it
+    first:Iterable=(),
+    pruner:str='median',     # a name of `PRUNERS`
+    goal:str='max',          # or "min"
+)->object:                   # optuna Study: best_params, best_value, trials
     """Search with TPE. Raises `InputError` for an empty budget, and where no trial was
     finished."""
     import optuna
@@ -121,8 +128,8 @@ def tune(
 
 # %% ../../nbs/3_finetune/10_search.ipynb #187ac18f
 def budget(
-    study, # of `tune`
-)->dict:   # trials, pruned (share), reports (folds or epochs computed), seconds
+    study:object, # of `tune`
+)->dict:          # trials, pruned (share), reports (folds or epochs computed), seconds
     "What a search has spent."
     done = [t for t in study.trials if t.state.is_finished()]
     pruned = sum(t.state.name == 'PRUNED' for t in done)
