@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import InputError
+from ..core import InputError, check_number
 from .deltas import (
     Wrapper, find_layers, head_name, replace_modules, start_delta)
 
@@ -203,9 +203,7 @@ def apply_adapters(
     2017), by default behind attention and MLP of a transformer, else behind each block
     of convolutions. Raises `InputError` for a width below 1 or wider than what it
     narrows, for places that are not there, and for one inside another."""
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise InputError(f"width={width!r}: a whole number of at least 1 is expected, "
-                         "mostly 4 to 64.")
+    check_number('width', width, 1, whole=True)   # mostly 4 to 64
     name = head_name(model)
     places = (_adapter_places(model, name) if targets is None
               else find_layers(model, targets, (nn.Module,), 'an adapter'))

@@ -98,14 +98,14 @@ def group_finder(
 
 # %% ../../nbs/lib/finetune/folder_splits.ipynb #156d157b
 def read_splits(
-    folder:str|Path,  # as for `find_splits`
-    size:int=224,     # side: the shorter one is scaled to it, the middle cut out
-    channels:int=3,   # 1 gray, 3 colour
-    skip:bool=False,  # leave out what is no image, instead of an error
+    folder:str|Path,         # as for `find_splits`
+    size:int=224,            # side: the shorter one is scaled to it, the middle cut out
+    channels:int=3,          # 1 gray, 3 colour
+    skip:bool=False,         # leave out what is no image, instead of an error
     group:str|None=None,     # regular expression that finds the patient in a name
     window:tuple|None=None,  # (centre, width) for DICOM, as for `image_folder`
-    in_range:tuple|None=None,# (black, white) of more than 8 bits
-)->tuple:             # ({split: Images}, [what was left out, and how ranges were taken])
+    in_range:tuple|None=None, # (black, white) of more than 8 bits
+)->tuple:            # ({split: Images}, what was left out and how ranges were taken)
     """Read what is there. Raises `InputError` that names corrupt files, empty classes
     and classes with one image."""
     parts, notes = {}, []
@@ -122,6 +122,7 @@ def read_splits(
         parts[split] = data
     return parts, notes
 
+# %% ../../nbs/lib/finetune/folder_splits.ipynb #06c45275
 def _check_counts(data, path, least):
     "Raise `InputError` for one class, and for a class of too few images."
     if len(data.classes) < 2:

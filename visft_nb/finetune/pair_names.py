@@ -214,6 +214,7 @@ def first_names(
     names = list(names)
     return ', '.join(names[:n]) + ', …'*(len(names) > n)
 
+# %% ../../nbs/lib/finetune/pair_names.ipynb #a18cabb7
 def _two_ways(matches):
     "The sentence for names that can be read in two ways."
     a, b = (dict(sorted(m.pairs)) for m in matches[:2])

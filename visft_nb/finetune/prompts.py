@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 
 from ..cnn.models import VisionTransformer
-from ..core import InputError
+from ..core import InputError, check_number, check_numbers
 from ..data import Images
 from ..train import predict_logits
 
@@ -54,9 +54,7 @@ def new_head(self:Prompted,
     if classes is None and not isinstance(old, nn.Linear):
         raise InputError(f"{type(base).__name__} has no linear head to start from: say "
                          "how many outputs the new one has, classes=….")
-    if classes is not None and (not isinstance(classes, int) or classes < 1):
-        raise InputError(f"classes={classes!r}: a whole number of at least 1 was "
-                         "expected, or None for a copy of the network's own head.")
+    check_numbers(1, classes=classes, whole=True)
     new = nn.Linear(base.dim, classes or old.out_features,
                     device=next(base.parameters()).device)
     if classes is None: new.load_state_dict(old.state_dict())
@@ -76,9 +74,7 @@ class VisualPrompt(Prompted):
             raise InputError("VisualPrompt puts tokens into a VisionTransformer, got "
                              f"{type(vit).__name__}: for a network without tokens "
                              "take PixelPrompt.")
-        if not isinstance(length, int) or length < 0:
-            raise InputError(f"length={length!r}: a whole number of prompts was "
-                             "expected, 0 for none.")
+        check_number('length', length, 0, whole=True)
         super().__init__(vit)
         self.length, self.deep, self.dim = length, deep, vit.dim
         self.head = self.new_head(classes)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core import InputError, lookup
+from ..core import InputError, check_number, lookup
 from ..data import Images
 from ..train import History
 
@@ -29,9 +29,7 @@ def folds(
     if data.labels is None or data.labels.is_floating_point():
         raise InputError("folds needs class numbers in `labels`, and these "
                          "images have none.")
-    if not isinstance(k, int) or k < 2:
-        raise InputError(f"k={k!r}: cross-validation needs at least 2 folds, "
-                         "mostly 3 to 10.")
+    check_number('k', k, 2, whole=True)   # mostly 3 to 10
     y = data.labels.cpu().numpy()
     least = int(np.bincount(y)[np.unique(y)].min()) if len(y) else 0
     if least < k:
@@ -103,9 +101,7 @@ def tune(
     """Search with TPE. Raises `InputError` for an empty budget, and where no trial was
     finished."""
     import optuna
-    if not isinstance(trials, int) or trials < 1:
-        raise InputError(f"trials={trials!r}: a budget of at least one trial is "
-                         "needed, mostly 20 to 200.")
+    check_number('trials', trials, 1, whole=True)   # mostly 20 to 200
     lookup(pruner, PRUNERS, 'pruner'); lookup(goal, ['max', 'min'], 'goal')
     stop = {'median': lambda: optuna.pruners.MedianPruner(n_startup_trials=5),
             'hyperband': optuna.pruners.HyperbandPruner,
