@@ -209,7 +209,7 @@ def test_load_clip_says_what_is_missing(monkeypatch):
 
 
 def test_without_open_clip_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr('visft_nb.finetune.context.find_spec', lambda name: None)
+    monkeypatch.setattr('visft_nb.finetune.clip.find_spec', lambda name: None)
     with pytest.raises(InputError, match='pip install open_clip_torch'): load_clip()
 
 

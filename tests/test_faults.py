@@ -260,7 +260,7 @@ def test_finetune_interrupted_says_what_is_true_and_leaves_nothing(colours, tmp_
     from visft_nb.course.cli import main
     from visft_nb.finetune import folder
     sign = getattr(signal, sys.argv.pop())
-    folder._train = lambda *_: (os.kill(os.getpid(), sign), time.sleep(30))
+    folder.train_network = lambda *_: (os.kill(os.getpid(), sign), time.sleep(30))
     sys.argv[0] = 'visft'
     main()
     '''

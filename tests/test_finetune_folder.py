@@ -14,7 +14,7 @@ from visft_nb.core import InputError, NoRoom
 from visft_nb.data import find_leaks
 from visft_nb.deploy import load_model, predict
 from visft_nb.finetune import divide, find_splits, finetune_folder, read_splits
-from visft_nb.finetune.folder import _request
+from visft_nb.finetune.folder_training import check_folder
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 CLASSES = ('cat', 'dog & <fox>')   # a name that HTML and shells do not like
@@ -193,7 +193,7 @@ def test_images_and_masks_are_no_classes(tmp_path):
         for i in range(4): Image.new('L', (40, 40), 10*i).save(tmp_path/kind/f'{i}{"_mask" if kind == "labels" else ""}.png')
     with pytest.raises(InputError, match='visft segment .*/images .*/labels'): finetune_folder(tmp_path, tmp_path/'out')
     (tmp_path/'labels/3_mask.png').rename(tmp_path/'labels/other.png')
-    assert not (tmp_path/'out').exists() and _request(tmp_path, 'linear', 64, 1, .25)[2] == ['images', 'labels']
+    assert not (tmp_path/'out').exists() and check_folder(tmp_path)[1] == ['images', 'labels']
 
 
 def test_what_stands_is_not_overwritten(splits, tmp_path, small):
@@ -204,7 +204,7 @@ def test_what_stands_is_not_overwritten(splits, tmp_path, small):
 
 def test_a_failure_at_the_end_leaves_nothing(splits, tmp_path, small, monkeypatch):
     def full(*a, **k): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr('visft_nb.finetune.folder._page', full)
+    monkeypatch.setattr('visft_nb.finetune.folder_report._page', full)
     with pytest.raises(NoRoom, match='make room'): finetune_folder(splits, tmp_path/'out', **small)
     assert list(tmp_path.iterdir()) == []
 

@@ -162,7 +162,7 @@ def test_a_folder_that_is_no_model(tmp_path):
 
 
 def test_without_transformers(monkeypatch):
-    monkeypatch.setattr('visft_nb.finetune.hub.find_spec', lambda name: None)
+    monkeypatch.setattr('visft_nb.finetune.hub_architectures.find_spec', lambda name: None)
     with pytest.raises(InputError, match='pip install'): to_transformers(vit())
 
 

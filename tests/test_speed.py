@@ -83,5 +83,5 @@ def test_bad_input(name, photos):
 
 
 def test_without_fastai(monkeypatch, photos):
-    monkeypatch.setattr('visft_nb.finetune.speed.find_spec', lambda name: None)
+    monkeypatch.setattr('visft_nb.finetune.contestants.find_spec', lambda name: None)
     with pytest.raises(InputError, match='pip install fastai'): fastai_contestant(photos, start())

@@ -6,19 +6,21 @@
 __all__ = ['NORMS', 'apply_bitfit', 'apply_norm_only', 'IA3Layer', 'apply_ia3', 'Adapter', 'apply_adapters']
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #73121995
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import InputError
-from .lora import (Wrapper, find_layers, head_name,
-                                    replace_modules, start_delta)
+from ..core import InputError, check_number
+from .deltas import (
+    Wrapper, find_layers, head_name, replace_modules, start_delta)
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #55d5afa9
 def apply_bitfit(
-    model,          # nn.Module, changed in place; train it with `fit`
-    head:bool=True, # train the head, in full
-):                  # the model, frozen but for its biases and the head
+    model:nn.Module, # changed in place; train it with `fit`
+    head:bool=True,  # train the head, in full
+)->nn.Module:        # the model, frozen but for its biases and the head
     """Train the biases alone, those of normalisation layers among them (BitFit, Ben
     Zaken et al. 2022). Raises `InputError` for a model without."""
     biases = [k for k, _ in model.named_parameters()
@@ -36,9 +38,9 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm,
          nn.modules.instancenorm._InstanceNorm)
 
 def apply_norm_only(
-    model,          # nn.Module, changed in place; train it with `fit`
-    head:bool=True, # train the head, in full
-):                  # the model, frozen but for its normalisation layers and the head
+    model:nn.Module, # changed in place; train it with `fit`
+    head:bool=True,  # train the head, in full
+)->nn.Module:        # the model, frozen but for its normalisation layers and the head
     """Train the scales and shifts of normalisation layers alone (Frankle et al. 2021).
     Raises `InputError` for a model without."""
     names = [f'{n}.{k}' for n, m in model.named_modules()
@@ -64,41 +66,27 @@ class IA3Layer(Wrapper):
         self.scale = nn.Parameter(
             torch.ones(n, *(1, 1)*maps, device=w.device, dtype=w.dtype))
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor)->torch.Tensor:
         "What the base takes to what it gives."
         return self.base(x*self.scale) if self.feedforward else self.base(x)*self.scale
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #25854ac7
 def apply_ia3(
-    model,            # nn.Module, changed in place; train it with `fit`
-    targets=None,     # a regular expression, names or endings; None: see below
-    feedforward=None, # those targets whose inputs are scaled, not their outputs
-    head:bool=True,   # train the head, in full
-): # the model, frozen but for vectors and head; its outputs are the same
+    model:nn.Module, # changed in place; train it with `fit`
+    # a regular expression, names or endings; None: see below
+    targets:str|Iterable|None=None,
+    # those targets whose inputs are scaled, not their outputs
+    feedforward:str|Iterable|None=None,
+    head:bool=True,  # train the head, in full
+)->nn.Module:        # the model, frozen but for vectors and head; same outputs
     """Multiply activations by learned vectors, 1 at the start ((IA)3, Liu et al. 2022).
     By default the outputs of layers called qkv, k, v, key, value and their like, and
     the inputs of the second layer of an MLP; in networks without attention the inputs
     of every ungrouped convolution but the first. Raises `InputError` where nothing
     matches."""
-    kinds, name = (nn.Linear, nn.Conv2d), head_name(model)
-    if targets is None:
-        if feedforward is not None:
-            raise InputError("feedforward says which of the targets are scaled at "
-                             "their inputs: name targets, too.")
-        layers, inputs = _ia3_layers(
-            find_layers(model, None, kinds, '(IA)3', [name] if name else []))
-        if not layers:
-            raise InputError(f"{type(model).__name__} has neither attention nor "
-                             "convolutions with names that are known: name layers "
-                             "with targets=[…] and feedforward=[…].")
-    else:
-        layers = find_layers(model, targets, kinds, '(IA)3')
-        inputs = (set(find_layers(model, feedforward, kinds, '(IA)3'))
-                  if feedforward else set())
-        if wrong := sorted(inputs - set(layers)):
-            raise InputError(f"feedforward names {wrong[0]}, which targets does not: "
-                             "it says which of the targets are scaled "
-                             "at their inputs.")
+    name = head_name(model)
+    layers, inputs = (_ia3_default(model, name, feedforward) if targets is None
+                      else _ia3_named(model, targets, feedforward))
     listed = [t if t is None or isinstance(t, str) else list(t)
               for t in (targets, feedforward)]
     inside = name and any(n == name or n.startswith(f'{name}.') for n in layers)
@@ -108,6 +96,8 @@ def apply_ia3(
     return model
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #f1c675cf
+_KINDS = nn.Linear, nn.Conv2d
+
 def _ia3_layers(there):
     "The layers of the default, and which of them are scaled at their inputs."
     last = lambda n: n.rpartition('.')[2]
@@ -119,6 +109,29 @@ def _ia3_layers(there):
                   if isinstance(m, nn.Conv2d) and m.groups == 1][1:]
     return {n: there[n] for n in there if n in outputs + inputs}, set(inputs)
 
+def _ia3_default(model, head, feedforward):
+    "The layers of the default, or `InputError` where there are none."
+    if feedforward is not None:
+        raise InputError("feedforward says which of the targets are scaled at their "
+                         "inputs: name targets, too.")
+    layers, inputs = _ia3_layers(
+        find_layers(model, None, _KINDS, '(IA)3', [head] if head else []))
+    if not layers:
+        raise InputError(f"{type(model).__name__} has neither attention nor "
+                         "convolutions with names that are known: name layers with "
+                         "targets=[…] and feedforward=[…].")
+    return layers, inputs
+
+def _ia3_named(model, targets, feedforward):
+    "The layers that are named, and which of them are scaled at their inputs."
+    layers = find_layers(model, targets, _KINDS, '(IA)3')
+    inputs = set()
+    if feedforward: inputs = set(find_layers(model, feedforward, _KINDS, '(IA)3'))
+    if wrong := sorted(inputs - set(layers)):
+        raise InputError(f"feedforward names {wrong[0]}, which targets does not: it "
+                         "says which of the targets are scaled at their inputs.")
+    return layers, inputs
+
 # %% ../../nbs/3_finetune/05_adapters.ipynb #2c857ce6
 class Adapter(Wrapper):
     """A module with a residual bottleneck behind it, y + U act(D y): GELU behind a
@@ -129,7 +142,7 @@ class Adapter(Wrapper):
         dim:int,        # d
         width:int,      # m, of the bottleneck
         maps:bool,      # are there maps?
-        like=None,      # a tensor whose device and type the new layers take
+        like:torch.Tensor|None=None, # whose device and type the new layers take
     ):
         super().__init__(base)
         make = (lambda a, b: nn.Conv2d(a, b, 1)) if maps else nn.Linear
@@ -139,7 +152,7 @@ class Adapter(Wrapper):
         nn.init.zeros_(self.up.weight); nn.init.zeros_(self.up.bias)
         if like is not None: self.to(device=like.device, dtype=like.dtype)
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args, **kwargs)->torch.Tensor:
         "What the base takes to what it gives, adapted."
         y = self.base(*args, **kwargs)
         return y + self.up(self.act(self.down(y)))
@@ -180,18 +193,17 @@ def _adapter_places(model, head):
 
 # %% ../../nbs/3_finetune/05_adapters.ipynb #029af7e6
 def apply_adapters(
-    model,          # nn.Module, changed in place; train it with `fit`
-    width:int=8,    # m, of the bottleneck
-    targets=None,   # modules: a regular expression, names or endings; None: see below
-    head:bool=True, # train the head, in full
-): # the model, frozen but for adapters and head; its outputs are the same
+    model:nn.Module, # changed in place; train it with `fit`
+    width:int=8,     # m, of the bottleneck
+    # modules: a regular expression, names or endings; None: see below
+    targets:str|Iterable|None=None,
+    head:bool=True,  # train the head, in full
+)->nn.Module:        # the model, frozen but for adapters and head; same outputs
     """Put residual bottlenecks behind modules (Houlsby et al. 2019; Rebuffi et al.
     2017), by default behind attention and MLP of a transformer, else behind each block
     of convolutions. Raises `InputError` for a width below 1 or wider than what it
     narrows, for places that are not there, and for one inside another."""
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise InputError(f"width={width!r}: a whole number of at least 1 is expected, "
-                         "mostly 4 to 64.")
+    check_number('width', width, 1, whole=True)   # mostly 4 to 64
     name = head_name(model)
     places = (_adapter_places(model, name) if targets is None
               else find_layers(model, targets, (nn.Module,), 'an adapter'))

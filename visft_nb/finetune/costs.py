@@ -7,21 +7,23 @@ __all__ = ['saved_bytes', 'training_costs']
 
 # %% ../../nbs/3_finetune/09_table.ipynb #6c938a1a
 import time
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from ..core import InputError, autocast
 from ..narrow import protect
-from .lora import trainable_parameters
+from .deltas import trainable_parameters
 from ..train import cross_entropy_step, train_mode
 
 # %% ../../nbs/3_finetune/09_table.ipynb #213f1bcc
 def saved_bytes(
-    model,                   # nn.Module
-    batch,                   # (x, y)
-    loss=cross_entropy_step, # loss(model, batch) -> scalar
-    precision='fp32',        # "bf16", "fp32" or "auto"
-)->int:                      # bytes
+    model:nn.Module,      # that is trained
+    batch:tuple,          # (x, y)
+    loss:Callable=cross_entropy_step, # loss(model, batch) -> scalar
+    precision:str='fp32', # "bf16", "fp32" or "auto"
+)->int:                   # bytes
     """Activations that one forward pass in training mode keeps for the backward pass;
     weights are not counted, nor one tensor twice."""
     kept = {}
@@ -38,12 +40,12 @@ def saved_bytes(
 
 # %% ../../nbs/3_finetune/09_table.ipynb #e72ebff2
 def training_costs(
-    models:dict,             # name -> model; what requires a gradient is trained
-    batch,                   # (x, y)
-    rounds:int=5,            # timings of each, one after the other; the least counts
-    loss=cross_entropy_step, # loss(model, batch) -> scalar
-    precision='auto',        # of the timed steps
-): # pandas.DataFrame: trained (and %), memory (MB), ms a step, relative
+    models:dict,          # name -> model; what requires a gradient is trained
+    batch:tuple,          # (x, y)
+    rounds:int=5,         # timings of each, one after the other; the least counts
+    loss:Callable=cross_entropy_step, # loss(model, batch) -> scalar
+    precision:str='auto', # of the timed steps: "bf16", "fp32" or "auto"
+)->object: # pandas.DataFrame: trained (and %), memory (MB), ms a step, relative
     """Parameters, memory and time of a training step. Memory: activations, gradients
     and Adam's moments in float32. Raises `InputError` for a model that trains
     nothing."""

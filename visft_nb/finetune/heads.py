@@ -7,7 +7,7 @@ __all__ = ['HEADS', 'Head', 'set_head', 'head_kind', 'mean_precision', 'corn_los
            'check_labels']
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #583f62c4
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +33,11 @@ HEADS = {}
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #76c774a5
 def set_head(
-    model,             # nn.Module with `features`, `dim` and `head`; changed in place
-    answers,           # names of the classes, or how many classes or figures there are
-    kind:str='classes',# a key of `HEADS`: classes, multilabel, regression, ordered
-):                     # the model
+    model:nn.Module,    # with `features`, `dim` and `head`; changed in place
+    # names of the classes, or how many classes or figures there are
+    answers:int|Sequence,
+    kind:str='classes', # a key of `HEADS`: classes, multilabel, regression, ordered
+)->nn.Module:           # the model
     """Put a fresh linear layer in the place of the head. Raises `InputError` for a
     model without features and for too few answers."""
     if not all(hasattr(model, k) for k in ('features', 'dim', 'head')):
@@ -58,7 +59,9 @@ def set_head(
     return model
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #4a8d611b
-def head_kind(model)->str: # a key of `HEADS`; "classes" where `set_head` did not say
+def head_kind(
+    model:nn.Module, # with a head
+)->str:              # a key of `HEADS`; "classes" where `set_head` did not say
     "The kind of head that a model has."
     return getattr(getattr(model, 'head', None), 'kind', 'classes')
 
@@ -80,9 +83,9 @@ HEADS['classes'] = Head(lambda n: n, F.cross_entropy, _accuracy, 'accuracy', 'ma
 # %% ../../nbs/3_finetune/03_heads.ipynb #8b963a59
 @renamed(logits='preds', y='target')
 def mean_precision(
-    preds,  # (N, K) logits, or any score that grows with the belief
-    target, # (N, K) of 0 and 1
-)->float:   # 0 to 1
+    preds:torch.Tensor,  # (N, K) logits, or any score that grows with the belief
+    target:torch.Tensor, # (N, K) of 0 and 1
+)->float:                # 0 to 1
     """Mean average precision over the labels that occur
     (`sklearn.metrics.average_precision_score`)."""
     from sklearn.metrics import average_precision_score
@@ -126,8 +129,9 @@ HEADS['regression'] = Head(lambda n: n, _squares, _absolute, 'absolute_error', '
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #78ea63f7
 def corn_loss(
-    logits, # (N, K-1): output k belongs to the question whether y > k, given y >= k
-    y,      # (N,) ranks from 0 to K-1
+    # (N, K-1): output k belongs to the question whether y > k, given y >= k
+    logits:torch.Tensor,
+    y:torch.Tensor, # (N,) ranks from 0 to K-1
 )->torch.Tensor:
     """The loss of conditional ordinal regression (CORN; Shi, Cao and Raschka 2021):
     question k is put to the images with y >= k alone."""
@@ -138,25 +142,25 @@ def corn_loss(
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #592b863b
 def corn_probabilities(
-    logits, # (N, K-1)
-)->torch.Tensor: # (N, K), rows sum to one
+    logits:torch.Tensor, # (N, K-1)
+)->torch.Tensor:         # (N, K), rows sum to one
     "The probability of each rank: P(y > k) is the product of the conditional ones."
     above = torch.cumprod(logits.sigmoid(), 1)
     one = torch.ones_like(above[:, :1])
     return torch.cat([one, above], 1) - torch.cat([above, 0*one], 1)
 
 def corn_rank(
-    logits, # (N, K-1)
-)->torch.Tensor: # (N,) ranks, the medians
+    logits:torch.Tensor, # (N, K-1)
+)->torch.Tensor:         # (N,) ranks, the medians
     "How many thresholds are passed with a probability above one half."
     return (torch.cumprod(logits.sigmoid(), 1) > .5).sum(1)
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #9b866d05
 @renamed(pred='preds', y='target')
 def kappa(
-    preds,  # (N,) ranks, or (N, K-1) outputs of an ordered head
-    target, # (N,) ranks
-)->float:   # 1 is perfect, 0 is chance
+    preds:torch.Tensor,  # (N,) ranks, or (N, K-1) outputs of an ordered head
+    target:torch.Tensor, # (N,) ranks
+)->float:                # 1 is perfect, 0 is chance
     """Cohen's kappa with quadratic weights (`sklearn.metrics.cohen_kappa_score`); 0
     where all ranks are one and the same."""
     from sklearn.metrics import cohen_kappa_score
@@ -170,10 +174,10 @@ HEADS['ordered'] = Head(lambda n: n - 1, corn_loss, kappa, 'kappa', 'max', corn_
 
 # %% ../../nbs/3_finetune/03_heads.ipynb #d087d118
 def check_labels(
-    model,        # with a head
-    y,            # labels
-    kind=None,    # of the head; None asks the model
-)->str:           # the kind
+    model:nn.Module,     # with a head
+    y:torch.Tensor|None, # labels
+    kind:str|None=None,  # of the head; None asks the model
+)->str:                  # the kind
     "Raise `InputError` for labels that the head cannot learn."
     kind = kind or head_kind(model)
     outputs = getattr(model.head, 'out_features', None)

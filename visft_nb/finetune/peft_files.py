@@ -13,8 +13,9 @@ import torch
 
 from ..core import (InputError, atomic_write, brief, check_number,
                            describe, read_text)
-from .lora import (
-    LoRAFilters, LoRALayer, delta_of, delta_state, head_name, put_delta)
+from .delta_files import delta_state, put_delta
+from .deltas import delta_of, head_name
+from .lora import LoRAFilters, LoRALayer
 from ..tensors import check_finite, is_file, read_tensors
 
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef10005
@@ -33,7 +34,7 @@ def _whole(model, owners):
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef10006
 def save_peft(
     model:torch.nn.Module, # with a delta of `apply_lora`
-    folder,                # to write the two files into; made where it is missing
+    folder:str|Path,       # to write the two files into; made where it is missing
     base:str='',           # name or path of the base network, for peft's config
 )->Path:                   # the folder
     """Write a LoRA delta as peft reads it: `peft.PeftModel.from_pretrained(base,
@@ -132,7 +133,7 @@ def _trained(state, layers):
 # %% ../../nbs/lib/finetune/peft_files.ipynb #9ef1000a
 def load_peft(
     model:torch.nn.Module, # the adapter's base; a head of another size is replaced
-    folder,                # with `adapter_config.json` and `adapter_model.safetensors`
+    folder:str|Path,       # with `adapter_config.json` and `adapter_model.safetensors`
 )->torch.nn.Module:        # the model, as `apply_lora` and a training leave it
     """Put an adapter of peft's LoRA on its base (Hu et al. 2022; rsLoRA's scale,
     Kalajdzievski 2023). No code in the files is run. Raises `InputError` for what is

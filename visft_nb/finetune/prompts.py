@@ -8,6 +8,7 @@ __all__ = ['Prompted', 'VisualPrompt', 'PixelPrompt', 'frequency_mapping', 'prom
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #56126518
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from fastcore.basics import patch
 from torch import nn
 
 from ..cnn.models import VisionTransformer
-from ..core import InputError
+from ..core import InputError, check_number, check_numbers
+from ..data import Images
 from ..train import predict_logits
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #e1175752
@@ -23,7 +25,7 @@ class Prompted(nn.Module):
     """A frozen network, `base`, with something to be learned around it. The base stays
     in eval mode whatever the mode of the whole."""
     def __init__(self,
-        base,   # nn.Module, frozen in place, never changed; prompts may share it
+        base:nn.Module, # frozen in place, never changed; prompts may share it
     ):
         super().__init__()
         if not isinstance(base, nn.Module):
@@ -31,7 +33,7 @@ class Prompted(nn.Module):
                              f"{type(base).__name__}.")
         self.base = base.requires_grad_(False).eval()
 
-    def train(self, mode=True):
+    def train(self, mode:bool=True)->nn.Module:
         "As nn.Module's, but for the base."
         super().train(mode)
         self.base.eval()
@@ -52,9 +54,7 @@ def new_head(self:Prompted,
     if classes is None and not isinstance(old, nn.Linear):
         raise InputError(f"{type(base).__name__} has no linear head to start from: say "
                          "how many outputs the new one has, classes=….")
-    if classes is not None and (not isinstance(classes, int) or classes < 1):
-        raise InputError(f"classes={classes!r}: a whole number of at least 1 was "
-                         "expected, or None for a copy of the network's own head.")
+    check_numbers(1, classes=classes, whole=True)
     new = nn.Linear(base.dim, classes or old.out_features,
                     device=next(base.parameters()).device)
     if classes is None: new.load_state_dict(old.state_dict())
@@ -65,8 +65,8 @@ class VisualPrompt(Prompted):
     """Learned tokens in a frozen vision transformer, and a head: VPT (Jia et al. 2022).
     `fit` trains both; `length=0` is a linear probe."""
     def __init__(self,
-        vit,             # VisionTransformer; frozen in place, not copied
-        length:int=8,    # prompts p
+        vit:VisionTransformer, # frozen in place, not copied
+        length:int=8,          # prompts p
         deep:bool=False, # fresh prompts before every block, else before the first alone
         classes:int|None=None, # outputs of a fresh head; None copies the network's
     ):
@@ -74,9 +74,7 @@ class VisualPrompt(Prompted):
             raise InputError("VisualPrompt puts tokens into a VisionTransformer, got "
                              f"{type(vit).__name__}: for a network without tokens "
                              "take PixelPrompt.")
-        if not isinstance(length, int) or length < 0:
-            raise InputError(f"length={length!r}: a whole number of prompts was "
-                             "expected, 0 for none.")
+        check_number('length', length, 0, whole=True)
         super().__init__(vit)
         self.length, self.deep, self.dim = length, deep, vit.dim
         self.head = self.new_head(classes)
@@ -87,7 +85,7 @@ class VisualPrompt(Prompted):
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #a3afbb13
 @patch
-def insert(self:VisualPrompt, tokens, block:int):
+def insert(self:VisualPrompt, tokens:torch.Tensor, block:int)->torch.Tensor:
     """(N, T, D) tokens on their way into `block`, with its prompts behind the class
     token."""
     if block and not self.deep: return tokens
@@ -97,7 +95,7 @@ def insert(self:VisualPrompt, tokens, block:int):
                       self.prompts[block].expand(len(tokens), -1, -1), rest], 1)
 
 @patch
-def entering(self:VisualPrompt, x, block:int):
+def entering(self:VisualPrompt, x:torch.Tensor, block:int)->torch.Tensor:
     """(N, C, H, W) images to the (N, 1 + p + patches, D) tokens that enter block number
     `block`."""
     tokens = self.insert(self.base.tokens(x), 0)
@@ -107,14 +105,14 @@ def entering(self:VisualPrompt, x, block:int):
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #4c013bf2
 @patch
-def features(self:VisualPrompt, x):
+def features(self:VisualPrompt, x:torch.Tensor)->torch.Tensor:
     """(N, C, H, W) images in [0, 1] to (N, D) vectors: the class token behind the last
     block."""
     last = len(self.base.blocks) - 1
     return self.base.norm(self.base.blocks[last](self.entering(x, last)))[:, 0]
 
 @patch
-def forward(self:VisualPrompt, x):
+def forward(self:VisualPrompt, x:torch.Tensor)->torch.Tensor:
     "(N, C, H, W) images in [0, 1] to (N, classes) logits."
     return self.head(self.features(x))
 
@@ -123,26 +121,16 @@ class PixelPrompt(Prompted):
     """A learned frame of pixels before any frozen network (Bahng et al. 2022), with a
     head of its own or a new reading of the network's outputs."""
     def __init__(self,
-        model,             # nn.Module; frozen, not copied; `features` for a head
-        pad:int=30,        # width of the frame, pixels
-        size:int=224,      # side of the images that the network gets, pixels
-        channels:int=3,    # of the images
-        shrink:bool=False, # shrink images into the frame; else it is added on top
-        mapping=None,      # (K,) int: the output that stands for each class; no head
+        model:nn.Module,       # frozen, not copied; `features` for a head
+        pad:int=30,            # width of the frame, pixels
+        size:int=224,          # side of the images that the network gets, pixels
+        channels:int=3,        # of the images
+        shrink:bool=False,     # shrink images into the frame; else it is added on top
+        # (K,) int: the output that stands for each class; no head
+        mapping:Sequence|None=None,
         classes:int|None=None, # outputs of a fresh head; None copies the network's
     ):
-        if not 0 < 2*pad < size:
-            raise InputError(f"pad={pad} of size={size}: the frame is at least one "
-                             "pixel wide and leaves a middle free, so 0 "
-                             "< 2 pad < size.")
-        if mapping is not None and classes is not None:
-            raise InputError("mapping and classes exclude each other: either the "
-                             "network's outputs are read anew, or a new "
-                             "head is trained.")
-        outputs = getattr(getattr(model, 'head', None), 'out_features', math.inf)
-        if mapping is not None and not all(0 <= k < outputs for k in mapping):
-            raise InputError(f"mapping={list(mapping)} names outputs of a network that "
-                             f"has {outputs}, numbered from 0.")
+        _check_frame(model, pad, size, mapping, classes)
         super().__init__(model)
         self.pad, self.size, self.shrink = pad, size, shrink
         device = next(model.parameters()).device
@@ -155,24 +143,41 @@ class PixelPrompt(Prompted):
                              persistent=False)
         self.frame = nn.Parameter(torch.zeros(channels, len(edge), device=device))
         if hasattr(model, 'dim'): self.dim = model.dim
-    def features(self, x):
+
+    def features(self, x:torch.Tensor)->torch.Tensor:
         "(N, C, H, W) images in [0, 1] to the network's (N, D) vectors."
         return self.base.features(self.place(x))
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor)->torch.Tensor:
         "(N, C, H, W) images in [0, 1] to (N, classes) logits."
-        return (self.base(self.place(x))[:, self.mapping] if self.head is None
-                else self.head(self.features(x)))
+        if self.head is not None: return self.head(self.features(x))
+        return self.base(self.place(x))[:, self.mapping]
+
+# %% ../../nbs/3_finetune/06_prompts.ipynb #446fd530
+def _check_frame(model, pad, size, mapping, classes):
+    "Raise `InputError` for a frame without a middle, and for two ways to answer."
+    if not 0 < 2*pad < size:
+        raise InputError(f"pad={pad} of size={size}: the frame is at least one "
+                         "pixel wide and leaves a middle free, so 0 "
+                         "< 2 pad < size.")
+    if mapping is not None and classes is not None:
+        raise InputError("mapping and classes exclude each other: either the "
+                         "network's outputs are read anew, or a new "
+                         "head is trained.")
+    outputs = getattr(getattr(model, 'head', None), 'out_features', math.inf)
+    if mapping is not None and not all(0 <= k < outputs for k in mapping):
+        raise InputError(f"mapping={list(mapping)} names outputs of a network that "
+                         f"has {outputs}, numbered from 0.")
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #712ccdc6
 @patch
-def picture(self:PixelPrompt):
+def picture(self:PixelPrompt)->torch.Tensor:
     "The frame as (C, size, size), 0 in the middle."
     empty = self.frame.new_zeros(len(self.frame), self.size**2)
     return empty.index_copy(1, self.edge, self.frame).reshape(-1, self.size, self.size)
 
 @patch
-def place(self:PixelPrompt, x):
+def place(self:PixelPrompt, x:torch.Tensor)->torch.Tensor:
     "(N, C, H, W) images in [0, 1] to (N, C, size, size) in their frame."
     if (x.ndim != 4 or x.shape[1] != len(self.frame)
             or not self.shrink and tuple(x.shape[2:]) != (self.size, self.size)):
@@ -187,9 +192,9 @@ def place(self:PixelPrompt, x):
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #3b309a4c
 def frequency_mapping(
-    model,  # images to (N, K) logits, before any prompt
-    data,   # `Images` with labels from 0
-)->list:    # for each class the output that stands for it, no output twice
+    model:nn.Module, # images to (N, K) logits, before any prompt
+    data:Images,     # with labels from 0
+)->list:             # for each class the output that stands for it, no output twice
     """Give the outputs of a network to new classes by how often they occur together.
     Raises `InputError` where there are more classes than outputs."""
     from scipy.optimize import linear_sum_assignment
@@ -209,10 +214,10 @@ def frequency_mapping(
 # %% ../../nbs/3_finetune/06_prompts.ipynb #8669c7f9
 @torch.no_grad()
 def prompt_attention(
-    model,          # `VisualPrompt`
-    x,              # (N, C, H, W) images in [0, 1]
-    block:int=-1,   # which block; -1 is the last
-)->torch.Tensor:    # (N, heads, T, T), rows sum to 1; the class token, then p prompts
+    model:nn.Module, # a `VisualPrompt`
+    x:torch.Tensor,  # (N, C, H, W) images in [0, 1]
+    block:int=-1,    # which block; -1 is the last
+)->torch.Tensor:     # (N, heads, T, T), rows sum to 1; the class token, then p prompts
     """`attention_maps` of a prompted transformer. Raises `InputError` for a block that
     is not there."""
     if not isinstance(model, VisualPrompt):
@@ -229,8 +234,8 @@ def prompt_attention(
 
 # %% ../../nbs/3_finetune/06_prompts.ipynb #78653b3c
 def prompt_state(
-    model, # `VisualPrompt`, `PixelPrompt` or another with something trained
-)->dict:   # {name: tensor on the CPU}
+    model:nn.Module, # `VisualPrompt`, `PixelPrompt` or another with something trained
+)->dict:             # {name: tensor on the CPU}
     """What was learned, without the frozen rest: trainable parameters, and the module's
     own buffers such as a mapping. For `save_checkpoint(path, prompt=…)`."""
     own = [(k, b) for k, b in model.named_buffers(recurse=False)
@@ -240,9 +245,9 @@ def prompt_state(
 
 @torch.no_grad()
 def load_prompt_state(
-    model,       # built alike, around the same network
-    state:dict,  # of `prompt_state`
-):               # the model
+    model:nn.Module, # built alike, around the same network
+    state:dict,      # of `prompt_state`
+)->nn.Module:        # the model
     """Put back what was learned. Raises `InputError` where names or shapes do not fit,
     and then changes nothing."""
     own = dict(model.named_parameters()) | dict(model.named_buffers(recurse=False))

@@ -7,12 +7,15 @@ __all__ = ['PRUNERS', 'folds', 'cross_validate', 'ask', 'Pruning', 'tune', 'budg
 
 # %% ../../nbs/3_finetune/10_search.ipynb #4a2b41af
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from torch import nn
 
-from ..core import InputError, lookup
+from ..core import InputError, check_number, lookup
 from ..data import Images
+from ..train import History
 
 # %% ../../nbs/3_finetune/10_search.ipynb #7bf074b3
 def folds(
@@ -26,9 +29,7 @@ def folds(
     if data.labels is None or data.labels.is_floating_point():
         raise InputError("folds needs class numbers in `labels`, and these "
                          "images have none.")
-    if not isinstance(k, int) or k < 2:
-        raise InputError(f"k={k!r}: cross-validation needs at least 2 folds, "
-                         "mostly 3 to 10.")
+    check_number('k', k, 2, whole=True)   # mostly 3 to 10
     y = data.labels.cpu().numpy()
     least = int(np.bincount(y)[np.unique(y)].min()) if len(y) else 0
     if least < k:
@@ -41,12 +42,12 @@ def folds(
 
 # %% ../../nbs/3_finetune/10_search.ipynb #13db0f5f
 def cross_validate(
-    score,           # score(train, valid) -> number, more is better
-    data:Images,     # with class numbers
-    k:int=4,         # folds
-    seed:int=0,      # of the folds
-    trial=None,      # optuna Trial: told the mean after each fold, may stop it
-)->float:            # mean over the folds
+    score:Callable,    # score(train, valid) -> number, where more is better
+    data:Images,       # with class numbers
+    k:int=4,           # folds
+    seed:int=0,        # of the folds
+    trial:object=None, # optuna Trial that is told the mean so far, and may end it
+)->float:              # mean over the folds
     """The mean score over k folds; raises optuna.TrialPruned where `trial` says so,
     `InputError` for a score that is no number."""
     values = []
@@ -59,9 +60,9 @@ def cross_validate(
     return sum(values)/len(values)
 
 def ask(
-    trial,       # optuna Trial
-    value:float, # the score so far
-    step:int,    # how far: number of the fold or epoch
+    trial:object, # optuna Trial
+    value:float,  # the score so far
+    step:int,     # how far: number of the fold or epoch
 )->None:
     "Tell a trial how it does, and stop it where its pruner says so."
     import optuna
@@ -72,8 +73,11 @@ def ask(
 class Pruning:
     """A callback for `fit`: after each epoch the trial is told the monitored figure.
     Needs `valid` in fit, and a study whose direction is fit's `goal`."""
-    def __init__(self, trial): self.trial = trial
-    def on_epoch(self, history, model):
+    def __init__(self,
+        trial:object, # optuna Trial
+    ):
+        self.trial = trial
+    def on_epoch(self, history:History, model:nn.Module)->None:
         "Called by `fit`."
         if history.monitor is None:
             raise InputError("Pruning needs a figure after each epoch: give "
@@ -85,20 +89,19 @@ PRUNERS = ('median', 'hyperband', 'none')
 
 # %% ../../nbs/3_finetune/10_search.ipynb #d47e84c0
 def tune(
-    objective,      # objective(trial) -> number; it may prune
-    trials:int,     # the budget: settings tried, pruned ones included
-    seed:int=0,     # of the sampler: the same seed gives the same search
-    seconds=None,   # the budget in time: no trial is begun after it
-    first=(),       # settings to try first, e.g. the default: no search ends below it
-    pruner:str='median', # a name of `PRUNERS`
-    goal:str='max', # or "min"
-):                  # optuna Study: best_params, best_value, trials
+    objective:Callable,      # objective(trial) -> number; it may prune
+    trials:int,              # the budget: settings tried, pruned ones included
+    seed:int=0,              # of the sampler: the same seed gives the same search
+    seconds:float|None=None, # the budget in time: no trial is begun after it
+    # settings to try first, e.g. the default: no search ends below it
+    first:Iterable=(),
+    pruner:str='median',     # a name of `PRUNERS`
+    goal:str='max',          # or "min"
+)->object:                   # optuna Study: best_params, best_value, trials
     """Search with TPE. Raises `InputError` for an empty budget, and where no trial was
     finished."""
     import optuna
-    if not isinstance(trials, int) or trials < 1:
-        raise InputError(f"trials={trials!r}: a budget of at least one trial is "
-                         "needed, mostly 20 to 200.")
+    check_number('trials', trials, 1, whole=True)   # mostly 20 to 200
     lookup(pruner, PRUNERS, 'pruner'); lookup(goal, ['max', 'min'], 'goal')
     stop = {'median': lambda: optuna.pruners.MedianPruner(n_startup_trials=5),
             'hyperband': optuna.pruners.HyperbandPruner,
@@ -121,8 +124,8 @@ def tune(
 
 # %% ../../nbs/3_finetune/10_search.ipynb #187ac18f
 def budget(
-    study, # of `tune`
-)->dict:   # trials, pruned (share), reports (folds or epochs computed), seconds
+    study:object, # of `tune`
+)->dict:          # trials, pruned (share), reports (folds or epochs computed), seconds
     "What a search has spent."
     done = [t for t in study.trials if t.state.is_finished()]
     pruned = sum(t.state.name == 'PRUNED' for t in done)
