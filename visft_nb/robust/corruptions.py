@@ -96,7 +96,8 @@ def _jpeg(x, quality, generator=None):
     scale = 5000/quality if quality < 50 else 200 - 2*quality
     tables = [_LUMA, _CHROMA, _CHROMA] if colour else [_LUMA]*x.shape[1]
     tables = x.new_tensor(tables).view(-1, 1, 1, 8, 8)
-    q, d = ((tables*scale + 50)/100).floor().clamp(1, 255), cosine_matrix(x.dtype, x.device)
+    q = ((tables*scale + 50)/100).floor().clamp(1, 255)
+    d = cosine_matrix(x.dtype, x.device)
     # where no colour lies among the bytes
     zero = x.new_tensor([0., 128, 128] if colour else [0.]).view(1, -1, 1, 1)
     v = F.pad((mix(_TO_YCC, (x*255).round()) + zero).round() - 128,

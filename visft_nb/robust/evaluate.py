@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from ..core import InputError, atomic_folder, check_numbers
+from ..core import InputError, atomic_folder
 from ..metrics import proportion_interval
 from .attacks import pgd
 from .bench import (
@@ -42,8 +42,13 @@ def images_needed(
     if not (0 <= p <= 1 and 0 <= q <= 1) or p == q:
         raise InputError(f"p={p}, q={q}: two different accuracies from 0 to 1 were "
                          "expected, such as 0.88 and 0.9.")
-    check_numbers(0, 1, differ=differ)
-    check_numbers(.5, 1 - 1e-9, power=power, level=level)
+    if differ is not None and not 0 <= differ <= 1:
+        raise InputError(f"differ={differ}: a share of the images from 0 to 1 was "
+                         "expected, such as 0.04.")
+    for name, v in (('power', power), ('level', level)):
+        if not .5 <= v < 1:
+            raise InputError(f"{name}={v!r}: a share from 0.5 to below 1 was "
+                             "expected, such as 0.95.")
     delta, za, zb = abs(p - q), normal_quantile((1 + level)/2), normal_quantile(power)
     if differ is None:
         m = (p + q)/2
