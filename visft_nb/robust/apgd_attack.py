@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from ..core import InputError, check_numbers, lookup
+from ..core import InputError, check_number, lookup
 from .attacks import LOSSES, over_images
 from .checks import check_attack
 from .norms import BALLS, L1Box, norm_of, random_direction, unit
@@ -211,8 +211,9 @@ def apgd(
     An image that is misclassified as it stands comes back unchanged."""
     lookup(norm, BALLS, 'norm')
     f = objective(loss)
-    check_numbers(1, whole=True, steps=steps, restarts=restarts, targets=targets,
-                  average=average)
+    for name, v in (('steps', steps), ('restarts', restarts), ('targets', targets),
+                    ('average', average)):
+        check_number(name, v, 1, whole=True)
     if check: check_attack(model, x, y, eps)
     radii = (3*eps, 2*eps, eps) if shrink or shrink is None and norm == 'l1' else (eps,)
     def run(x, y, t, ids, restart):

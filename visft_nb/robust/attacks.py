@@ -246,8 +246,10 @@ def pgd(
     for logits. With `drop`, an image that is misclassified as it stands comes back
     unchanged."""
     ball, f = lookup(norm, NORMS, 'norm'), lookup(loss, LOSSES, 'loss')
-    check_numbers(1, whole=True, steps=steps, restarts=restarts)
-    check_numbers(0, 1e9, alpha=alpha, momentum=momentum)
+    for name, v in (('steps', steps), ('restarts', restarts)):
+        check_number(name, v, 1, whole=True)
+    check_numbers(0, 1e9, alpha=alpha)
+    check_number('momentum', momentum, 0, 1e9)
     if check: check_attack(model, x, y, eps, loss, targeted)
     alpha = 2.5*eps/steps if alpha is None else alpha
     precision = lookup(precision, ['fp32', 'bf16', 'auto'], 'precision')

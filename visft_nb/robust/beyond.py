@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..core import InputError, autocast, check_numbers
+from ..core import InputError, autocast, check_number
 from ..data import affine, draw, warp
 from .attacks import ce_loss, margin_loss
 from .checks import check_attack, check_plain
@@ -39,7 +39,8 @@ def universal(
 )->torch.Tensor:           # (1, C, H, W) in [-eps, eps], to be added, then clamped
     """One change for all images (Moosavi-Dezfooli et al. 2017), by sign steps on a
     capped loss (after Shafahi et al. 2020). Raises what `pgd` raises."""
-    check_numbers(1, whole=True, steps=steps, batch_size=batch_size)
+    for name, v in (('steps', steps), ('batch_size', batch_size)):
+        check_number(name, v, 1, whole=True)
     if check:
         check_attack(model, x,
                      torch.zeros(len(x), dtype=torch.int64, device=x.device), eps)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..core import InputError, check_numbers, lookup
+from ..core import InputError, check_number, check_numbers, lookup
 from .checks import check_attack
 from .norms import BALLS, norm_of, random_direction, unit
 from .rows import Rows, drop_fallen, in_rounds
@@ -125,8 +125,9 @@ def fab(
     target in turn, as in AutoAttack. Raises what `pgd` raises. An image that is
     misclassified as it stands comes back unchanged."""
     lookup(norm, BALLS, 'norm')
-    check_numbers(1, whole=True, steps=steps, restarts=restarts)
-    check_numbers(0, whole=True, targets=targets)
+    for name, v, low in (('steps', steps, 1), ('restarts', restarts, 1),
+                         ('targets', targets, 0)):
+        check_number(name, v, low, whole=True)
     check_numbers(0, 1e9, eps=eps)
     if eps is None and restarts > 1:
         raise InputError(f"restarts={restarts} with eps=None: a restart begins at half "

@@ -200,8 +200,9 @@ def carlini_wagner(
     `smallest_changes` tells the two apart. Raises `InputError` for images outside [0,
     1], labels out of range, models without gradients or with probabilities for
     logits."""
-    check_numbers(1, whole=True, steps=steps, binary_steps=binary_steps)
-    check_numbers(0, 1e9, above=True, lr=lr, c=c)
+    for name, v in (('steps', steps), ('binary_steps', binary_steps)):
+        check_number(name, v, 1, whole=True)
+    for name, v in (('lr', lr), ('c', c)): check_number(name, v, 0, 1e9, above=True)
     check_number('confidence', confidence, 0, 1e9)
     if check: check_attack(model, x, y, 0., 'margin', targeted)
     out = x.detach().clone()
