@@ -255,6 +255,7 @@ def examined(
     y:object,       # what was given as their labels
     eps:object,     # what was given as radius
     norm:str,       # a key of `NORMS`
+    frames:int=5,   # to the caller whom a warning names
 )->tuple:           # (model, do gradients lead through it?)
     """The model as it can be attacked, and whether gradients lead through it; else
     `InputError`."""
@@ -265,5 +266,5 @@ def examined(
     usable = torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4 and len(x) > 0
     gradients = not usable or _has_gradient(model, x)
     (check_attack if gradients else check_black_box)(model, x, y, eps)
-    warn_if_training(model, 5)
+    warn_if_training(model, frames)
     return model if gradients else _Answers(model), gradients

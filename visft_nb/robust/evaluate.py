@@ -246,13 +246,13 @@ def masking_report(
                    seed=seed)[0]
 
 # %% ../../nbs/4_robust/04_evaluate.ipynb #b64eda68
-def _report(model, x, y, eps, norm, **how):
+def _report(model, x, y, eps, norm, frames=5, **how):
     "The report and the bench it was made on."
     if how['steps'] < 4 or how['restarts'] < 2 or how['queries'] < 1:
         raise InputError(f"steps={how['steps']}, restarts={how['restarts']}, "
                          f"queries={how['queries']}: the checks compare settings and "
                          "need at least 4, 2 and 1.")
-    model, gradients = examined(model, x, y, eps, norm)
+    model, gradients = examined(model, x, y, eps, norm, frames)
     if not gradients and norm not in SEARCHES:
         raise InputError("The model gives no gradient and Square knows no norm "
                          f"{norm!r}: take one of {', '.join(SEARCHES)}.")
@@ -329,7 +329,7 @@ def _written(model, x, y, eps, norm, attacks, out, name, classes, pictures, how)
                          "one entry, or None for the usual ones.")
     place = out or Path('_runs')/'robust'/now
     with atomic_folder(place, fresh=out is None) as (tmp, place):
-        masking, b = _report(model, x, y, eps, norm, pictures=pictures, **how)
+        masking, b = _report(model, x, y, eps, norm, 6, pictures=pictures, **how)
         classes = _names(classes, b.classes)
         attacks = attacks or usual_attacks(b)
         with preserve_rng(how['seed']):
