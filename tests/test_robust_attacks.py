@@ -15,7 +15,8 @@ from helpers import refused
 from nets import Disturbed, learned_bars
 from visft_nb.cnn.models import small_cnn
 from visft_nb.robust import explore_eps, fgsm, pgd, random_signs, robust_accuracy, show_eps
-from visft_nb.robust.attacks import L1, LOSSES, NORMS, AttackResult, _folded, _soften, dlr_loss, frozen_eval, margin_loss
+from visft_nb.robust.attacks import L1, LOSSES, NORMS, AttackResult, _project_l1, dlr_loss, frozen_eval, margin_loss
+from visft_nb.robust.victim import folded
 
 
 @pytest.fixture(scope='module')
@@ -156,7 +157,7 @@ def test_ball_and_box(setup, norm, loss, eps, steps, restarts, start, drop, seed
 def test_l1_projection_is_the_nearest_point(seed, d, eps, ties):
     v = 2*torch.randn(3, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     if ties: v = v.round()
-    z = _soften(v, eps)
+    z = _project_l1(v, eps)
     assert z.abs().sum(1).max() <= eps + 1e-12
     assert torch.equal(z[v.abs().sum(1) <= eps], v[v.abs().sum(1) <= eps]), 'a point of the ball stays'
     # nearest of a convex set: no corner of it lies ahead, seen from z towards v
@@ -171,7 +172,7 @@ def test_l1_projection_equals_a_quadratic_solver():
         far = lambda p, v: ((p[:6] - p[6:] - v)**2).sum()   # positive and negative part, each at least 0
         found = optimize.minimize(far, args=(v,), x0=np.full(12, .05), bounds=[(0, None)]*12, method='SLSQP',
                                   constraints={'type': 'ineq', 'fun': lambda p: 1.5 - p.sum()}, options={'ftol': 1e-14, 'maxiter': 500})
-        assert np.allclose(_soften(torch.from_numpy(v)[None], 1.5)[0].numpy(), found.x[:6] - found.x[6:], atol=1e-5)
+        assert np.allclose(_project_l1(torch.from_numpy(v)[None], 1.5)[0].numpy(), found.x[:6] - found.x[6:], atol=1e-5)
 
 
 @pytest.mark.parametrize('norm', NORMS)
@@ -411,7 +412,7 @@ def test_gradients_in_bf16_find_as_much(setup, norm, eps):
 def test_a_folded_network_is_the_same_function_with_the_same_weights(setup):
     model, x, _ = setup
     with frozen_eval(model), torch.no_grad():
-        twin, before = _folded(model), {k: v.clone() for k, v in model.state_dict().items()}
+        twin, before = folded(model), {k: v.clone() for k, v in model.state_dict().items()}
         assert torch.allclose(twin(x), model(x), atol=1e-5)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.modules()) and any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

@@ -15,7 +15,8 @@ from visft_nb.core import InputError
 from visft_nb.data import affine, warp
 from visft_nb.robust import (CORRUPTIONS, Placement, adversarial_patch, corrupt, corruption_errors, fooling_rate, mean_corruption_error,
                              patch_success, spatial_attack, universal)
-from visft_nb.robust.beyond import _disc, _grid
+from visft_nb.robust.beyond import _grid
+from visft_nb.robust.placement import disc
 
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
@@ -87,7 +88,7 @@ def test_gradients_reach_the_patch_and_stay_off_the_corners():
     patch = torch.rand(3, 16, 16, requires_grad=True)
     Placement(.5)(torch.rand(4, 3, 32, 32), patch, gen()).sum().backward()
     assert patch.grad[:, 8, 8].abs().min() > 1 and patch.grad[:, 0, 0].abs().max() < 1e-3
-    assert _disc(patch)[0, 8, 8] == 1 and _disc(patch)[0, 0, 0] == 0
+    assert disc(patch)[0, 8, 8] == 1 and disc(patch)[0, 0, 0] == 0
 
 
 @pytest.mark.parametrize('shape', [(3, 1, 28, 28), (2, 3, 37, 50)])

@@ -18,7 +18,9 @@ from visft_nb.cnn.models import small_cnn
 from visft_nb.data import load_dataset
 from visft_nb.robust import apgd, autoattack, autoattack_table, fab, pgd, square
 from visft_nb.robust.attacks import dlr_loss
-from visft_nb.robust.ensemble import HALVINGS, L1_VERSIONS, VERSIONS, L1Box, _inwards, _climb, _objective, _twins, checkpoints, dlr_targeted, nearest_on_plane, project_l1_box, window_share
+from visft_nb.robust.apgd_attack import _climb, _inwards, objective
+from visft_nb.robust.ensemble import HALVINGS, L1_VERSIONS, VERSIONS, L1Box, checkpoints, dlr_targeted, nearest_on_plane, project_l1_box, window_share
+from visft_nb.robust.square_attack import twin_bumps
 
 GEN = lambda seed=0: torch.Generator().manual_seed(seed)
 THEIR = {'linf': 'Linf', 'l2': 'L2', 'l1': 'L1'}
@@ -153,7 +155,7 @@ def test_apgd_in_l1_walks_the_same_way_as_theirs(digits):
     for reference.eps, reference.n_iter in phases:
         best, _, _, fallen = reference.attack_single_run(x, y, x_init=theirs + base.L1_projection(x, theirs - x, reference.eps))
         theirs = best
-    climb = partial(_climb, model, x, y, y, torch.arange(len(x)), norm='l1', f=_objective('ce'))
+    climb = partial(_climb, model, x, y, y, torch.arange(len(x)), norm='l1', f=objective('ce'))
     ours, fell = _inwards(climb, x, start, (3*eps, 2*eps, eps), 'l1', n)
     assert (fell != (model(fallen).argmax(1) != y)).sum() <= 1 and 3 < int(fell.sum()) < len(x) - 3
     same = (ours - best)[~fell].flatten(1).abs().amax(1) < 1e-3
@@ -183,7 +185,7 @@ def test_losses_and_patterns_equal_theirs():
     for norm, p in (('L2', 2), ('L1', 1)):
         search = reference.SquareAttack(None, norm=norm, eps=1., device='cpu', resc_schedule=False)
         for side in (3, 5, 11):
-            eta, pair = search.eta(side), _twins(side, p)
+            eta, pair = search.eta(side), twin_bumps(side, p)
             assert min((eta - pair).abs().max(), (eta - pair.T).abs().max()) < 1e-6
     assert all(window_share(q) == search.p_selection(q) for q in range(10_000))
 

@@ -311,8 +311,8 @@ def test_bad_input(setup, name, tmp_path):
 
 
 def test_on_another_device():
-    from visft_nb.robust.evaluate import _vanishing
+    from visft_nb.robust.bench import vanishing
     with fake_cuda():
         model, x, y = small_cnn(width=4), torch.rand(6, 1, 16, 16), torch.zeros(6, dtype=torch.long)
-        assert all(v.device.type == 'cuda' for v in _vanishing(model, x, y, 4))
+        assert all(v.device.type == 'cuda' for v in vanishing(model, x, y, 4))
         assert averaged(model, 2)(x).device.type == 'cuda' and straight_through(torch.round)(x).device.type == 'cuda'

@@ -167,7 +167,7 @@ def test_gradients_are_counted_right(setup, method):
     trainer, count = AdversarialTrainer(method, .1), [0]
     step = trainer.loss_for([(x, y)])
     step = step.to(x.device)
-    getattr(step, 'step', step).looked = True
+    getattr(step, 'step', step).checked = True
     class Counted(nn.Module):
         def __init__(self): super().__init__(); self.inner = model
         def forward(self, v): count[0] += torch.is_grad_enabled(); return self.inner(v)

@@ -6,6 +6,8 @@
 __all__ = ['MnistNet', 'triangle', 'RandomLength']
 
 # %% ../../nbs/4_robust/06_headline.ipynb #920677f4
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -18,17 +20,20 @@ from .training import STARTS, AdversarialStep
 class MnistNet(nn.Sequential):
     """Two convolutions of stride 2, two linear layers, for images (N, 1, 28, 28) in [0,
     1]; the network of Wong et al. (2020) for MNIST."""
-    def __init__(self, classes=10, width=16):
+    def __init__(self,
+        classes:int=10, # outputs
+        width:int=16,   # channels of the first convolution
+    ):
         super().__init__(nn.Conv2d(1, width, 4, 2, 1), nn.ReLU(),
                          nn.Conv2d(width, 2*width, 4, 2, 1), nn.ReLU(), nn.Flatten(),
                          nn.Linear(2*width*49, 100), nn.ReLU(), nn.Linear(100, classes))
 
 # %% ../../nbs/4_robust/06_headline.ipynb #c066bd5a
 def triangle(
-    step:int,    # of training, from 0
-    total:int,   # steps of the whole run
-    peak=.4,     # where the rate is highest, as a share of the run
-)->float:        # factor of the highest rate
+    step:int,      # of training, from 0
+    total:int,     # steps of the whole run
+    peak:float=.4, # where the rate is highest, as a share of the run
+)->float:          # factor of the highest rate
     """Up in a straight line, then down to 0: the schedule of Wong et al. (2020), for
     `fit(schedule=triangle)`."""
     return float(np.interp(step/total, [0, peak, 1], [0, 1, 0]))
@@ -39,10 +44,10 @@ class RandomLength(AdversarialStep):
     each image, `shortest` times alpha to alpha, from a start anywhere in the l-inf
     ball. Raises `InputError` for another norm and for a share outside 0 to 1."""
     def __init__(self,
-        eps:float,         # radius of the ball, for images in [0, 1]
+        eps:float,             # radius of the ball, for images in [0, 1]
         alpha:float|None=None, # longest step; None: 1.25 eps
-        shortest:float=.4, # share of alpha
-        **kwargs,          # of `AdversarialStep`: warmup, clean, mode
+        shortest:float=.4,     # share of alpha
+        **kwargs,              # of `AdversarialStep`: warmup, clean, mode
     ):
         super().__init__(eps, 1.25*eps if alpha is None else alpha, 1,
                          start='uncut', **kwargs)
@@ -54,7 +59,8 @@ class RandomLength(AdversarialStep):
                              "1 was expected.")
         self.shortest = shortest
 
-    def attack(self, model, x, y, eps, alpha):
+    def attack(self, model:Callable, x:torch.Tensor, y:torch.Tensor, eps:float,
+               alpha:float)->torch.Tensor:
         "Images of the ball."
         start = STARTS[self.start](x, Linf, eps).requires_grad_()
         g, = torch.autograd.grad(LOSSES[self.loss](model(start), y).sum(), start)

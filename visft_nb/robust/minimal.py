@@ -7,12 +7,14 @@ __all__ = ['deepfool', 'smallest_changes', 'carlini_wagner', 'accuracy_curve']
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #3df0c852
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 
-from ..core import InputError, check_number, lookup
-from .attacks import (check_attack, not_fooled, over_images,
-                                     frozen_eval, margin_loss)
+from ..core import InputError, check_number, check_numbers, lookup
+from .attacks import margin_loss, over_images
+from .checks import check_attack
+from .victim import frozen_eval, not_fooled
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #075ee3c4
 def _rivals(model, x, order):
@@ -65,9 +67,9 @@ def _deepfool(model, x, y, steps, overshoot, norm, classes):
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #67707857
 def deepfool(
-    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                     # float images (N, C, H, W) in [0, 1], on the model's device
-    y,                     # int64 (N,) true classes
+    model:Callable, # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x:torch.Tensor,        # float images (N, C, H, W) in [0, 1], on the model's device
+    y:torch.Tensor,        # int64 (N,) true classes
     steps:int=50,          # linearisations at most; most images need two or three
     overshoot:float=.02,   # how much longer the change is made, to cross over
     norm:str='l2',         # in which the change is to be small: 'l2' or 'linf'
@@ -81,11 +83,7 @@ def deepfool(
     lookup(norm, {'l2': 2, 'linf': 1}, 'norm')
     check_number('steps', steps, 1, whole=True)
     check_number('overshoot', overshoot, 0, 1e9)
-    if (steps < 1 or not 0 <= overshoot < math.inf
-            or (classes is not None and classes < 2)):
-        raise InputError(f"steps={steps}, overshoot={overshoot}, classes={classes}: "
-                         "steps must be at least 1, overshoot at least 0, classes at "
-                         "least 2 or None.")
+    check_numbers(2, whole=True, classes=classes)
     if check: check_attack(model, x, y, 0., 'margin', False)
     out = x.detach().clone()
     with frozen_eval(model):
@@ -97,13 +95,13 @@ def deepfool(
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #1d29be7b
 def smallest_changes(
-    model,         # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,             # float images (N, C, H, W)
-    adv,           # (N, C, H, W): what an attack made of them
-    y,             # int64 (N,): true classes, or with `targeted` the classes wanted
-    norm:str='l2', # 'l2', 'linf' or 'l1'
+    model:Callable,   # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x:torch.Tensor,   # float images (N, C, H, W)
+    adv:torch.Tensor, # (N, C, H, W): what an attack made of them
+    y:torch.Tensor,   # int64 (N,): true classes, or with `targeted` the classes wanted
+    norm:str='l2',    # 'l2', 'linf' or 'l1'
     targeted:bool=False, # was class y wanted?
-)->torch.Tensor:   # (N,) float32
+)->torch.Tensor:      # (N,) float32
     """Length of each change: 0 where the image was misread as it was, infinite where
     the attack did not succeed. Raises `InputError` for images of another shape."""
     p = lookup(norm, {'l2': 2, 'linf': math.inf, 'l1': 1}, 'norm')
@@ -186,9 +184,9 @@ def _search(model, x, y, steps, lr, binary_steps, confidence, c, targeted):
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #dc5bbf7a
 def carlini_wagner(
-    model, # images in [0, 1] to logits (N, K), normalised inside; unchanged
-    x,                   # float images (N, C, H, W) in [0, 1], on the model's device
-    y, # int64 (N,): true classes, or with `targeted` the classes wanted
+    model:Callable, # images in [0, 1] to logits (N, K), normalised inside; unchanged
+    x:torch.Tensor,      # float images (N, C, H, W) in [0, 1], on the model's device
+    y:torch.Tensor, # int64 (N,): true classes, or with `targeted` the classes wanted
     steps:int=200,       # of Adam for each multiplier
     lr:float=.1,         # of Adam, in the variable w; the paper has 0.01 and more steps
     binary_steps:int=5,  # multipliers tried for each image
@@ -204,13 +202,8 @@ def carlini_wagner(
     logits."""
     for name, v in (('steps', steps), ('binary_steps', binary_steps)):
         check_number(name, v, 1, whole=True)
-    for name, v in (('lr', lr), ('c', c), ('confidence', confidence)):
-        check_number(name, v, 0, 1e9)
-    if (steps < 1 or binary_steps < 1 or not lr > 0 or not c > 0
-            or not 0 <= confidence < math.inf):
-        raise InputError(f"steps={steps}, binary_steps={binary_steps}, lr={lr}, c={c}, "
-                         f"confidence={confidence}: steps must be at least 1, lr and c "
-                         "above 0, confidence at least 0.")
+    for name, v in (('lr', lr), ('c', c)): check_number(name, v, 0, 1e9, above=True)
+    check_number('confidence', confidence, 0, 1e9)
     if check: check_attack(model, x, y, 0., 'margin', targeted)
     out = x.detach().clone()
     with frozen_eval(model):
@@ -224,8 +217,10 @@ def carlini_wagner(
 
 # %% ../../nbs/4_robust/02_minimal.ipynb #1e31bd7d
 def accuracy_curve(
-    lengths, # (N,) of `smallest_changes`: 0 misread as it was, infinite never fooled
-    radii,   # numbers, or a tensor (R,): where the accuracy is wanted
+    # (N,) of `smallest_changes`: 0 misread as it was, infinite never fooled
+    lengths:torch.Tensor,
+    # numbers, or a tensor (R,): where the accuracy is wanted
+    radii:Sequence|torch.Tensor,
 )->torch.Tensor: # (R,) 0 to 1
     """Share of the images whose smallest change is longer than each radius: the
     accuracy that the attack leaves there. Raises `InputError` for negative or missing

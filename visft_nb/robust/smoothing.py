@@ -8,20 +8,23 @@ __all__ = ['certified_radius', 'clopper_pearson', 'noisy_counts', 'smooth_predic
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #f373b58e
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from ..core import InputError, autocast, check_number
 from ..data import draw
-from .attacks import check_images, frozen_eval
+from .checks import check_images
+from .victim import frozen_eval
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #75113b66
 def certified_radius(
-    p,             # float tensor or number: P(class A) under noise, a lower bound of it
-    sigma:float,   # standard deviation of the noise, in units of the images
-    p_second=None, # P(class B), an upper bound; None: 1 - p
-)->torch.Tensor:   # float64, shaped as p; 0 where nothing is certified
+    # float tensor or number: P(class A) under noise, a lower bound of it
+    p:torch.Tensor|float,
+    sigma:float, # standard deviation of the noise, in units of the images
+    p_second:torch.Tensor|float|None=None, # P(class B), an upper bound; None: 1 - p
+)->torch.Tensor: # float64, shaped as p; 0 where nothing is certified
     """Radius in l2 within which smoothing cannot change its answer: Theorem 1 of Cohen,
     Rosenfeld and Kolter (2019)."""
     p = torch.as_tensor(p, dtype=torch.float64)
@@ -30,10 +33,10 @@ def certified_radius(
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #abbc8a56
 def clopper_pearson(
-    k,            # votes for the class, whole numbers
-    n:int,        # votes in all
-    alpha:float,  # chance that the bound lies above the truth
-)->torch.Tensor:  # float64, shaped as k
+    k:torch.Tensor|int, # votes for the class, whole numbers
+    n:int,              # votes in all
+    alpha:float,        # chance that the bound lies above the truth
+)->torch.Tensor:        # float64, shaped as k
     """One-sided lower confidence bound of a probability, exact for every n (Clopper and
     Pearson 1934)."""
     from scipy.special import betaincinv
@@ -63,14 +66,14 @@ def _check_smoothing(x, sigma, alpha, **votes):
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #fef4ba1c
 def noisy_counts(
-    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
-    x,                # float images (N, C, H, W) in [0, 1]
-    sigma:float,      # standard deviation of the noise
-    n:int,            # votes an image
-    batch_size:int=1000, # noisy images at once
-    precision='fp32', # "bf16", "fp32" or "auto"; it certifies that network
-    generator=None,   # torch.Generator of the noise, on any device
-)->torch.Tensor:      # (N, K) int64, rows add up to n
+    model:Callable, # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x:torch.Tensor,       # float images (N, C, H, W) in [0, 1]
+    sigma:float,          # standard deviation of the noise
+    n:int,                # votes an image
+    batch_size:int=1000,  # noisy images at once
+    precision:str='fp32', # "bf16", "fp32" or "auto"; it certifies that network
+    generator:torch.Generator|None=None, # torch.Generator of the noise, on any device
+)->torch.Tensor:          # (N, K) int64, rows add up to n
     """How often each class is the answer for noisy copies of each image. Raises
     `InputError` where an output is NaN, which would win every vote."""
     check_number('batch_size', batch_size, 1, 2**31, whole=True)
@@ -96,15 +99,15 @@ def noisy_counts(
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #726c8dd9
 def smooth_predict(
-    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
-    x,                # float images (N, C, H, W) in [0, 1]
-    sigma:float,      # standard deviation of the noise, that of the training
-    n:int=100,        # votes an image
-    alpha:float=.001, # chance that an answer is not that of the smoothed classifier
-    batch_size:int=1000, # noisy images at once
-    precision='fp32', # "bf16", "fp32" or "auto"
-    generator=None,   # torch.Generator of the noise
-)->torch.Tensor:      # (N,) int64 classes; -1 abstains
+    model:Callable, # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x:torch.Tensor,       # float images (N, C, H, W) in [0, 1]
+    sigma:float,          # standard deviation of the noise, that of the training
+    n:int=100,            # votes an image
+    alpha:float=.001,     # chance that an answer is not that of the smoothed classifier
+    batch_size:int=1000,  # noisy images at once
+    precision:str='fp32', # "bf16", "fp32" or "auto"
+    generator:torch.Generator|None=None, # torch.Generator of the noise
+)->torch.Tensor:          # (N,) int64 classes; -1 abstains
     """The smoothed classifier's answers (Cohen, Rosenfeld and Kolter 2019, PREDICT).
     Raises `InputError` for images outside [0, 1], and sigma, n, alpha that are none."""
     from scipy.special import bdtr
@@ -116,16 +119,16 @@ def smooth_predict(
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #60f02b4d
 def certify(
-    model,            # images (N, C, H, W) to outputs (N, K); returned as it was given
-    x,                # float images (N, C, H, W) in [0, 1]
-    sigma:float,      # standard deviation of the noise, that of the training
-    n0:int=100,       # votes that choose the class
-    n:int=1000,       # votes for its probability; they limit the largest radius
-    alpha:float=.001, # chance that a certificate is wrong, for each image
-    batch_size:int=1000, # noisy images at once
-    precision='fp32', # "bf16", "fp32" or "auto"
-    generator=None,   # torch.Generator of the noise
-)->tuple:             # classes (N,), -1 abstains; radii (N,) in l2, 0 where it does
+    model:Callable, # images (N, C, H, W) to outputs (N, K); returned as it was given
+    x:torch.Tensor,       # float images (N, C, H, W) in [0, 1]
+    sigma:float,          # standard deviation of the noise, that of the training
+    n0:int=100,           # votes that choose the class
+    n:int=1000,           # votes for its probability; they limit the largest radius
+    alpha:float=.001,     # chance that a certificate is wrong, for each image
+    batch_size:int=1000,  # noisy images at once
+    precision:str='fp32', # "bf16", "fp32" or "auto"
+    generator:torch.Generator|None=None, # torch.Generator of the noise
+)->tuple:                 # classes (N,), -1 abstains; radii (N,) in l2, 0 where it does
     """The smoothed classifier's answers, each with a radius in l2 within which they
     cannot change (Cohen, Rosenfeld and Kolter 2019, CERTIFY). Raises `InputError` for
     images outside [0, 1], and sigma, n0, n, alpha that are none."""
@@ -141,8 +144,8 @@ class GaussianNoise:
     """A transform for `Batches` that adds Gaussian noise and, unlike
     `Augment(noise=…)`, does not cut it at 0 and 1: `transform(x, generator)`."""
     def __init__(self,
-        sigma:float,  # standard deviation, in units of the images
-        first=None,   # transform(x, generator) that comes before
+        sigma:float,              # standard deviation, in units of the images
+        first:Callable|None=None, # transform(x, generator) that comes before
     ): self.sigma, self.first = sigma, first
 
     def __call__(self, x, generator=None):
@@ -151,11 +154,11 @@ class GaussianNoise:
 
 # %% ../../nbs/4_robust/07_smoothing.ipynb #54185d04
 def certified_accuracy(
-    classes,  # (N,) as `certify` gives them
-    radii,    # (N,) likewise
-    y,        # (N,) true classes
-    at,       # radii at which to read it, l2
-)->list:      # 0 to 1, never rising
+    classes:torch.Tensor, # (N,) as `certify` gives them
+    radii:torch.Tensor,   # (N,) likewise
+    y:torch.Tensor,       # (N,) true classes
+    at:Sequence,          # radii at which to read it, l2
+)->list:                  # 0 to 1, never rising
     """Share of images that are answered right and certified to at least each radius.
     Raises `InputError` for lengths that differ."""
     if not len(classes) == len(radii) == len(y):
@@ -168,16 +171,16 @@ class Smoothed(nn.Module):
     """Logarithm of the mean probabilities over noisy copies: a differentiable stand-in
     for the vote, to be attacked (Salman et al. 2019)."""
     def __init__(self,
-        model,           # nn.Module: images to logits
-        sigma:float,     # standard deviation of the noise
-        samples:int=16,  # noisy copies in each call, drawn afresh
-        generator=None,  # torch.Generator of the noise
+        model:nn.Module,                     # nn.Module: images to logits
+        sigma:float,                         # standard deviation of the noise
+        samples:int=16,                      # noisy copies in each call, drawn afresh
+        generator:torch.Generator|None=None, # torch.Generator of the noise
     ):
         super().__init__()
         self.model, self.sigma, self.samples = model, sigma, samples
         self.generator = generator
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor)->torch.Tensor:
         "(N, C, H, W) images to (N, K) log-probabilities."
         many = x.repeat(self.samples, 1, 1, 1)
         noise = draw(self.generator, *many.shape, device=x.device, normal=True)
