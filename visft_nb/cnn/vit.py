@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn.functional import gelu
 
-from .parts import Backbone, Normalise, check_sizes
+from .parts import (
+    Backbone, Normalise, check_patches, check_side, check_sizes)
 from ..core import InputError
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #65358d78
@@ -93,6 +94,13 @@ class Block(nn.Module):
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
+# %% ../../nbs/1_cnn/07_vit.ipynb #1bcd34cc
+def _start_small(layer):
+    "Draw the weights of a linear layer with deviation 0.02."
+    if isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=.02)
+        nn.init.zeros_(layer.bias)
+
 # %% ../../nbs/1_cnn/07_vit.ipynb #d94c4fa4
 class VisionTransformer(Backbone):
     """Patches, a class token, positions, blocks (Dosovitskiy et al. 2021); the state
@@ -109,7 +117,9 @@ class VisionTransformer(Backbone):
         std:float|Sequence=1.,  # the rest is divided by it
     ):
         super().__init__()
-        _check_vit(classes, channels, size, patch, dim, depth, heads)
+        check_sizes('vit_tiny', classes=classes, channels=channels, size=size, patch=patch,
+                    dim=dim, depth=depth, heads=heads)
+        check_patches(size, patch, dim, heads)
         self.normalise = Normalise(channels, mean, std)
         self.size, self.patch, self.dim = size, patch, dim
         self.patch_embed = PatchEmbed(channels, patch, dim)
@@ -119,50 +129,18 @@ class VisionTransformer(Backbone):
         self.norm, self.head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, classes)
         nn.init.normal_(self.pos_embed, std=.02)
         nn.init.normal_(self.cls_token, std=1e-6)
-        for m in self.modules():
-            if isinstance(m, nn.Linear):
-                nn.init.normal_(m.weight, std=.02)
-                nn.init.zeros_(m.bias)
+        self.apply(_start_small)
 
     def tokens(self, x:torch.Tensor)->torch.Tensor:
         """(N, C, H, W) images to (N, 1 + patches, dim) tokens with their positions, the
         class token first."""
-        _check_side(x, self.size, self.patch)
+        check_side(x, self.size, self.patch)
         x = self.patch_embed(self.normalise(x))
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
 
     def features(self, x:torch.Tensor)->torch.Tensor:
-        """(N, C, H, W) images to (N, dim) vectors: the class token behind the last
-        block."""
+        "(N, C, H, W) images to (N, dim) vectors: the class token at the end."
         return self.norm(self.blocks(self.tokens(x)))[:, 0]
-
-# %% ../../nbs/1_cnn/07_vit.ipynb #2849bd18
-def _check_vit(classes, channels, size, patch, dim, depth, heads):
-    check_sizes('vit_tiny', classes=classes, channels=channels, size=size, patch=patch,
-                 dim=dim, depth=depth, heads=heads)
-    if patch > size:
-        raise InputError(f"vit_tiny(size={size}, patch={patch}): the image is smaller "
-                         "than one patch; take a smaller patch or enlarge the images.")
-    if size % patch:
-        raise InputError(f"vit_tiny(size={size}, patch={patch}): the patch does not "
-                         f"divide the image, {size % patch} pixels would be left over; "
-                         f"take a patch among {_divisors(size)}.")
-    if dim % heads:
-        raise InputError(f"vit_tiny(dim={dim}, heads={heads}): every head gets "
-                         "dim/heads numbers, so the heads must divide the width; take "
-                         f"heads among {_divisors(dim)}.")
-
-def _divisors(n):
-    return ', '.join(str(d) for d in range(2, n) if n % d == 0) or 'none but 1'
-
-def _check_side(x, size, patch):
-    "A transformer's positions belong to one size of image."
-    if x.ndim == 4 and tuple(x.shape[-2:]) != (size, size):
-        why = ("is smaller than one patch" if min(x.shape[-2:]) < patch
-               else "does not fit the positions learned")
-        raise InputError(f"an image of {x.shape[-2]} x {x.shape[-1]} pixels {why}: "
-                         f"this network was built for {size} x {size} in patches of "
-                         f"{patch}; resize the images, or build it with size=….")
 
 # %% ../../nbs/1_cnn/07_vit.ipynb #20b48249
 def vit_tiny(

@@ -16,7 +16,7 @@ from torch import nn
 from ..core import InputError
 from ..cnn.models import Block, VisionTransformer
 from ..data import Batches, Images
-from .inputs import unlabelled
+from .inputs import check_mask, unlabelled
 from ..train import History, eval_mode, fit
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #ae0901c0
@@ -82,22 +82,6 @@ def sincos_positions(
     places = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)
     return torch.cat([torch.zeros(1, dim), places])[None]
 
-# %% ../../nbs/2_pretrain/04_mask.ipynb #7ab8ddf6
-def _check_mask(vit, ratio):
-    "Raise `InputError` for what cannot be masked."
-    if not isinstance(vit, VisionTransformer):
-        raise InputError(f"A masked autoencoder hides tokens, and {type(vit).__name__} "
-                         "has none: give it a VisionTransformer, e.g. "
-                         "visft_nb.cnn.vit_tiny(...).")
-    if not 0 < ratio < 1:
-        raise InputError(f"ratio={ratio}: the share of hidden patches lies between 0 "
-                         "and 1, both excluded; 0.75 is usual.")
-    length = (vit.size//vit.patch)**2
-    if not 0 < int(length*(1 - ratio)) < length:
-        raise InputError(f"ratio={ratio} of {length} patches leaves "
-                         f"{int(length*(1 - ratio))} visible: at least one must be "
-                         "seen and one hidden; take smaller patches or another ratio.")
-
 # %% ../../nbs/2_pretrain/04_mask.ipynb #73112df2
 class MaskedAutoencoder(nn.Module):
     """A vision transformer as encoder of the visible patches, and a small decoder of
@@ -111,7 +95,7 @@ class MaskedAutoencoder(nn.Module):
         normalise:bool=True,   # predict patches of mean 0 and variance 1; False: pixels
     ):
         super().__init__()
-        _check_mask(vit, ratio)
+        check_mask(vit, ratio)
         side = vit.size//vit.patch
         self.encoder, self.ratio, self.normalise = vit, ratio, normalise
         self.keep = int(side**2*(1 - ratio))
@@ -123,22 +107,6 @@ class MaskedAutoencoder(nn.Module):
         self.pixels = nn.Linear(dim, vit.patch**2*vit.normalise.channels)
         nn.init.normal_(self.mask_token, std=.02)
 
-    def encode(self, x:torch.Tensor, order:torch.Tensor)->torch.Tensor:
-        """Images (N, C, H, W) to tokens (N, 1 + keep, D) of the class and of the first
-        patches of `order`."""
-        t = self.encoder.tokens(x)
-        t = torch.cat([t[:, :1], take(t[:, 1:], order[:, :self.keep])], 1)
-        return self.encoder.norm(self.encoder.blocks(t))
-
-    def decode(self, z:torch.Tensor, restore:torch.Tensor)->torch.Tensor:
-        "Tokens of the encoder to predicted patches (N, L, C patch²), all places."
-        z = self.embed(z)
-        blank = self.mask_token.to(z.dtype).expand(
-            len(z), restore.shape[1] - self.keep, -1)
-        t = take(torch.cat([z[:, 1:], blank], 1), restore)
-        t = torch.cat([z[:, :1], t], 1) + self.positions
-        return self.pixels(self.norm(self.blocks(t)))[:, 1:]
-
     def forward(self, x:torch.Tensor, generator:torch.Generator|None=None
                 )->tuple[torch.Tensor, torch.Tensor]:
         """Images in [0, 1] to predicted patches (N, L, C patch²), and which of them
@@ -146,6 +114,25 @@ class MaskedAutoencoder(nn.Module):
         order, restore = random_order(len(x), self.positions.shape[1] - 1,
                                       x.device, generator)
         return self.decode(self.encode(x, order), restore), restore >= self.keep
+
+# %% ../../nbs/2_pretrain/04_mask.ipynb #84197448
+@patch
+def encode(self:MaskedAutoencoder, x:torch.Tensor, order:torch.Tensor)->torch.Tensor:
+    """Images (N, C, H, W) to tokens (N, 1 + keep, D) of the class and of the first
+    patches of `order`."""
+    t = self.encoder.tokens(x)
+    t = torch.cat([t[:, :1], take(t[:, 1:], order[:, :self.keep])], 1)
+    return self.encoder.norm(self.encoder.blocks(t))
+
+@patch
+def decode(self:MaskedAutoencoder, z:torch.Tensor, restore:torch.Tensor)->torch.Tensor:
+    "Tokens of the encoder to predicted patches (N, L, C patch²), all places."
+    z = self.embed(z)
+    blank = self.mask_token.to(z.dtype).expand(
+        len(z), restore.shape[1] - self.keep, -1)
+    t = take(torch.cat([z[:, 1:], blank], 1), restore)
+    t = torch.cat([z[:, :1], t], 1) + self.positions
+    return self.pixels(self.norm(self.blocks(t)))[:, 1:]
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #f3d0102a
 @patch
@@ -213,7 +200,7 @@ def reconstruct_patches(
     generator:torch.Generator|None=None, # on the CPU, of the masks
 )->tuple[torch.Tensor, torch.Tensor]:    # with hidden patches grey, painted
     """What the network sees and what it makes of it. With `normalise` the true mean and
-    spread of each patch are frozen_eval to the picture."""
+    spread of each patch are lent to the picture."""
     with eval_mode(mae): predicted, hidden = mae(x, generator)
     t = to_patches(x, mae.encoder.patch)
     patch = mae.encoder.patch

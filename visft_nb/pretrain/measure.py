@@ -20,27 +20,13 @@ from ..cnn.features import embed
 from ..core import InputError, lookup
 from ..data import Augment, Batches, Images, label_subset
 from .efficiency import TITLES, labels_needed, plot_efficiency
+from .inputs import check_features
 from ..train import evaluate, fit
 
 if TYPE_CHECKING: from pandas import DataFrame
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #a532e2eb
 _all_ = ['TITLES', 'labels_needed', 'plot_efficiency']
-
-# %% ../../nbs/2_pretrain/06_measure.ipynb #03000c65
-def _check(train_z, train_y, test_z, test_y):
-    for name, z, y in (('training', train_z, train_y), ('test', test_z, test_y)):
-        if z.ndim != 2 or len(z) != len(y) or not len(z):
-            raise InputError(f"{name} features have shape {tuple(z.shape)} and there "
-                             f"are {len(y)} labels: expected (N, D) and "
-                             "N, N at least 1.")
-        if not z.isfinite().all():
-            raise InputError(f"{name} features hold NaN or infinity: the "
-                             "network diverged.")
-    if train_z.shape[1] != test_z.shape[1]:
-        raise InputError(f"Training features have {train_z.shape[1]} numbers and test "
-                         f"features {test_z.shape[1]}: they must come from "
-                         "the same network.")
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #5ca64eab
 def knn_accuracy(
@@ -54,7 +40,7 @@ def knn_accuracy(
 )->float:                        # 0 to 1
     """Accuracy of k nearest neighbours by cosine (Wu et al. 2018). Raises `InputError`
     for shapes that do not fit and too large a k."""
-    _check(train_z, train_y, test_z, test_y)
+    check_features(train_z, train_y, test_z, test_y)
     if not 1 <= k <= len(train_z):
         raise InputError(f"k={k} neighbours among {len(train_z)} training features: "
                          "take k from 1 to that number.")
@@ -79,7 +65,7 @@ def linear_probe(
 )->float:                 # 0 to 1
     """Accuracy of logistic regression on frozen, standardised features. Raises
     `InputError` for shapes that do not fit and for a single class."""
-    _check(train_z, train_y, test_z, test_y)
+    check_features(train_z, train_y, test_z, test_y)
     if len(train_y.unique()) < 2:
         raise InputError("All training labels are of one class: a probe "
                          "needs two at least.")
