@@ -7,12 +7,9 @@ __all__ = ['model_costs']
 
 # %% ../../nbs/lib/cnn/costs.ipynb #db5a46b4
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-
-if TYPE_CHECKING: from pandas import DataFrame
 
 # %% ../../nbs/lib/cnn/costs.ipynb #431c7097
 def _layer_row(name, layer, x, out):
@@ -27,7 +24,7 @@ def _layer_row(name, layer, x, out):
 def model_costs(
     model:nn.Module,             # of which a copy of shapes is run
     size:Sequence=(3, 224, 224), # channels, rows, columns of one image
-)->'DataFrame': # of pandas: layer, kind, output, weights, macs (of one image)
+)->object: # pandas.DataFrame: layer, kind, output, weights, macs (of one image)
     """Weights and multiply-accumulates of each layer, counted on shapes alone; the
     model is not changed. Attention counts its two products too."""
     import pandas as pd

@@ -7,16 +7,11 @@ __all__ = ['draw_conv', 'draw_slide', 'slide_kernel', 'backward_steps', 'draw_ba
 
 # %% ../../nbs/lib/cnn/drawing.ipynb #8bde6552
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .shapes import check_gradient_shape, conv_size, refuse_kernel
 from ..core import InputError
-
-if TYPE_CHECKING:
-    from ipywidgets import Widget
-    from matplotlib.figure import Figure
 
 # %% ../../nbs/lib/cnn/drawing.ipynb #cddd29ea
 def draw_conv(
@@ -27,7 +22,7 @@ def draw_conv(
     dilation:int=1,          # distance of neighbouring kernel pixels
     step:int=0,              # which output number, counted row by row
     axes:Sequence|None=None, # two matplotlib axes, for input and output; None: new ones
-)->'Figure':                 # of matplotlib
+)->object:                   # matplotlib Figure
     "Draw which input pixels one output number of a convolution reads."
     import matplotlib.pyplot as plt
     out = conv_size(size, kernel, stride, padding, dilation)
@@ -70,7 +65,7 @@ def draw_slide(
     padding:int=0,    # zeros on each side
     dilation:int=1,   # distance of neighbouring kernel pixels
     step:int=0,       # output numbers before this one are written, counted row by row
-)->'Figure':          # of matplotlib
+)->object:            # matplotlib Figure
     """Draw a kernel on its way over an image, framed, and the output so far. Raises
     `InputError` for a kernel larger than the padded image."""
     import matplotlib.pyplot as plt
@@ -99,7 +94,7 @@ def draw_slide(
 def slide_kernel(
     image:np.ndarray|None=None, # (S, S), grey, 0 to 1; None draws empty cells
     size:int=6,                 # rows and columns of the input where there is no image
-)->'Widget':                    # of ipywidgets; show it as a cell's last line
+)->object:                      # an ipywidgets widget; show it as a cell's last line
     """A kernel slid over an image, with sliders for kernel, stride, padding, dilation
     and step. Static pictures are `draw_conv` and `draw_slide`."""
     import matplotlib.pyplot as plt
@@ -143,7 +138,7 @@ def draw_backward(
     w:np.ndarray,  # kernel (kh, kw)
     dy:np.ndarray, # gradient for the output (H-kh+1, W-kw+1)
     step:int,      # which output number, counted row by row
-)->'Figure':       # of matplotlib
+)->object:         # matplotlib Figure
     "Draw what one output number adds to the gradients of the kernel and of the image."
     import matplotlib.pyplot as plt
     steps = backward_steps(x, w, dy)
@@ -174,7 +169,7 @@ def backward_widget(
     x:np.ndarray,  # image (H, W)
     w:np.ndarray,  # kernel (kh, kw)
     dy:np.ndarray, # gradient for the output (H-kh+1, W-kw+1)
-)->'Widget':       # of ipywidgets; show it as a cell's last line
+)->object:         # an ipywidgets widget; show it as a cell's last line
     """The backward pass of a convolution with a slider over the output numbers. A
     static picture is `draw_backward`."""
     import matplotlib.pyplot as plt

@@ -10,7 +10,6 @@ __all__ = ['imagenet_names', 'imagenet_state', 'ImageNetClassifier', 'imagenet_c
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ from torch import nn
 
 from .parts import Backbone, Normalise, check_sizes
 from ..core import InputError, lookup
-
-if TYPE_CHECKING: from pandas import DataFrame
 
 # %% ../../nbs/lib/cnn/imagenet.ipynb #c1db8711
 def imagenet_names()->tuple[str, ...]: # 1000 English names, by class number
@@ -132,7 +129,7 @@ def top_classes(
     model:nn.Module, # with `names`, as `imagenet_classifier` makes it
     x:torch.Tensor,  # (N, 3, H, W) in [0, 1]
     k:int=5,         # how many
-)->'DataFrame':      # of pandas: image, class, probability; k rows for each image
+)->object: # pandas.DataFrame: image, class, probability; k rows for each image
     "What a classifier takes images for. Raises `InputError` for a model without names."
     import pandas as pd
     names = getattr(model, 'names', None)

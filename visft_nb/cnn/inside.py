@@ -10,7 +10,6 @@ __all__ = ['filters', 'keep_outputs', 'feature_maps', 'strongest_maps', 'explore
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from torch import nn
 
 from ..core import InputError, lookup
 from ..train import eval_mode
-
-if TYPE_CHECKING: from ipywidgets import Widget
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #3ea6199b
 def filters(
@@ -104,7 +101,7 @@ def explore_maps(
     model:nn.Module,                # the network
     x:torch.Tensor,                 # (1, C, H, W), one image in [0, 1]
     layers:Iterable[str]|None=None, # names to choose from; None takes every convolution
-)->'Widget':                        # of ipywidgets; show it as a cell's last line
+)->object: # an ipywidgets widget; show it as a cell's last line
     """Look through the feature maps of an image, by layer and channel. A static
     picture: `show_images(strongest_maps(…)[1])`."""
     from ipywidgets import Dropdown, IntSlider, interactive

@@ -117,8 +117,8 @@ class VisionTransformer(Backbone):
         std:float|Sequence=1.,  # the rest is divided by it
     ):
         super().__init__()
-        check_sizes('vit_tiny', classes=classes, channels=channels, size=size, patch=patch,
-                    dim=dim, depth=depth, heads=heads)
+        check_sizes('vit_tiny', classes=classes, channels=channels, size=size,
+                    patch=patch, dim=dim, depth=depth, heads=heads)
         check_patches(size, patch, dim, heads)
         self.normalise = Normalise(channels, mean, std)
         self.size, self.patch, self.dim = size, patch, dim

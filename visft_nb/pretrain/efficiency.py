@@ -6,13 +6,9 @@
 __all__ = ['TITLES', 'plot_efficiency', 'labels_needed']
 
 # %% ../../nbs/lib/pretrain/efficiency.ipynb #f2d03d51
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..core import lookup
-
-if TYPE_CHECKING: from pandas import DataFrame
 
 # %% ../../nbs/lib/pretrain/efficiency.ipynb #7e4daf6b
 TITLES = {'knn': 'nearest neighbours', 'probe': 'linear probe',
@@ -28,10 +24,10 @@ def _curve(ax, i, method, rows):
                 ls=('-', '--', ':')[i//7 % 3], ms=3, lw=1.2, capsize=2, label=method)
 
 def plot_efficiency(
-    table:'DataFrame', # of `label_efficiency`
-    alt:str,           # what the picture shows
-    width:float=2.9,   # of a panel, inches
-)->object:             # a picture, a panel for each measure
+    table:object,    # a pandas.DataFrame of `label_efficiency`
+    alt:str,         # what the picture shows
+    width:float=2.9, # of a panel, inches
+)->object:           # a picture, a panel for each measure
     """Accuracy against labels a class, mean and 95 % interval over the seeds, a curve
     for each method."""
     from visft_nb.plot import figure, show
@@ -62,10 +58,10 @@ def _labels_for(height, curve, logs):
     return float(np.exp(logs[i - 1] + share*(logs[i] - logs[i - 1])))
 
 def labels_needed(
-    table:'DataFrame',      # of `label_efficiency`
+    table:object,           # a pandas.DataFrame of `label_efficiency`
     reference:str,          # the method whose accuracy is to be equalled
     measure:str='finetune', # by which measure
-)->'DataFrame':             # a row a method, a column a number of labels
+)->object: # pandas.DataFrame: a row a method, a column a number of labels
     """Labels a class with which each method equals the reference at the column's
     number, by interpolation in the logarithm; a number below the least measured is that
     least, NaN is more than the most. Raises `InputError` for an unknown method or

@@ -10,7 +10,6 @@ __all__ = ['MILD', 'MEASURES', 'knn_accuracy', 'linear_probe', 'finetune_accurac
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from itertools import product
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +21,6 @@ from ..data import Augment, Batches, Images, label_subset
 from .efficiency import TITLES, labels_needed, plot_efficiency
 from .inputs import check_features
 from ..train import evaluate, fit
-
-if TYPE_CHECKING: from pandas import DataFrame
 
 # %% ../../nbs/2_pretrain/06_measure.ipynb #a532e2eb
 _all_ = ['TITLES', 'labels_needed', 'plot_efficiency']
@@ -148,7 +145,7 @@ def label_efficiency(
     measures:Sequence=MEASURES, # which of "knn", "probe", "finetune"
     k:int=20,     # neighbours, at most as many as there are labels of a class
     **options,    # for `finetune_accuracy`, or {network: {option: value}}
-)->'DataFrame':   # method, measure, labels, seed, accuracy (0 to 1)
+)->object:        # pandas.DataFrame: method, measure, labels, seed, accuracy (0 to 1)
     """Measure every network with few labels. Raises `InputError` for an unknown measure
     and where a class has too few images."""
     import pandas as pd

@@ -8,7 +8,6 @@ __all__ = ['WAYS', 'peer_loss', 'PairStep', 'SimCLRWay', 'simclr_step_times']
 # %% ../../nbs/lib/pretrain/timing.ipynb #e3595568
 import math, os, time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from fastcore.basics import patch
@@ -21,8 +20,6 @@ from ..data import Batches, Images
 from .contrast import NTXentLoss, contrastive_step
 from .views import CIFAR_VIEWS
 from ..train import Objective, train_step
-
-if TYPE_CHECKING: from pandas import DataFrame
 
 # %% ../../nbs/lib/pretrain/timing.ipynb #7f766c9e
 class _Photos(Dataset):
@@ -172,7 +169,7 @@ def simclr_step_times(
     stem:str='cifar',      # of the ResNet-18
     rounds:int=3, # turns of all ways, after one that does not count; the fastest counts
     workers:int|None=None, # of the DataLoader; None: one for each core
-)->'DataFrame':            # way, ms, gain over the way before and the first
+)->object: # pandas.DataFrame: way, ms, gain over the way before and the first
     """Milliseconds of one pre-training step, written in several ways, in turns on the
     same machine."""
     import pandas as pd
