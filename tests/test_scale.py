@@ -216,7 +216,7 @@ def test_the_peers_loss_and_views():
     assert whose == 'lightly' and math.isclose(loss(*z).item(), NTXentLoss(.2)(*z).item(), rel_tol=1e-5)
     from lightly.transforms import SimCLRTransform
     theirs = SimCLRTransform(16, cj_strength=.5, min_scale=.2, gaussian_blur=0., normalize=None).transforms[0].transform.transforms
-    from visft_nb.pretrain.scale import _Photos
+    from visft_nb.pretrain.timing import _Photos
     ours = _Photos(shape_patches(1, 16, 1).images).change.transforms
     crop, jitter = (lambda t: next(v for v in t if type(v).__name__ == 'RandomResizedCrop')), (lambda t: next(v for v in t if type(v).__name__ == 'RandomApply'))
     assert tuple(crop(ours).scale) == tuple(crop(theirs).scale) and tuple(crop(ours).ratio) == tuple(crop(theirs).ratio)

@@ -10,10 +10,13 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submodules=[
 ], submod_attrs={
     "numpy_train": ["lenet", "SGD", "Adam", "train_numpy", "accuracy_numpy"],
     "models": [
-        "SmallCNN", "conv_block", "small_cnn", "Normalise", "Backbone", "VGG", "vgg11",
-        "vgg16", "ResNet", "resnet18", "resnet50", "VisionTransformer", "vit_tiny",
-        "attention_maps", "model_costs", "imagenet_classifier", "imagenet_names",
-        "photo", "top_classes"],
+        "SmallCNN", "conv_block", "small_cnn", "VGG", "vgg11", "vgg16", "ResNet",
+        "resnet18", "resnet50"],
+    "parts": ["Backbone", "Normalise"],
+    "vit": ["VisionTransformer", "attention_maps", "vit_tiny"],
+    "costs": ["model_costs"],
+    "features": ["embed", "embed_stream"],
+    "imagenet": ["imagenet_classifier", "imagenet_names", "photo", "top_classes"],
     "inside": [
         "filters", "keep_outputs", "feature_maps", "strongest_maps", "explore_maps",
         "input_gradient", "saliency", "grad_cam", "integrated_gradients",

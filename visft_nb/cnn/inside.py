@@ -8,6 +8,7 @@ __all__ = ['filters', 'keep_outputs', 'feature_maps', 'strongest_maps', 'explore
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #b0af3dca
 import copy
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..train import eval_mode
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #3ea6199b
 def filters(
-    model,               # nn.Module
+    model:nn.Module,     # the network
     layer:str|None=None, # name of a convolution; None takes the first
 )->torch.Tensor:         # (C_out, C_in/groups, kH, kW), a copy
     "The kernels of a convolution. Raises `InputError` where the layer is none."
@@ -38,10 +39,10 @@ class _Enough(Exception):
 
 @contextmanager
 def keep_outputs(
-    model,  # nn.Module, used in eval mode inside
-    layers, # names of layers, or the modules themselves
+    model:nn.Module, # used in eval mode inside
+    layers:Iterable, # names of layers, or the modules themselves
     stop:bool=False, # leave the forward pass as soon as all have put something out
-):          # yields a dict, name -> output of the last pass, attached to the graph
+)->Iterator[dict]:   # name -> output of the last pass, attached to the graph
     """Keep what some layers put out (the last call of each), and leave no trace. Raises
     `InputError` for an unknown layer."""
     names, kept, hooks = {m: k for k, m in model.named_modules() if k}, {}, []
@@ -69,10 +70,10 @@ def keep_outputs(
 # %% ../../nbs/1_cnn/06_inside.ipynb #84c5f9e6
 @torch.no_grad()
 def feature_maps(
-    model,  # nn.Module
-    x,      # (N, C, H, W) images in [0, 1]
-    layer,  # name of a layer or the module; or a list of them
-):          # (N, c, h, w); for a list a dict of them by name
+    model:nn.Module,              # the network
+    x:torch.Tensor,               # (N, C, H, W) images in [0, 1]
+    layer:str|nn.Module|Sequence, # name of a layer or the module; or a list of them
+)->torch.Tensor|dict:             # (N, c, h, w); for a list a dict of them by name
     """What layers put out, in eval mode. Raises `InputError` for an unknown layer, with
     the nearest names."""
     several = isinstance(layer, list | tuple)
@@ -81,11 +82,11 @@ def feature_maps(
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #7cfbc1a4
 def strongest_maps(
-    model,      # nn.Module
-    x,          # (1, C, H, W), one image
-    layer,      # name of a layer with maps
-    k:int=8,    # how many
-):              # (channel numbers (k,), maps (k, h, w)), the strongest first
+    model:nn.Module,                  # the network
+    x:torch.Tensor,                   # (1, C, H, W), one image
+    layer:str|nn.Module,              # name of a layer with maps
+    k:int=8,                          # how many
+)->tuple[torch.Tensor, torch.Tensor]: # channels (k,), maps (k, h, w)
     """The channels of a layer with the largest mean activation. Raises `InputError` for
     a layer whose output is no map."""
     out = feature_maps(model, x, layer)
@@ -97,10 +98,10 @@ def strongest_maps(
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #0c651b5f
 def explore_maps(
-    model,        # nn.Module
-    x,            # (1, C, H, W), one image in [0, 1]
-    layers=None,  # names to choose from; None takes every convolution
-):                # an ipywidgets widget; show it as a cell's last line
+    model:nn.Module,                # the network
+    x:torch.Tensor,                 # (1, C, H, W), one image in [0, 1]
+    layers:Iterable[str]|None=None, # names to choose from; None takes every convolution
+)->object: # an ipywidgets widget; show it as a cell's last line
     """Look through the feature maps of an image, by layer and channel. A static
     picture: `show_images(strongest_maps(…)[1])`."""
     from ipywidgets import Dropdown, IntSlider, interactive
@@ -147,20 +148,22 @@ def _score(model, x, target):
 # %% ../../nbs/1_cnn/06_inside.ipynb #1e6c7822
 @torch.enable_grad()
 def input_gradient(
-    model,        # classifier, left as it was
-    x,            # (N, C, H, W) images in [0, 1]
-    target=None,  # class number, or one for each image; None takes the class predicted
-)->torch.Tensor:  # (N, C, H, W)
+    model:nn.Module, # classifier, left as it was
+    x:torch.Tensor,  # (N, C, H, W) images in [0, 1]
+    # class number, or one for each image; None takes the class predicted
+    target:int|Sequence|torch.Tensor|None=None,
+)->torch.Tensor:     # (N, C, H, W)
     """The gradient of the target's logit for the image. Raises `InputError` for a
     target out of range."""
     x = x.detach().clone().requires_grad_()
     with eval_mode(model): return torch.autograd.grad(_score(model, x, target), x)[0]
 
 def saliency(
-    model,        # classifier, left as it was
-    x,            # (N, C, H, W) images in [0, 1]
-    target=None,  # class number, or one for each image; None takes the class predicted
-)->torch.Tensor:  # (N, H, W), not negative
+    model:nn.Module, # classifier, left as it was
+    x:torch.Tensor,  # (N, C, H, W) images in [0, 1]
+    # class number, or one for each image; None takes the class predicted
+    target:int|Sequence|torch.Tensor|None=None,
+)->torch.Tensor:     # (N, H, W), not negative
     """The largest absolute gradient over the channels (Simonyan et al. 2014,
     arXiv:1312.6034)."""
     return input_gradient(model, x, target).abs().amax(1)
@@ -180,11 +183,12 @@ def _as_map(a):
 # %% ../../nbs/1_cnn/06_inside.ipynb #f7a56f8b
 @torch.enable_grad()
 def grad_cam(
-    model,        # classifier, left as it was
-    x,            # (N, C, H, W) images in [0, 1]
-    layer,        # layer whose maps are weighed: mostly the last before the pooling
-    target=None,  # class number, or one for each image; None takes the class predicted
-)->torch.Tensor:  # (N, H, W), not negative, enlarged to the image bilinearly
+    model:nn.Module,     # classifier, left as it was
+    x:torch.Tensor,      # (N, C, H, W) images in [0, 1]
+    layer:str|nn.Module, # whose maps are weighed: mostly the last before the pooling
+    # class number, or one for each image; None takes the class predicted
+    target:int|Sequence|torch.Tensor|None=None,
+)->torch.Tensor:         # (N, H, W), not negative, enlarged to the image bilinearly
     """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391). Raises `InputError` for an
     unknown layer, one without maps, or one that the score does not depend on."""
     # so that there is a graph where all parameters are frozen
@@ -202,12 +206,13 @@ def grad_cam(
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #ac0a9705
 def integrated_gradients(
-    model,          # classifier, left as it was
-    x,              # (N, C, H, W) images in [0, 1]
-    target=None,    # class number, or one for each image; None: the predicted class
-    baseline=None,  # where the path begins, broadcast to x; None is black
-    steps:int=50,   # points on the path
-)->torch.Tensor:    # (N, C, H, W); over an image they sum to score(x) - score(baseline)
+    model:nn.Module,                       # classifier, left as it was
+    x:torch.Tensor,                        # (N, C, H, W) images in [0, 1]
+    # class number, or one for each image; None: the predicted class
+    target:int|Sequence|torch.Tensor|None=None,
+    baseline:float|torch.Tensor|None=None, # begin of the path; None is black
+    steps:int=50,                          # points on the path
+)->torch.Tensor: # (N, C, H, W); over an image they sum to score(x) - score(baseline)
     """Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365), by
     Gauss-Legendre quadrature."""
     if not isinstance(steps, int) or steps < 1:
@@ -230,10 +235,11 @@ def integrated_gradients(
 # %% ../../nbs/1_cnn/06_inside.ipynb #73a12781
 @torch.enable_grad()
 def guided_backprop(
-    model,        # classifier whose activations are nn.ReLU or nn.ReLU6, left as it was
-    x,            # (N, C, H, W) images in [0, 1]
-    target=None,  # class number, or one for each image; None takes the class predicted
-)->torch.Tensor:  # (N, C, H, W)
+    model:nn.Module, # classifier with nn.ReLU or nn.ReLU6, left as it was
+    x:torch.Tensor,  # (N, C, H, W) images in [0, 1]
+    # class number, or one for each image; None takes the class predicted
+    target:int|Sequence|torch.Tensor|None=None,
+)->torch.Tensor:     # (N, C, H, W)
     """Guided backpropagation (Springenberg et al. 2015, arXiv:1412.6806). Raises
     `InputError` for a network without ReLU modules."""
     relus = [m for m in model.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
@@ -251,11 +257,11 @@ def guided_backprop(
 # %% ../../nbs/1_cnn/06_inside.ipynb #18643dda
 @torch.no_grad()
 def randomise(
-    model,  # nn.Module with convolutions, linear layers and batch norm; left as it was
-    layers, # names of layers or of whole blocks
-    x,      # (N, C, H, W): the new batch-norm statistics are measured on it
-    seed:int=0, # of the new weights
-):          # a copy, in eval mode
+    model:nn.Module,      # with convolutions, linear layers, batch norm; left as it was
+    layers:Iterable[str], # names of layers or of whole blocks
+    x:torch.Tensor, # (N, C, H, W): the new batch-norm statistics are measured on it
+    seed:int=0,           # of the new weights
+)->nn.Module:             # a copy, in eval mode
     """A copy of a network with the weights of some layers drawn anew (He et al. 2015).
     Raises `InputError` for an unknown layer."""
     new = copy.deepcopy(model).eval()
@@ -276,9 +282,9 @@ def randomise(
 
 # %% ../../nbs/1_cnn/06_inside.ipynb #37373d08
 def rank_correlation(
-    a,        # a map
-    b,        # another of the same shape
-)->float:     # -1 to 1; 0 for maps that have nothing to do with each other
+    a:torch.Tensor|Sequence, # a map
+    b:torch.Tensor|Sequence, # another of the same shape
+)->float: # -1 to 1; 0 for maps that have nothing to do with each other
     """Spearman's: the correlation of the ranks of the pixels. Raises `InputError` for
     maps of different shapes, or one that is the same everywhere."""
     from scipy.stats import spearmanr

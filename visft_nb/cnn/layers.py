@@ -9,6 +9,7 @@ __all__ = ['BLOCK', 'conv2d', 'conv2d_backward', 'max_pool2d', 'max_pool2d_backw
            'softmax_cross_entropy_backward', 'mse', 'mse_backward', 'Conv']
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #8a394e01
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -94,14 +95,14 @@ def _forward(x, w, b, conv, block=BLOCK, threads=None):
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #f1cf47cf
 def conv2d(
-    x,          # input (N, C, H, W), float32 or float64, any strides
-    w,          # kernels (O, C/groups, kh, kw), of x's type
-    b=None,     # biases (O,)
-    stride=1,   # step: an integer, or one for rows and one for columns
-    padding=0,  # zeros on each side
-    dilation=1, # distance of neighbouring kernel pixels
-    groups=1,   # parts of the channels that do not see each other
-):              # output (N, O, H', W') and the cache for `conv2d_backward`
+    x:np.ndarray,            # input (N, C, H, W), float32 or float64, any strides
+    w:np.ndarray,            # kernels (O, C/groups, kh, kw), of x's type
+    b:np.ndarray|None=None,  # biases (O,)
+    stride:int|Sequence=1,   # step: an integer, or one for rows and one for columns
+    padding:int|Sequence=0,  # zeros on each side
+    dilation:int|Sequence=1, # distance of neighbouring kernel pixels
+    groups:int=1,            # parts of the channels that do not see each other
+)->tuple[np.ndarray, tuple]: # output (N, O, H', W') and the cache for `conv2d_backward`
     """Convolution, as torch's `conv2d`: im2col in blocks that stay in the cache, images
     spread over threads. Raises `InputError` for shapes that do not fit."""
     conv = check_conv(x, w, b, stride, padding, dilation, groups)
@@ -161,10 +162,10 @@ def _add_rows(dx, cols, conv, first, last):
 
 # %% ../../nbs/1_cnn/04_speed.ipynb #81c797a4
 def conv2d_backward(
-    dy,            # gradient for the output (N, O, H', W')
-    cache,         # from `conv2d`
-    need_dx=True,  # False leaves out dx, which a network's first layer does not need
-):                 # dx (N, C, H, W) or None, dw (O, C/groups, kh, kw), db (O,) or None
+    dy:np.ndarray,     # gradient for the output (N, O, H', W')
+    cache:tuple,       # from `conv2d`
+    need_dx:bool=True, # False leaves out dx, which a first layer does not need
+)->tuple: # dx (N, C, H, W) or None, dw (O, C/groups, kh, kw), db (O,) or None
     "Gradients of `conv2d`. Raises `InputError` where dy has not the output's shape."
     x, w, bias, conv = cache
     check_gradient_shape(dy, (len(x), len(w), *conv.size), 'conv2d_backward')

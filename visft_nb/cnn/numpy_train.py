@@ -6,6 +6,8 @@
 __all__ = ['Layer', 'Net', 'he_init', 'lenet', 'SGD', 'Adam', 'train_step', 'train_numpy', 'accuracy_numpy', 'Block']
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #31fb504c
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from . import layers as nn
@@ -16,9 +18,9 @@ class Layer:
     "A forward function, its backward function, and the arrays that they learn."
     def __init__(
         self,
-        forward,  # (x, *params) -> (y, cache)
-        backward, # (dy, cache) -> dx, or (dx, *gradients of params)
-        *params,  # arrays, changed in place by an optimizer
+        forward:Callable,   # (x, *params) -> (y, cache)
+        backward:Callable,  # (dy, cache) -> dx, or (dx, *gradients of params)
+        *params:np.ndarray, # arrays, changed in place by an optimizer
     ):
         self.forward, self.backward = forward, backward
         self.params = list(params)
@@ -28,7 +30,7 @@ class Layer:
         y, self.cache = self.forward(x, *self.params)
         return y
 
-    def back(self, dy):
+    def back(self, dy:np.ndarray)->np.ndarray:
         "dx; the gradients of the parameters stay in `grads`."
         out = self.backward(dy, self.cache)
         dx, *self.grads = out if isinstance(out, tuple) else (out,)
@@ -45,36 +47,40 @@ class Net:
         for layer in self.layers: x = layer(x)
         return x
 
-    def back(self, dy):
+    def back(self, dy:np.ndarray)->np.ndarray:
         "The gradient for the input, through all layers in reverse."
         for layer in reversed(self.layers): dy = layer.back(dy)
         return dy
 
     @property
-    def params(self): return [p for layer in self.layers for p in layer.params]
+    def params(self)->list:
+        "The arrays that all layers learn."
+        return [p for layer in self.layers for p in layer.params]
 
     @property
-    def grads(self): return [g for layer in self.layers for g in layer.grads]
+    def grads(self)->list:
+        "Their gradients, in the same order."
+        return [g for layer in self.layers for g in layer.grads]
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #68658c48
 def he_init(
-    rng,              # numpy.random.Generator
-    *shape,           # of the weights: (out, in, …)
-    dtype='float32',  # of the weights
-):                    # array
+    rng:np.random.Generator,      # of the weights
+    *shape:int,                   # of the weights: (out, in, …)
+    dtype:str|np.dtype='float32', # of the weights
+)->np.ndarray:                    # array
     """Normal weights of variance 2 over the number of inputs (He et al. 2015,
     arXiv:1502.01852)."""
     return (rng.standard_normal(shape)*np.sqrt(2/np.prod(shape[1:]))).astype(dtype)
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #1e7528df
 def lenet(
-    seed:int=0,       # of the initial weights
-    width=(8, 16),    # feature maps of the two convolutions
-    channels:int=1,   # of the images
-    size:int=28,      # rows and columns of the images, a multiple of 4
-    classes:int=10,   # outputs
-    dtype='float32',  # of all weights
-)->Net:               # takes (N, channels, size, size), gives logits (N, classes)
+    seed:int=0,                   # of the initial weights
+    width:Sequence=(8, 16),       # feature maps of the two convolutions
+    channels:int=1,               # of the images
+    size:int=28,                  # rows and columns of the images, a multiple of 4
+    classes:int=10,               # outputs
+    dtype:str|np.dtype='float32', # of all weights
+)->Net: # takes (N, channels, size, size), gives logits (N, classes)
     """A network like LeNet-5 (LeCun et al. 1998). Raises `InputError` for a size that
     cannot be halved twice."""
     if size % 4:
@@ -99,14 +105,14 @@ class SGD:
     "Stochastic gradient descent with momentum, as torch.optim.SGD computes it."
     def __init__(
         self,
-        params,       # arrays, changed in place
-        lr:float=0.1, # learning rate
-        momentum:float=0.9,
+        params:Sequence,    # arrays, changed in place
+        lr:float=0.1,       # learning rate
+        momentum:float=0.9, # share of the step before
     ):
         self.params, self.lr, self.momentum = params, lr, momentum
         self.v = [np.zeros_like(p) for p in params]
 
-    def step(self, grads):
+    def step(self, grads:Sequence)->None:
         "Move the parameters by one step."
         for p, v, g in zip(self.params, self.v, grads):
             v *= self.momentum; v += g
@@ -116,16 +122,16 @@ class SGD:
 class Adam:
     "Adam (Kingma & Ba 2015, arXiv:1412.6980), as torch.optim.Adam computes it."
     def __init__(self,
-        params,             # arrays, changed in place
-        lr:float=1e-3,      # learning rate
-        betas=(0.9, 0.999), # decay of the two running means
-        eps:float=1e-8,     # keeps the root away from 0
+        params:Sequence,             # arrays, changed in place
+        lr:float=1e-3,               # learning rate
+        betas:Sequence=(0.9, 0.999), # decay of the two running means
+        eps:float=1e-8,              # keeps the root away from 0
     ):
         self.params, self.lr, self.betas, self.eps, self.t = params, lr, betas, eps, 0
         self.m = [np.zeros_like(p) for p in params]
         self.v = [np.zeros_like(p) for p in params]
 
-    def step(self, grads):
+    def step(self, grads:Sequence)->None:
         "Move the parameters by one step."
         self.t += 1
         (a, b), t = self.betas, self.t
@@ -135,11 +141,11 @@ class Adam:
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #8608119a
 def train_step(
-    net:Net,   # the network
-    x,         # images
-    labels,    # integers (N,)
-    optimizer, # has .step(grads)
-)->float:      # the loss before the step
+    net:Net,           # the network
+    x:np.ndarray,      # images
+    labels:np.ndarray, # integers (N,)
+    optimizer:object,  # has .step(grads)
+)->float:              # the loss before the step
     "Forward, loss, backward, one step of the optimizer."
     loss, cache = nn.softmax_cross_entropy(net(x), labels)
     net.back(nn.softmax_cross_entropy_backward(1, cache))
@@ -148,14 +154,14 @@ def train_step(
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #c75fa674
 def train_numpy(
-    net:Net,        # changed in place
-    x,              # images (N, C, H, W), float
-    labels,         # integers (N,)
-    optimizer,      # `SGD` or `Adam` on net.params; its lr is the peak
-    epochs:int=5,   # passes over the data
-    batch:int=50,   # images per step
-    seed:int=0,     # of the order
-)->list:            # loss of every step
+    net:Net,           # changed in place
+    x:np.ndarray,      # images (N, C, H, W), float
+    labels:np.ndarray, # integers (N,)
+    optimizer:object,  # `SGD` or `Adam` on net.params; its lr is the peak
+    epochs:int=5,      # passes over the data
+    batch:int=50,      # images per step
+    seed:int=0,        # of the order
+)->list:               # loss of every step
     """Train with a rate that rises over the first fifth of the steps and falls to zero
     after (one cycle, Smith 2018)."""
     rng, peak, losses = np.random.default_rng(seed), optimizer.lr, []
@@ -170,11 +176,11 @@ def train_numpy(
 
 # %% ../../nbs/1_cnn/03_numpy_train.ipynb #233c4bb8
 def accuracy_numpy(
-    net:Net,        # the network
-    x,              # images
-    labels,         # integers (N,)
-    batch:int=500,  # images at once
-)->float:           # 0 to 1
+    net:Net,           # the network
+    x:np.ndarray,      # images
+    labels:np.ndarray, # integers (N,)
+    batch:int=500,     # images at once
+)->float:              # 0 to 1
     "Share of the images whose largest logit is the right class."
     right = sum((net(x[i:i+batch]).argmax(1) == labels[i:i+batch]).sum()
                 for i in range(0, len(x), batch))
@@ -185,8 +191,8 @@ class Block(Layer):
     """y = act(norm(conv(x))), or act(x + norm(conv(x))) as in a ResNet (He et al.
     2016). Gradients as derived in `1_cnn/02_backward`."""
     def __init__(self,
-        w,                   # kernels (C, C, 3, 3)
-        act='relu',          # relu, sigmoid or gelu
+        w:np.ndarray,        # kernels (C, C, 3, 3)
+        act:str='relu',      # relu, sigmoid or gelu
         norm:bool=False,     # batch norm before the activation
         residual:bool=False, # add the input before the activation
     ):

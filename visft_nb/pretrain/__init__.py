@@ -11,19 +11,20 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "contrast": [
         "NTXentLoss", "Views", "contrastive_step", "elastic", "embed", "gather_rows",
         "make_projector", "pretrain_contrast", "two_views"],
+    "efficiency": ["labels_needed", "plot_efficiency"],
+    "launcher": ["launch"],
     "mask": [
         "MaskedAutoencoder", "from_patches", "masked_loss", "masked_step",
         "pretrain_masked", "reconstruct_patches", "to_patches"],
     "measure": [
-        "finetune_accuracy", "knn_accuracy", "label_efficiency", "labels_needed",
-        "linear_probe", "plot_efficiency"],
+        "finetune_accuracy", "knn_accuracy", "label_efficiency", "linear_probe"],
     "reconstruct": [
         "Autoencoder", "Coder", "Decoder", "ReconstructionStep",
         "VariationalAutoencoder", "VariationalCoder", "gaussian_kl", "image_nll",
         "mask_pixels", "pretrain_autoencoder", "reconstruction_error", "reparametrise"],
-    "scale": [
-        "FolderStream", "LARS", "RECIPES", "Recipe", "embed_stream", "launch",
-        "pretrain", "simclr_step_times"],
+    "scale": ["LARS", "RECIPES", "Recipe", "embed_stream", "pretrain"],
+    "stream": ["FolderStream"],
+    "timing": ["simclr_step_times"],
     "views": [
         "CIFAR_VIEWS", "ColourViews", "IMAGENET_VIEWS", "adjust_brightness",
         "adjust_contrast", "adjust_hue", "adjust_saturation", "blur_matrix",

@@ -8,26 +8,30 @@ __all__ = ['embedding_std', 'spectrum', 'effective_rank', 'TermsLoss', 'standard
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #0655ab9e
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError
+from ..data import Images
+from ..cnn.features import embed
+from .contrast import gather_pairs
+from .inputs import check_pairs, check_several
 from ..train import eval_mode
-from .contrast import check_pairs, check_several, embed, gather_pairs
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #055912ed
 def embedding_std(
-    z, # (N, D) vectors, N at least 2
+    z:torch.Tensor, # (N, D) vectors, N at least 2
 )->float:
     """Standard deviation of a dimension over the rows, the mean over dimensions: 0
     where all rows are equal. Raises `InputError` for other shapes."""
     return _several(z).std(0).mean().item()
 
 def spectrum(
-    z, # (N, D) vectors, N at least 2
-)->torch.Tensor: # (D,) float64, the largest first
+    z:torch.Tensor, # (N, D) vectors, N at least 2
+)->torch.Tensor:    # (D,) float64, the largest first
     """Eigenvalues of the covariance matrix of the dimensions. Raises `InputError` for
     other shapes."""
     x = _several(z)
@@ -42,8 +46,8 @@ def _several(z):
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #36d2439b
 def effective_rank(
-    z, # (N, D) vectors, N at least 2
-)->float: # from 1 to D; 0 where all rows are equal
+    z:torch.Tensor, # (N, D) vectors, N at least 2
+)->float:           # from 1 to D; 0 where all rows are equal
     """How many directions the vectors use: the exponential of the entropy of their
     eigenvalues (Roy and Vetterli 2007)."""
     p = spectrum(z)
@@ -56,8 +60,8 @@ class TermsLoss(nn.Module):
     """A weighted sum of the terms that a subclass names. Several processes compute it
     on the images of all of them (`gather_pairs`)."""
     def __init__(self,
-        gather:bool, # False: each process keeps to its own images
-        **weights,   # of the terms; 0 removes one
+        gather:bool,     # False: each process keeps to its own images
+        **weights:float, # of the terms; 0 removes one
     ):
         super().__init__()
         for name, w in weights.items():
@@ -69,7 +73,7 @@ class TermsLoss(nn.Module):
                              "left to learn from.")
         self.gather, self.weights = gather, weights
 
-    def forward(self, z1, z2):
+    def forward(self, z1:torch.Tensor, z2:torch.Tensor)->torch.Tensor:
         """(N, D) projections of the first and (N, D) of the second views to a scalar.
         Raises `InputError` for other shapes and for N = 1."""
         check_pairs(z1, z2)
@@ -81,22 +85,23 @@ class TermsLoss(nn.Module):
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #e885b462
 def standardise(
-    z,               # (N, D)
-    eps:float=1e-5,  # epsilon: keeps a constant dimension finite
-):                   # (N, D)
+    z:torch.Tensor, # (N, D)
+    eps:float=1e-5, # epsilon: keeps a constant dimension finite
+)->torch.Tensor:    # (N, D)
     "Each dimension with mean 0 and biased variance 1 over the batch."
     return (z - z.mean(0))/(z.var(0, correction=0) + eps).sqrt()
 
 def cross_correlation(
-    z1, z2,          # (N, D) each
+    z1:torch.Tensor, # (N, D)
+    z2:torch.Tensor, # (N, D)
     eps:float=1e-5,  # epsilon
-):                   # C (D, D)
+)->torch.Tensor:     # C (D, D)
     "Correlation of each dimension of `z1` with each of `z2`, over the batch."
     return standardise(z1, eps).T @ standardise(z2, eps)/len(z1)
 
 def off_diagonal(
-    c, # (D, D)
-):     # a scalar
+    c:torch.Tensor, # (D, D)
+)->torch.Tensor:    # a scalar
     "Sum of the squares off the diagonal."
     return (c - c.diagonal().diag()).square().sum()
 
@@ -110,7 +115,7 @@ class BarlowTwinsLoss(TermsLoss):
         gather:bool=True,        # False: each process keeps to its own images
     ): super().__init__(gather, on_diagonal=on_diagonal, off_diagonal=off_diagonal)
 
-    def terms(self, z1, z2)->dict:
+    def terms(self, z1:torch.Tensor, z2:torch.Tensor)->dict:
         "The terms without their weights, of (N, D) projections."
         C = cross_correlation(z1, z2)
         return {'on_diagonal': (1 - C.diagonal()).square().sum(),
@@ -118,16 +123,16 @@ class BarlowTwinsLoss(TermsLoss):
 
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #4e17412e
 def hinge_std(
-    z,               # (N, D)
-    eps:float=1e-4,  # epsilon: keeps the gradient of the root finite
-):                   # v, a scalar
+    z:torch.Tensor, # (N, D)
+    eps:float=1e-4, # epsilon: keeps the gradient of the root finite
+)->torch.Tensor:    # v, a scalar
     """By how much the standard deviation of a dimension falls short of 1, the mean over
     dimensions."""
     return F.relu(1 - (z.var(0) + eps).sqrt()).mean()
 
 def covariance(
-    z, # (N, D)
-):     # (D, D)
+    z:torch.Tensor, # (N, D)
+)->torch.Tensor:    # (D, D)
     "Covariance matrix of the dimensions over the batch, divided by N - 1."
     z = z - z.mean(0)
     return z.T @ z/(len(z) - 1)
@@ -146,7 +151,7 @@ class VICRegLoss(TermsLoss):
         super().__init__(gather, invariance=invariance, variance=variance,
                          covariance=covariance)
 
-    def terms(self, z1, z2)->dict:
+    def terms(self, z1:torch.Tensor, z2:torch.Tensor)->dict:
         "The terms without their weights, of (N, D) projections."
         c = [off_diagonal(covariance(z))/z.shape[1] for z in (z1, z2)]
         return {'invariance': F.mse_loss(z1, z2),
@@ -158,8 +163,8 @@ class WatchCollapse(nn.Module):
     """A loss that also notes, every few calls, the spread and the effective rank of the
     first views' projections: `steps`, `std`, `rank`."""
     def __init__(self,
-        loss,         # loss(z1, z2) -> scalar, the one that is trained with
-        every:int=10, # calls between two looks
+        loss:Callable, # loss(z1, z2) -> scalar, the one that is trained with
+        every:int=10,  # calls between two looks
     ):
         super().__init__()
         if every < 1:
@@ -168,7 +173,7 @@ class WatchCollapse(nn.Module):
         self.loss, self.every, self.calls, self.steps = loss, every, 0, []
         self.std, self.rank = [], []
 
-    def forward(self, z1, z2):
+    def forward(self, z1:torch.Tensor, z2:torch.Tensor)->torch.Tensor:
         "What the loss says."
         value = self.loss(z1, z2)
         if self.calls % self.every == 0:
@@ -181,10 +186,10 @@ class WatchCollapse(nn.Module):
 # %% ../../nbs/2_pretrain/03_collapse.ipynb #51641cf5
 @torch.no_grad()
 def project(
-    model,     # with `features(x)`
-    projector, # nn.Module on the features
-    images,    # `Images`, or a float tensor (N, C, H, W) in [0, 1]
-)->torch.Tensor: # (N, P) float32 on the CPU
+    model:nn.Module,            # with `features(x)`
+    projector:nn.Module,        # on the features
+    images:Images|torch.Tensor, # or floats (N, C, H, W) in [0, 1]
+)->torch.Tensor:                # (N, P) float32 on the CPU
     """Projections of all images, in eval mode; model and projector are left as they
     were."""
     device = next((p.device for p in projector.parameters()), torch.device('cpu'))

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'elastic', 'Views', 'two_views', 'nt_xent', 'SumOverProcesses', 'processes', 'gather_rows', 'gather_pairs',
-           'check_pairs', 'check_several', 'NTXentLoss', 'make_projector', 'ContrastiveStep', 'contrastive_step',
-           'frozen_head', 'pretrain_contrast', 'embed']
+           'NTXentLoss', 'make_projector', 'ContrastiveStep', 'contrastive_step', 'pretrain_contrast', 'check_pairs',
+           'check_several', 'embed', 'frozen_head']
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #1d4f8133
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,17 +16,23 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from ..cnn.features import embed
 from ..core import InputError
 from ..data import Augment, Batches, Images, draw
-from ..train import fit, predict_logits
+from .inputs import (
+    check_encoder, check_pairs, check_several, frozen_head, unlabelled)
+from ..train import History, fit
+
+# %% ../../nbs/2_pretrain/02_contrast.ipynb #84616c50
+_all_ = ['check_pairs', 'check_several', 'embed', 'frozen_head']
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #965483b4
 def elastic(
-    x,             # float (B, C, H, W)
-    amount=.07,    # standard deviation of the pull at a knot, as a share of the side
-    knots:int=4,   # knots along each side; more make finer waves
-    generator=None,# torch.Generator
-):                 # as x; zeros from outside
+    x:torch.Tensor,   # float (B, C, H, W)
+    amount:float=.07, # standard deviation of the pull at a knot, as a share of the side
+    knots:int=4,      # knots along each side; more make finer waves
+    generator:torch.Generator|None=None,# torch.Generator
+)->torch.Tensor:      # as x; zeros from outside
     """Bend each image by a smooth random field (after Simard et al. 2003, here
     interpolated between knots)."""
     n, _, h, w = x.shape
@@ -44,6 +50,7 @@ class Views:
     """The random change of one view: bent, then turned, moved, scaled, and blemished.
     `views(x, generator)`."""
     bend:float=.07             # `amount` of `elastic`
+    # what comes after the bending
     rest:Augment=field(
         default_factory=lambda: Augment(degrees=15, translate=.1, scale=(.8, 1.2),
                                         noise=.2, brightness=.5, contrast=.3))
@@ -55,8 +62,8 @@ class Views:
 VIEWS = Views() # suits digits and other small grey images of things that may be bent
 
 def two_views(
-    augment=VIEWS,  # augment(x, generator) -> x
-):                  # views(x, generator=None) -> (v1, v2), both shaped as x
+    augment:Callable=VIEWS, # augment(x, generator) -> x
+)->Callable:                # views(x, generator=None) -> (v1, v2), both shaped as x
     """Two random changes of each image, drawn independently, as one call on the joint
     batch."""
     def views(x, generator=None): return augment(torch.cat([x, x]), generator).chunk(2)
@@ -64,10 +71,10 @@ def two_views(
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #0aa0b1c0
 def nt_xent(
-    z1,          # (N, D) projections of the first views
-    z2,          # (N, D) of the second views, row i of the same image
-    temperature, # tau: the smaller, the more the nearest wrong neighbours count
-)->torch.Tensor: # a scalar
+    z1:torch.Tensor,   # (N, D) projections of the first views
+    z2:torch.Tensor,   # (N, D) of the second views, row i of the same image
+    temperature:float, # tau: the smaller, the more the nearest wrong neighbours count
+)->torch.Tensor:       # a scalar
     "The formula of `NTXentLoss`, for one batch."
     z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
     s = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
@@ -79,14 +86,14 @@ class SumOverProcesses(torch.autograd.Function):
     """The sum of a tensor over all processes; its gradient is the sum of their
     gradients."""
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx:object, x:torch.Tensor)->torch.Tensor:
         "x of this process to the sum, the same in each process."
         x = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(x)
         return x
 
     @staticmethod
-    def backward(ctx, g): # all losses depend on this process's x
+    def backward(ctx:object, g:torch.Tensor)->torch.Tensor:
         "The same for the gradients."
         return SumOverProcesses.forward(ctx, g)
 
@@ -96,8 +103,8 @@ def processes()->int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 def gather_rows(
-    z,  # (n, …) rows of this process; n may differ between processes
-):      # (N, …) rows of all processes, in their order; differentiable
+    z:torch.Tensor, # (n, …) rows of this process; n may differ between processes
+)->torch.Tensor:    # (N, …) rows of all processes, in their order; differentiable
     """The joint batch, in every process. All of them must call it; with one process it
     is `z` itself."""
     if processes() == 1: return z
@@ -110,32 +117,12 @@ def gather_rows(
         torch.cat(parts).to(torch.promote_types(z.dtype, torch.float32)))
 
 def gather_pairs(
-    z1, # (n, D) of the first views
-    z2, # (n, D) of the second views, row i of the same image
-):      # two of (N, D), still in pairs
+    z1:torch.Tensor,                  # (n, D) of the first views
+    z2:torch.Tensor, # (n, D) of the second views, row i of the same image
+)->tuple[torch.Tensor, torch.Tensor]: # two of (N, D), still in pairs
     "`gather_rows` of both views at once."
     return ((z1, z2) if processes() == 1
             else gather_rows(torch.stack([z1, z2], 1)).unbind(1))
-
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #55cab0ec
-def check_pairs(
-    z1, # (N, D) projections of the first views
-    z2, # (N, D) of the second views, row i of the same image
-)->None:
-    "Raises `InputError` for projections that are not in pairs."
-    if z1.ndim != 2 or z1.shape != z2.shape:
-        raise InputError(f"Projections have shapes {tuple(z1.shape)} and "
-                         f"{tuple(z2.shape)}, expected two of (N, D), row i of "
-                         "both from image i.")
-
-def check_several(
-    z, # (N, D), a row for each image of the joint batch
-)->None:
-    "Raises `InputError` for a batch of one image."
-    if len(z) < 2:
-        raise InputError("A batch of one image came to a loss that compares the images "
-                         "of a batch: take a larger batch, and drop_last=True if the "
-                         "last one is that small.")
 
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #44e494e5
 class NTXentLoss(nn.Module):
@@ -151,7 +138,7 @@ class NTXentLoss(nn.Module):
                              "it, so it must be above 0, mostly between 0.1 and 1.")
         self.temperature, self.gather = temperature, gather
 
-    def forward(self, z1, z2):
+    def forward(self, z1:torch.Tensor, z2:torch.Tensor)->torch.Tensor:
         """(N, D) projections of the first and (N, D) of the second views to a scalar.
         Raises `InputError` for other shapes and for N = 1."""
         check_pairs(z1, z2)
@@ -176,92 +163,56 @@ class ContrastiveStep(nn.Module):
     """loss(model, batch) for `fit`: augments, projects the model's features, compares.
     The projector is trained along; labels are not looked at."""
     def __init__(self,
-        loss,      # loss(z1, z2) -> scalar, e.g. `NTXentLoss`
-        augment,   # augment(x, generator) -> x
-        projector, # nn.Module: (N, D) features to (N, P)
+        loss:Callable,       # loss(z1, z2) -> scalar, e.g. `NTXentLoss`
+        augment:Callable,    # augment(x, generator) -> x
+        projector:nn.Module, # (N, D) features to (N, P)
     ):
         super().__init__()
         self.loss, self.views, self.projector = loss, two_views(augment), projector
 
-    def forward(self, model, batch):
+    def forward(self, model:nn.Module, batch:torch.Tensor|Sequence)->torch.Tensor:
         "The loss of a batch: images, or (images, anything)."
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         z = self.projector(model.features(torch.cat(self.views(x))))
         return self.loss(*z.chunk(2))
 
 def contrastive_step(
-    loss=None,      # loss(z1, z2) -> scalar; None: NTXentLoss()
-    augment=VIEWS,  # augment(x, generator) -> x
-    projector=None, # nn.Module on the features; None compares the features themselves
+    loss:Callable|None=None,       # loss(z1, z2) -> scalar; None: NTXentLoss()
+    augment:Callable=VIEWS,        # augment(x, generator) -> x
+    projector:nn.Module|None=None, # None compares the features themselves
 )->ContrastiveStep:
     """The loss of contrastive pre-training, for `fit(model, batches, loss=…)`; the
     model needs `features(x)`."""
     return ContrastiveStep(NTXentLoss() if loss is None else loss, augment,
                            nn.Identity() if projector is None else projector)
 
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #9f653e3d
-@contextmanager
-def frozen_head(
-    model, # nn.Module, with or without `head`
-):
-    """The head requires no gradient inside, so weight decay does not shrink what is not
-    used; the flags as they were afterwards."""
-    wanted = [(p, p.requires_grad)
-              for p in model.head.parameters()] if hasattr(model, 'head') else []
-    try:
-        for p, _ in wanted: p.requires_grad_(False)
-        yield
-    finally:
-        for p, flag in wanted: p.requires_grad_(flag)
-
 # %% ../../nbs/2_pretrain/02_contrast.ipynb #ab9f7a17
 def pretrain_contrast(
-    model,                 # nn.Module with `features(x)` -> (N, D) and `dim` = D
-    images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    epochs:int=40,         # passes over the images
-    batch_size:int=256,    # images; the loss compares twice as many views
-    lr:float=5e-3,         # peak of the one-cycle schedule
-    temperature:float=0.2, # of the loss
-    augment=VIEWS,         # augment(x, generator) -> x
-    dim:int|None=None,     # length of the projections; None: 64, with another loss 256
-    seed:int=0,            # of the projector, order and views
-    loss=None,             # loss(z1, z2) -> scalar; None: NTXentLoss(temperature)
-    projector=None,        # nn.Module (N, D) -> (N, P); None: SimCLR's
-    **kwargs,              # for `fit`: checkpoint, callbacks, precision, bar, …
-):                         # `History` of the training
+    model:nn.Module,            # with `features(x)` -> (N, D) and `dim` = D
+    images:Images|torch.Tensor, # or floats (N, C, H, W) in [0, 1]; no labels are used
+    epochs:int=40,              # passes over the images
+    batch_size:int=256,         # images; the loss compares twice as many views
+    lr:float=5e-3,              # peak of the one-cycle schedule
+    temperature:float=0.2,      # of the loss
+    augment:Callable=VIEWS,     # augment(x, generator) -> x
+    dim:int|None=None, # length of the projections; None: 64, with another loss 256
+    seed:int=0,                 # of the projector, order and views
+    loss:Callable|None=None,    # loss(z1, z2) -> scalar; None: NTXentLoss(temperature)
+    projector:nn.Module|None=None, # (N, D) -> (N, P); None: SimCLR's
+    **kwargs,                   # for `fit`: checkpoint, callbacks, precision, bar, …
+)->History:                     # of the training
     """SimCLR in one call, or another loss of two views. Raises `InputError` for a model
     without features, fewer than two images, and a loss that is no number."""
-    if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(f"{type(model).__name__} has no `features` and `dim`: "
-                         "pre-training needs a network that gives vectors, such as "
-                         "visft_nb.cnn.models.small_cnn().")
-    if len(images) < 2:
-        raise InputError(f"{len(images)} image(s) came to contrastive pre-training, "
-                         "which tells images apart: at least 2 are needed, "
-                         "hundreds are useful.")
-    if torch.is_tensor(images): images = Images((images*255).round().to(torch.uint8))
+    check_encoder(model)
+    images = unlabelled(images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if projector is None:
             out = dim or (64 if loss is None else 256)
-            projector = make_projector(
-                model.dim, out,
-                *((max(model.dim, out), True) if loss is not None else ()))
+            wide = {} if loss is None else dict(hidden=max(model.dim, out), norm=True)
+            projector = make_projector(model.dim, out, **wide)
         step = contrastive_step(NTXentLoss(temperature) if loss is None else loss,
                                 augment, projector)
-    batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed,
-                      drop_last=True)
+    batches = Batches(images, min(batch_size, len(images)), seed=seed, drop_last=True)
     with frozen_head(model):
         return fit(model, batches, epochs=epochs, loss=step, lr=lr, seed=seed, **kwargs)
-
-# %% ../../nbs/2_pretrain/02_contrast.ipynb #1de13e54
-def embed(
-    model,           # with `features(x)`
-    images,          # `Images`, or a float tensor (N, C, H, W) in [0, 1]
-    batch_size=256,  # images at once
-)->torch.Tensor:     # (N, D) float32 on the CPU
-    "Features of all images, in eval mode; the model is left as it was."
-    class Body(nn.Module):
-        def __init__(self): super().__init__(); self.model = model
-        def forward(self, x): return self.model.features(x)
-    return predict_logits(Body(), images, batch_size)[0]

@@ -7,6 +7,8 @@ __all__ = ['to_patches', 'from_patches', 'random_order', 'take', 'sincos_positio
            'masked_step', 'pretrain_masked', 'reconstruct_patches']
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #6c13cc9f
+from collections.abc import Callable, Sequence
+
 import torch
 from fastcore.basics import patch
 from torch import nn
@@ -14,7 +16,8 @@ from torch import nn
 from ..core import InputError
 from ..cnn.models import Block, VisionTransformer
 from ..data import Batches, Images
-from ..train import eval_mode, fit
+from .inputs import check_mask, unlabelled
+from ..train import History, eval_mode, fit
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #ae0901c0
 def to_patches(
@@ -46,28 +49,28 @@ def from_patches(
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #581f2e3e
 def random_order(
-    n:int,           # images
-    length:int,      # patches of each
-    device=None,     # of the result
-    generator=None,  # torch.Generator on the CPU; None: torch's own, on the device
-):                   # order and restore, int64 (n, length): t[order][restore] is t
-    "An order of the patches drawn for each image, and the way back."
+    n:int,                               # images
+    length:int,                          # patches of each
+    device:torch.device|str|None=None,   # of the result
+    generator:torch.Generator|None=None, # on the CPU; None: torch's own
+)->tuple[torch.Tensor, torch.Tensor]:    # order and restore (n, length)
+    "An order drawn for each image, and the way back: t[order][restore] is t."
     noise = (torch.rand(n, length, device=device) if generator is None
              else torch.rand(n, length, generator=generator).to(device))
     order = noise.argsort(1)
     return order, order.argsort(1)
 
 def take(
-    t,  # (N, L, D)
-    i,  # int64 (N, K): which of the L
-):      # (N, K, D)
+    t:torch.Tensor, # (N, L, D)
+    i:torch.Tensor, # int64 (N, K): which of the L
+)->torch.Tensor:    # (N, K, D)
     "Tokens by index, for each image its own."
     return t.gather(1, i[:, :, None].expand(-1, -1, t.shape[-1]))
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #7ef1b697
 def sincos_positions(
-    side:int, # patches along each side
-    dim:int,  # numbers for each place, a multiple of 4
+    side:int,    # patches along each side
+    dim:int,     # numbers for each place, a multiple of 4
 )->torch.Tensor: # (1, 1 + side², dim); the first, for the class token, is 0
     "Sine and cosine of row and column at dim/4 wavelengths."
     if dim % 4:
@@ -79,36 +82,20 @@ def sincos_positions(
     places = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], 1)
     return torch.cat([torch.zeros(1, dim), places])[None]
 
-# %% ../../nbs/2_pretrain/04_mask.ipynb #7ab8ddf6
-def _check_mask(vit, ratio):
-    "Raise `InputError` for what cannot be masked."
-    if not isinstance(vit, VisionTransformer):
-        raise InputError(f"A masked autoencoder hides tokens, and {type(vit).__name__} "
-                         "has none: give it a VisionTransformer, e.g. "
-                         "visft_nb.cnn.vit_tiny(...).")
-    if not 0 < ratio < 1:
-        raise InputError(f"ratio={ratio}: the share of hidden patches lies between 0 "
-                         "and 1, both excluded; 0.75 is usual.")
-    length = (vit.size//vit.patch)**2
-    if not 0 < int(length*(1 - ratio)) < length:
-        raise InputError(f"ratio={ratio} of {length} patches leaves "
-                         f"{int(length*(1 - ratio))} visible: at least one must be "
-                         "seen and one hidden; take smaller patches or another ratio.")
-
 # %% ../../nbs/2_pretrain/04_mask.ipynb #73112df2
 class MaskedAutoencoder(nn.Module):
     """A vision transformer as encoder of the visible patches, and a small decoder of
     the hidden ones (He et al. 2022)."""
     def __init__(self,
-        vit,                  # `VisionTransformer`: what is trained for later use
-        ratio:float=0.75,     # share of the patches that is hidden
-        dim:int=64,           # width of the decoder
-        depth:int=1,          # blocks of the decoder
-        heads:int=4,          # of its attention
-        normalise:bool=True,  # predict patches of mean 0 and variance 1; False: pixels
+        vit:VisionTransformer, # what is trained for later use
+        ratio:float=0.75,      # share of the patches that is hidden
+        dim:int=64,            # width of the decoder
+        depth:int=1,           # blocks of the decoder
+        heads:int=4,           # of its attention
+        normalise:bool=True,   # predict patches of mean 0 and variance 1; False: pixels
     ):
         super().__init__()
-        _check_mask(vit, ratio)
+        check_mask(vit, ratio)
         side = vit.size//vit.patch
         self.encoder, self.ratio, self.normalise = vit, ratio, normalise
         self.keep = int(side**2*(1 - ratio))
@@ -120,34 +107,38 @@ class MaskedAutoencoder(nn.Module):
         self.pixels = nn.Linear(dim, vit.patch**2*vit.normalise.channels)
         nn.init.normal_(self.mask_token, std=.02)
 
-    def encode(self, x, order):
-        """Images (N, C, H, W) to tokens (N, 1 + keep, D) of the class and of the first
-        patches of `order`."""
-        t = self.encoder.tokens(x)
-        t = torch.cat([t[:, :1], take(t[:, 1:], order[:, :self.keep])], 1)
-        return self.encoder.norm(self.encoder.blocks(t))
-
-    def decode(self, z, restore):
-        "Tokens of the encoder to predicted patches (N, L, C patch²), all places."
-        z = self.embed(z)
-        blank = self.mask_token.to(z.dtype).expand(
-            len(z), restore.shape[1] - self.keep, -1)
-        t = take(torch.cat([z[:, 1:], blank], 1), restore)
-        t = torch.cat([z[:, :1], t], 1) + self.positions
-        return self.pixels(self.norm(self.blocks(t)))[:, 1:]
-
-    def forward(self, x, generator=None):
+    def forward(self, x:torch.Tensor, generator:torch.Generator|None=None
+                )->tuple[torch.Tensor, torch.Tensor]:
         """Images in [0, 1] to predicted patches (N, L, C patch²), and which of them
         were hidden, bool (N, L)."""
         order, restore = random_order(len(x), self.positions.shape[1] - 1,
                                       x.device, generator)
         return self.decode(self.encode(x, order), restore), restore >= self.keep
 
+# %% ../../nbs/2_pretrain/04_mask.ipynb #84197448
+@patch
+def encode(self:MaskedAutoencoder, x:torch.Tensor, order:torch.Tensor)->torch.Tensor:
+    """Images (N, C, H, W) to tokens (N, 1 + keep, D) of the class and of the first
+    patches of `order`."""
+    t = self.encoder.tokens(x)
+    t = torch.cat([t[:, :1], take(t[:, 1:], order[:, :self.keep])], 1)
+    return self.encoder.norm(self.encoder.blocks(t))
+
+@patch
+def decode(self:MaskedAutoencoder, z:torch.Tensor, restore:torch.Tensor)->torch.Tensor:
+    "Tokens of the encoder to predicted patches (N, L, C patch²), all places."
+    z = self.embed(z)
+    blank = self.mask_token.to(z.dtype).expand(
+        len(z), restore.shape[1] - self.keep, -1)
+    t = take(torch.cat([z[:, 1:], blank], 1), restore)
+    t = torch.cat([z[:, :1], t], 1) + self.positions
+    return self.pixels(self.norm(self.blocks(t)))[:, 1:]
+
 # %% ../../nbs/2_pretrain/04_mask.ipynb #f3d0102a
 @patch
 def target(self:MaskedAutoencoder,
-    x, # (N, C, H, W) images in [0, 1]
-):     # (N, L, C patch²)
+    x:torch.Tensor, # (N, C, H, W) images in [0, 1]
+)->torch.Tensor:    # (N, L, C patch²)
     "The patches to predict."
     t = to_patches(x, self.encoder.patch)
     if not self.normalise: return t
@@ -156,18 +147,18 @@ def target(self:MaskedAutoencoder,
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #5f6a22ef
 def masked_loss(
-    predicted, # (N, L, D)
-    target,    # (N, L, D)
-    hidden,    # bool (N, L)
-):             # a scalar
+    predicted:torch.Tensor, # (N, L, D)
+    target:torch.Tensor,    # (N, L, D)
+    hidden:torch.Tensor,    # bool (N, L)
+)->torch.Tensor:            # a scalar
     "Mean squared error over the hidden patches alone."
     return ((predicted.float() - target).square().mean(-1)*hidden).sum() / hidden.sum()
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #ce898a6b
 def masked_step(
-    mae,    # `MaskedAutoencoder`
-    batch,  # images, or (images, anything)
-):          # a scalar
+    mae:MaskedAutoencoder,       # the network and its decoder
+    batch:torch.Tensor|Sequence, # images, or (images, anything)
+)->torch.Tensor:                 # a scalar
     "The loss of masked pre-training, for `fit`."
     x = batch[0] if isinstance(batch, (tuple, list)) else batch
     predicted, hidden = mae(x)
@@ -175,26 +166,26 @@ def masked_step(
 
 # %% ../../nbs/2_pretrain/04_mask.ipynb #543af7b7
 def pretrain_masked(
-    model,           # `VisionTransformer` or `MaskedAutoencoder`, trained in place
-    images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    epochs:int=60,   # passes over the images
-    batch_size:int=256,
-    lr:float=1.5e-3, # peak of the cosine schedule
-    augment=None,    # augment(x, generator) -> x, e.g. a mild crop; None: nothing
-    seed:int=0,      # of the decoder, order and masks
-    weight_decay=0.05,
-    **kwargs,        # for `fit` (checkpoint, bar, …) and for `MaskedAutoencoder`
-):                   # `History` of the training
+    model:nn.Module, # `VisionTransformer` or `MaskedAutoencoder`, trained in place
+    images:Images|torch.Tensor, # or floats (N, C, H, W) in [0, 1]; no labels are used
+    epochs:int=60,              # passes over the images
+    batch_size:int=256,         # images
+    lr:float=1.5e-3,            # peak of the cosine schedule
+    augment:Callable|None=None, # augment(x, generator) -> x, e.g. a mild crop
+    seed:int=0,                 # of the decoder, order and masks
+    weight_decay:float=0.05,    # of AdamW
+    **kwargs, # for `fit` (checkpoint, bar, …) and for `MaskedAutoencoder`
+)->History:                     # of the training
     """Masked pre-training in one call. Raises `InputError` for a model without tokens,
     a ratio outside (0, 1), images of another size, and a loss that is no number."""
     own = {k: kwargs.pop(k)
            for k in ('ratio', 'dim', 'depth', 'heads', 'normalise') if k in kwargs}
-    if torch.is_tensor(images): images = Images((images*255).round().to(torch.uint8))
+    images = unlabelled(images, least=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mae = (model if isinstance(model, MaskedAutoencoder)
                else MaskedAutoencoder(model, **own))
-    batches = Batches(Images(images.images), min(batch_size, len(images)), seed=seed,
+    batches = Batches(images, min(batch_size, len(images)), seed=seed,
                       transform=augment, drop_last=True)
     optimizer = torch.optim.AdamW(mae.parameters(), lr, (.9, .95),
                                   weight_decay=weight_decay)
@@ -204,12 +195,12 @@ def pretrain_masked(
 # %% ../../nbs/2_pretrain/04_mask.ipynb #bbf9a537
 @torch.no_grad()
 def reconstruct_patches(
-    mae,            # `MaskedAutoencoder`
-    x,              # (N, C, H, W) images in [0, 1]
-    generator=None, # torch.Generator on the CPU, of the masks
-):                  # (N, C, H, W) each: hidden patches grey, hidden patches painted
+    mae:MaskedAutoencoder,               # the network and its decoder
+    x:torch.Tensor,                      # (N, C, H, W) images in [0, 1]
+    generator:torch.Generator|None=None, # on the CPU, of the masks
+)->tuple[torch.Tensor, torch.Tensor]:    # with hidden patches grey, painted
     """What the network sees and what it makes of it. With `normalise` the true mean and
-    spread of each patch are frozen_eval to the picture."""
+    spread of each patch are lent to the picture."""
     with eval_mode(mae): predicted, hidden = mae(x, generator)
     t = to_patches(x, mae.encoder.patch)
     patch = mae.encoder.patch

@@ -8,20 +8,22 @@ __all__ = ['image_nll', 'Decoder', 'Coder', 'Autoencoder', 'ReconstructionStep',
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #a10bd8ef
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..cnn.parts import check_sizes
 from ..core import InputError
 from ..data import Batches, Images, draw
-from .contrast import frozen_head
-from ..train import eval_mode, fit, on_device
+from .inputs import check_encoder, frozen_head, unlabelled
+from ..train import History, eval_mode, fit, on_device
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #182660bd
 def image_nll(
-    logits,                # (N, C, H, W); the image meant is sigmoid(logits)
-    x,                     # (N, C, H, W) in [0, 1]
+    logits:torch.Tensor,   # (N, C, H, W); the image meant is sigmoid(logits)
+    x:torch.Tensor,        # (N, C, H, W) in [0, 1]
     sigma:float|None=None, # of a Gaussian, as a share of the range; None: Bernoulli
 )->torch.Tensor:           # (N,) float32 (float64 of float64), nats per image
     "Negative log-likelihood of images. Raises `InputError` for shapes that differ."
@@ -36,27 +38,20 @@ def image_nll(
     squares = ((logits.sigmoid() - x)/sigma).square().flatten(1).sum(1)
     return squares/2 + x[0].numel()*math.log(sigma*math.sqrt(2*math.pi))
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1e0c6d2b
-def _whole(**sizes):
-    "Raise `InputError` unless every size is a whole number of at least 1."
-    for name, v in sizes.items():
-        if not isinstance(v, int) or isinstance(v, bool) or v < 1:
-            raise InputError(f"{name}={v!r}: a whole number of at least "
-                             "1 was expected.")
-
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #04c811f0
 class Decoder(nn.Module):
     """Codes to images: a linear layer onto a grid of 4 to 7, then as many transposed
     convolutions as the side needs doublings."""
     def __init__(self,
-        code:int,       # length of the code
-        channels:int,   # of the image
-        size,           # side of the image, or (height, width)
-        width:int=32,   # channels before the last layer; doubled per halving, to 256
+        code:int,          # length of the code
+        channels:int,      # of the image
+        size:int|Sequence, # side of the image, or (height, width)
+        width:int=32,      # channels before the last layer; doubled per halving, to 256
     ):
         super().__init__()
         h, w = self.size = (size, size) if isinstance(size, int) else tuple(size)
-        _whole(code=code, channels=channels, height=h, breadth=w, width=width)
+        check_sizes('Decoder', code=code, channels=channels, height=h, breadth=w,
+                    width=width)
         steps = 0
         while min(h, w) > 7: h, w, steps = -(-h//2), -(-w//2), steps + 1
         plan = [min(width*2**i, 256) for i in reversed(range(max(steps, 1)))]
@@ -68,7 +63,7 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, z):
+    def forward(self, z:torch.Tensor)->torch.Tensor:
         "(N, code) to logits (N, C, H, W)."
         x = self.layers(z)
         (t, l), (h, w) = ((a - b)//2 for a, b in zip(x.shape[2:], self.size)), self.size
@@ -79,15 +74,15 @@ class Coder(nn.Module):
     """What stands behind the features of an autoencoder: a linear layer to the code,
     and the decoder."""
     def __init__(self,
-        dim:int,            # length of the features
-        channels:int,       # of the image
-        size,               # side of the image, or (height, width)
-        code:int|None=None, # length of the code; None: the features are the code
-        width:int=32,       # of the decoder
+        dim:int,               # length of the features
+        channels:int,          # of the image
+        size:int|Sequence,     # side of the image, or (height, width)
+        code:int|None=None,    # length of the code; None: the features are the code
+        width:int=32,          # of the decoder
         sigma:float|None=None, # of the Gaussian error; None: Bernoulli
     ):
         super().__init__()
-        if code is not None: _whole(code=code)
+        if code is not None: check_sizes('Coder', code=code)
         if sigma is not None and not 0 < sigma < math.inf:
             raise InputError(f"sigma={sigma}: the standard deviation of a pixel must "
                              "be above 0, mostly between 0.05 and 1; None takes the "
@@ -96,17 +91,10 @@ class Coder(nn.Module):
         self.code = nn.Linear(dim, code) if code else nn.Identity()
         self.decoder = Decoder(self.dim, channels, size, width)
 
-    def loss(self, h, x):
+    def loss(self, h:torch.Tensor, x:torch.Tensor)->torch.Tensor:
         """Features (N, dim) and the images (N, C, H, W) they should give: mean negative
         log-likelihood, nats per image."""
         return image_nll(self.decoder(self.code(h)), x, self.sigma).mean()
-
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #183200cd
-def _check_encoder(model):
-    if not hasattr(model, 'features') or not hasattr(model, 'dim'):
-        raise InputError(f"{type(model).__name__} has no `features` and `dim`: an "
-                         "encoder is a network that gives vectors, such as "
-                         "small_cnn() of visft_nb.cnn.models.")
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #35042edb
 class Autoencoder(nn.Module):
@@ -114,29 +102,29 @@ class Autoencoder(nn.Module):
     so that `embed(autoencoder, images)` gives these."""
     coder_class = Coder
     def __init__(self,
-        encoder,      # nn.Module with `features(x)` -> (N, dim) and `dim`; not copied
-        channels:int, # of the image
-        size,         # side of the image, or (height, width)
+        encoder:nn.Module,  # with `features(x)` -> (N, dim) and `dim`; not copied
+        channels:int,       # of the image
+        size:int|Sequence,  # side of the image, or (height, width)
         code:int|None=None, # length of the code; None: as long as the features
-        **options,    # of the coder: width, sigma
+        **options,          # of the coder: width, sigma
     ):
         super().__init__()
-        _check_encoder(encoder)
+        check_encoder(encoder)
         self.encoder, self.coder = encoder, self.coder_class(
             encoder.dim, channels, size, code, **options)
         self.dim = self.coder.dim
 
-    def encode(self, x):
+    def encode(self, x:torch.Tensor)->torch.Tensor:
         "(N, C, H, W) images in [0, 1] to (N, code)."
         return self.coder.code(self.encoder.features(x))
 
     features = encode
 
-    def decode(self, z):
+    def decode(self, z:torch.Tensor)->torch.Tensor:
         "(N, code) to (N, C, H, W) in [0, 1]."
         return self.coder.decoder(z).float().sigmoid()
 
-    def forward(self, x):
+    def forward(self, x:torch.Tensor)->torch.Tensor:
         "(N, C, H, W) images in [0, 1] to their reconstructions."
         return self.decode(self.encode(x))
 
@@ -145,13 +133,13 @@ class ReconstructionStep(nn.Module):
     """loss(model, batch) for `fit`: the images from their features. The coder is
     trained along; labels are not looked at."""
     def __init__(self,
-        coder,         # `Coder` or `VariationalCoder`
-        corrupt=None,  # corrupt(x) -> x: what the network sees; the target stays clean
+        coder:Coder,                # `Coder` or `VariationalCoder`
+        corrupt:Callable|None=None, # corrupt(x) -> x: what the network sees
     ):
         super().__init__()
         self.coder, self.corrupt = coder, corrupt
 
-    def forward(self, model, batch):
+    def forward(self, model:nn.Module, batch:torch.Tensor|Sequence)->torch.Tensor:
         """The loss of a batch: images, or (images, anything). Raises `InputError` for a
         batch of one image."""
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -164,20 +152,20 @@ class ReconstructionStep(nn.Module):
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #b2c304f9
 def mask_pixels(
-    x,               # (N, C, H, W)
-    share:float,     # of the pixels, 0 to 1
-    generator=None,  # torch.Generator; None takes torch's own
-)->torch.Tensor:     # as x, all channels of a masked pixel 0
+    x:torch.Tensor,                      # (N, C, H, W)
+    share:float,                         # of the pixels, 0 to 1
+    generator:torch.Generator|None=None, # None takes torch's own
+)->torch.Tensor:                         # as x, all channels of a masked pixel 0
     "Put a random share of the pixels to 0: masking noise (Vincent et al. 2008)."
     return x*(draw(generator, len(x), 1, *x.shape[2:], device=x.device) >= share)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #082a853a
 @torch.no_grad()
 def reconstruction_error(
-    model,              # `Autoencoder`
-    images,             # `Images`, or a float tensor (N, C, H, W) in [0, 1]
-    batch_size:int=256, # images at once
-)->float:               # squared error of a pixel, mean; pixels in [0, 1]
+    model:Autoencoder,          # `Autoencoder`
+    images:Images|torch.Tensor, # or floats (N, C, H, W) in [0, 1]
+    batch_size:int=256,         # images at once
+)->float:                       # squared error of a pixel, mean; pixels in [0, 1]
     """Mean squared error of the reconstructions, in eval mode; the model is left as it
     was."""
     x = images.floats() if hasattr(images, 'floats') else images
@@ -190,19 +178,19 @@ def reconstruction_error(
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #ac363ebc
 def gaussian_kl(
-    mu,      # (N, D) means
-    logvar,  # (N, D) logarithms of the variances
-)->torch.Tensor: # (N, D) nats, for each number of the code
+    mu:torch.Tensor,     # (N, D) means
+    logvar:torch.Tensor, # (N, D) logarithms of the variances
+)->torch.Tensor:         # (N, D) nats, for each number of the code
     """Kullback-Leibler divergence of N(mu, exp(logvar)) from N(0, 1) (Kingma and
     Welling 2014, appendix B)."""
     return (mu.square() + logvar.exp() - 1 - logvar)/2
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #9b30c1e4
 def reparametrise(
-    mu,             # (N, D) means
-    logvar,         # (N, D) logarithms of the variances
-    generator=None, # torch.Generator; None takes torch's own
-)->torch.Tensor:    # (N, D) draws, differentiable by both
+    mu:torch.Tensor,                     # (N, D) means
+    logvar:torch.Tensor,                 # (N, D) logarithms of the variances
+    generator:torch.Generator|None=None, # None takes torch's own
+)->torch.Tensor:                         # (N, D) draws, differentiable by both
     "A draw from N(mu, exp(logvar)) (Kingma and Welling 2014)."
     noise = draw(generator, *mu.shape, device=mu.device, normal=True)
     return mu + (logvar/2).exp()*noise.to(mu.dtype)
@@ -212,25 +200,26 @@ class VariationalCoder(Coder):
     """A `Coder` whose code is a Gaussian: `code` gives its mean, `logvar` the logarithm
     of its variance."""
     def __init__(self,
-        dim:int,            # length of the features
-        channels:int,       # of the image
-        size,               # side of the image, or (height, width)
-        code:int|None=None, # length of the code; None: that of the features
-        width:int=32,       # of the decoder
+        dim:int,               # length of the features
+        channels:int,          # of the image
+        size:int|Sequence,     # side of the image, or (height, width)
+        code:int|None=None,    # length of the code; None: that of the features
+        width:int=32,          # of the decoder
         sigma:float|None=None, # of the Gaussian error; None: Bernoulli
-        beta:float=1.,      # weight of the KL term in the loss
+        beta:float=1.,         # weight of the KL term in the loss
     ):
         super().__init__(dim, channels, size, code or dim, width, sigma)
         self.logvar, self.beta = nn.Linear(dim, self.dim), beta
 
-    def parts(self, h, x, generator=None):
+    def parts(self, h:torch.Tensor, x:torch.Tensor,
+              generator:torch.Generator|None=None)->tuple[torch.Tensor, torch.Tensor]:
         """Features (N, dim) and images: log-likelihood of one draw (N,) and divergence
         (N,), nats per image."""
         mu, logvar = self.code(h).float(), self.logvar(h).float()
         return -image_nll(self.decoder(reparametrise(mu, logvar, generator)), x,
                           self.sigma), gaussian_kl(mu, logvar).sum(1)
 
-    def loss(self, h, x):
+    def loss(self, h:torch.Tensor, x:torch.Tensor)->torch.Tensor:
         "The negative bound with the divergence weighed by beta, mean, nats per image."
         likelihood, kl = self.parts(h, x)
         return (self.beta*kl - likelihood).mean()
@@ -241,40 +230,22 @@ class VariationalAutoencoder(Autoencoder):
     posterior."""
     coder_class = VariationalCoder
 
-    def posterior(self, x):
+    def posterior(self, x:torch.Tensor)->tuple[torch.Tensor, torch.Tensor]:
         "Images (N, C, H, W) to mean and logarithm of the variance, (N, code) each."
         h = self.encoder.features(x)
         return self.coder.code(h).float(), self.coder.logvar(h).float()
 
-    def elbo(self, x, generator=None):
+    def elbo(self, x:torch.Tensor, generator:torch.Generator|None=None)->dict:
         """The bound of each image and its two parts, (N,) nats: {'elbo', 'likelihood',
         'kl'}, with one draw of the code."""
         likelihood, kl = self.coder.parts(self.encoder.features(x), x, generator)
         return {'elbo': likelihood - kl, 'likelihood': likelihood, 'kl': kl}
 
-    def sample(self, n:int, generator=None):
+    def sample(self, n:int, generator:torch.Generator|None=None)->torch.Tensor:
         "n images drawn: codes from the prior, then their means (n, C, H, W)."
-        _whole(n=n)
+        check_sizes('sample', n=n)
         return self.decode(draw(generator, n, self.dim,
                                 device=self.coder.logvar.weight.device, normal=True))
-
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #c46137be
-def _as_images(images):
-    "`Images` without labels of what `pretrain_autoencoder` takes."
-    if torch.is_tensor(images):
-        if images.ndim != 4 or not images.is_floating_point():
-            raise InputError(f"images are {images.dtype} of shape "
-                             f"{tuple(images.shape)}: floats (N, C, H, W) in [0, 1] "
-                             "were expected, or `Images`.")
-        if not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError("images hold values outside [0, 1], or NaN: divide bytes "
-                             "by 255, undo a normalisation; the network "
-                             "normalises by itself.")
-        images = Images((images*255).round().to(torch.uint8))
-    if len(images) < 2:
-        raise InputError(f"{len(images)} image(s) came to pre-training: at least 2 are "
-                         "needed, hundreds are useful.")
-    return Images(images.images)
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #849144cc
 def _corruption(noise):
@@ -284,7 +255,6 @@ def _corruption(noise):
                          "to below 1; for other noise give a function of the images.")
     return (lambda x: mask_pixels(x, noise)) if noise else None
 
-# %% ../../nbs/2_pretrain/01_reconstruct.ipynb #1d83ebf0
 def _check_whole(whole, shape, variational):
     "An autoencoder that was given must fit the images and the wish."
     built = (whole.coder.channels, *whole.coder.decoder.size)
@@ -298,27 +268,27 @@ def _check_whole(whole, shape, variational):
 
 # %% ../../nbs/2_pretrain/01_reconstruct.ipynb #352515a5
 def pretrain_autoencoder(
-    model,                  # nn.Module with `features(x)` and `dim`, or `Autoencoder`
-    images, # `Images` (labels are not used), or a float tensor (N, C, H, W) in [0, 1]
-    epochs:int=30,          # passes over the images
-    batch_size:int=128,     # images
-    lr:float=3e-3,          # peak of the one-cycle schedule
-    noise=0.,               # share of pixels hidden from it, or corrupt(x) -> x
-    variational:bool=False, # a variational autoencoder
-    beta:float=1.,          # weight of its KL term
-    code:int|None=None,     # length of the code; None: that of the features
+    model:nn.Module,            # with `features(x)` and `dim`, or `Autoencoder`
+    images:Images|torch.Tensor, # or floats (N, C, H, W) in [0, 1]; no labels are used
+    epochs:int=30,              # passes over the images
+    batch_size:int=128,         # images
+    lr:float=3e-3,              # peak of the one-cycle schedule
+    noise:float|Callable=0.,    # share of pixels hidden from it, or corrupt(x) -> x
+    variational:bool=False,     # a variational autoencoder
+    beta:float=1.,              # weight of its KL term
+    code:int|None=None,         # length of the code; None: that of the features
     # of the Gaussian error; None: Bernoulli. An `Autoencoder` has its own code and
     # sigma
     sigma:float|None=None,
-    augment=None,           # augment(x, generator) -> x, of input and target
-    seed:int=0,             # of the coder, order, augmentation and noise
-    **kwargs,               # for `fit`: checkpoint, callbacks, precision, bar, …
-):                          # `History` of the training; loss in nats per image
+    augment:Callable|None=None, # augment(x, generator) -> x, of input and target
+    seed:int=0,                 # of the coder, order, augmentation and noise
+    **kwargs,                   # for `fit`: checkpoint, callbacks, precision, bar, …
+)->History:                     # of the training; loss in nats per image
     """Pre-train by reconstruction; the encoder is kept. Raises `InputError` for a model
     without features, fewer than two images, images that the autoencoder was not built
     for, and a loss that is no number."""
-    _check_encoder(model)
-    images, corrupt = _as_images(images), _corruption(noise)
+    check_encoder(model)
+    images, corrupt = unlabelled(images), _corruption(noise)
     if not 0 <= beta < math.inf:
         raise InputError(f"beta={beta}: the weight of the KL term is 0 or more; 1 "
                          "gives the evidence lower bound.")

@@ -9,6 +9,7 @@ __all__ = ['CIFAR_VIEWS', 'IMAGENET_VIEWS', 'crop_boxes', 'resized_crop', 'to_gr
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #61ef2688
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -21,11 +22,11 @@ from ..data import COLOURS, Images, draw, make_shapes, seeded
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #0f3d2d36
 def crop_boxes(
-    u,                # (4, B) in [0, 1): what decides area, ratio, left and top
-    size,             # (H, W) of the images, pixels
-    scale=(.2, 1),    # smallest and largest share of the area
-    ratio=(3/4, 4/3), # smallest and largest width to height
-)->torch.Tensor:      # (B, 4) left, top, width, height in pixels, inside the image
+    u:torch.Tensor, # (4, B) in [0, 1): what decides area, ratio, left and top
+    size:Sequence,             # (H, W) of the images, pixels
+    scale:Sequence=(.2, 1),    # smallest and largest share of the area
+    ratio:Sequence=(3/4, 4/3), # smallest and largest width to height
+)->torch.Tensor: # (B, 4) left, top, width, height in pixels, inside the image
     "Boxes of the area and, where it fits, the ratio that were drawn."
     h, w = size
     a = scale[0] + u[0]*(scale[1] - scale[0])
@@ -36,10 +37,10 @@ def crop_boxes(
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #bac3165b
 def resized_crop(
-    x,          # float (B, C, H, W)
-    box,        # (B, 4) left, top, width, height in pixels; parts of pixels are allowed
-    size=None,  # side of the result, or (height, width); None: as x
-    flip=None,  # (B,) booleans: mirrored left to right; None: none
+    x:torch.Tensor,              # float (B, C, H, W)
+    box:torch.Tensor, # (B, 4) left, top, width, height in pixels, also in parts
+    size:int|Sequence|None=None, # side of the result, or (height, width); None: as x
+    flip:torch.Tensor|None=None, # (B,) booleans: mirrored left to right; None: none
 )->torch.Tensor:# (B, C, *size), bilinear
     """Cut one box out of each image and bring it to one size, mirrored where asked.
 
@@ -78,39 +79,39 @@ def _grey(x):
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #9918313f
 def to_grey(
-    x,            # float (B, 3, H, W)
-)->torch.Tensor:  # the same shape, three equal channels
+    x:torch.Tensor, # float (B, 3, H, W)
+)->torch.Tensor:    # the same shape, three equal channels
     "The grey of each pixel, as the eye weighs the colours."
     return _grey(x).expand_as(x)
 
 def adjust_brightness(
-    x,            # float (B, 3, H, W) in [0, 1]
-    factor,       # at least 0; a number or (B,)
-)->torch.Tensor:  # as x
+    x:torch.Tensor,            # float (B, 3, H, W) in [0, 1]
+    factor:float|torch.Tensor, # at least 0; a number or (B,)
+)->torch.Tensor:               # as x
     "Towards black (below 1) or away from it."
     return (x*_each(factor, x)).clamp_(0, 1)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #472d25f2
 def adjust_contrast(
-    x,            # float (B, 3, H, W) in [0, 1]
-    factor,       # at least 0; a number or (B,)
-)->torch.Tensor:  # as x
+    x:torch.Tensor,            # float (B, 3, H, W) in [0, 1]
+    factor:float|torch.Tensor, # at least 0; a number or (B,)
+)->torch.Tensor:               # as x
     "Towards the mean grey of each image, or away from it."
     return torch.lerp(_grey(x).mean((1, 2, 3), keepdim=True), x,
                       _each(factor, x)).clamp_(0, 1)
 
 def adjust_saturation(
-    x,            # float (B, 3, H, W) in [0, 1]
-    factor,       # at least 0; a number or (B,)
-)->torch.Tensor:  # as x
+    x:torch.Tensor,            # float (B, 3, H, W) in [0, 1]
+    factor:float|torch.Tensor, # at least 0; a number or (B,)
+)->torch.Tensor:               # as x
     "Towards the grey of each pixel, or away from it."
     return torch.lerp(_grey(x), x, _each(factor, x)).clamp_(0, 1)
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #167e3270
 def adjust_hue(
-    x,            # float (B, 3, H, W) in [0, 1]
-    turn,         # share of the full circle, -0.5 to 0.5; a number or (B,)
-)->torch.Tensor:  # as x
+    x:torch.Tensor,          # float (B, 3, H, W) in [0, 1]
+    turn:float|torch.Tensor, # share of the full circle, -0.5 to 0.5; a number or (B,)
+)->torch.Tensor:             # as x
     "Turn the colours on the wheel; lightness and spread of each pixel stay."
     _check_colour(x)
     r, g, b = x.unbind(1)
@@ -126,10 +127,10 @@ def adjust_hue(
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #04e914ff
 def blur_matrix(
-    sigma,       # (B,) standard deviations, pixels
-    n:int,       # length of the axis, pixels
-    kernel:int,  # pixels that are weighed: odd, at most 2 n - 1
-)->torch.Tensor: # (B, n, n), rows sum to 1
+    sigma:torch.Tensor, # (B,) standard deviations, pixels
+    n:int,              # length of the axis, pixels
+    kernel:int,         # pixels that are weighed: odd, at most 2 n - 1
+)->torch.Tensor:        # (B, n, n), rows sum to 1
     "The blur of one axis as a matrix for each image; the edge mirrors."
     t = torch.arange(kernel, device=sigma.device) - kernel//2
     weight = torch.softmax(-.5*(t/sigma[:, None].clamp(min=1e-3)).square(), 1)
@@ -141,10 +142,10 @@ def blur_matrix(
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #7cf76ca7
 def gaussian_blur(
-    x,           # float (B, C, H, W)
-    kernel:int,  # pixels that are weighed along each axis, odd
-    sigma, # standard deviation in pixels; a number or (B,); next to 0 changes nothing
-)->torch.Tensor: # as x
+    x:torch.Tensor,           # float (B, C, H, W)
+    kernel:int,               # pixels that are weighed along each axis, odd
+    sigma:float|torch.Tensor, # pixels; a number or (B,); next to 0: none
+)->torch.Tensor:              # as x
     "Blur each image by its own width."
     h, w = x.shape[-2:]
     if kernel % 2 != 1 or not 1 <= kernel <= 2*min(h, w) - 1:
@@ -156,9 +157,9 @@ def gaussian_blur(
         blur_matrix(s, h, kernel)[:, None] @ x @ blur_matrix(s, w, kernel)[:, None].mT)
 
 def solarise(
-    x,            # float (B, C, H, W) in [0, 1]
-    threshold=.5, # from here on a value is inverted; a number or (B,); above 1: none
-)->torch.Tensor:  # as x
+    x:torch.Tensor,                  # float (B, C, H, W) in [0, 1]
+    threshold:float|torch.Tensor=.5, # inverted from here on; a number or (B,)
+)->torch.Tensor:                     # as x
     "Invert what is bright, as overexposed film does."
     return torch.where(x >= _each(threshold, x), 1 - x, x)
 
@@ -261,9 +262,9 @@ IMAGENET_VIEWS = ColourViews((.08, 1), brightness=.8, contrast=.8, saturation=.8
 
 # %% ../../nbs/2_pretrain/05_views.ipynb #aa9772e2
 def shape_patches(
-    n:int, # images
+    n:int,       # images
     side:int=32, # of the patches, pixels
-    seed:int=0,
+    seed:int=0,  # of the images
     # 0: every shape in the middle and of one size; 1: moved by up to a seventh of the
     # side, and larger or smaller
     loose:float=0,
