@@ -11,8 +11,10 @@ __all__ = ['RECORD_MIME', 'get_device', 'fast_bf16', 'uses_bf16', 'autocast', 's
 
 # %% ../nbs/lib/core.ipynb #8b93b90c
 import os, random, sys, warnings
+from contextlib import AbstractContextManager
 from contextlib import nullcontext
 from numbers import Real
+from typing import TYPE_CHECKING
 
 # before NumPy is loaded: its library of linear algebra counts the threads then
 if _threads := os.environ.get('VISFT_THREADS'):
@@ -27,6 +29,8 @@ from .disk import (
     NoRoom, Taken, atomic_folder, atomic_write, cache_dir, check_room, given_path,
     no_room, owner_lives, owner_mark, parse_json, read_json, read_text, sweep)
 
+if TYPE_CHECKING: import torch
+
 # %% ../nbs/lib/core.ipynb #50f21886
 _all_ = [
     'InputError', 'as_array', 'as_names', 'as_tensor', 'brief', 'check_number',
@@ -39,7 +43,7 @@ def get_device(
     # "cpu", "cuda", "cuda:1", "mps"; None takes the environment's `VISFT_DEVICE`, else
     # the best there is
     name:str|None=None,
-):                       # torch.device
+)->'torch.device':
     "The device to compute on. Raises `InputError` for one that this machine lacks."
     import torch
     if name is not None and not isinstance(name, (str, torch.device)):
@@ -68,8 +72,8 @@ def get_device(
 
 # %% ../nbs/lib/core.ipynb #5ce156d3
 def fast_bf16(
-    device=None,  # torch.device or its name; None takes `get_device()`
-)->bool:          # whether bf16 is computed by instructions made for it
+    device:'torch.device|str|None'=None, # None takes `get_device()`
+)->bool: # whether bf16 is computed by instructions made for it
     """Does `device` compute bf16 faster than float32? Asked of the device, never
     assumed."""
     import torch
@@ -89,11 +93,11 @@ def fast_bf16(
 
 # %% ../nbs/lib/core.ipynb #20c549d8
 def uses_bf16(
-    device=None,                # torch.device or its name; None takes `get_device()`
+    device:'torch.device|str|None'=None, # None takes `get_device()`
     # "bf16", "fp32", or "auto": as the environment's `VISFT_PRECISION` says, else bf16
     # where `fast_bf16`
     precision:str|None='auto',
-)->bool:                        # whether a forward pass is to run in bf16
+)->bool:                                 # whether a forward pass is to run in bf16
     """What a precision means on a device. Raises `InputError` for a precision that
     there is not."""
     known = ['auto', 'bf16', 'fp32']
@@ -104,9 +108,9 @@ def uses_bf16(
     return fast_bf16(device) if precision == 'auto' else precision == 'bf16'
 
 def autocast(
-    device=None,                # as for `uses_bf16`
-    precision:str|None='auto',  # as for `uses_bf16`
-):                              # a context manager
+    device:'torch.device|str|None'=None, # as for `uses_bf16`
+    precision:str|None='auto',           # as for `uses_bf16`
+)->AbstractContextManager:
     "Run the forward pass in bf16 where that pays, else in float32."
     import torch
     device = torch.device(device or get_device())
@@ -115,8 +119,8 @@ def autocast(
 
 # %% ../nbs/lib/core.ipynb #d4774fe1
 def set_seed(
-    seed:int,  # any non-negative integer
-):             # torch.Generator on the CPU, seeded alike
+    seed:int, # any non-negative integer
+)->'torch.Generator': # on the CPU, seeded alike
     """Seed Python, NumPy and torch (all devices). The generator is for splits and
     orders that should not depend on what ran before."""
     import torch
@@ -175,9 +179,9 @@ def record(
 def _show(v): return f'{v:.4g}' if isinstance(v, float) else str(v)
 
 def record_value(
-    name:str,  # of the record, for the sentence
-    v,         # what was given to `record`
-):             # int, float, str or bool
+    name:str, # of the record, for the sentence
+    v:object, # what was given to `record`
+)->int|float|str|bool:
     """A JSON value; a number stays at full precision. Raises `InputError` for what is
     no finite number, string or boolean."""
     try: v = v.item() if hasattr(v, 'item') else v
@@ -194,7 +198,7 @@ def record_value(
 _MARKDOWN = str.maketrans({c: f'&#{ord(c)};' for c in '&<>[]`*|!~$\\'})
 
 def plain_markdown(
-    text,  # anything; its `str` is taken
+    text:object, # anything; its `str` is taken
 )->str:
     "Text that Markdown shows as it is, on one line: no link, no HTML, no column."
     return ' '.join(str(text).split()).translate(_MARKDOWN)

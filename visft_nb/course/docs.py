@@ -257,7 +257,9 @@ def _entries(module, tops, lesson):
     def code(source):
         return dict(cell_type='code', metadata={}, outputs=[], execution_count=None,
                     source=source)
-    cells = [code(f"#| echo: false\nfrom {module} import {', '.join(tops)}")]
+    names = f"from {module} import {', '.join(tops)}"
+    types = f"from visft_nb.course.exports import load_types; load_types('{module}')"
+    cells = [code(f'#| echo: false\n{names}\n{types};')]
     for top, methods in tops.items():
         cells += [code(f'show_doc({top}, title_level=2)'),
                   *(code(f'show_doc({top}.{m}, title_level=3)') for m in methods),

@@ -5,8 +5,8 @@ __all__ = ['TESTED', 'execute', 'Runner', 'run_notebooks', 'NotebookRun', 'run_f
 
 # %% ../../nbs/course/04_runs.ipynb #c44021da
 import json, os, signal, subprocess, sys, threading, time
-from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path

@@ -57,20 +57,21 @@ def _affine(x, degrees, translate, scale, generator):
 
 # %% ../../nbs/lib/data/augment.ipynb #bb82ad7e
 def random_affine(
-    x:torch.Tensor,      # float (B, C, H, W)
-    degrees:float=0,     # turned by at most this, either way
-    translate:float=0,   # shifted by at most this share of width and height
-    scale=(1, 1),        # smallest and largest factor
-    generator=None,
-)->torch.Tensor:         # as x; zeros where nothing is known
+    x:torch.Tensor,                      # float (B, C, H, W)
+    degrees:float=0,                     # turned by at most this, either way
+    # shifted by at most this share of width and height
+    translate:float=0,
+    scale:tuple[float, float]=(1, 1),    # smallest and largest factor
+    generator:torch.Generator|None=None, # draws; None takes torch's own
+)->torch.Tensor:                         # as x; zeros where nothing is known
     "Turn, shift and scale each image by its own random amount."
     return warp(x, _affine(x, degrees, translate, scale, generator))
 
 # %% ../../nbs/lib/data/augment.ipynb #beaee33e
 def crop(
-    box:torch.Tensor, # (B, 4) left, top, width, height in pixels
-    size,             # (H, W) of the images
-)->torch.Tensor:      # (B, 2, 3)
+    box:torch.Tensor,     # (B, 4) left, top, width, height in pixels
+    size:tuple[int, int], # (H, W) of the images
+)->torch.Tensor:          # (B, 2, 3)
     "The map that enlarges a box to the full image."
     h, w = size
     left, top, bw, bh = box.unbind(-1)
@@ -89,11 +90,12 @@ def _boxes(x, scale, ratio, generator):
 
 # %% ../../nbs/lib/data/augment.ipynb #8f2e2edf
 def random_resized_crop(
-    x:torch.Tensor,      # float (B, C, H, W)
-    scale,               # smallest and largest share of the area, e.g. (.5, 1)
-    ratio=(3/4, 4/3),    # smallest and largest width to height
-    generator=None,
-)->torch.Tensor:         # as x
+    x:torch.Tensor,                       # float (B, C, H, W)
+    # smallest and largest share of the area, e.g. (.5, 1)
+    scale:tuple[float, float],
+    ratio:tuple[float, float]=(3/4, 4/3), # smallest and largest width to height
+    generator:torch.Generator|None=None,  # draws; None takes torch's own
+)->torch.Tensor:                          # as x
     "Crop each image at random and enlarge the crop to the full size."
     return warp(
         x, crop(_boxes(x, scale, ratio, generator), x.shape[-2:]), padding_mode='border'
@@ -101,9 +103,9 @@ def random_resized_crop(
 
 # %% ../../nbs/lib/data/augment.ipynb #e775128f
 def random_flip(
-    x:torch.Tensor,      # (B, C, H, W)
-    generator=None,
-)->torch.Tensor:         # as x
+    x:torch.Tensor,                      # (B, C, H, W)
+    generator:torch.Generator|None=None, # draws; None takes torch's own
+)->torch.Tensor:                         # as x
     """Mirror each image left to right with probability 1/2. Not for digits: a mirrored
     2 is no 2."""
     return torch.where(

@@ -7,6 +7,7 @@ __all__ = ['Batches']
 
 # %% ../../nbs/lib/data/batches.ipynb #93d01d99
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 from fastcore.basics import patch
@@ -27,15 +28,15 @@ class Batches:
     first batch of the next iteration only, so that a resumed epoch goes on where it
     stopped."""
     def __init__(self,
-        data:Images,
-        batch_size:int,
-        shuffle:bool=True,
-        seed:int=0,
+        data:Images,          # the images
+        batch_size:int,       # images in a batch
+        shuffle:bool=True,    # in an order of its own each epoch?
+        seed:int=0,           # decides orders and transformations
         # None takes `get_device()`; the bytes are moved there once
-        device=None,
+        device:torch.device|str|None=None,
         # `transform(x, generator) -> x`; with masks as target it must also take
         # `masks=` and return both (`Augment` does)
-        transform=None,
+        transform:Callable|None=None,
         drop_last:bool=False, # leave out a last batch that is not full
         # labels, masks or pairs; None takes the first of these that is there
         target:str|None=None,
@@ -84,7 +85,7 @@ def order(self:Batches)->torch.Tensor: # (N,) on the device
 @patch
 def iter_from(self:Batches,
     k:int, # number of the first batch
-):         # iterates (x, y)
+)->Iterator[tuple]:
     "The batches of this epoch from number `k` on, without making those before."
     order = self.order()
     for i in range(k, len(self)): yield self.batch(i, order)
@@ -92,9 +93,9 @@ def iter_from(self:Batches,
 # %% ../../nbs/lib/data/batches.ipynb #b1a00101
 @patch
 def indices(self:Batches,
-    i:int,      # which batch of this epoch
-    order=None, # of the images, where it is known
-)->torch.Tensor: # numbers of the images
+    i:int,                        # which batch of this epoch
+    order:torch.Tensor|None=None, # of the images, where it is known
+)->torch.Tensor:                  # numbers of the images
     """The images of a batch that this process takes. Raises `InputError` where there
     are too few for all."""
     whole = (self.order() if order is None else order)[
@@ -117,9 +118,9 @@ def generator(self:Batches,
 # %% ../../nbs/lib/data/batches.ipynb #4b74e7e4
 @patch
 def batch(self:Batches,
-    i:int,      # which batch of this epoch
-    order=None, # of the images, where it is known
-):              # (x, y)
+    i:int,                        # which batch of this epoch
+    order:torch.Tensor|None=None, # of the images, where it is known
+)->tuple:                         # (x, y)
     "One batch, whatever was drawn before."
     idx = self.indices(i, order)
     x = _floats(self.data.images[idx])

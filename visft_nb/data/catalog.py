@@ -8,6 +8,7 @@ __all__ = ['DATASETS', 'DataSet', 'medmnist_table', 'find_file', 'data_file', 'd
 
 # %% ../../nbs/lib/data/catalog.ipynb #1a77cd5c
 import ast, hashlib, http.client, math, os, socket, tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -176,9 +177,10 @@ def _folders(root=None):
 
 # %% ../../nbs/lib/data/catalog.ipynb #b57b4a54
 def find_file(
-    patterns,  # of `Path.glob`, the likeliest first
-    root=None, # the only folder to look in; None: `VISFT_DATA`'s, then the cache
-)->Path|None:  # None where nothing lies
+    patterns:Sequence[str], # of `Path.glob`, the likeliest first
+    # the only folder to look in; None: `VISFT_DATA`'s, then the cache
+    root:str|Path|None=None,
+)->Path|None:               # None where nothing lies
     "The first file (or folder) that fits a pattern, in the first place that has one."
     return next(
         (
@@ -189,9 +191,9 @@ def find_file(
         None)
 
 def data_file(
-    name:str,  # of a data set that lies in files
-    root=None, # as for `load_dataset`
-)->Path|None:  # None where nothing lies
+    name:str,                # of a data set that lies in files
+    root:str|Path|None=None, # as for `load_dataset`
+)->Path|None:                # None where nothing lies
     "The file (or folder) of a data set in the first place that has it."
     entry = lookup(name, DATASETS, 'data set')
     if not entry.where: return None
@@ -200,8 +202,8 @@ def data_file(
 
 # %% ../../nbs/lib/data/catalog.ipynb #01a31344
 def dataset_table(
-    root=None, # as for `load_dataset`
-)->list:       # of dicts: name, task, images, size, where, mb, licence, home, note
+    root:str|Path|None=None, # as for `load_dataset`
+)->list: # of dicts: name, task, images, size, where, mb, licence, home, note
     """What there is, where it lies on this machine and what it would cost to get;
     imports and reads no data."""
     visft, rows = os.environ.get('VISFT_DATA'), []
@@ -226,7 +228,7 @@ def dataset_table(
 # %% ../../nbs/lib/data/catalog.ipynb #a3e273fc
 def get_dataset(
     name:str, # a name of `DATASETS`
-):            # Path of what was fetched, None for embedded ones
+)->Path|None: # what was fetched; None of embedded ones
     """Fetch a data set to the cache and check its checksum. Raises `InputError` without
     a network, or where the home has no checksum to check against."""
     entry = lookup(name, DATASETS, 'data set')
@@ -322,8 +324,8 @@ def torchvision_class(
 
 # %% ../../nbs/lib/data/catalog.ipynb #5fcb4e98
 def is_official(
-    name:str,  # of a MedMNIST set
-    root=None, # as for `load_dataset`
+    name:str,                # of a MedMNIST set
+    root:str|Path|None=None, # as for `load_dataset`
 )->bool:
     """Has the file the md5 that its home publishes? Only then may a figure be compared
     with the published one."""
@@ -334,8 +336,8 @@ def is_official(
 
 # %% ../../nbs/lib/data/catalog.ipynb #da5528e4
 def require_file(
-    name:str,  # a name of `DATASETS`
-    root=None, # as for `load_dataset`
+    name:str,                # a name of `DATASETS`
+    root:str|Path|None=None, # as for `load_dataset`
 )->Path:
     """The file of a data set, fetched where that can be done; a given root is only
     looked in. Raises `InputError` where there is none."""

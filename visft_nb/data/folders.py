@@ -8,8 +8,10 @@ __all__ = ['corrupt_files', 'image_folder', 'mask_pairs', 'csv_images']
 # %% ../../nbs/lib/data/folders.ipynb #d48e85aa
 import os, warnings
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,10 +24,12 @@ from .rasters import mask_numbers, open_mask
 from .reading import read_entries
 from .tables import read_table
 
+if TYPE_CHECKING: import pandas as pd
+
 # %% ../../nbs/lib/data/folders.ipynb #e8d69e77
 def corrupt_files(
-    path, # a folder, or a folder in a zip
-):        # pandas.DataFrame of file and problem
+    path:str|Path, # a folder, or a folder in a zip
+)->'pd.DataFrame': # file and problem
     """Every file that is empty, cannot be decoded to the last pixel, or is no single
     image.
 
@@ -41,23 +45,24 @@ def corrupt_files(
 # %% ../../nbs/lib/data/folders.ipynb #5de075bf
 def image_folder(
     # a folder (or a folder in a zip) with one folder of images per class
-    path,
-    size=None,          # side, or (height, width); None wants images of one size
+    path:str|Path,
+    # side, or (height, width); None wants images of one size
+    size:int|tuple[int, int]|None=None,
     channels:int|None=None, # 1 or 3; None takes 1 where all images are gray
-    fit:str='crop',     # crop, pad or stretch
+    fit:str='crop',         # crop, pad or stretch
     # or skip: leave out what cannot be read, with a warning that names it
     corrupt:str='raise',
     # the class folders in the order of their numbers; None sorts them by name
-    classes=None,
+    classes:Sequence[str]|None=None,
     # function from a file's name to its group (patient), so that `split_data` keeps
     # groups together
-    group=None,
+    group:Callable|None=None,
     # (centre, width) that DICOM values are cut to; None takes the file's own
-    window=None,
+    window:tuple[float, float]|None=None,
     # (black, white), the stored values of images of more than 8 bits; None takes what
     # the file states, else its smallest and largest
-    in_range=None,
-    page:int|None=None, # which page or frame of files that hold several, from 1
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None,     # which page or frame of files that hold several, from 1
 )->Images:
     """Read class folders; hidden files are ignored. Raises `InputError` that names the
     files or folders at fault."""
@@ -92,23 +97,25 @@ def image_folder(
 
 # %% ../../nbs/lib/data/folders.ipynb #2db78681
 def mask_pairs(
-    images,             # folder (or folder in a zip) of images
+    images:str|Path,        # folder (or folder in a zip) of images
     # folder of masks of the same names, `_mask` may follow the stem: a.jpg with a.png
     # or a_mask.png
-    masks,
-    size=None,          # side, or (height, width); masks take the nearest pixel
-    classes=('background', 'foreground'),
+    masks:str|Path,
+    # side, or (height, width); masks take the nearest pixel
+    size:int|tuple[int, int]|None=None,
+    # names, in the order of `values`
+    classes:Sequence[str]=('background', 'foreground'),
     # pixel value of each class; None: 0, 1, 2, …, or 0 and 255 for two classes
-    values=None,
-    channels:int|None=None,
-    fit:str='crop',
+    values:Sequence[int]|None=None,
+    channels:int|None=None, # 1 or 3; None takes 1 where all images are gray
+    fit:str='crop',         # crop, pad or stretch
     # (centre, width) that DICOM values are cut to; None takes the file's own
-    window=None,
+    window:tuple[float, float]|None=None,
     # (black, white), the stored values of images of more than 8 bits; None takes what
     # the file states, else its smallest and largest
-    in_range=None,
-    page:int|None=None, # which page or frame of images that hold several, from 1
-)->Images:              # masks hold class numbers
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None,     # which page or frame of images that hold several, from 1
+)->Images:                  # masks hold class numbers
     """Read image and mask pairs. Raises `InputError` that names what is missing or
     there twice, differs in size, holds other values, or shows other grays than it
     stores; warns of masks without an image."""
@@ -206,24 +213,28 @@ def _mask_values(m, classes, values, pairs):
 
 # %% ../../nbs/lib/data/folders.ipynb #7f262894
 def csv_images(
-    csv,                # table with a header
-    folder=None,        # where the files lie; None: beside the table
-    image='image',      # column of file names; a page or frame is named by scan.tif#3
+    csv:str|Path,              # table with a header
+    folder:str|Path|None=None, # where the files lie; None: beside the table
+    # column of file names; a page or frame is named by scan.tif#3
+    image:str='image',
     # column of labels: names, class numbers, or decimal numbers to regress on; None for
     # none
-    label='label',
+    label:str|None='label',
     # column of groups (patients); None takes a column called group or patient where
     # there is one
-    group=None,
-    size=None, channels:int|None=None, fit:str='crop',
+    group:str|None=None,
+    # side, or (height, width); None wants images of one size
+    size:int|tuple[int, int]|None=None,
+    channels:int|None=None,    # 1 or 3; None takes 1 where all images are gray
+    fit:str='crop',            # crop, pad or stretch
     # names of the classes; None: the names found, sorted, or the numbers
-    classes=None,
+    classes:Sequence[str]|None=None,
     # (centre, width) that DICOM values are cut to; None takes the file's own
-    window=None,
+    window:tuple[float, float]|None=None,
     # (black, white), the stored values of images of more than 8 bits; None takes what
     # the file states, else its smallest and largest
-    in_range=None,
-    page:int|None=None, # which page or frame of files that hold several, from 1
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None,        # which page or frame of files that hold several, from 1
 )->Images:
     """Read a table of images. Raises `InputError` that names the column, the missing
     file or the row with a bad label."""

@@ -6,6 +6,7 @@
 __all__ = ['Images', 'concat_images']
 
 # %% ../../nbs/lib/data/images.ipynb #2a7d0f7e
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -51,8 +52,8 @@ class Images:
     def __post_init__(self): _check_images(self)
     def __len__(self): return len(self.images)
     # float32 in [0, 1], (N, C, H, W)
-    def floats(self): return self.images.to(torch.float32).div_(255)
-    def to(self, device):
+    def floats(self)->torch.Tensor: return self.images.to(torch.float32).div_(255)
+    def to(self, device:torch.device|str|None)->'Images':
         return self._map(lambda v: v.to(device) if torch.is_tensor(v) else v)
     def __getitem__(self, idx):
         if _is_one(idx): return _item(self, int(_indices([int(idx)], len(self))))
@@ -146,10 +147,10 @@ class _Items(Dataset):
 @patch
 def as_dataset(self:Images,
     # of one image, float32 (C, H, W) in [0, 1], such as those of torchvision
-    transform=None,
+    transform:Callable|None=None,
     # labels, masks or pairs; None takes the first of these that is there
     target:str|None=None,
-)->Dataset:              # of (image, target); of images alone where there is no target
+)->Dataset: # of (image, target); of images alone where there is no target
     "The images as a data set of torch, for a `DataLoader` that shall transform them."
     if target is not None: lookup(target, _targets(self), 'target of these images')
     return _Items(self, transform, target)
@@ -193,8 +194,8 @@ def _check_images(d):
 
 # %% ../../nbs/lib/data/images.ipynb #a979f40d
 def concat_images(
-    parts, # sequence of `Images` of one size
-)->Images: # without name and split; the classes are those of the first
+    parts:Sequence[Images], # of one size
+)->Images:                  # without name and split; the classes are those of the first
     "Several `Images` as one; a column that not all of them have is left out."
     if len(parts) == 1: return parts[0]
     join = lambda vs: (

@@ -7,6 +7,7 @@ __all__ = ['move_views', 'least_similarity', 'SmallImages', 'compare_pairs']
 
 # %% ../../nbs/lib/data/likeness.ipynb #b19b18a6
 import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -191,9 +192,10 @@ class SmallImages:
     """The images (set, index) of some tensors, small: gray, the whole view, detail;
     other views and the fine ones when they are asked for."""
     def __init__(self,
-        sets,        # tensors of bytes (N, C, H, W)
-        places=None, # (set, index) of each image; None takes all
-        change=lambda x: x, # of gray images (N, 1, S, S), such as a mirror
+        sets:Sequence[torch.Tensor], # tensors of bytes (N, C, H, W)
+        # (set, index) of each image; None takes all
+        places:Sequence[tuple[int, int]]|None=None,
+        change:Callable=lambda x: x, # of gray images (N, 1, S, S), such as a mirror
     ):
         self.sets, self.change = sets, change
         all_of = lambda: [(k, i) for k, x in enumerate(sets) for i in range(len(x))]
@@ -212,11 +214,11 @@ class SmallImages:
 
     def __len__(self): return len(self.places)
 
-    def views(self, idx):
+    def views(self, idx:torch.Tensor)->torch.Tensor:
         "The views (M, 19, 128) of some; those of all would take 5 kB an image."
         return _describe(self.small[idx])
 
-    def gray(self, idx, side):
+    def gray(self, idx:torch.Tensor, side:int)->torch.Tensor:
         "(N, 1, side, side) of the images that are asked for."
         out = torch.zeros(len(idx), 1, side, side)
         for k, images in enumerate(self.sets):
@@ -275,12 +277,13 @@ def _everywhere(x, y, fine):
 _STRIPES = .95 # `_one_way` above which a shift proves nothing
 
 def compare_pairs(
-    a:SmallImages,
-    b:SmallImages,
-    i:torch.Tensor,  # int64 (n,): which of `a`
-    j:torch.Tensor,  # int64 (n,): which of `b`
-    similarity=None, # the least that a copy has; None chooses it for each pair
-)->tuple:            # (n,) similarity, and (n,) the least that a copy has
+    a:SmallImages,  # one set of images
+    b:SmallImages,  # the other
+    i:torch.Tensor, # int64 (n,): which of `a`
+    j:torch.Tensor, # int64 (n,): which of `b`
+    # the least that a copy has; None chooses it for each pair
+    similarity:float|None=None,
+)->tuple:           # (n,) similarity, and (n,) the least that a copy has
     "Similarity of the pairs (a[i], b[j]); -1 for those that are far from it."
     xa, xb = a.small[i], b.small[j]
     view = _best_view(a.views(i), b.views(j))

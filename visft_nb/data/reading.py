@@ -7,6 +7,7 @@ __all__ = ['shows_progress', 'read_entries']
 
 # %% ../../nbs/lib/data/reading.ipynb #4ead0003
 import hashlib, os, shutil, sys, warnings
+from collections.abc import Sequence
 from copy import copy
 from importlib.metadata import version
 
@@ -60,15 +61,19 @@ class _Reading:
 
 # %% ../../nbs/lib/data/reading.ipynb #4ead0007
 def read_entries(
-    entries,        # of `file_entries`: (name, function that reads), or with a page
-    size=None,      # as for `image_folder`, and so are those that follow
-    channels=None,
-    fit='crop',
-    corrupt='raise',
-    what='',        # where the files lie, for a sentence
-    mask=False,     # class numbers, which are neither stretched nor mixed
-    window=None, in_range=None, page=None,
-)->tuple:           # (uint8 (N, C, H, W), int32 of masks; which entries were read)
+    # of `file_entries`: (name, function that reads), or with a page
+    entries:Sequence[tuple],
+    size:int|tuple[int, int]|None=None,     # as for `image_folder`
+    channels:int|None=None,                 # 1 or 3; None takes 1 where all are gray
+    fit:str='crop',                         # crop, pad or stretch
+    corrupt:str='raise',                    # raise, or skip
+    what:str='',                            # where the files lie, for a sentence
+    # class numbers, which are neither stretched nor mixed
+    mask:bool=False,
+    window:tuple[float, float]|None=None,   # (centre, width) for DICOM
+    in_range:tuple[float, float]|None=None, # (black, white) beyond 8 bits
+    page:int|None=None,                     # which page or frame, from 1
+)->tuple: # (uint8 (N, C, H, W), int32 of masks; which entries were read)
     """Read files as one tensor; a `FileTensor` where it would take more than
     `memory_limit`. Raises `InputError` that names the files at fault."""
     reading = _Reading(entries, size, channels, fit, mask, window, in_range, page)

@@ -7,6 +7,7 @@ __all__ = ['model_card']
 
 # %% ../../nbs/lib/deploy/card.ipynb #0bf32a02
 import math, platform
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from numbers import Integral, Real
@@ -278,22 +279,23 @@ def _signature():
 def model_card(
     # what was trained: a `FolderRun`, its records, its folder, or a model file; None
     # where there is only what follows
-    run=None,
-    name:str|None=None,     # of the model
+    run:object=None,
+    name:str|None=None,                  # of the model
     # a name of `dataset_table`, or dict(name=, licence=, home=, note=,
     # images={'train': n, …})
-    data=None,
+    data:object=None,
     # {what: (right, of), the values of each case, dict(value=, low=, high=, how=), or a
     # number}
     figures:dict|None=None,
-    training:dict|None=None,# settings of the training
-    hardware:str|None=None, # what it was trained on
-    intended=None, # what it is for: a text or a list, as the three that follow
-    not_for=None,  # what it must not be used for
-    limits=None,   # known limits, beside those that the run shows
-    licence:str|None=None,  # of the model
-    path=None,     # file to write, `.md`
-)->str:            # Markdown with a YAML head
+    training:dict|None=None,             # settings of the training
+    hardware:str|None=None,              # what it was trained on
+    # what it is for: a text or a list, as the three that follow
+    intended:str|Sequence[str]|None=None,
+    not_for:str|Sequence[str]|None=None, # what it must not be used for
+    limits:str|Sequence[str]|None=None,  # known limits, beside those that the run shows
+    licence:str|None=None,               # of the model
+    path:str|Path|None=None,             # file to write, `.md`
+)->str:                                  # Markdown with a YAML head
     """A model card from what is known. What is not known is said to be unknown. Raises
     `InputError` for facts that contradict each other."""
     r, spec = _run_facts(run)

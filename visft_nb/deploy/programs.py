@@ -7,9 +7,11 @@ __all__ = ['export_program', 'load_program']
 
 # %% ../../nbs/lib/deploy/programs.ipynb #5bef4053
 import hashlib, io, json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..core import InputError, atomic_write, cache_dir
 from .exporting import (
@@ -20,19 +22,21 @@ from ..train import preserve_rng
 
 # %% ../../nbs/lib/deploy/programs.ipynb #e3241150
 def export_program(
-    model,           # nn.Module: images (N, C, H, W) to logits; left as it is
-    path,            # file to write, `.pt2`
-    example,         # images (n, C, H, W) float: they fix channels, height and width
-    classes=None,    # names of the outputs; None takes those that `load_model` found
+    model:nn.Module,                   # images (N, C, H, W) to logits; left as it is
+    path:str|Path,                     # file to write, `.pt2`
+    # images (n, C, H, W) float: they fix channels, height and width
+    example:torch.Tensor,
+    # names of the outputs; None takes those that `load_model` found
+    classes:Sequence[str]|None=None,
     # how an image of another shape is brought to the example's: crop, pad or stretch
     fit:str='crop',
-    values=(0, 1),   # what black and white are to the model
+    values:tuple[float, float]=(0, 1), # what black and white are to the model
     # largest difference to the model, as a share of the largest output where that
     # exceeds 1
-    atol=1e-5,
+    atol:float=1e-5,
     # `task` and `window` as for `model_spec`, and whatever else shall travel along
     **extra,
-)->dict:             # {batch size: largest difference}
+)->dict:                               # {batch size: largest difference}
     """Write the program that `torch.export` finds, for any batch size, with its
     specification. Raises `InputError` where it cannot be exported or is not equal."""
     path, spec, model, example = prepare_export(
@@ -63,10 +67,10 @@ def export_program(
 
 # %% ../../nbs/lib/deploy/programs.ipynb #0df6d0b4
 def load_program(
-    path,             # a file of `export_program`
+    path:str|Path, # a file of `export_program`
     # open it although it was not written here; it may then run any code
     trust:bool=False,
-)->tuple:             # (run, spec), as `load_onnx` gives them
+)->tuple:          # (run, spec), as `load_onnx` gives them
     """Open a program. Raises `InputError` for a file that is missing, broken, has no
     specification, or was not written here: to open one can run code, so `predict`
     opens none."""

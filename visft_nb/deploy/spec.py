@@ -8,6 +8,7 @@ __all__ = ['TASKS', 'model_spec', 'spec_sides', 'target_path', 'noise', 'check_o
 
 # %% ../../nbs/lib/deploy/spec.ipynb #bb7c05eb
 import json, math
+from collections.abc import Sequence
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
@@ -26,24 +27,26 @@ from ..train import (
 
 # %% ../../nbs/lib/deploy/spec.ipynb #8eac501c
 def model_spec(
-    classes=None,    # names of the outputs, in their order; None numbers them
+    # names of the outputs, in their order; None numbers them
+    classes:Sequence[str]|None=None,
     # side of the images, or (height, width); None takes images as they come
-    size=None,
-    channels:int=1,  # 1 gray, 3 colour
+    size:int|tuple[int, int]|None=None,
+    channels:int=1, # 1 gray, 3 colour
     # how an image of another shape is brought to `size`: crop, pad or stretch, as in
     # `image_folder`
     fit:str='crop',
-    values=(0, 1),   # what black and white are to the model
+    # what black and white are to the model
+    values:tuple[float, float]=(0, 1),
     # or segmentation: a class for each pixel, logits (N, K, H, W)
     task:str='classification',
     # (centre, width) that DICOM values are cut to, such as (-600, 1500) for lungs in
     # CT; None takes the file's own
-    window=None,
+    window:tuple[float, float]|None=None,
     # of a segmentation without `size`: [side, overlap] of the tiles that larger images
     # are cut into, pixels; None takes images whole
-    tile=None,
-    **extra,         # whatever else shall travel along: numbers, strings, lists, dicts
-)->dict:             # plain values, as JSON gives them back
+    tile:Sequence[int]|None=None,
+    **extra,        # whatever else shall travel along: numbers, strings, lists, dicts
+)->dict:            # plain values, as JSON gives them back
     """The specification of a model, checked. Raises `InputError` for what no image can
     be prepared by."""
     spec = dict(
@@ -133,7 +136,10 @@ def _plain(v):
     raise TypeError(f'it holds a {type(v).__name__}')
 
 # %% ../../nbs/lib/deploy/spec.ipynb #324e4f5c
-def target_path(path, suffix):
+def target_path(
+    path:str|Path, # to write
+    suffix:str,    # that it must have
+)->Path:
     "The path to write, checked before anything is computed."
     path = given_path(path, 'the file to write')
     if path.suffix.lower() != suffix:
@@ -194,13 +200,22 @@ def _check_twin(model, spec):
             f" {(a - b).abs().max():.3g} apart: was a layer without weights changed?")
 
 # %% ../../nbs/lib/deploy/spec.ipynb #47dc8cd6
-def noise(*shape, values=(0, 1), seed=0):
+def noise(
+    *shape:int,                        # of the images, (N, C, H, W)
+    values:tuple[float, float]=(0, 1), # black and white
+    seed:int=0,                        # which ones
+)->torch.Tensor:                       # float32
     "Random images between what is black and what is white; no generator outside moves."
     low, high = values
     return low + (high - low)*torch.rand(
         *shape, generator=torch.Generator().manual_seed(seed))
 
-def check_outputs(logits, spec, what, sides=None):
+def check_outputs(
+    logits:torch.Tensor,           # what a model gave
+    spec:dict,                     # of the model
+    what:object,                   # where they came from, for the sentence
+    sides:Sequence[int]|None=None, # [height, width] of the input
+)->None:
     """Raise `InputError` where the outputs are no logits of these classes, or no map of
     the size of the images."""
     classes, dense = spec['classes'], spec['task'] == 'segmentation'
@@ -222,20 +237,21 @@ def check_outputs(logits, spec, what, sides=None):
 
 # %% ../../nbs/lib/deploy/spec.ipynb #b6670766
 def save_model(
-    model,           # nn.Module that `builder(**kwargs)` makes, trained
-    path,            # file to write, `.safetensors`
+    model:nn.Module,                 # that `builder(**kwargs)` makes, trained
+    path:str|Path,                   # file to write, `.safetensors`
     # "visft_nb.MODULE:NAME" of what made the model; None, here and below: as in
     # `model.spec` (`UNet` and `load_model` set it), else small_cnn
     builder:str|None=None,
-    kwargs:dict|None=None, # the arguments it was made with
-    classes=None,    # names of the outputs
+    kwargs:dict|None=None,           # the arguments it was made with
+    classes:Sequence[str]|None=None, # names of the outputs
     # side of the images, or (height, width); else images are taken as they come
-    size=None,
-    channels:int|None=None, # 1 gray, 3 colour; else the model is asked
+    size:int|tuple[int, int]|None=None,
+    channels:int|None=None,          # 1 gray, 3 colour; else the model is asked
     # how an image of another shape is brought to `size`: crop, pad or stretch; else
     # crop
     fit:str|None=None,
-    values=None,     # what black and white are to the model; else 0 and 1
+    # what black and white are to the model; else 0 and 1
+    values:tuple[float, float]|None=None,
     # `task` and `window` as for `model_spec`, and whatever else shall travel along, as
     # plain values
     **extra,
@@ -262,7 +278,10 @@ def save_model(
     save_checkpoint(path, spec=spec, model=model.state_dict())
 
 # %% ../../nbs/lib/deploy/spec.ipynb #f06eb790
-def model_path(path, suffixes):
+def model_path(
+    path:str|Path,          # that was given
+    suffixes:Sequence[str], # of the kinds that are read
+)->Path:
     "The path of a model file that is there and of a kind that is read."
     path = given_path(path, 'the model')
     if path.suffix.lower() not in suffixes:
@@ -294,7 +313,9 @@ def model_path(path, suffixes):
 
 
 # %% ../../nbs/lib/deploy/spec.ipynb #a4faeb8a
-def model_header(path):
+def model_header(
+    path:str|Path, # a file of `save_model`
+)->tuple:
     """The specification and the shapes in a file of `save_model`: ({…}, {name: (type,
     shape)}). No tensor is read."""
     metadata, shapes = tensor_shapes(path)
@@ -321,7 +342,10 @@ class _Shape:
     def contiguous(self, memory_format=None): return self
 
 # %% ../../nbs/lib/deploy/spec.ipynb #41f57858
-def read_spec(spec, path):
+def read_spec(
+    spec:object, # as it stood in the file
+    path:object, # of the file, for the sentence
+)->dict:
     "A specification from a file, checked as a new one is."
     try:
         return model_spec(**spec)
@@ -375,9 +399,9 @@ def _check_memory(path, spec, outline):
 
 # %% ../../nbs/lib/deploy/spec.ipynb #9ef3a699
 def load_model(
-    path,         # a file of `save_model`
-    device=None,  # where to; None takes `get_device()`
-)->nn.Module:     # in eval mode; its attribute `spec` is the specification, a dict
+    path:str|Path,                     # a file of `save_model`
+    device:torch.device|str|None=None, # where to; None takes `get_device()`
+)->nn.Module: # in eval mode; its attribute `spec` is the specification, a dict
     """Build the network that a file names and give it its weights. Raises `InputError`
     for a file that is missing, cut short, of another kind, that asks for what a file
     may not, or holds NaN or infinity."""

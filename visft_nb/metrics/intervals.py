@@ -7,6 +7,7 @@ __all__ = ['proportion_interval', 'bootstrap_interval', 'mean_interval']
 
 # %% ../../nbs/lib/metrics/intervals.ipynb #463a670c
 import math
+from collections.abc import Callable
 from numbers import Real
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from ..core import (
     InputError, as_array, as_names, as_tensor, brief, check_number, describe)
+from .checks import Numbers
 
 # %% ../../nbs/lib/metrics/intervals.ipynb #95b6237c
 def _level(level, n, least, what):
@@ -82,15 +84,15 @@ def _drawable(arrays):
 
 # %% ../../nbs/lib/metrics/intervals.ipynb #f6eb4182
 def bootstrap_interval(
-    fn,                 # function of the arrays that returns a number
+    fn:Callable,      # function of the arrays that returns a number
     # arrays or tensors of one length N; drawn together, so that a prediction keeps its
     # label
-    *arrays,
-    level:float=.95,    # share of repetitions that the interval should cover
-    samples:int=1000,   # bootstrap samples
-    seed:int=0,         # of the drawing
+    *arrays:Numbers,
+    level:float=.95,  # share of repetitions that the interval should cover
+    samples:int=1000, # bootstrap samples
+    seed:int=0,       # of the drawing
     # (N,) patient or source of each image; then whole groups are drawn
-    groups=None,
+    groups:Numbers|None=None,
 )->tuple[float, float]: # (low, high)
     """Percentile bootstrap interval of `fn(*arrays)` (`scipy.stats.bootstrap`; Efron,
     1979): draw N with replacement, compute, take the quantiles. Samples on which `fn`
@@ -137,8 +139,8 @@ def _finite(value):
 
 # %% ../../nbs/lib/metrics/intervals.ipynb #98ce681b
 def mean_interval(
-    values,             # (n,) one figure for each run
-    level:float=.95,    # share of repetitions that the interval should cover
+    values:Numbers,  # (n,) one figure for each run
+    level:float=.95, # share of repetitions that the interval should cover
 )->tuple[float, float]: # (mean, half-width)
     """Mean over runs and half-width of its interval (Student, 1908, n - 1 degrees of
     freedom). Raises `InputError` for less than two runs or NaN."""

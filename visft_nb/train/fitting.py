@@ -7,7 +7,7 @@ __all__ = ['LOOK', 'mean_cross_entropy', 'start_run', 'fit']
 
 # %% ../../nbs/lib/train/fitting.ipynb #c8722e3b
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import partial
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
@@ -35,9 +36,9 @@ from .trackers import check_trackers, tracking
 
 # %% ../../nbs/lib/train/fitting.ipynb #70473e64
 def mean_cross_entropy(
-    logits,  # (N, K, …)
-    y,       # class numbers (N, …), -100 for none
-):           # a scalar
+    logits:torch.Tensor, # (N, K, …)
+    y:torch.Tensor,      # class numbers (N, …), -100 for none
+)->torch.Tensor:         # a scalar
     """The cross-entropy of outputs in validation; maps one by one, as a copy of all
     would double the memory."""
     y = class_labels(logits, y, void=False)
@@ -180,12 +181,13 @@ def _check_fit(train, valid, epochs, patience, every, goal, clip, seed):
 
 # %% ../../nbs/lib/train/fitting.ipynb #8dfdf09f
 def start_run(
-    objective,     # `Objective`
-    optimizer,     # of its parameters
-    schedule,      # a key of `SCHEDULES`, or factor(step, total)
-    accelerator,   # from `make_accelerator`
-    plan:dict,     # epochs, batches, seed, goal and whatever else decides the run
-    **rest,        # other fields of `TrainingRun`
+    objective:Objective,             # `Objective`
+    optimizer:torch.optim.Optimizer, # of its parameters
+    schedule:str|Callable,           # a key of `SCHEDULES`, or factor(step, total)
+    accelerator:Accelerator,         # from `make_accelerator`
+    # epochs, batches, seed, goal and whatever else decides the run
+    plan:dict,
+    **rest,                          # other fields of `TrainingRun`
 )->TrainingRun:
     """A `TrainingRun` before its first step: everything on the device, the model
     channels-last."""
@@ -238,42 +240,46 @@ def _rarely(accelerator, callbacks):
 
 # %% ../../nbs/lib/train/fitting.ipynb #f20532f8
 def fit(
-    model,                   # nn.Module; moved to the device, trained in place
-    train,                   # `Batches`, a DataLoader, or a list of batches
+    model:nn.Module,                  # moved to the device, trained in place
+    train:Iterable,                   # `Batches`, a DataLoader, or a list of batches
     # as `data` of `evaluate`: images, or a function of the model; with it the best
     # weights are put back at the end
-    valid=None,
+    valid:object=None,
     *,
-    epochs:int,              # passes over `train`
+    epochs:int,                       # passes over `train`
     # a loss of torch.nn, called with prediction and target (see `as_loss`); any other
     # is called loss(model, batch) -> scalar
-    loss=cross_entropy_step,
+    loss:Callable=cross_entropy_step,
     # a key of `OPTIMIZERS`, a class, a function of the parameters, or a torch
     # Optimizer; its rates count as peaks
-    optimizer='adamw',
-    lr:float=1e-3,           # the highest rate of the schedule
-    weight_decay=0.01,       # for an optimizer given by name or class
-    schedule='onecycle',     # a key of `SCHEDULES`, or factor(step, total)
-    clip:float|None=None,    # largest norm of the gradient
+    optimizer:str|type|Callable|torch.optim.Optimizer='adamw',
+    lr:float=1e-3,                    # the highest rate of the schedule
+    weight_decay:float=0.01,          # for an optimizer given by name or class
+    schedule:str|Callable='onecycle', # a key of `SCHEDULES`, or factor(step, total)
+    clip:float|None=None,             # largest norm of the gradient
     # "bf16", "fp32", or "auto": bf16 where the device is good at it
-    precision='auto',
+    precision:str='auto',
     # as for `evaluate`; the first is monitored; None: accuracy, from 0 to 1, or the
     # loss where that compares no classes
-    metric=None,
+    metric:Callable|Mapping|None=None,
     # "max", or "min" where less of the metric is better; None: "min" for the loss, else
     # "max"
     goal:str|None=None,
-    patience:int|None=None,  # stop after so many epochs without a better one
+    patience:int|None=None,           # stop after so many epochs without a better one
     # file to write after each epoch, and to go on from if it is there
-    checkpoint=None,
-    every:int|None=None,     # write it every so many steps, too
-    resume=True,             # False begins anew and overwrites the file
+    checkpoint:str|Path|None=None,
+    every:int|None=None,              # write it every so many steps, too
+    resume:bool=True,                 # False begins anew and overwrites the file
     # "tensorboard", "wandb" (offline): they write below the folder
-    trackers=(), folder=None,
+    # "tensorboard", "wandb" (offline): they write below the folder
+    trackers:str|Sequence[str]=(),
+    folder:str|Path|None=None,        # where trackers may write
     # objects with on_step, on_epoch, on_end, each called with (history, model)
-    callbacks=(),
+    callbacks:Sequence[object]=(),
     # show progress; decides every random number inside, and changes none outside
-    bar=True, seed:int=0,
+    bar:bool=True,                    # show progress?
+    # decides every random number inside, and changes none outside
+    seed:int=0,
 )->History:
     """Train a model. Raises `InputError` for what cannot be trained, and as soon as the
     loss is no number any more."""

@@ -7,9 +7,12 @@ __all__ = ['History']
 
 # %% ../../nbs/lib/train/history.ipynb #54720723
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from fastcore.basics import patch
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/lib/train/history.ipynb #d3ad6876
 @dataclass(repr=False)
@@ -36,7 +39,7 @@ class History:
             f" epochs{': ' + last if last else ''}{best})")
 
     @property
-    def best_epoch(self):
+    def best_epoch(self)->int|None:
         "Number of the best epoch, from 1; None without validation."
         sign = 1 if self.goal == 'max' else -1
         return (
@@ -45,19 +48,19 @@ class History:
             else None)
 
     @property
-    def best(self):
+    def best(self)->float|None:
         "The monitored figure in the best epoch; None without validation."
         return (
             self.epochs[self.best_epoch - 1][self.monitor] if self.best_epoch else None)
 
-    def stale(self, patience):
+    def stale(self, patience:int)->bool:
         "Has the best epoch been followed by `patience` others?"
         return (
             patience is not None
             and bool(self.best_epoch)
             and len(self.epochs) - self.best_epoch >= patience)
 
-    def frame(self):
+    def frame(self)->'pd.DataFrame':
         "The epochs as a pandas DataFrame."
         import pandas as pd
         return pd.DataFrame(self.epochs)
@@ -74,7 +77,9 @@ def state(self:History)->dict:
         'epochs': self.epochs}
 
 @patch(cls_method=True)
-def of(cls:History, state:dict):
+def of(cls:History,
+    state:dict, # of a history, as a checkpoint holds it
+)->History:
     "A history from its `state`."
     rows = zip(*(v.tolist() for v in state['steps'].values()))
     return cls(

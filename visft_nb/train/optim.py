@@ -7,6 +7,7 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'train_step', 'queue_step', 'make_optimize
 
 # %% ../../nbs/lib/train/optim.ipynb #72f94983
 import inspect, math
+from collections.abc import Callable, Iterable
 from numbers import Real
 
 import torch
@@ -17,13 +18,14 @@ from .losses import without_partial
 
 # %% ../../nbs/lib/train/optim.ipynb #60ed721c
 def train_step(
-    objective,    # batch -> loss
-    batch,        # what the objective takes, on its device
-    optimizer,    # of its parameters
+    objective:Callable,              # batch -> loss
+    batch:object,                    # what the objective takes, on its device
+    optimizer:torch.optim.Optimizer, # of its parameters
     # an Accelerator, or anything with its `reduce`, `backward` and `clip_grad_norm_`
-    accelerator,
-    clip=None,    # the largest norm that the gradient may have; None leaves it as it is
-)->dict:          # {'loss': …}, with `clip` also 'norm'
+    accelerator:object,
+    # the largest norm that the gradient may have; None leaves it as it is
+    clip:float|None=None,
+)->dict:                             # {'loss': …}, with `clip` also 'norm'
     """One step of gradient descent. Loss and norm are those before the step and before
     clipping; it is not taken where one of them is no finite number."""
     optimizer.zero_grad()
@@ -38,12 +40,13 @@ def train_step(
 
 # %% ../../nbs/lib/train/optim.ipynb #b1a0000e
 def queue_step(
-    objective,    # as for `train_step`
-    batch,
-    optimizer,
-    accelerator,
-    clip=None,
-)->dict:          # as of `train_step`, but tensors on the device
+    objective:Callable,              # as for `train_step`
+    batch:object,                    # what the objective takes, on its device
+    optimizer:torch.optim.Optimizer, # of its parameters
+    accelerator:object,              # as for `train_step`
+    # the largest norm that the gradient may have; None leaves it as it is
+    clip:float|None=None,
+)->dict:                             # as of `train_step`, but tensors on the device
     """A step of gradient descent that waits for nothing: it is taken whatever the loss
     is."""
     optimizer.zero_grad()
@@ -94,13 +97,14 @@ def _made(make, params, **options):
 
 # %% ../../nbs/lib/train/optim.ipynb #0987bcea
 def make_optimizer(
-    params,             # parameters, or a model
+    # parameters, or a model
+    params:nn.Module|Iterable,
     # a key of `OPTIMIZERS`, a class, a function of the parameters, or a torch
     # Optimizer, which is handed back
-    name='adamw',
-    lr:float=1e-3,      # the peak of the schedule
-    weight_decay=0.01,  # share of the weights taken off per step and unit of rate
-):                      # torch.optim.Optimizer
+    name:str|type|Callable|torch.optim.Optimizer='adamw',
+    lr:float=1e-3,           # the peak of the schedule
+    weight_decay:float=0.01, # share of the weights taken off per step and unit of rate
+)->torch.optim.Optimizer:    # torch.optim.Optimizer
     """The optimiser. Rate and weight decay are given to a class or function that has
     arguments of these names, unless `functools.partial` has set them.
 
@@ -165,9 +169,9 @@ SCHEDULES = {'onecycle': onecycle, 'cosine': cosine, 'constant': constant}
 
 # %% ../../nbs/lib/train/optim.ipynb #10d13a1b
 def set_rate(
-    optimizer,  # torch Optimizer; each group's rate at the start counts as its peak
-    factor,     # what the schedule says
-)->float:       # the rate of the first group
+    optimizer:torch.optim.Optimizer, # each group's rate at the start counts as its peak
+    factor:float,                    # what the schedule says
+)->float:                            # the rate of the first group
     "Set the rate of every parameter group to its peak times the factor."
     for group in optimizer.param_groups:
         group['lr'] = group.setdefault('initial_lr', group['lr'])*factor

@@ -7,8 +7,11 @@ __all__ = ['TRACKERS', 'check_trackers', 'tracking', 'is_watched', 'Interrupt']
 
 # %% ../../nbs/lib/train/trackers.ipynb #68f905b2
 import os, signal, sys, threading
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from accelerate import Accelerator
 
 from ..core import InputError, lookup
 
@@ -17,9 +20,9 @@ TRACKERS = {'tensorboard': 'tensorboard', 'wandb': 'wandb'} # name: the module i
 
 # %% ../../nbs/lib/train/trackers.ipynb #521be34c
 def check_trackers(
-    trackers,  # a name or several
-    folder,    # where they may write
-)->list:       # the names
+    trackers:str|Sequence[str], # a name or several
+    folder:str|Path|None,       # where they may write
+)->list:                        # the names
     """Raises `InputError` for an unknown tracker, one that is not installed, or one
     without a folder."""
     from importlib.util import find_spec
@@ -37,9 +40,9 @@ def check_trackers(
 # %% ../../nbs/lib/train/trackers.ipynb #5e8f8197
 @contextmanager
 def tracking(
-    accelerator,      # made with log_with and project_dir
-    folder,           # everything is written below it
-    config:dict,      # what to note of the run
+    accelerator:Accelerator, # made with log_with and project_dir
+    folder:str|Path,         # everything is written below it
+    config:dict,             # what to note of the run
 ):
     """Open the trackers that the accelerator was made with, and close them at the end.
     W&B runs offline; its caches lie below the folder too."""
@@ -81,8 +84,9 @@ class Interrupt:
     interrupts at once."""
     asked = False
     def __init__(self,
-        then='', # what is done before the end, for the sentence
-    ): self.then = then
+        then:str='', # what is done before the end, for the sentence
+    ):
+        self.then = then
 
     def __bool__(self): return self.asked
     def __enter__(self):
@@ -94,7 +98,7 @@ class Interrupt:
             signal.signal(signal.SIGINT, self.ask)
         return self
 
-    def ask(self, *_):
+    def ask(self, *_)->None:
         "Take note, and let the next Ctrl-C do what it does otherwise."
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
