@@ -131,6 +131,7 @@ def load_expected(
                          "object was expected, what the run took.")
     return found
 
+# %% ../../nbs/course/02_records.ipynb #575a4738
 def save_expected(
     name:str,            # of a notebook
     profile:str,         # the scale

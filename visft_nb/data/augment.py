@@ -12,6 +12,7 @@ from functools import reduce
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 from .seeds import draw, to_device
 
@@ -137,37 +138,40 @@ class Augment:
     noise:float=0            # standard deviation of added noise
     padding_mode:str='zeros' # outside the image: zeros, or border
 
-    def __call__(self, x, generator=None, masks=None):
-        m = self._map(x, generator)
-        if m is not None and masks is not None:
-            masks = warp(masks[:, None].to(x.dtype), m, 'nearest', self.padding_mode)[
-                :, 0].to(masks.dtype)
-        if m is not None: x = warp(x, m, padding_mode=self.padding_mode)
-        if self.flip:
-            flip = draw(generator, len(x), device=x.device) < .5
-            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
-            masks = (
-                masks
-                if masks is None
-                else torch.where(flip[:, None, None], masks.flip(-1), masks))
-        x = self._values(x, generator).contiguous(memory_format=torch.channels_last)
-        return x if masks is None else (x, masks)
+# %% ../../nbs/lib/data/augment.ipynb #e9557129
+@patch
+def __call__(self:Augment, x, generator=None, masks=None):
+    m = self._map(x, generator)
+    if m is not None and masks is not None:
+        moved = warp(masks[:, None].to(x.dtype), m, 'nearest', self.padding_mode)
+        masks = moved[:, 0].to(masks.dtype)
+    if m is not None: x = warp(x, m, padding_mode=self.padding_mode)
+    if self.flip:
+        flip = draw(generator, len(x), device=x.device) < .5
+        x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+        if masks is not None:
+            masks = torch.where(flip[:, None, None], masks.flip(-1), masks)
+    x = self._values(x, generator).contiguous(memory_format=torch.channels_last)
+    return x if masks is None else (x, masks)
 
-    def _map(self, x, generator):
-        maps = []
-        if self.crop:
-            maps.append(crop(_boxes(x, self.crop, self.ratio, generator), x.shape[-2:]))
-        if self.degrees or self.translate or tuple(self.scale) != (1, 1):
-            maps.append(_affine(x, self.degrees, self.translate, self.scale, generator))
-        return reduce(_compose, maps) if maps else None
+# %% ../../nbs/lib/data/augment.ipynb #b497e01c
+@patch
+def _map(self:Augment, x, generator):
+    maps = []
+    if self.crop:
+        maps.append(crop(_boxes(x, self.crop, self.ratio, generator), x.shape[-2:]))
+    if self.degrees or self.translate or tuple(self.scale) != (1, 1):
+        maps.append(_affine(x, self.degrees, self.translate, self.scale, generator))
+    return reduce(_compose, maps) if maps else None
 
-    def _values(self, x, generator):
-        factor = lambda amount: 1 + amount * (
-            2*draw(generator, len(x), 1, 1, 1, device=x.device) - 1)
-        if self.brightness: x = x * factor(self.brightness)
-        if self.contrast:
-            mean = x.mean((1, 2, 3), keepdim=True)
-            x = mean + (x - mean) * factor(self.contrast)
-        if self.noise:
-            x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
-        return x.clamp(0, 1) if self.brightness or self.contrast or self.noise else x
+@patch
+def _values(self:Augment, x, generator):
+    factor = lambda amount: 1 + amount * (
+        2*draw(generator, len(x), 1, 1, 1, device=x.device) - 1)
+    if self.brightness: x = x * factor(self.brightness)
+    if self.contrast:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        x = mean + (x - mean) * factor(self.contrast)
+    if self.noise:
+        x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
+    return x.clamp(0, 1) if self.brightness or self.contrast or self.noise else x

@@ -6,7 +6,6 @@
 __all__ = ['Batches']
 
 # %% ../../nbs/lib/data/batches.ipynb #93d01d99
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -15,6 +14,25 @@ from fastcore.basics import patch
 from ..core import InputError, check_number, get_device, lookup
 from .images import Images
 from .seeds import seeded
+
+# %% ../../nbs/lib/data/batches.ipynb #5940d0a8
+def _check_batches(data, batch_size, seed, drop_last):
+    check_number('batch_size', batch_size, 1, whole=True)
+    check_number('seed', seed, whole=True)
+    if not len(data):
+        raise InputError(
+            "These Images are empty: there is nothing to make batches of.")
+    if drop_last and batch_size > len(data):
+        raise InputError(
+            f"batch_size={batch_size} with drop_last leaves no batch of {len(data)}"
+            " images.")
+
+def _target(data, target):
+    "The column of images that is learned: the one that was named, or the first."
+    columns = 'labels', 'masks', 'pairs'
+    there = [t for t in columns if getattr(data, t) is not None]
+    if target is None: return next(iter(there), None)
+    return lookup(target, there, 'target of these images')
 
 # %% ../../nbs/lib/data/batches.ipynb #c734ac95
 class Batches:
@@ -41,31 +59,16 @@ class Batches:
         # labels, masks or pairs; None takes the first of these that is there
         target:str|None=None,
     ):
-        check_number('batch_size', batch_size, 1, whole=True)
-        check_number('seed', seed, whole=True)
-        if not len(data):
-            raise InputError(
-                "These Images are empty: there is nothing to make batches of.")
-        if drop_last and batch_size > len(data):
-            raise InputError(
-                f"batch_size={batch_size} with drop_last leaves no batch of {len(data)}"
-                " images.")
-        self.device, self.batch_size, self.shuffle, self.seed = (
-            torch.device(device or get_device()), batch_size, shuffle, seed)
-        self.data, self.transform, self.drop_last, self.epoch, self.start, self.part = (
-            data.to(self.device), transform, drop_last, 0, 0, (0, 1))
-        there = [
-            t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
-        self.target = (
-            lookup(target, there, 'target of these images')
-            if target is not None
-            else next(iter(there), None))
+        _check_batches(data, batch_size, seed, drop_last)
+        self.device = torch.device(device or get_device())
+        self.data, self.target = data.to(self.device), _target(data, target)
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.transform, self.drop_last = transform, drop_last
+        self.epoch, self.start, self.part = 0, 0, (0, 1)
 
     def __len__(self):
-        return (
-            len(self.data)//self.batch_size
-            if self.drop_last
-            else math.ceil(len(self.data)/self.batch_size))
+        whole, rest = divmod(len(self.data), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self):
         start, self.start = self.start, 0

@@ -27,7 +27,7 @@ class DataSet:
     size:str         # channels×height×width
     mb:float         # to download; 0 for embedded ones
     home:str         # where it comes from
-    licence:str
+    licence:str      # or who may use it
     how:str          # embedded, torchvision, medmnist, file
     where:str=''     # the file's pattern under `root`, `VISFT_DATA` or the cache
     url:str=''       # what `get_dataset` fetches
@@ -141,7 +141,10 @@ DATASETS |= dict(
         'github.com/zhixuhao/unet', 'research, cite Cardona et al. 2010', 'file',
         'isbi2012_membrane/*.zip', classes=('cell', 'membrane'),
         layout='a zip of membrane/train/image, membrane/train/label and membrane/test',
-        note='slices of one stack: neighbours look alike; test has no masks'),
+        note='slices of one stack: neighbours look alike; test has no masks'))
+
+# %% ../../nbs/lib/data/catalog.ipynb #7c79fe91
+DATASETS |= dict(
     facades=DataSet(
         'pairs', dict(train=400, valid=100, test=106), '3×128×128', 30.2,
         'efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz', 'CC BY-SA',

@@ -42,6 +42,29 @@ def corrupt_files(
         except InputError as e: bad.append((name, str(e).removeprefix(f'{name} ')))
     return pd.DataFrame(bad, columns=['file', 'problem'])
 
+# %% ../../nbs/lib/data/folders.ipynb #cac3c878
+def _class_folders(path, names, classes):
+    "The classes of a folder, in their order: every one has images."
+    filled = {n.split('/')[0] for n in names}
+    folder, found = Path(path).expanduser(), set(filled)
+    if folder.is_dir():
+        found |= {
+            p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)}
+    if not found:
+        raise InputError(
+            f"{path} has no class folders; the layout is {folder.name}/CLASS/IMAGE, one"
+            " folder per class.")
+    classes = tuple(classes or sorted(found))
+    if found - set(classes):
+        raise InputError(
+            f"{path} has folders that are no class of classes={classes}:"
+            f" {', '.join(sorted(found - set(classes)))}.")
+    if empty := [c for c in classes if c not in filled]:
+        raise InputError(
+            f"Class folders without images in {path}: {', '.join(empty)}; put images"
+            " there, or remove the folder.")
+    return classes
+
 # %% ../../nbs/lib/data/folders.ipynb #5de075bf
 def image_folder(
     # a folder (or a folder in a zip) with one folder of images per class
@@ -67,25 +90,7 @@ def image_folder(
     """Read class folders; hidden files are ignored. Raises `InputError` that names the
     files or folders at fault."""
     entries = [(n, r) for n, r in file_entries(path) if '/' in n]
-    found = {n.split('/')[0] for n, _ in entries}
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        found |= {
-            p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)}
-    if not found:
-        raise InputError(
-            f"{path} has no class folders; the layout is {folder.name}/CLASS/IMAGE, one"
-            " folder per class.")
-    classes = tuple(classes or sorted(found))
-    if found - set(classes):
-        raise InputError(
-            f"{path} has folders that are no class of classes={classes}:"
-            f" {', '.join(sorted(found - set(classes)))}.")
-    filled = {n.split('/')[0] for n, _ in entries}
-    if empty := [c for c in classes if c not in filled]:
-        raise InputError(
-            f"Class folders without images in {path}: {', '.join(empty)}; put images"
-            " there, or remove the folder.")
+    classes = _class_folders(path, [n for n, _ in entries], classes)
     x, keep = read_entries(
         entries, size, channels, fit, corrupt, f' in {path}', window=window,
         in_range=in_range, page=page)
@@ -93,7 +98,21 @@ def image_folder(
     y = torch.tensor([classes.index(n.split('/')[0]) for n in names])
     return Images(
         x, y, classes, names=names, groups=[group(n) for n in names] if group else None,
-        name=folder.name)
+        name=Path(path).expanduser().name)
+
+# %% ../../nbs/lib/data/folders.ipynb #1de80bb9
+def _check_pair(image, mask, window, in_range, page):
+    "Raise `InputError` for a mask of another size than its image, or of colours."
+    (a, read), (b, read_mask) = image, mask
+    x = _try(decode_image, read, a, window, in_range, page)
+    m = _try(open_mask, read_mask, b, page)
+    if m:
+        _check_palette(m, b)
+        m = mask_numbers(m, b)
+    if x and m is not None and x.stored.shape[1:] != m.shape[1:]:
+        raise InputError(
+            "{} has {}×{} pixels but its mask {} {}×{}: masks that do not match."
+            .format(a, *x.stored.shape[1:], b, *m.shape[1:]))
 
 # %% ../../nbs/lib/data/folders.ipynb #2db78681
 def mask_pairs(
@@ -120,14 +139,8 @@ def mask_pairs(
     there twice, differs in size, holds other values, or shows other grays than it
     stores; warns of masks without an image."""
     files, pairs = _paired(images, masks)
-    for (a, read), (b, read_mask) in zip(files, pairs):
-        x, m = _try(decode_image, read, a, window, in_range, page), _try(
-            open_mask, read_mask, b, page)
-        if m: _check_palette(m, b); m = mask_numbers(m, b)
-        if x and m is not None and x.stored.shape[1:] != m.shape[1:]:
-            raise InputError(
-                "{} has {}×{} pixels but its mask {} {}×{}: masks that do not match."
-                .format(a, *x.stored.shape[1:], b, *m.shape[1:]))
+    for image, mask in zip(files, pairs):
+        _check_pair(image, mask, window, in_range, page)
     x, _ = read_entries(
         files, size, channels, fit, None, f' in {images}', window=window,
         in_range=in_range, page=page)
@@ -211,6 +224,19 @@ def _mask_values(m, classes, values, pairs):
     lut[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
     return lut[m[:, 0].long()]
 
+# %% ../../nbs/lib/data/folders.ipynb #10d6c2a8
+def _table_files(csv, names, folder):
+    "(name, function that reads it, page) of each file that a table names."
+    folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
+    try: found = [named_page(folder/str(f)) for f in names]
+    except InputError as e: raise InputError(f"{csv}: {e}") from e
+    if not found: raise InputError(f"{csv} has a header but no rows.")
+    if missing := [n for n, (f, _) in zip(names, found) if not os.path.isfile(f)]:
+        raise InputError(
+            f"{len(missing)} of {len(found)} files of {csv} are not in {folder}:"
+            f" {', '.join(brief(n) for n in missing[:5])}.")
+    return [(str(n), partial(read_bytes, f, n), p) for n, (f, p) in zip(names, found)]
+
 # %% ../../nbs/lib/data/folders.ipynb #7f262894
 def csv_images(
     csv:str|Path,              # table with a header
@@ -242,23 +268,8 @@ def csv_images(
         csv, [c for c in (image, label, group) if c],
         [c for c in (image, group or 'group', group or 'patient') if c != label])
     group = group or next((c for c in ('group', 'patient') if c in frame), None)
-    folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
-    try:
-        files, pages = (
-            zip(*(named_page(folder/str(f)) for f in frame[image]))
-            if len(frame)
-            else ((), ()))
-    except InputError as e:
-        raise InputError(f"{csv}: {e}") from e
-    if not files: raise InputError(f"{csv} has a header but no rows.")
-    if missing := [f for f in files if not os.path.isfile(f)]:
-        raise InputError(
-            f"{len(missing)} of {len(files)} files of {csv} are not in {folder}:"
-            f" {', '.join(brief(frame[image][files.index(f)]) for f in missing[:5])}.")
+    entries = _table_files(csv, frame[image], folder)
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
-    entries = [
-        (str(n), partial(read_bytes, f, n), p)
-        for n, f, p in zip(frame[image], files, pages)]
     x, _ = read_entries(
         entries, size, channels, fit, None, f' of {csv}', window=window,
         in_range=in_range, page=page)

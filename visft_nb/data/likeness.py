@@ -273,9 +273,19 @@ def _everywhere(x, y, fine):
     ok = (coarse >= _EVEN) & (close >= _EVEN_FINE)
     return torch.where(ok, 1., torch.minimum(coarse, close).clamp(max=_EVEN))
 
-# %% ../../nbs/lib/data/likeness.ipynb #3223ae71
+# %% ../../nbs/lib/data/likeness.ipynb #f770abe4
 _STRIPES = .95 # `_one_way` above which a shift proves nothing
 
+def _hold_stripes(striped, xa, xb, out, least):
+    """Any stripes can be shifted and scaled onto any others: they are held against each
+    other as they lie."""
+    if not len(striped): return
+    views = _VIEWS[:1].expand(len(striped), 3)
+    still = _fit(xa[striped], xb[striped], views, 0)[0]
+    out[striped] = torch.minimum(out[striped], still)
+    least[striped] = least[striped].clamp(min=.995)
+
+# %% ../../nbs/lib/data/likeness.ipynb #3223ae71
 def compare_pairs(
     a:SmallImages,  # one set of images
     b:SmallImages,  # the other
@@ -308,11 +318,6 @@ def compare_pairs(
             [s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
         large = torch.minimum(a.sides[i[near]], b.sides[j[near]]) >= 2*_SIDE
         out[near] = torch.minimum(out[near], _everywhere(moved, target, large))
-    striped = (torch.maximum(a.one_way[i], b.one_way[j]) > _STRIPES).nonzero()[:, 0]
-    if len(striped):
-        # any stripes can be shifted and scaled onto any others: they are held against
-        # each other as they lie
-        still = _fit(xa[striped], xb[striped], _VIEWS[:1].expand(len(striped), 3), 0)[0]
-        out[striped] = torch.minimum(out[striped], still)
-        least[striped] = least[striped].clamp(min=.995)
+    one_way = torch.maximum(a.one_way[i], b.one_way[j])
+    _hold_stripes((one_way > _STRIPES).nonzero()[:, 0], xa, xb, out, least)
     return out, least

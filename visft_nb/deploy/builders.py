@@ -107,6 +107,7 @@ def shown(
     "What a file says, for a sentence."
     return _SHORT.repr(value)
 
+# %% ../../nbs/lib/deploy/builders.ipynb #b1952cdf
 @dataclass(frozen=True)
 class Builder:
     """A pure constructor that a model file may name.

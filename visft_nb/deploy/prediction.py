@@ -51,6 +51,21 @@ def _table(rows):
     columns = dict.fromkeys(k for r in longest_first for k in r)
     return pd.DataFrame(rows, columns=list(columns))
 
+# %% ../../nbs/lib/deploy/prediction.ipynb #c5bb88a2
+def _row(a, spec, top, min_confidence):
+    "What is said of one image."
+    if spec['task'] == 'classification':
+        return _class_row(a, spec, top, min_confidence)
+    return mask_row(a, spec, min_confidence)
+
+def _check_read(bad, n):
+    "Raise `InputError` with the sentences of the images that cannot be read."
+    if not bad: return
+    raise InputError(
+        f"{len(bad)} of {n} images cannot be used: {'; '.join(bad[:20])}"
+        f"{' …' if len(bad) > 20 else ''}. Leave them out, or convert them to"
+        " 8-bit PNG.")
+
 # %% ../../nbs/lib/deploy/prediction.ipynb #93c101e1
 @renamed(sure='min_confidence')
 def predict(
@@ -82,17 +97,10 @@ def predict(
             bad.append(a.error)
             rows.append(dict(image=a.name, error=a.error))
             continue
-        row = (
-            _class_row(a, opened.spec, top, min_confidence)
-            if opened.spec['task'] == 'classification'
-            else mask_row(a, opened.spec, min_confidence))
+        row = _row(a, opened.spec, top, min_confidence)
         rows.append(dict(image=a.name) | row | (dict(error='') if keep else {}))
         if each: each(a)
-    if bad and not keep:
-        raise InputError(
-            f"{len(bad)} of {len(rows)} images cannot be used: {'; '.join(bad[:20])}"
-            f"{' …' if len(bad) > 20 else ''}. Leave them out, or convert them to"
-            " 8-bit PNG.")
+    if not keep: _check_read(bad, len(rows))
     return _table(rows)
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #28077908

@@ -20,6 +20,27 @@ from .spec import read_spec
 from ..tensors import header_json, is_file
 from ..train import preserve_rng
 
+# %% ../../nbs/lib/deploy/programs.ipynb #3a3f94a5
+def _exported(model, example):
+    "The program of a model, for any batch size, without the author's folders."
+    batch = {0: torch.export.Dim('batch')}
+    try:
+        with silenced(), preserve_rng():
+            program = torch.export.export(model, (example,), dynamic_shapes=(batch,))
+    except Exception as e: # exporters raise all kinds
+        raise InputError(
+            f"{type(model).__name__} cannot be exported"
+            f" ({first_line(e.__cause__ or e)}): look for branches that depend on"
+            " pixel values.") from e
+    for node in program.graph.nodes: node.meta.pop('stack_trace', None)
+    return program
+
+def _program_bytes(program, spec):
+    "A program as a file; torch's own writer ends the process where the disk is full."
+    files, whole = {'spec.json': json.dumps(spec, ensure_ascii=False)}, io.BytesIO()
+    with silenced(): torch.export.save(program, whole, extra_files=files)
+    return whole.getbuffer()
+
 # %% ../../nbs/lib/deploy/programs.ipynb #e3241150
 def export_program(
     model:nn.Module,                   # images (N, C, H, W) to logits; left as it is
@@ -41,25 +62,9 @@ def export_program(
     specification. Raises `InputError` where it cannot be exported or is not equal."""
     path, spec, model, example = prepare_export(
         model, path, '.pt2', example, classes, fit, values, extra)
-    try:
-        with silenced(), preserve_rng():
-            program = torch.export.export(
-                model, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
-    except Exception as e: # exporters raise all kinds
-        raise InputError(
-            f"{type(model).__name__} cannot be exported"
-            f" ({first_line(e.__cause__ or e)}): look for branches that depend on"
-            " pixel values.") from e
-    for node in program.graph.nodes:
-        node.meta.pop('stack_trace', None)   # the author's folders
+    program = _exported(model, example)
     with atomic_write(path) as tmp:
-        whole = (
-            io.BytesIO())   # torch's own writer ends the process where the disk is full
-        with silenced():
-            torch.export.save(
-                program, whole,
-                extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
-        tmp.write_bytes(whole.getbuffer())
+        tmp.write_bytes(_program_bytes(program, spec))
         off = compare_outputs(
             _open_program(tmp)[0], model, example, values=values, atol=atol)
         _remember(tmp)

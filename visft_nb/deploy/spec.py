@@ -25,6 +25,27 @@ from ..train.checkpoint import differences
 from ..train import (
     load_checkpoint, load_weights, predict_logits, save_checkpoint, unpack_state)
 
+# %% ../../nbs/lib/deploy/spec.ipynb #9ec40460
+def _check_shape(channels, size):
+    "Raise `InputError` for what no image has."
+    if not isinstance(channels, Integral) or channels < 1:
+        raise InputError(
+            f"channels={channels!r}: a whole number was expected, 1 for gray and 3 for"
+            " colour images.")
+    if size and channels*math.prod(size) > _LARGEST_IMAGE:
+        raise InputError(
+            f"size={size} with {channels} channels: images of at most"
+            f" {_LARGEST_IMAGE:,} numbers were expected; look at parts of larger ones.")
+
+def _check_range(values):
+    "Raise `InputError` where black and white are not two numbers."
+    try: low, high = map(float, values)
+    except (TypeError, ValueError, OverflowError, RuntimeError): low = high = math.nan
+    if not math.isfinite(low + high) or low == high:
+        raise InputError(
+            f"values={brief(values)}: two different numbers were expected, what black"
+            " and white are to the model, such as (0, 1).")
+
 # %% ../../nbs/lib/deploy/spec.ipynb #8eac501c
 def model_spec(
     # names of the outputs, in their order; None numbers them
@@ -54,20 +75,8 @@ def model_spec(
         fit=lookup(fit, ['crop', 'pad', 'stretch'], 'way to fit'), values=values,
         task=lookup(task, TASKS, 'task'), window=_window(window),
         **_tile(tile, task, size), **extra)
-    if not isinstance(channels, Integral) or channels < 1:
-        raise InputError(
-            f"channels={channels!r}: a whole number was expected, 1 for gray and 3 for"
-            " colour images.")
-    if spec['size'] and channels*math.prod(spec['size']) > _LARGEST_IMAGE:
-        raise InputError(
-            f"size={spec['size']} with {channels} channels: images of at most"
-            f" {_LARGEST_IMAGE:,} numbers were expected; look at parts of larger ones.")
-    try: low, high = map(float, values)
-    except (TypeError, ValueError, OverflowError, RuntimeError): low = high = math.nan
-    if not math.isfinite(low + high) or low == high:
-        raise InputError(
-            f"values={brief(values)}: two different numbers were expected, what black"
-            " and white are to the model, such as (0, 1).")
+    _check_shape(channels, spec['size'])
+    _check_range(values)
     try:
         return json.loads(json.dumps(spec, default=_plain))
     except (TypeError, ValueError, RecursionError) as e:
@@ -235,6 +244,18 @@ def check_outputs(
             f"{what} has {k} outputs, but there are {len(classes)} classes: give one"
             " name for each output, in order.")
 
+# %% ../../nbs/lib/deploy/spec.ipynb #95fac0eb
+_USUAL = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1))
+
+def _told(model, kwargs, given):
+    "What a file says of a model: what is given, else what is known of it."
+    known = _USUAL | (getattr(model, 'spec', None) or {})
+    if kwargs is None and given['builder'] is None: kwargs = known.get('kwargs')
+    given = {k: None for k in ('task', 'window', 'in_range') if k in known} | given
+    told = {k: known.get(k) if v is None else v for k, v in given.items()}
+    if told['channels'] is None: told['channels'] = _channels(model)
+    return told | dict(kwargs=dict(kwargs or {}))
+
 # %% ../../nbs/lib/deploy/spec.ipynb #b6670766
 def save_model(
     model:nn.Module,                 # that `builder(**kwargs)` makes, trained
@@ -259,21 +280,9 @@ def save_model(
     """Write weights and specification as one safetensors file, whole or not at all.
     Raises `InputError` where the builder makes another network than this one."""
     path = target_path(path, '.safetensors')
-    known = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1)) | (
-        getattr(model, 'spec', None) or {})
-    if builder is None and kwargs is None: kwargs = known.get('kwargs')
-    given = (
-        dict(
-            builder=builder, classes=classes, size=size, channels=channels, fit=fit,
-            values=values)
-        | extra)
-    told = {
-        k: known.get(k) if v is None else v
-        for k, v in (
-            {k: None for k in ('task', 'window', 'in_range') if k in known} | given
-        ).items()}
-    if told['channels'] is None: told['channels'] = _channels(model)
-    spec = model_spec(**told, kwargs=dict(kwargs or {}))
+    spec = model_spec(**_told(model, kwargs, dict(
+        builder=builder, classes=classes, size=size, channels=channels, fit=fit,
+        values=values, **extra)))
     _check_twin(model, spec)
     save_checkpoint(path, spec=spec, model=model.state_dict())
 

@@ -82,6 +82,27 @@ def _drawable(arrays):
             " expected one length.")
     return arrays
 
+# %% ../../nbs/lib/metrics/intervals.ipynb #009a5bf5
+def _rows(a, rows): return a[rows] if hasattr(a, 'shape') else [a[k] for k in rows]
+
+def _statistic(fn, arrays, images, rng, samples):
+    "`fn` of the rows that were drawn; rows on which it fails are drawn again."
+    failed = 0
+    def statistic(drawn):
+        nonlocal failed
+        while True:
+            rows = images(drawn)
+            try: value = float(fn(*(_rows(a, rows) for a in arrays)))
+            except InputError as e:
+                failed += 1
+                if failed > samples:
+                    raise InputError(
+                        f"The metric fails on most bootstrap samples ({e}): there are"
+                        " too few images of a class for an interval.") from e
+            else: return _finite(value)
+            drawn = rng.integers(0, len(drawn), len(drawn))
+    return statistic
+
 # %% ../../nbs/lib/metrics/intervals.ipynb #f6eb4182
 def bootstrap_interval(
     fn:Callable,      # function of the arrays that returns a number
@@ -104,25 +125,8 @@ def bootstrap_interval(
         check_number(name, v, low, 2**63, whole=True)
     _level(level, len(arrays[0]), 2, 'images')
     n, images = _drawn(len(arrays[0]), groups)
-    rng, failed = np.random.default_rng(seed), 0
-    def statistic(drawn):
-        nonlocal failed
-        while True:
-            rows = images(drawn)
-            some = (
-                a[rows] if hasattr(a, 'shape') else [a[k] for k in rows] for a in arrays
-            )
-            try:
-                value = float(fn(*some))
-            except InputError as e:
-                failed += 1
-                if failed > samples:
-                    raise InputError(
-                        f"The metric fails on most bootstrap samples ({e}): there are"
-                        " too few images of a class for an interval.") from e
-            else:
-                return _finite(value)
-            drawn = rng.integers(0, n, n)
+    rng = np.random.default_rng(seed)
+    statistic = _statistic(fn, arrays, images, rng, samples)
     # one sample at a time: those drawn again come from the same generator, in their
     # place
     found = bootstrap(

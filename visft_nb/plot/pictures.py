@@ -275,6 +275,25 @@ def _batch(images, titles, masks, boxes):
             for t in titles]
     return images, titles, masks, boxes
 
+# %% ../../nbs/lib/plot/pictures.ipynb #452552c1
+def _sheet(ax, images, titles, boxes, wrong, cols, size):
+    "Draw images side by side; the figure, None where axes were given."
+    w = max(x.shape[1] for x in images)
+    lines = max(t.count('\n') + 1 for t in titles) if titles else 0
+    sheet, corners = _tiles(images, cols, math.ceil(lines*w*.16/size))
+    height, width = (size*side/w for side in sheet.shape[:2])
+    fig, ax = figure_for(ax, width, height)
+    smooth = 'nearest' if w*3 < size*2*SCREEN else 'antialiased'
+    ax.imshow(sheet, interpolation=smooth)
+    ax.set_axis_off()
+    for i, (y, x) in enumerate(corners):
+        if titles:
+            middle = x + (images[i].shape[1] - 1)/2
+            mistake = wrong is not None and wrong[i]
+            _title(ax, middle, y - .5 - .03 *w, titles[i], mistake)
+        if boxes is not None: _boxes(ax, x, y, boxes[i])
+    return fig
+
 # %% ../../nbs/lib/plot/pictures.ipynb #16934269
 @mpl.rc_context(STYLE)
 def show_images(
@@ -307,21 +326,9 @@ def show_images(
     images = [_rgb(_hwc(x, i, limits), cmap) for i, x in enumerate(images)]
     if masks is not None:
         images = [_tint(x, m, i) for i, (x, m) in enumerate(zip(images, masks))]
-    n, w = len(images), max(x.shape[1] for x in images)
+    n = len(images)
     cols = max(1, min(n, cols or math.ceil(math.sqrt(2*n))))
-    lines = max(t.count('\n') + 1 for t in titles) if titles else 0
-    sheet, corners = _tiles(images, cols, math.ceil(lines*w*.16/size))
-    height, width = (size*side/w for side in sheet.shape[:2])
-    fig, ax = figure_for(ax, width, height)
-    ax.imshow(
-        sheet, interpolation='nearest' if w*3 < size*2*SCREEN else 'antialiased')
-    ax.set_axis_off()
-    for i, (y, x) in enumerate(corners):
-        if titles:
-            _title(
-                ax, x + (images[i].shape[1] - 1)/2, y - .5 - .03 *w, titles[i],
-                wrong is not None and wrong[i])
-        if boxes is not None: _boxes(ax, x, y, boxes[i])
+    fig = _sheet(ax, images, titles, boxes, wrong, cols, size)
     if fig is not None: show(fig, alt or _images_alt(n, titles, masks, boxes))
 
 # %% ../../nbs/lib/plot/pictures.ipynb #ee77a790

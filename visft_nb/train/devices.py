@@ -41,6 +41,7 @@ def check_batch_length(
             f"A batch has {n} items for {processes} process{'es' * (processes > 1)}:"
             f" {remedy}")
 
+# %% ../../nbs/lib/train/devices.ipynb #c00677c5
 def on_device(
     # a tensor, or tuples, lists, dicts of them, or anything that has `to(device)`
     batch:object,

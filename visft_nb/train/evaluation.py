@@ -268,6 +268,7 @@ def _ready(metrics, device):
     finally:
         for p in synced: p.sync_on_compute = True
 
+# %% ../../nbs/lib/train/evaluation.ipynb #537d11a5
 def run_metrics(
     model:nn.Module,    # the network
     data:object,        # as for `predict_logits`

@@ -87,6 +87,7 @@ def raise_collected(
     for bad, (_, numbers, sentence) in zip(wrong, checks):
         if bad: raise InputError(sentence(*(int(v) for v in numbers)))
 
+# %% ../../nbs/lib/train/losses.ipynb #b0bc40e2
 def host_waits(
     device:torch.device|str, # where to
 )->bool:

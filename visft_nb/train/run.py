@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from fastcore.basics import patch
@@ -39,19 +38,19 @@ if TYPE_CHECKING: from tqdm import tqdm
 class TrainingRun:
     """A training as far as it has come: what it moves, what it moves by, and where it
     is."""
-    accelerator:Accelerator
-    objective:Objective
-    optimizer:torch.optim.Optimizer
+    accelerator:Accelerator # device, precision, processes
+    objective:Objective     # what is made small
+    optimizer:torch.optim.Optimizer # of its parameters
     schedule:object         # factor(step, total)
     # what must be the same when it is resumed: epochs, batches per epoch, rate,
     # schedule, seed, …
     plan:dict
-    history:History
-    patience:int|None=None
-    checkpoint:str|None=None
+    history:History         # what happened so far
+    patience:int|None=None  # epochs without a better one after which it stops
+    checkpoint:str|None=None # file to write
     every:int|None=None     # steps between two checkpoints within an epoch
     within:bool=True        # can it be continued exactly within an epoch?
-    callbacks:tuple=()
+    callbacks:tuple=()      # with on_step, on_epoch, on_end
     epoch:int=0             # epochs finished
     step:int=0              # steps taken in this epoch
     best:dict|None=None     # the weights of the best epoch
@@ -61,27 +60,36 @@ class TrainingRun:
     source:object=None      # the iterator over this epoch's batches
     place:dict|None=None    # where a `StatefulDataLoader` goes on
 
-    @property
-    def total(self)->int:
-        return self.plan['epochs']*self.plan['batches']   # steps of the whole training
-    @property
-    def done(self)->int:
-        return len(self.history.steps) + len(self.pending) # steps taken
-    @property
-    def over(self)->bool:
-        return self.epoch >= self.plan['epochs'] or self.history.stale(
-            self.patience)   # finished, or stopped early
-    @property
-    def between(self)->bool:
-        return self.step in (0, self.plan['batches'])   # between two epochs?
-    @property
-    def part(self)->tuple[int, int]:
-        return self.accelerator.process_index, self.accelerator.num_processes
-    @property
-    def inner(self)->nn.Module:
-        return getattr(
-            self.objective, 'module', self.objective
-        )   # the `Objective`, without what is around it for several processes
+# %% ../../nbs/lib/train/run.ipynb #2859bd74
+@patch(as_prop=True)
+def total(self:TrainingRun)->int:
+    "Steps of the whole training."
+    return self.plan['epochs']*self.plan['batches']
+
+@patch(as_prop=True)
+def done(self:TrainingRun)->int:
+    "Steps taken."
+    return len(self.history.steps) + len(self.pending)
+
+@patch(as_prop=True)
+def over(self:TrainingRun)->bool:
+    "Is it finished, or stopped early?"
+    return self.epoch >= self.plan['epochs'] or self.history.stale(self.patience)
+
+@patch(as_prop=True)
+def between(self:TrainingRun)->bool:
+    "Does it stand between two epochs?"
+    return self.step in (0, self.plan['batches'])
+
+@patch(as_prop=True)
+def part(self:TrainingRun)->tuple[int, int]:
+    "This process and the number of processes."
+    return self.accelerator.process_index, self.accelerator.num_processes
+
+@patch(as_prop=True)
+def inner(self:TrainingRun)->Objective:
+    "The `Objective`, without what is around it for several processes."
+    return getattr(self.objective, 'module', self.objective)
 
 # %% ../../nbs/lib/train/run.ipynb #31aaafb9
 @patch
@@ -113,8 +121,8 @@ def note(self:TrainingRun, row:dict)->None:
 
 # %% ../../nbs/lib/train/run.ipynb #b1a00018
 @patch(as_prop=True)
-def left(self:TrainingRun,
-)->str: # words for the state in which a bad step leaves the weights
+def left(self:TrainingRun)->str:
+    "Words for the state in which a bad step leaves the weights."
     if self.look == 1: return 'before this step'
     return f"after step {self.good['step']}, where they were looked at last"
 
@@ -242,12 +250,10 @@ def save(self:TrainingRun)->None:
             **({'places': places} if any(places) else {}))
     self.accelerator.wait_for_everyone()
 
-# %% ../../nbs/lib/train/run.ipynb #06b2f024
+# %% ../../nbs/lib/train/run.ipynb #88327b91
 @patch
-def load(self:TrainingRun)->None:
-    """Go on from the checkpoint. Raises `InputError` where it is of another
-    architecture or of a run with another plan."""
-    state = load_checkpoint(self.checkpoint)
+def _check_whole(self:TrainingRun, state):
+    "Raise `InputError` for a checkpoint that lacks what a training needs."
     if lacks := {'model', 'optimizer', 'history', 'plan', 'rng'} - set(state):
         raise InputError(
             f"{self.checkpoint} has no {', '.join(sorted(lacks))}: it was not written"
@@ -260,6 +266,10 @@ def load(self:TrainingRun)->None:
         raise InputError(
             f"{self.checkpoint} holds a {type(state.get(odd)).__name__} at {odd}: it"
             " was changed after fit wrote it; take another file name, or resume=False.")
+
+@patch
+def _check_plan(self:TrainingRun, state):
+    "Raise `InputError` for the checkpoint of a run with another plan."
     longer = (
         self.plan['schedule'] == 'constant' and self.plan['epochs'] >= state['epoch'])
     other = [
@@ -276,6 +286,15 @@ def load(self:TrainingRun)->None:
             f"{self.checkpoint} was written after step {state['step']} of an epoch, and"
             " a DataLoader with worker processes goes on exactly from the end of one"
             " only: take another file name, or resume=False to overwrite it.")
+
+# %% ../../nbs/lib/train/run.ipynb #06b2f024
+@patch
+def load(self:TrainingRun)->None:
+    """Go on from the checkpoint. Raises `InputError` where it is of another
+    architecture or of a run with another plan."""
+    state = load_checkpoint(self.checkpoint)
+    self._check_whole(state)
+    self._check_plan(state)
     for name in self.inner.states():
         load_weights(
             getattr(self.inner, name), state.get(name, {}),
