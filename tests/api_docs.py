@@ -50,7 +50,7 @@ class Module:
         "Is there an example: in the notebook, in the docstring, or as a command?"
         if '>>>' in (ast.get_docstring(d) or ''): return True
         called = command(d)
-        return bool(re.search(rf'\b{name}\b', self.shown) or called and re.search(rf'\bvisft\W+{called}\b', self.shown))
+        return bool(re.search(rf"\b{name}\b", self.shown) or called and re.search(rf"\bvisft\b.*\b{called}\b", self.shown))
 
 
 def shown(source, root=ROOT):

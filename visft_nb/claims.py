@@ -29,18 +29,18 @@ CLAIM_MIME = 'application/vnd.visft.claim+json'
 @dataclass(frozen=True)
 class Claim:
     "A sentence of result with the figure that decides it."
-    sentence: str
+    sentence: str            # what is claimed
     value: float             # what was measured
     low: float               # ends of its interval; equal where the figure is exact
-    high: float
+    high: float              # its upper end
     # seeds behind it; None: the interval was given, or it is exact
     runs: int|None
     # share of repetitions that the interval covers; None: exact
     level: float|None
     criterion: str           # the line, in words
     verdict: str             # one of `VERDICTS`
-    unit: str = ''
-    published: float|None = None
+    unit: str = ''           # of the figure
+    published: float|None = None # the figure of the literature
     source: str = ''         # where the published figure stands
 
 # %% ../nbs/lib/claims.ipynb #c1a10009

@@ -55,12 +55,13 @@ class Spread:
     "What several runs gave of one figure."
 
     low: float  # tolerance limits
-    high: float
-    mean: float
+    high: float  # the upper one
+    mean: float  # of the runs
     log: bool  # of the logarithms: a positive figure that spans a factor of three
 
     @property
     def narrow(self) -> bool:
+        "Is it no wider than its mean?"
         return self.high - self.low <= abs(self.mean)
 
 
@@ -204,7 +205,7 @@ class Setting:
     "How one run of a calibration computes."
 
     seed: int  # added to the notebook's own
-    threads: int
+    threads: int  # of torch and NumPy
     precision: str  # fp32 or bf16
 
     def __str__(self):
@@ -323,7 +324,7 @@ def former(
 @dataclass
 class Calibration:
     "What a calibration found and wrote."
-    name:str
+    name:str       # of the notebook
     path:Path      # the file of expectations
     expected:dict  # as written
     before:dict    # as it stood

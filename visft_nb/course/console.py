@@ -66,7 +66,7 @@ def table(
     return made
 
 def minutes(
-    seconds:float|None,
+    seconds:float|None, # a time
 )->str:                 # empty where it was not measured
     "A time in minutes."
     return '' if seconds is None else f'{seconds/60:.1f}'

@@ -31,6 +31,7 @@ class DecodedImage:
 
     @property
     def pixels(self)->torch.Tensor: # float32 (C, H, W) in [0, 1]
+        "The image as numbers."
         return to_floats(self.stored)
 
 def to_floats(

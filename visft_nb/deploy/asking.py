@@ -80,8 +80,8 @@ def _pictures(images):
 class Opened:
     "A model file, ready to be asked."
     run:object     # images (N, C, H, W) as the model takes them -> logits, on the CPU
-    spec:dict
-    path:Path
+    spec:dict      # what the file says of the model
+    path:Path      # of the file
     model:nn.Module|None=None # where the file is one of `save_model`
 
 def open_model(

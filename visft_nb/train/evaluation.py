@@ -165,16 +165,21 @@ def logits_accuracy(
     running.update(logits, y)
     return running.compute()
 
+# %% ../../nbs/lib/train/evaluation.ipynb #8fd4e783
 class RunningAccuracy:
     """The accuracy over batches, as metrics of torchmetrics do it: what is kept are two
     counts, on the device."""
     def __init__(self): self.reset()
-    def reset(self)->None: self.right = self.given = 0
+    def reset(self)->None:
+        "Begin anew."
+        self.right = self.given = 0
     def update(self, logits:torch.Tensor, y:torch.Tensor)->None:
+        "Take in a batch."
         right, given = _right(logits, y)
         self.right, self.given = self.right + right.sum(), self.given + given.sum()
 
     def compute(self)->float:
+        "The share of right answers, from 0 to 1."
         if not (n := int(self.given)):
             raise InputError(
                 "In validation every label is -100, which stands for no label: an"
@@ -190,15 +195,20 @@ class RunningLoss:
         self.loss = loss
         self.reset()
 
-    def reset(self)->None: self.total = self.n = 0
+    def reset(self)->None:
+        "Begin anew."
+        self.total = self.n = 0
     def update(self, logits:torch.Tensor, y:torch.Tensor)->None:
+        "Take in a batch."
         numbered = torch.is_tensor(y) and not y.is_floating_point()
         n = (y.long() != -100).sum() if numbered else len(logits)
         value = as_double(self.loss(logits, y))*n
         if numbered: value = torch.where(n > 0, value, 0)   # a mean of nothing
         self.total, self.n = self.total + value, self.n + n
 
-    def compute(self)->float: return float(self.total/self.n)
+    def compute(self)->float:
+        "The mean over all images."
+        return float(self.total/self.n)
 
 # %% ../../nbs/lib/train/evaluation.ipynb #d034c248
 def streams(

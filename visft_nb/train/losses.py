@@ -222,6 +222,7 @@ class Criterion(nn.Module):
 
     @property
     def name(self)->str:
+        "What the loss is called."
         bare = without_partial(self.loss)
         return getattr(bare, '__name__', type(bare).__name__)
 
