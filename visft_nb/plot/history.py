@@ -6,14 +6,14 @@
 __all__ = ['running_mean', 'plot_history', 'watched', 'LivePlot']
 
 # %% ../../nbs/lib/plot/history.ipynb #91d8ac19
-import math, os, sys, time
+import math, os, time
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..core import InputError
+from ..core import InputError, notebook_is_open
 from .pictures import COLORS, MARKERS, STYLE, figure, picture
 
 # %% ../../nbs/lib/plot/history.ipynb #b5ae1832
@@ -140,9 +140,7 @@ def watched()->bool: # may somebody be looking at the output while it is compute
     papermill or a script? `VISFT_LIVE` = 0 or 1 decides otherwise."""
     if (forced := os.environ.get('VISFT_LIVE')) is not None:
         return forced not in ('', '0')
-    return 'google.colab' in sys.modules or (
-        'ipykernel' in sys.modules
-        and any(k in os.environ for k in ('JPY_SESSION_NAME', 'VSCODE_PID')))
+    return notebook_is_open()
 
 # %% ../../nbs/lib/plot/history.ipynb #a5f3fd89
 def _replace(handle, shown):
