@@ -251,7 +251,7 @@ def test_an_answer_whose_report_was_swallowed_is_read(patient):
     import zmq, zmq.asyncio
     from jupyter_client.asynchronous import AsyncKernelClient
     from jupyter_client.session import Session
-    from visft_nb.course.runs import _patient_client
+    from visft_nb.course.kernels import _patient_client
     client, session = _patient_client() if patient else AsyncKernelClient, Session(key=b'key')
 
     async def answer():

@@ -157,7 +157,7 @@ def test_api_page_shows_parameters(site):
 
 def test_exported_code_stays_and_directives_go(site):
     text = re.sub(r'<[^>]+>', '', (site/'lib/core.html').read_text())
-    assert 'def get_device' in text and '#| export' not in text and 'default_exp' not in text and 'google.colab' not in text
+    assert 'def get_device' in text and '#| export' not in text and 'default_exp' not in text and 'run_line_magic' not in text
 
 
 def test_names_in_backticks_lead_to_their_entry(site):

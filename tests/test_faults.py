@@ -559,13 +559,13 @@ def test_html_of_records_and_tables_is_text(monkeypatch):
 def test_report_of_a_run_is_text(tmp_path, monkeypatch, where):
     "From its Markdown cell to the page, as nbconvert makes it."
     import nbformat
-    from visft_nb.course import runs
+    from visft_nb.course import reports
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('# T'), nbformat.v4.new_code_cell('1')])
     nbformat.write(nb, tmp_path/'a.ipynb')
-    monkeypatch.setattr(runs, 'notebooks', lambda: {'a': tmp_path/'a.ipynb'})
-    monkeypatch.setattr('visft_nb.course.runs.Path', Path)
+    monkeypatch.setattr(reports, 'notebooks', lambda: {'a': tmp_path/'a.ipynb'})
+    monkeypatch.setattr(reports, 'Path', Path)
     def make(s):
-        run = runs.NotebookRun('a', folder=str(tmp_path), status='ok', records={'x': 1.}, machine={'python': '3'}, error='bad' if where == 'error' else '')
+        run = reports.NotebookRun('a', folder=str(tmp_path), status='ok', records={'x': 1.}, machine={'python': '3'}, error='bad' if where == 'error' else '')
         row = dict(name='x', value=1., expected='1', verdict='ok', why='so')
         if where == 'records': run.records = {'x': s}
         if where == 'names': run.records = {s: 1.}
@@ -574,7 +574,7 @@ def test_report_of_a_run_is_text(tmp_path, monkeypatch, where):
         if where == 'error': run.error = s
         if where == 'machine': run.machine = {'python': s}
         if where == 'name': run.profile = s
-        page = runs.write_report(run).read_text(encoding='utf-8')
+        page = reports.write_report(run).read_text(encoding='utf-8')
         return page[page.index('<body'):]
     harmless(make)
 

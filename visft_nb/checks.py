@@ -8,8 +8,14 @@ __all__ = ['one_line', 'InputError', 'lookup', 'brief', 'describe', 'as_array', 
 
 # %% ../nbs/lib/checks.ipynb #82d585b0
 import functools, inspect, re, sys, warnings
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 # %% ../nbs/lib/checks.ipynb #987877ee
 def one_line(
@@ -24,14 +30,18 @@ def one_line(
 class InputError(ValueError):
     """Input that cannot be used; its text, one line, names what was found, what was
     expected and what to do."""
-    def __init__(self, text=''): super().__init__(one_line(str(text)))
+    def __init__(self,
+        text:object='', # what is wrong, what was expected, what to do
+    ):
+        super().__init__(one_line(str(text)))
 
 # %% ../nbs/lib/checks.ipynb #58f1e1b9
 def lookup(
-    name:str,      # what was asked for
-    among,         # the names that exist: a mapping, or any iterable of strings
-    kind:str,      # what they name, for the sentence: "data set", "profile", …
-):                 # `among[name]` of a mapping, else `name`
+    name:str, # what was asked for
+    # the names that exist: a mapping, or any iterable of strings
+    among:Mapping|Iterable[str],
+    kind:str, # what they name, for the sentence: "data set", "profile", …
+)->object:    # `among[name]` of a mapping, else `name`
     """Find `name` among the names that exist, or raise `InputError` with the nearest
     ones."""
     names = [str(n) for n in among]
@@ -44,8 +54,8 @@ def lookup(
     raise InputError(f"No {kind} is called {brief(name, 200)}; {hint}")
 
 def brief(
-    v,             # anything
-    most:int=100,  # characters
+    v:object,     # anything
+    most:int=100, # characters
 )->str:
     "What `repr` says, cut short; for the sentence."
     try:
@@ -57,8 +67,8 @@ def brief(
     return text if len(text) <= most else f'{text[:most]}…'
 
 def describe(
-    v,     # a tensor, an array or anything else
-)->str:    # type of numbers and shape, or the name of the type
+    v:object, # a tensor, an array or anything else
+)->str:       # type of numbers and shape, or the name of the type
     "What was given in the place of something expected, for the sentence."
     return f'{v.dtype} {tuple(v.shape)}' if hasattr(v, 'dtype') else type(v).__name__
 
@@ -66,9 +76,9 @@ def describe(
 def as_array(
     # a tensor on any device and in any precision, an array, a number, or lists of
     # numbers
-    v,
-    name:str,  # of the argument, for the sentence
-):             # a NumPy array of numbers or booleans
+    v:object,
+    name:str, # of the argument, for the sentence
+)->'np.ndarray': # of numbers or booleans
     """Numbers as an array. Raises `InputError` for texts, objects, dates, complex
     numbers and rows of different lengths."""
     import numpy as np
@@ -93,9 +103,9 @@ def as_array(
 
 # %% ../nbs/lib/checks.ipynb #d8e91f25
 def as_tensor(
-    v,         # as for `as_array`
-    name:str,  # of the argument, for the sentence
-):             # torch.Tensor; a dense tensor of real numbers is handed through
+    v:object, # as for `as_array`
+    name:str, # of the argument, for the sentence
+)->'torch.Tensor': # a dense tensor of real numbers is handed through
     """Numbers as a tensor. Raises `InputError` as `as_array` does, and for tensors that
     are sparse, complex or on no device."""
     import numpy as np
@@ -117,11 +127,11 @@ def as_tensor(
 
 # %% ../nbs/lib/checks.ipynb #e9fa2036
 def check_number(
-    name:str,               # of the argument
-    v,                      # what was given
-    low=None, high=None,    # it may be equal to these
-    whole:bool=False,       # a whole number?
-    above:bool=False,       # must it exceed `low`?
+    name:str,                                  # of the argument
+    v:object,                                  # what was given
+    low:float|None=None, high:float|None=None, # it may be equal to these
+    whole:bool=False,                          # a whole number?
+    above:bool=False,                          # must it exceed `low`?
 )->None:
     "Raise `InputError` for what is no finite number, or lies outside of a range."
     kind, fits = (Integral if whole else Real), False
@@ -139,11 +149,12 @@ def check_number(
 
 # %% ../nbs/lib/checks.ipynb #49679f3c
 def check_numbers(
-    low=None, high=None,  # they may be equal to these
+    # they may be equal to these
+    low:float|None=None, high:float|None=None,
     *,
-    whole:bool=False,     # whole numbers?
-    above:bool=False,     # must they exceed `low`?
-    **values,             # argument=what was given; None is left out
+    whole:bool=False, # whole numbers?
+    above:bool=False, # must they exceed `low`?
+    **values,         # argument=what was given; None is left out
 )->None:
     """`check_number` of several arguments in one line; those that were not given, None,
     are left out."""
@@ -152,9 +163,9 @@ def check_numbers(
 
 # %% ../nbs/lib/checks.ipynb #1c2d5369
 def as_names(
-    v,         # a list, tuple or array of names
-    name:str,  # of the argument, for the sentence
-)->tuple:      # of strings
+    v:object, # a list, tuple or array of names
+    name:str, # of the argument, for the sentence
+)->tuple[str, ...]: # of strings
     """Names in their order. Raises `InputError` for one text in the place of several,
     and for what has no order."""
     listed = (
@@ -176,8 +187,8 @@ def _no_names(v, name):
 
 # %% ../nbs/lib/checks.ipynb #1e52cd8c
 def renamed(
-    **names,  # old name of a parameter = its new name
-):            # decorator
+    **names:str, # old name of a parameter = its new name
+)->Callable:     # decorator
     """Let a function take keywords by their old names too, with a DeprecationWarning.
     It raises `InputError` where an old keyword and a position contradict each other."""
     def decorate(fn):
@@ -200,10 +211,11 @@ def renamed(
 
 # %% ../nbs/lib/checks.ipynb #6fe4dde7
 def old_names(
-    module:str,     # `__name__` of the module or package
-    load=None,      # function(name), asked for every other name; None knows none
-    **names:str,    # old name = its new name, in the same module
-):                  # function(name), the module's `__getattr__`
+    module:str,  # `__name__` of the module or package
+    # function(name), asked for every other name; None knows none
+    load:Callable|None=None,
+    **names:str, # old name = its new name, in the same module
+)->Callable:     # function(name), the module's `__getattr__`
     """Let a module be asked for names that it had. Raises AttributeError for a name it
     never had, as Python does."""
     def get(name):

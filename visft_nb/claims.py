@@ -7,14 +7,20 @@ __all__ = ['VERDICTS', 'CLAIM_MIME', 'Claim', 'judge_claim', 'describe_claim', '
 
 # %% ../nbs/lib/claims.ipynb #c1a10003
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .core import InputError, brief
 from .metrics import mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
 
 # %% ../nbs/lib/claims.ipynb #c1a10008
 VERDICTS = 'shown', 'not shown', 'contradicted'
@@ -23,18 +29,18 @@ CLAIM_MIME = 'application/vnd.visft.claim+json'
 @dataclass(frozen=True)
 class Claim:
     "A sentence of result with the figure that decides it."
-    sentence: str
+    sentence: str            # what is claimed
     value: float             # what was measured
     low: float               # ends of its interval; equal where the figure is exact
-    high: float
+    high: float              # its upper end
     # seeds behind it; None: the interval was given, or it is exact
     runs: int|None
     # share of repetitions that the interval covers; None: exact
     level: float|None
     criterion: str           # the line, in words
     verdict: str             # one of `VERDICTS`
-    unit: str = ''
-    published: float|None = None
+    unit: str = ''           # of the figure
+    published: float|None = None # the figure of the literature
     source: str = ''         # where the published figure stands
 
 # %% ../nbs/lib/claims.ipynb #c1a10009
@@ -100,17 +106,19 @@ def _ends(interval, value):
 
 # %% ../nbs/lib/claims.ipynb #c1a1000f
 def judge_claim(
-    sentence:str,             # what is claimed, in plain words
-    figure,                   # (n,) one number a run, or one number
+    sentence:str,              # what is claimed, in plain words
+    # (n,) one number a run, or one number
+    figure:'float|Sequence[float]|np.ndarray|torch.Tensor',
     *,
-    at_least:float|None=None, # the line that the figure has to reach
-    at_most:float|None=None,  # and the one that it may not pass
-    interval=None,            # (low, high) of one number
-    exact:bool=False,         # one number that no seed decides
-    unit:str='',              # of the figure
-    level:float=.95,          # share of repetitions that the interval covers
-    published:float|None=None,# the literature's figure
-    source:str='',            # where it stands
+    at_least:float|None=None,  # the line that the figure has to reach
+    at_most:float|None=None,   # and the one that it may not pass
+    # (low, high) of one number
+    interval:tuple[float, float]|None=None,
+    exact:bool=False,          # one number that no seed decides
+    unit:str='',               # of the figure
+    level:float=.95,           # share of repetitions that the interval covers
+    published:float|None=None, # the literature's figure
+    source:str='',             # where it stands
 )->Claim:
     """A claim and its verdict, without showing it. Raises `InputError` for a figure
     without interval, a line that decides nothing, or runs that diverged."""
@@ -129,7 +137,7 @@ _TINTS = {'shown': '#007a5a', 'not shown': '#8a6100', 'contradicted': '#b3261e'}
 def _number(v): return f'{v:,.4g}' if abs(v) < 1e6 else f'{v:,.0f}'
 
 def describe_claim(
-    claim:Claim,
+    claim:Claim, # of `judge_claim`
 )->str:
     "The figure behind a claim, in one line of words."
     unit = f' {claim.unit}' if claim.unit else ''
@@ -142,7 +150,12 @@ def describe_claim(
         f' ({claim.source})' if claim.source else '')
 
 # %% ../nbs/lib/claims.ipynb #c1a10013
-def claim(sentence:str, figure, **how)->None:
+def claim(
+    sentence:str, # what is claimed, in plain words
+    # (n,) one number a run, or one number
+    figure:'float|Sequence[float]|np.ndarray|torch.Tensor',
+    **how,        # the other arguments of `judge_claim`
+)->None:
     """Show a sentence of result with its figure and its verdict; arguments and errors
     are those of `judge_claim`."""
     from IPython.display import display
@@ -170,8 +183,8 @@ def collect_claims(
             f"A claim in the notebook is damaged ({e}): run the notebook again.") from e
 
 def claim_table(
-    claims:list[Claim],
-):                  # pandas.DataFrame, a row a claim
+    claims:list[Claim], # of `collect_claims`
+)->'pd.DataFrame':      # a row a claim
     "Claim, published, measured, interval, seeds, verdict."
     import pandas as pd
     return pd.DataFrame([

@@ -34,7 +34,7 @@ _NO_ROOM_SAID = re.compile(
             *(re.escape(os.strerror(n)) for n in _NO_ROOM)]))
 
 def no_room(
-    e,      # an exception, or what a program printed
+    e:BaseException|str, # an exception, or what a program printed
 )->bool:
     """Was there no room for what was to be written? Looks at the error, at what caused
     it, and at its text."""
@@ -82,9 +82,9 @@ def owner_lives(
 
 # %% ../nbs/lib/disk.ipynb #a1c05e05
 def sweep(
-    folder,        # where temporary files and folders lie
-    within='.',    # what their names begin with
-)->list[str]:      # names of what was removed
+    folder:str|Path, # where temporary files and folders lie
+    within:str='.',  # what their names begin with
+)->list[str]:        # names of what was removed
     """Remove what killed processes left: names with an `owner_mark` whose process has
     ended. Others stay."""
     gone = []
@@ -159,8 +159,8 @@ def _cannot_write(path, e):
 # %% ../nbs/lib/disk.ipynb #55eecdfe
 @contextmanager
 def atomic_write(
-    path,  # where the file shall stand
-):         # yields a temporary path in the same folder; write there
+    path:str|Path, # where the file shall stand
+):                 # yields a temporary path in the same folder; write there
     """Write a file whole or not at all; it is on the disk when it has its name.
     Raises `NoRoom` where the disk is full, `InputError` where the folder cannot be
     written."""
@@ -199,8 +199,8 @@ def atomic_write(
 
 # %% ../nbs/lib/disk.ipynb #a1c05e0b
 def check_room(
-    folder,         # that shall be written in; made where it is not there
-    size:int=2**16, # bytes that shall fit
+    folder:str|Path, # that shall be written in; made where it is not there
+    size:int=2**16,  # bytes that shall fit
 )->None:
     """Raises `NoRoom` where so much cannot be written, `InputError` where nothing may
     be."""
@@ -297,9 +297,9 @@ def _make_place(path, fresh):
 # %% ../nbs/lib/disk.ipynb #f7e502e0
 @contextmanager
 def atomic_folder(
-    path,        # where the folder shall stand: new, or empty
-    fresh=False, # take `path-1`, `path-2`, … where it is there or being written
-):               # yields a temporary folder to write in, and the whole path
+    path:str|Path,    # where the folder shall stand: new, or empty
+    fresh:bool=False, # take `path-1`, `path-2`, … where it is there or being written
+):                    # yields a temporary folder to write in, and the whole path
     """Write a folder whole or not at all; the place is reserved at once. Raises `Taken`
     where there is something already, `NoRoom` where the disk is full, `InputError`
     where nothing can be written."""
@@ -327,9 +327,9 @@ def atomic_folder(
 
 # %% ../nbs/lib/disk.ipynb #d2f4c6a1
 def given_path(
-    path,             # str or os.PathLike; a leading ~ is the home folder
-    what:str='path',  # what it stands for, for the sentence
-)->Path:              # it need not exist
+    path:str|os.PathLike, # a leading ~ is the home folder
+    what:str='path',      # what it stands for, for the sentence
+)->Path:                  # it need not exist
     """A path that the system can be asked about. Raises `InputError` for a name that is
     too long, a NUL in it, a folder that may not be entered."""
     try:
@@ -352,7 +352,7 @@ def given_path(
 
 # %% ../nbs/lib/disk.ipynb #7be80f35
 def read_text(
-    path,  # a text file
+    path:str|Path, # a text file
 )->str:
     """The text of a UTF-8 file. Raises `InputError` where it cannot be read, or is in
     another encoding."""
@@ -379,9 +379,9 @@ def _once(pairs):
 
 def parse_json(
     text:str,    # JSON
-    what,        # where it stands, for the sentence
+    what:object, # where it stands, for the sentence
     remedy:str,  # what to do, for the sentence
-):               # dict, list, str, number, bool or None
+)->object:       # dict, list, str, number, bool or None
     """The value that JSON stands for. Raises `InputError` where it is none, names a key
     twice, is nested too deeply or holds half a character."""
     try:
@@ -394,8 +394,8 @@ def parse_json(
     return value
 
 def read_json(
-    path,        # a file of JSON in UTF-8
-    remedy:str,  # what to do where it cannot be read, for the sentence
-):               # as of `parse_json`
+    path:str|Path, # a file of JSON in UTF-8
+    remedy:str,    # what to do where it cannot be read, for the sentence
+)->object:         # as of `parse_json`
     "The value in a JSON file. Raises `InputError` as `read_text` and `parse_json` do."
     return parse_json(read_text(path), path, remedy)

@@ -7,10 +7,14 @@ __all__ = ['table', 'image', 'render', 'page', 'html_table', 'html_image', 'html
 
 # %% ../nbs/lib/report.ipynb #9ef20002
 import base64, io, json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from jinja2 import (
     ChoiceLoader, DictLoader, Environment, PackageLoader, StrictUndefined)
 from markupsafe import Markup
+
+if TYPE_CHECKING: import torch
 
 # %% ../nbs/lib/report.ipynb #9ef20003
 _ENV = Environment(
@@ -31,16 +35,17 @@ _ENV.filters['shown'] = _shown
 
 # %% ../nbs/lib/report.ipynb #9ef20005
 def table(
-    rows, # of cells; floats are shown with three digits
-    head, # of names
+    rows:Iterable[Sequence], # of cells; floats are shown with three digits
+    head:Sequence[str],      # of names
 )->Markup:
     "A table in HTML; whatever stands in the cells is shown as text."
     return Markup(_ENV.get_template('table.html.j2').render(rows=list(rows), head=head))
 
 def image(
-    image,            # uint8 tensor (C, H, W), or the bytes of a PNG or a JPEG
-    alt:str,          # alternative text
-    form:str='JPEG',  # or PNG, for a tensor
+    # uint8 tensor (C, H, W), or the bytes of a PNG or a JPEG
+    image:'torch.Tensor|bytes',
+    alt:str,         # alternative text
+    form:str='JPEG', # or PNG, for a tensor
 )->Markup:
     "An image inside the page."
     from PIL import Image
@@ -72,16 +77,16 @@ def render(
     return Markup(found.render(**values))
 
 def page(
-    title:str, # of the browser's tab
-    parts,     # texts and markup, in their order
+    title:str,           # of the browser's tab
+    parts:Iterable[str], # texts and markup, in their order
 )->str:
     "A page that needs no other file."
     return str(_ENV.get_template('page.html.j2').render(title=title, parts=list(parts)))
 
 # %% ../nbs/lib/report.ipynb #30538cf7
 def html_table(
-    rows,  # of cells; floats are shown with three digits
-    head,  # of names
+    rows:Iterable[Sequence], # of cells; floats are shown with three digits
+    head:Sequence[str],      # of names
 )->str:
     """A table in HTML; whatever stands in the cells is shown as text
     (`table` as a string)."""
@@ -91,9 +96,9 @@ def html_table(
 _image = image   # the parameter has that name
 
 def html_image(
-    image,            # uint8 (C, H, W), or the bytes of a PNG or a JPEG
-    alt:str,          # alternative text
-    form:str='JPEG',  # or PNG
+    image:'torch.Tensor|bytes', # uint8 (C, H, W), or the bytes of a PNG or a JPEG
+    alt:str,                    # alternative text
+    form:str='JPEG',            # or PNG
 )->str:
     "An image inside the page (`image` as a string)."
     return str(_image(image, alt, form))
@@ -101,7 +106,8 @@ def html_image(
 # %% ../nbs/lib/report.ipynb #8ab4146a
 def html_page(
     title:str, # of the browser's tab
-    parts,     # of HTML, in their order; classes sheet, warn and big are styled
+    # of HTML, in their order; classes sheet, warn and big are styled
+    parts:Iterable[str],
 )->str:
     """A page that needs no other file. The parts are taken as markup: `page`
     escapes what is none."""

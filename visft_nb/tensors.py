@@ -6,29 +6,30 @@
 __all__ = ['is_file', 'tensor_shapes', 'read_tensors', 'header_json', 'not_finite', 'check_finite']
 
 # %% ../nbs/lib/tensors.ipynb #c0f775cc
+from collections.abc import Mapping
 from pathlib import Path
 
 from .core import InputError, parse_json
 
 # %% ../nbs/lib/tensors.ipynb #69e5437d
 def is_file(
-    path,  # any name
-)->bool:   # also for names that no file can have
+    path:object, # any name
+)->bool:         # also for names that no file can have
     "Is there a file of that name?"
     try: return Path(path).is_file()
     except (OSError, ValueError): return False
 
 # %% ../nbs/lib/tensors.ipynb #f12f46e7
 def tensor_shapes(
-    path,  # a safetensors file
-)->tuple:  # (metadata: {str: str}, {name: (the file's type, such as "F32", shape)})
+    path:str|Path, # a safetensors file
+)->tuple: # (metadata: {str: str}, {name: (the file's type, such as "F32", shape)})
     """What a safetensors file says it holds; no tensor is read. Raises `InputError` for
     a file that is missing, cut short or of another kind."""
     return _opened(path, lambda f: {k: _shape(f.get_slice(k)) for k in f.keys()})
 
 def read_tensors(
-    path,  # a safetensors file
-)->tuple:  # (metadata: {str: str}, {name: tensor on the CPU, in memory of its own})
+    path:str|Path, # a safetensors file
+)->tuple: # (metadata: {str: str}, {name: tensor on the CPU, in memory of its own})
     """What a safetensors file holds; no code in it is run. Raises `InputError` for a
     file that is missing, cut short or of another kind."""
     return _opened(path, lambda f: {k: f.get_tensor(k).clone() for k in f.keys()})
@@ -52,10 +53,10 @@ def _opened(path, read):
 
 # %% ../nbs/lib/tensors.ipynb #b05063b6
 def header_json(
-    text:str,       # JSON
-    path,           # where it came from, for the sentence
-    what='header',  # what it is there
-):
+    text:str,          # JSON
+    path:object,       # where it came from, for the sentence
+    what:str='header', # what it is there
+)->object:
     "Plain values from JSON in a file. Raises `InputError` for what is none."
     if not isinstance(text, str):
         raise InputError(f"{path} has no {what}: it was changed after it was written.")
@@ -78,8 +79,9 @@ def _wide(v):
 
 def check_finite(
     tensors:dict, # name -> tensor
-    what,     # where they came from, for the sentence
-    known=(), # name -> tensor that may be as it is, such as a mask of minus infinity
+    what:object,  # where they came from, for the sentence
+    # name -> tensor that may be as it is, such as a mask of minus infinity
+    known:Mapping|tuple=(),
 )->None:
     "Raise `InputError` where a value is NaN or infinite."
     bad = not_finite(tensors)

@@ -158,7 +158,9 @@ def badge(
     colab = f'https://colab.research.google.com/{here}/blob/main/nbs/{name}.ipynb'
     return f'[![Open in Colab]({BADGE})]({colab})'
 
-def install_cell(book:Path|None=None)->str:
+def install_cell(
+    book:Path|None=None, # None takes `book_dir()`
+)->str:
     "The source of the cell that installs the kit, in Colab alone."
     # no line here may begin with the second directive: this cell would be skipped
     return '#| hide\n#| eval: false\n' + f"""import sys

@@ -8,6 +8,7 @@ __all__ = ['tolerance_factor', 'of_the_machine', 'Spread', 'spread', 'expectatio
 
 # %% ../../nbs/course/08_calibrate.ipynb #56129935
 import hashlib, json, math, os, re
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +55,13 @@ class Spread:
     "What several runs gave of one figure."
 
     low: float  # tolerance limits
-    high: float
-    mean: float
+    high: float  # the upper one
+    mean: float  # of the runs
     log: bool  # of the logarithms: a positive figure that spans a factor of three
 
     @property
     def narrow(self) -> bool:
+        "Is it no wider than its mean?"
         return self.high - self.low <= abs(self.mean)
 
 
@@ -203,7 +205,7 @@ class Setting:
     "How one run of a calibration computes."
 
     seed: int  # added to the notebook's own
-    threads: int
+    threads: int  # of torch and NumPy
     precision: str  # fp32 or bf16
 
     def __str__(self):
@@ -272,14 +274,14 @@ def _kept(name, profile, setting):
 # %% ../../nbs/course/08_calibrate.ipynb #a65e1ddf
 @renamed(say='log')
 def measure(
-    name: str,  # a notebook
-    profile: str,  # the scale
-    wanted: list[Setting],  # of `settings`
-    out: Path,  # the folder for the runs
-    fresh: bool = False,  # run again what has been run before?
-    limit: float | None = None,  # seconds a run may take
-    log=lambda line: None,  # called with a line for whoever waits
-) -> list[dict]:  # the records of each setting
+    name: str,                         # a notebook
+    profile: str,                      # the scale
+    wanted: list[Setting],             # of `settings`
+    out: Path,                         # the folder for the runs
+    fresh: bool = False,               # run again what has been run before?
+    limit: float | None = None,        # seconds a run may take
+    log: Callable = lambda line: None, # log(line), called for whoever waits
+)->list[dict]:                         # the records of each setting
     "Run a notebook where it has not been run. Raises `InputError` where a run fails."
     own = parameters(notebooks()[name]) | overrides(name, profile)
     todo = [s for s in wanted if fresh or not _kept(name, profile, s).is_file()]
@@ -305,10 +307,10 @@ def measure(
 
 # %% ../../nbs/course/08_calibrate.ipynb #b2405103
 def former(
-    name: str,  # a notebook
-    profile: str,  # the scale
-    records,  # the names of its records
-) -> str | None:  # the name under which its expectations stand
+    name: str,              # a notebook
+    profile: str,           # the scale
+    records: Iterable[str], # the names of its records
+)->str | None:              # the name under which its expectations stand
     "The name of a notebook before it was renamed, where its expectations tell."
     if expected_path(name, profile).is_file():
         return name
@@ -322,7 +324,7 @@ def former(
 @dataclass
 class Calibration:
     "What a calibration found and wrote."
-    name:str
+    name:str       # of the notebook
     path:Path      # the file of expectations
     expected:dict  # as written
     before:dict    # as it stood
@@ -344,13 +346,13 @@ def _check_runs(name, wanted, runs):
 # %% ../../nbs/course/08_calibrate.ipynb #dabe0f9b
 @renamed(say='log')
 def calibrate(
-    name:str,                # a notebook
-    profile:str='smoke',     # the scale
-    seeds:int=5,             # runs as the machine is
-    out:Path|str='_runs',    # the folder for the runs
-    fresh:bool=False,        # forget the runs of an interrupted calibration
-    limit:float|None=None,   # seconds a run may take
-    log=lambda line: None,   # called with a line for whoever waits
+    name:str,                       # a notebook
+    profile:str='smoke',            # the scale
+    seeds:int=5,                    # runs as the machine is
+    out:Path|str='_runs',           # the folder for the runs
+    fresh:bool=False,               # forget the runs of an interrupted calibration
+    limit:float|None=None,          # seconds a run may take
+    log:Callable=lambda line: None, # log(line), called for whoever waits
 )->Calibration:
     """Make the expectations of a notebook from several runs and write them.
     Raises `InputError` where a run fails or the records differ in name."""

@@ -8,6 +8,7 @@ __all__ = ['PRELOAD', 'LATE', 'CannotFork', 'can_fork', 'Forked', 'Nursery']
 # %% ../../nbs/course/07_nursery.ipynb #7a0c1e03
 import ctypes, gc, importlib, json, os, random, signal, socket
 import subprocess, sys, threading
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from types import SimpleNamespace
@@ -176,7 +177,7 @@ class _Server:
 
 # %% ../../nbs/course/07_nursery.ipynb #7a0c1e0e
 @patch
-def fork(self:_Server, order, fds):
+def fork(self:_Server, order:dict, fds:Sequence[int])->dict|None:
     "In the child the order, else None."
     control = socket.socket(fileno=fds[2])
     if (n := _threads()) > 1:
@@ -257,12 +258,12 @@ class Forked:
                 raise subprocess.TimeoutExpired(f'process {self.pid}', timeout)
         return self.poll()
 
-    def send_signal(self, sign:int):
+    def send_signal(self, sign:int)->None:
         "Send a signal, unless it has ended."
         if self.poll() is None:
             with suppress(ProcessLookupError): os.kill(self.pid, sign)
 
-    def kill(self):
+    def kill(self)->None:
         "End it at once."
         self.send_signal(signal.SIGKILL)
 
@@ -296,7 +297,7 @@ class Nursery:
 
     def __exit__(self, *_): self.close()
 
-    def close(self, grace:float=10):
+    def close(self, grace:float=10)->None:
         "End it, and what it has forked."
         self._orders.close()
         try: self.process.wait(grace)

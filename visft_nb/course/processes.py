@@ -7,7 +7,9 @@ __all__ = ['OWNER', 'end_family', 'owned', 'end_with_parent', 'end_on_hang_up', 
            'interrupt_kernel']
 
 # %% ../../nbs/lib/course/processes.ipynb #938ac002
+import asyncio
 import os, signal, subprocess, sys, threading, time
+from collections.abc import Callable
 
 from ..core import owner_lives, owner_mark
 
@@ -93,13 +95,13 @@ def own_group()->dict: # keywords of `subprocess.Popen`
     return {'start_new_session': True}
 
 def interrupt(
-    process, # with a method `send_signal`, started with `own_group`
+    process:object, # with a method `send_signal`, started with `own_group`
 )->None:
     "What Ctrl-C would do to a process of its own group."
     process.send_signal(signal.CTRL_BREAK_EVENT if _WINDOWS else signal.SIGINT)
 
 def abort(
-    process, # with the methods `send_signal` and `kill`
+    process:object, # with the methods `send_signal` and `kill`
 )->None:
     """End a process; where the system can, it first prints where its threads stand
     (PYTHONFAULTHANDLER)."""
@@ -108,7 +110,7 @@ def abort(
 
 # %% ../../nbs/lib/course/processes.ipynb #938ac102
 def on_interrupt(
-    act, # act(number, frame), or `signal.default_int_handler`
+    act:Callable, # act(number, frame), or `signal.default_int_handler`
 )->None:
     """What is done at Ctrl-C, and at Ctrl-Break where there is one. In a thread other
     than the main one: nothing."""
@@ -117,8 +119,9 @@ def on_interrupt(
         if hasattr(signal, name): signal.signal(getattr(signal, name), act)
 
 def interrupt_kernel(
-    manager, # `jupyter_client.AsyncKernelManager`, whose event loop runs in this thread
-    loop,    # that loop
+    # `jupyter_client.AsyncKernelManager`, whose event loop runs in this thread
+    manager:object,
+    loop:asyncio.AbstractEventLoop, # that loop
 )->None:
     """Ctrl-C for a kernel alone; its own children, such as the workers of a loader, are
     left to it."""

@@ -81,7 +81,7 @@ def _margin(expected):
     return expected.get('abs', 0) + expected.get('rel', 0)*abs(expected['value'])
 
 def meets(
-    value,             # what the run recorded
+    value:object,      # what the run recorded
     expected:dict,     # statements, as in the table above
     records:dict=None, # all records of the run, for `above` and `below`
 )->bool:
@@ -101,13 +101,21 @@ def meets(
     return expected.get('min', -math.inf) <= value <= expected.get('max', math.inf)
 
 # %% ../../nbs/course/02_records.ipynb #2083b23f
-def expected_path(name:str, profile:str, book:Path|None=None)->Path:
+def expected_path(
+    name:str,            # of a notebook
+    profile:str,         # the scale
+    book:Path|None=None, # None takes `book_dir()`
+)->Path:
     """Where the expectations of notebook `name` stand:
     `tests/expected/<profile>/1_cnn__01_forward.json`."""
     folder = (book or book_dir())/'tests'/'expected'/profile
     return folder/f"{name.replace('/', '__')}.json"
 
-def load_expected(name:str, profile:str, book:Path|None=None)->dict:
+def load_expected(
+    name:str,            # of a notebook
+    profile:str,         # the scale
+    book:Path|None=None, # None takes `book_dir()`
+)->dict:
     """Expectations by record name; empty where none are kept for this profile. Keys
     that begin with `_` tell of the runs they came from."""
     path = expected_path(name, profile, book)
@@ -123,7 +131,13 @@ def load_expected(name:str, profile:str, book:Path|None=None)->dict:
                          "object was expected, what the run took.")
     return found
 
-def save_expected(name:str, profile:str, expected:dict, book:Path|None=None)->Path:
+# %% ../../nbs/course/02_records.ipynb #575a4738
+def save_expected(
+    name:str,            # of a notebook
+    profile:str,         # the scale
+    expected:dict,       # record -> what is expected of it
+    book:Path|None=None, # None takes `book_dir()`
+)->Path:
     "Write expectations, one a line."
     rows = ',\n'.join(f' {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}'
                       for k, v in expected.items())

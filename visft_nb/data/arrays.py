@@ -7,6 +7,7 @@ __all__ = ['read_arrays', 'idx_shape', 'read_idx']
 
 # %% ../../nbs/lib/data/arrays.ipynb #8c3f5e12
 import math, struct, zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,9 @@ def _member(z, info):
 
 # %% ../../nbs/lib/data/arrays.ipynb #d4eaf206
 def read_arrays(
-    path,        # an `.npz` file
-    names=None,  # of the arrays wanted; None takes all
-)->dict:         # name -> array
+    path:str|Path,                 # an `.npz` file
+    names:Sequence[str]|None=None, # of the arrays wanted; None takes all
+)->dict:                           # name -> array
     """The arrays of a file of `np.savez`; no pickle is opened and no memory asked for
     that the file does not fill. Raises `InputError` for a file that is cut short or
     none, and for an array that is missing, there twice, of objects, or not as its
@@ -92,8 +93,8 @@ def read_arrays(
 
 # %% ../../nbs/lib/data/arrays.ipynb #58fed3b2
 def idx_shape(
-    path, # an idx file of bytes
-)->tuple: # of the array in it
+    path:str|Path, # an idx file of bytes
+)->tuple:          # of the array in it
     """What an idx file (yann.lecun.com/exdb/mnist) holds, held against its size.
     Raises `InputError` where they differ."""
     path = Path(path)
@@ -113,8 +114,8 @@ def idx_shape(
     return shape
 
 def read_idx(
-    path,           # an idx file of bytes
-)->torch.Tensor:    # uint8
+    path:str|Path, # an idx file of bytes
+)->torch.Tensor:   # uint8
     "The array of an idx file. Raises `InputError` for one that is not whole."
     shape = idx_shape(path)
     flat = np.fromfile(path, np.uint8, offset=4 + 4*len(shape))

@@ -12,6 +12,7 @@ from functools import reduce
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 from .seeds import draw, to_device
 
@@ -57,20 +58,21 @@ def _affine(x, degrees, translate, scale, generator):
 
 # %% ../../nbs/lib/data/augment.ipynb #bb82ad7e
 def random_affine(
-    x:torch.Tensor,      # float (B, C, H, W)
-    degrees:float=0,     # turned by at most this, either way
-    translate:float=0,   # shifted by at most this share of width and height
-    scale=(1, 1),        # smallest and largest factor
-    generator=None,
-)->torch.Tensor:         # as x; zeros where nothing is known
+    x:torch.Tensor,                      # float (B, C, H, W)
+    degrees:float=0,                     # turned by at most this, either way
+    # shifted by at most this share of width and height
+    translate:float=0,
+    scale:tuple[float, float]=(1, 1),    # smallest and largest factor
+    generator:torch.Generator|None=None, # draws; None takes torch's own
+)->torch.Tensor:                         # as x; zeros where nothing is known
     "Turn, shift and scale each image by its own random amount."
     return warp(x, _affine(x, degrees, translate, scale, generator))
 
 # %% ../../nbs/lib/data/augment.ipynb #beaee33e
 def crop(
-    box:torch.Tensor, # (B, 4) left, top, width, height in pixels
-    size,             # (H, W) of the images
-)->torch.Tensor:      # (B, 2, 3)
+    box:torch.Tensor,     # (B, 4) left, top, width, height in pixels
+    size:tuple[int, int], # (H, W) of the images
+)->torch.Tensor:          # (B, 2, 3)
     "The map that enlarges a box to the full image."
     h, w = size
     left, top, bw, bh = box.unbind(-1)
@@ -89,11 +91,12 @@ def _boxes(x, scale, ratio, generator):
 
 # %% ../../nbs/lib/data/augment.ipynb #8f2e2edf
 def random_resized_crop(
-    x:torch.Tensor,      # float (B, C, H, W)
-    scale,               # smallest and largest share of the area, e.g. (.5, 1)
-    ratio=(3/4, 4/3),    # smallest and largest width to height
-    generator=None,
-)->torch.Tensor:         # as x
+    x:torch.Tensor,                       # float (B, C, H, W)
+    # smallest and largest share of the area, e.g. (.5, 1)
+    scale:tuple[float, float],
+    ratio:tuple[float, float]=(3/4, 4/3), # smallest and largest width to height
+    generator:torch.Generator|None=None,  # draws; None takes torch's own
+)->torch.Tensor:                          # as x
     "Crop each image at random and enlarge the crop to the full size."
     return warp(
         x, crop(_boxes(x, scale, ratio, generator), x.shape[-2:]), padding_mode='border'
@@ -101,9 +104,9 @@ def random_resized_crop(
 
 # %% ../../nbs/lib/data/augment.ipynb #e775128f
 def random_flip(
-    x:torch.Tensor,      # (B, C, H, W)
-    generator=None,
-)->torch.Tensor:         # as x
+    x:torch.Tensor,                      # (B, C, H, W)
+    generator:torch.Generator|None=None, # draws; None takes torch's own
+)->torch.Tensor:                         # as x
     """Mirror each image left to right with probability 1/2. Not for digits: a mirrored
     2 is no 2."""
     return torch.where(
@@ -135,37 +138,40 @@ class Augment:
     noise:float=0            # standard deviation of added noise
     padding_mode:str='zeros' # outside the image: zeros, or border
 
-    def __call__(self, x, generator=None, masks=None):
-        m = self._map(x, generator)
-        if m is not None and masks is not None:
-            masks = warp(masks[:, None].to(x.dtype), m, 'nearest', self.padding_mode)[
-                :, 0].to(masks.dtype)
-        if m is not None: x = warp(x, m, padding_mode=self.padding_mode)
-        if self.flip:
-            flip = draw(generator, len(x), device=x.device) < .5
-            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
-            masks = (
-                masks
-                if masks is None
-                else torch.where(flip[:, None, None], masks.flip(-1), masks))
-        x = self._values(x, generator).contiguous(memory_format=torch.channels_last)
-        return x if masks is None else (x, masks)
+# %% ../../nbs/lib/data/augment.ipynb #e9557129
+@patch
+def __call__(self:Augment, x, generator=None, masks=None):
+    m = self._map(x, generator)
+    if m is not None and masks is not None:
+        moved = warp(masks[:, None].to(x.dtype), m, 'nearest', self.padding_mode)
+        masks = moved[:, 0].to(masks.dtype)
+    if m is not None: x = warp(x, m, padding_mode=self.padding_mode)
+    if self.flip:
+        flip = draw(generator, len(x), device=x.device) < .5
+        x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+        if masks is not None:
+            masks = torch.where(flip[:, None, None], masks.flip(-1), masks)
+    x = self._values(x, generator).contiguous(memory_format=torch.channels_last)
+    return x if masks is None else (x, masks)
 
-    def _map(self, x, generator):
-        maps = []
-        if self.crop:
-            maps.append(crop(_boxes(x, self.crop, self.ratio, generator), x.shape[-2:]))
-        if self.degrees or self.translate or tuple(self.scale) != (1, 1):
-            maps.append(_affine(x, self.degrees, self.translate, self.scale, generator))
-        return reduce(_compose, maps) if maps else None
+# %% ../../nbs/lib/data/augment.ipynb #b497e01c
+@patch
+def _map(self:Augment, x, generator):
+    maps = []
+    if self.crop:
+        maps.append(crop(_boxes(x, self.crop, self.ratio, generator), x.shape[-2:]))
+    if self.degrees or self.translate or tuple(self.scale) != (1, 1):
+        maps.append(_affine(x, self.degrees, self.translate, self.scale, generator))
+    return reduce(_compose, maps) if maps else None
 
-    def _values(self, x, generator):
-        factor = lambda amount: 1 + amount * (
-            2*draw(generator, len(x), 1, 1, 1, device=x.device) - 1)
-        if self.brightness: x = x * factor(self.brightness)
-        if self.contrast:
-            mean = x.mean((1, 2, 3), keepdim=True)
-            x = mean + (x - mean) * factor(self.contrast)
-        if self.noise:
-            x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
-        return x.clamp(0, 1) if self.brightness or self.contrast or self.noise else x
+@patch
+def _values(self:Augment, x, generator):
+    factor = lambda amount: 1 + amount * (
+        2*draw(generator, len(x), 1, 1, 1, device=x.device) - 1)
+    if self.brightness: x = x * factor(self.brightness)
+    if self.contrast:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        x = mean + (x - mean) * factor(self.contrast)
+    if self.noise:
+        x = x + self.noise * draw(generator, *x.shape, device=x.device, normal=True)
+    return x.clamp(0, 1) if self.brightness or self.contrast or self.noise else x

@@ -6,7 +6,7 @@
 __all__ = ['Batches']
 
 # %% ../../nbs/lib/data/batches.ipynb #93d01d99
-import math
+from collections.abc import Callable, Iterator
 
 import torch
 from fastcore.basics import patch
@@ -14,6 +14,25 @@ from fastcore.basics import patch
 from ..core import InputError, check_number, get_device, lookup
 from .images import Images
 from .seeds import seeded
+
+# %% ../../nbs/lib/data/batches.ipynb #5940d0a8
+def _check_batches(data, batch_size, seed, drop_last):
+    check_number('batch_size', batch_size, 1, whole=True)
+    check_number('seed', seed, whole=True)
+    if not len(data):
+        raise InputError(
+            "These Images are empty: there is nothing to make batches of.")
+    if drop_last and batch_size > len(data):
+        raise InputError(
+            f"batch_size={batch_size} with drop_last leaves no batch of {len(data)}"
+            " images.")
+
+def _target(data, target):
+    "The column of images that is learned: the one that was named, or the first."
+    columns = 'labels', 'masks', 'pairs'
+    there = [t for t in columns if getattr(data, t) is not None]
+    if target is None: return next(iter(there), None)
+    return lookup(target, there, 'target of these images')
 
 # %% ../../nbs/lib/data/batches.ipynb #c734ac95
 class Batches:
@@ -27,44 +46,29 @@ class Batches:
     first batch of the next iteration only, so that a resumed epoch goes on where it
     stopped."""
     def __init__(self,
-        data:Images,
-        batch_size:int,
-        shuffle:bool=True,
-        seed:int=0,
+        data:Images,          # the images
+        batch_size:int,       # images in a batch
+        shuffle:bool=True,    # in an order of its own each epoch?
+        seed:int=0,           # decides orders and transformations
         # None takes `get_device()`; the bytes are moved there once
-        device=None,
+        device:torch.device|str|None=None,
         # `transform(x, generator) -> x`; with masks as target it must also take
         # `masks=` and return both (`Augment` does)
-        transform=None,
+        transform:Callable|None=None,
         drop_last:bool=False, # leave out a last batch that is not full
         # labels, masks or pairs; None takes the first of these that is there
         target:str|None=None,
     ):
-        check_number('batch_size', batch_size, 1, whole=True)
-        check_number('seed', seed, whole=True)
-        if not len(data):
-            raise InputError(
-                "These Images are empty: there is nothing to make batches of.")
-        if drop_last and batch_size > len(data):
-            raise InputError(
-                f"batch_size={batch_size} with drop_last leaves no batch of {len(data)}"
-                " images.")
-        self.device, self.batch_size, self.shuffle, self.seed = (
-            torch.device(device or get_device()), batch_size, shuffle, seed)
-        self.data, self.transform, self.drop_last, self.epoch, self.start, self.part = (
-            data.to(self.device), transform, drop_last, 0, 0, (0, 1))
-        there = [
-            t for t in ('labels', 'masks', 'pairs') if getattr(data, t) is not None]
-        self.target = (
-            lookup(target, there, 'target of these images')
-            if target is not None
-            else next(iter(there), None))
+        _check_batches(data, batch_size, seed, drop_last)
+        self.device = torch.device(device or get_device())
+        self.data, self.target = data.to(self.device), _target(data, target)
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.transform, self.drop_last = transform, drop_last
+        self.epoch, self.start, self.part = 0, 0, (0, 1)
 
     def __len__(self):
-        return (
-            len(self.data)//self.batch_size
-            if self.drop_last
-            else math.ceil(len(self.data)/self.batch_size))
+        whole, rest = divmod(len(self.data), self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self):
         start, self.start = self.start, 0
@@ -84,7 +88,7 @@ def order(self:Batches)->torch.Tensor: # (N,) on the device
 @patch
 def iter_from(self:Batches,
     k:int, # number of the first batch
-):         # iterates (x, y)
+)->Iterator[tuple]:
     "The batches of this epoch from number `k` on, without making those before."
     order = self.order()
     for i in range(k, len(self)): yield self.batch(i, order)
@@ -92,9 +96,9 @@ def iter_from(self:Batches,
 # %% ../../nbs/lib/data/batches.ipynb #b1a00101
 @patch
 def indices(self:Batches,
-    i:int,      # which batch of this epoch
-    order=None, # of the images, where it is known
-)->torch.Tensor: # numbers of the images
+    i:int,                        # which batch of this epoch
+    order:torch.Tensor|None=None, # of the images, where it is known
+)->torch.Tensor:                  # numbers of the images
     """The images of a batch that this process takes. Raises `InputError` where there
     are too few for all."""
     whole = (self.order() if order is None else order)[
@@ -117,9 +121,9 @@ def generator(self:Batches,
 # %% ../../nbs/lib/data/batches.ipynb #4b74e7e4
 @patch
 def batch(self:Batches,
-    i:int,      # which batch of this epoch
-    order=None, # of the images, where it is known
-):              # (x, y)
+    i:int,                        # which batch of this epoch
+    order:torch.Tensor|None=None, # of the images, where it is known
+)->tuple:                         # (x, y)
     "One batch, whatever was drawn before."
     idx = self.indices(i, order)
     x = _floats(self.data.images[idx])

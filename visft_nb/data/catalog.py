@@ -8,6 +8,7 @@ __all__ = ['DATASETS', 'DataSet', 'medmnist_table', 'find_file', 'data_file', 'd
 
 # %% ../../nbs/lib/data/catalog.ipynb #1a77cd5c
 import ast, hashlib, http.client, math, os, socket, tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -26,7 +27,7 @@ class DataSet:
     size:str         # channels×height×width
     mb:float         # to download; 0 for embedded ones
     home:str         # where it comes from
-    licence:str
+    licence:str      # or who may use it
     how:str          # embedded, torchvision, medmnist, file
     where:str=''     # the file's pattern under `root`, `VISFT_DATA` or the cache
     url:str=''       # what `get_dataset` fetches
@@ -140,7 +141,10 @@ DATASETS |= dict(
         'github.com/zhixuhao/unet', 'research, cite Cardona et al. 2010', 'file',
         'isbi2012_membrane/*.zip', classes=('cell', 'membrane'),
         layout='a zip of membrane/train/image, membrane/train/label and membrane/test',
-        note='slices of one stack: neighbours look alike; test has no masks'),
+        note='slices of one stack: neighbours look alike; test has no masks'))
+
+# %% ../../nbs/lib/data/catalog.ipynb #7c79fe91
+DATASETS |= dict(
     facades=DataSet(
         'pairs', dict(train=400, valid=100, test=106), '3×128×128', 30.2,
         'efrosgans.eecs.berkeley.edu/pix2pix/datasets/facades.tar.gz', 'CC BY-SA',
@@ -176,9 +180,10 @@ def _folders(root=None):
 
 # %% ../../nbs/lib/data/catalog.ipynb #b57b4a54
 def find_file(
-    patterns,  # of `Path.glob`, the likeliest first
-    root=None, # the only folder to look in; None: `VISFT_DATA`'s, then the cache
-)->Path|None:  # None where nothing lies
+    patterns:Sequence[str], # of `Path.glob`, the likeliest first
+    # the only folder to look in; None: `VISFT_DATA`'s, then the cache
+    root:str|Path|None=None,
+)->Path|None:               # None where nothing lies
     "The first file (or folder) that fits a pattern, in the first place that has one."
     return next(
         (
@@ -189,9 +194,9 @@ def find_file(
         None)
 
 def data_file(
-    name:str,  # of a data set that lies in files
-    root=None, # as for `load_dataset`
-)->Path|None:  # None where nothing lies
+    name:str,                # of a data set that lies in files
+    root:str|Path|None=None, # as for `load_dataset`
+)->Path|None:                # None where nothing lies
     "The file (or folder) of a data set in the first place that has it."
     entry = lookup(name, DATASETS, 'data set')
     if not entry.where: return None
@@ -200,8 +205,8 @@ def data_file(
 
 # %% ../../nbs/lib/data/catalog.ipynb #01a31344
 def dataset_table(
-    root=None, # as for `load_dataset`
-)->list:       # of dicts: name, task, images, size, where, mb, licence, home, note
+    root:str|Path|None=None, # as for `load_dataset`
+)->list: # of dicts: name, task, images, size, where, mb, licence, home, note
     """What there is, where it lies on this machine and what it would cost to get;
     imports and reads no data."""
     visft, rows = os.environ.get('VISFT_DATA'), []
@@ -226,7 +231,7 @@ def dataset_table(
 # %% ../../nbs/lib/data/catalog.ipynb #a3e273fc
 def get_dataset(
     name:str, # a name of `DATASETS`
-):            # Path of what was fetched, None for embedded ones
+)->Path|None: # what was fetched; None of embedded ones
     """Fetch a data set to the cache and check its checksum. Raises `InputError` without
     a network, or where the home has no checksum to check against."""
     entry = lookup(name, DATASETS, 'data set')
@@ -322,8 +327,8 @@ def torchvision_class(
 
 # %% ../../nbs/lib/data/catalog.ipynb #5fcb4e98
 def is_official(
-    name:str,  # of a MedMNIST set
-    root=None, # as for `load_dataset`
+    name:str,                # of a MedMNIST set
+    root:str|Path|None=None, # as for `load_dataset`
 )->bool:
     """Has the file the md5 that its home publishes? Only then may a figure be compared
     with the published one."""
@@ -334,8 +339,8 @@ def is_official(
 
 # %% ../../nbs/lib/data/catalog.ipynb #da5528e4
 def require_file(
-    name:str,  # a name of `DATASETS`
-    root=None, # as for `load_dataset`
+    name:str,                # a name of `DATASETS`
+    root:str|Path|None=None, # as for `load_dataset`
 )->Path:
     """The file of a data set, fetched where that can be done; a given root is only
     looked in. Raises `InputError` where there is none."""

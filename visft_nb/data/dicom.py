@@ -8,7 +8,9 @@ __all__ = ['DICOM_KINDS', 'apply_window', 'dicom_errors', 'open_dicom', 'dicom_f
 
 # %% ../../nbs/lib/data/dicom.ipynb #4f9907de
 import io, math, struct, warnings, zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,15 +19,17 @@ from ..core import InputError, lookup
 from .entries import LARGEST
 from .rasters import DecodedImage, page_index, to_shares
 
+if TYPE_CHECKING: import pydicom
+
 # %% ../../nbs/lib/data/dicom.ipynb #40abd64b
 DICOM_KINDS = {'.dcm', '.dicom', '.ima'}
 
 def apply_window(
-    v:np.ndarray,  # values, such as Hounsfield units
-    centre:float,
-    width:float,   # 1 or more
+    v:np.ndarray,          # values, such as Hounsfield units
+    centre:float,          # the value that becomes half gray
+    width:float,           # 1 or more
     function:str='LINEAR', # or LINEAR_EXACT, SIGMOID: the file's VOILUTFunction
-)->np.ndarray:     # float32 in [0, 1]
+)->np.ndarray:             # float32 in [0, 1]
     """The window functions of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3, scaled to 0 and 1.
     Raises `InputError` for another function."""
     lookup(function, ['LINEAR', 'LINEAR_EXACT', 'SIGMOID'], 'window function')
@@ -37,8 +41,8 @@ def apply_window(
 # %% ../../nbs/lib/data/dicom.ipynb #05ec66d9
 @contextmanager
 def dicom_errors(
-    name, # of the file
-):        # a context manager
+    name:str, # of the file
+):            # a context manager
     "No warnings, and one sentence for whatever a decoder of DICOM raises."
     from PIL import Image
     try:
@@ -77,8 +81,8 @@ def _check_deflated(blob, name):
 
 def open_dicom(
     blob:bytes, # a file
-    name,       # of it
-):              # pydicom.Dataset
+    name:str,   # of it
+)->'pydicom.Dataset':
     """A data set of pydicom. Raises `InputError` for a file that is none or unfolds
     to too much."""
     import pydicom
@@ -100,8 +104,8 @@ def _check_size(d, name):
                          "too large for an image")
 
 def dicom_frames(
-    d,          # a data set of pydicom
-    name,       # of the file
+    d:'pydicom.Dataset', # an open file
+    name:str,            # of the file
 )->int:
     """How many images a data set holds. Raises `InputError` where there is none, or
     one that is too large."""
@@ -146,11 +150,12 @@ def _check_runs(d, name):
 
 # %% ../../nbs/lib/data/dicom.ipynb #651c0d30
 def frame_value(
-    d,            # a data set of pydicom
-    keyword:str,  # such as "RescaleSlope"
-    group:str,    # the functional group of it: "PixelValueTransformationSequence", …
-    frame:int=0,  # from 0
-):                # None where the file does not say
+    # an open file
+    d:'pydicom.Dataset',
+    keyword:str, # such as "RescaleSlope"
+    group:str,   # the functional group of it: "PixelValueTransformationSequence", …
+    frame:int=0, # from 0
+)->object:       # None where the file does not say
     """A value of one frame of a DICOM file: from its own functional group, that of
     all frames, or the top of the file."""
     own, shared = (d.get(k) or [] for k in ('PerFrameFunctionalGroupsSequence',
@@ -161,10 +166,10 @@ def frame_value(
     return next((v for v in found if v not in (None, '')), None)
 
 def rescaled(
-    a,            # stored values of a frame
-    d,            # a data set of pydicom
-    frame:int=0,  # from 0
-)->np.ndarray:    # float64
+    a:np.ndarray,        # stored values of a frame
+    d:'pydicom.Dataset', # an open file
+    frame:int=0,         # from 0
+)->np.ndarray:           # float64
     """Stored values as what they measure, such as Hounsfield units: by slope and
     intercept, or by a table."""
     from pydicom.pixels import apply_modality_lut
@@ -176,9 +181,9 @@ def rescaled(
 
 # %% ../../nbs/lib/data/dicom.ipynb #7f5f70c0
 def padding(
-    a:np.ndarray, # stored values of a frame
-    d,            # a data set of pydicom
-)->np.ndarray:    # bool, as `a`
+    a:np.ndarray,        # stored values of a frame
+    d:'pydicom.Dataset', # an open file
+)->np.ndarray:           # bool, as `a`
     """Which pixels are padding (PS3.3 C.7.5.1.1.2): PixelPaddingValue, up to
     PixelPaddingRangeLimit."""
     ends = [v for k in ('PixelPaddingValue', 'PixelPaddingRangeLimit')
@@ -249,11 +254,12 @@ def _spacing(d, frame=0):
     return (down, across) if 0 < down < math.inf and 0 < across < math.inf else None
 
 def decode_dicom(
-    blob:bytes,   # a file
-    name,         # of it, for a sentence
-    window=None,  # (centre, width); None takes the file's table or window
-    page=None,    # which frame, from 1; None takes all
-):                # iterates `DecodedImage`
+    blob:bytes,         # a file
+    name:str,           # of it, for a sentence
+    # (centre, width); None takes the file's table or window
+    window:tuple[float, float]|None=None,
+    page:int|None=None, # which frame, from 1; None takes all
+)->Iterator[DecodedImage]:
     """Each frame of a DICOM file, or the one that was named. Raises `InputError` with
     what is wrong with it."""
     from pydicom.pixels import iter_pixels

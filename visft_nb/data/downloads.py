@@ -13,10 +13,10 @@ from ..core import atomic_write
 
 # %% ../../nbs/lib/data/downloads.ipynb #d0f10005
 def fetch_file(
-    url:str,            # http or https
-    known:str,          # its checksum, md5:… or sha256:…
-    path,               # where it shall stand
-    bar:bool=True,      # show progress
+    url:str,       # http or https
+    known:str,     # its checksum, md5:… or sha256:…
+    path:str|Path, # where it shall stand
+    bar:bool=True, # show progress
     # seconds without a byte after which the connection counts as broken
     timeout:float=20,
 )->Path:

@@ -8,6 +8,7 @@ __all__ = ['LARGEST', 'MOST', 'is_hidden', 'too_large', 'read_bytes', 'file_entr
 # %% ../../nbs/lib/data/entries.ipynb #e3f8db2a
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ LARGEST = 2**28 # bytes of a file that is opened as an image
 MOST = 2**32    # bytes that a zip may unfold to where it is small itself
 
 def too_large(
-    name,     # of a file
+    name:str, # of a file
     size:int, # bytes
 )->InputError:
     "What to raise for a file that is too large to be an image."
@@ -43,8 +44,8 @@ def _near(path):
     return f" (did you mean {' or '.join(near)}?)"
 
 def read_bytes(
-    path,      # of a file
-    name=None, # by which it is called in a sentence; None takes the path
+    path:str|Path,      # of a file
+    name:str|None=None, # by which it is called in a sentence; None takes the path
 )->bytes:
     """A file that is not too large to be an image. Raises `InputError` where there
     is none."""
@@ -58,8 +59,8 @@ def read_bytes(
 
 # %% ../../nbs/lib/data/entries.ipynb #a63f662b
 def file_entries(
-    path,     # a folder, or a folder in a zip: photos.zip/train
-)->list:      # (name relative to `path`, function that reads its bytes) of each file
+    path:str|Path, # a folder, or a folder in a zip: photos.zip/train
+)->list: # (name relative to `path`, function that reads its bytes) of each file
     """Every file that is not hidden. Raises `InputError` for no folder, or a zip
     that is not safe."""
     path = given_path(path, 'the folder of images')
@@ -105,10 +106,10 @@ def _unpack(archive, info, name):
 
 # %% ../../nbs/lib/data/entries.ipynb #069d289a
 def zip_entries(
-    archive,        # a zip
-    inside:str='',  # a folder in it
-    prefix:str='',  # put before a name in a sentence
-)->list:            # as of `file_entries`
+    archive:str|Path, # a zip
+    inside:str='',    # a folder in it
+    prefix:str='',    # put before a name in a sentence
+)->list:              # as of `file_entries`
     "As `file_entries`, of the folder `inside` of a zip."
     try: z = zipfile.ZipFile(archive)
     except Exception as e: # zipfile raises all kinds
@@ -129,8 +130,8 @@ def zip_entries(
 
 # %% ../../nbs/lib/data/entries.ipynb #069d289b
 def entry_stamp(
-    read,     # of `file_entries` or `zip_entries`
-)->tuple:     # (place, size, time or checksum)
+    read:Callable, # of `file_entries` or `zip_entries`
+)->tuple:          # (place, size, time or checksum)
     "What changes where a file, or a member of a zip, becomes another one."
     if read.func is _unpack:
         archive, info = read.args[:2]

@@ -8,6 +8,7 @@ __all__ = ['IMAGE_KINDS', 'named_page', 'decode_pictures', 'decode_image', 'warn
 
 # %% ../../nbs/lib/data/files.ipynb #4d375176
 import re, warnings
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from .rasters import DecodedImage, decode_raster, several_images
 
 # %% ../../nbs/lib/data/files.ipynb #5dc88aae
 def named_page(
-    path,     # of a file, or of one of its pages: scan.tif#3
-    page=None,# the page, where it is given apart
-)->tuple:     # (Path, page or None)
+    path:str|Path,      # of a file, or of one of its pages: scan.tif#3
+    page:int|None=None, # the page, where it is given apart
+)->tuple:               # (Path, page or None)
     """The file and the page that a name means; a file that has a # in its name is
     itself."""
     path = given_path(path, 'the image')
@@ -31,13 +32,15 @@ def named_page(
     return path.with_name(found[1]), int(found[2])
 
 def decode_pictures(
-    blob:bytes,     # a file
-    name,           # of it, for a sentence and to know DICOM by its ending
-    window=None,    # (centre, width) for DICOM; None takes the file's table or window
-    in_range=None,  # (black, white) beyond 8 bits; None takes what the file states
-    page=None,      # which page or frame, from 1
-    near=None,      # side that will be enough: a JPEG may be decoded smaller
-):                  # iterates `DecodedImage`: one, or every frame of a DICOM file
+    blob:bytes,         # a file
+    name:str,           # of it, for a sentence and to know DICOM by its ending
+    # (centre, width) for DICOM; None takes the file's table or window
+    window:tuple[float, float]|None=None,
+    # (black, white) beyond 8 bits; None takes what the file states
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None, # which page or frame, from 1
+    near:int|None=None, # side that will be enough: a JPEG may be decoded smaller
+)->Iterator[DecodedImage]: # one, or every frame of a DICOM file
     "The images of a file. Raises `InputError` with what is wrong with it."
     ends = Path(str(name)).suffix.lower() in DICOM_KINDS
     if blob[128:132] == b'DICM' or (ends and blob):
@@ -46,12 +49,12 @@ def decode_pictures(
 
 # %% ../../nbs/lib/data/files.ipynb #ce5dede0
 def decode_image(
-    blob:bytes,     # a file
-    name,           # as for `decode_pictures`, and so are those that follow
-    window=None,
-    in_range=None,
-    page=None,
-    near=None,
+    blob:bytes,                             # a file
+    name:str,                               # as for `decode_pictures`
+    window:tuple[float, float]|None=None,   # (centre, width) for DICOM
+    in_range:tuple[float, float]|None=None, # (black, white) beyond 8 bits
+    page:int|None=None,                     # which page or frame, from 1
+    near:int|None=None,                     # side that will be enough
 )->DecodedImage:
     """The image of a file. Raises `InputError` with what is wrong with it, and for
     one of several."""
@@ -64,7 +67,7 @@ def decode_image(
 
 # %% ../../nbs/lib/data/files.ipynb #913b2d0b
 def warn_of(
-    notes, # what `DecodedImage.note` says of each of several files
+    notes:Iterable[str], # what `DecodedImage.note` says of each of several files
 )->None:
     "One warning for all of them."
     notes = [n for n in notes if n]
@@ -73,22 +76,25 @@ def warn_of(
     warnings.warn(notes[0] + more*(len(notes) > 1), stacklevel=3)
 
 def read_pictures(
-    path,           # as for `read_image`, and so are those that follow
-    window=None,
-    in_range=None,
-    page=None,
-):                  # iterates `DecodedImage`: one of a file, or each frame of DICOM
+    path:str|Path,                          # as for `read_image`
+    window:tuple[float, float]|None=None,   # (centre, width) for DICOM
+    in_range:tuple[float, float]|None=None, # (black, white) beyond 8 bits
+    page:int|None=None,                     # which page or frame, from 1
+)->Iterator[DecodedImage]:                  # one of a file, or each frame of DICOM
     """The images of a file, one in memory at a time. Raises `InputError` with what
     is wrong with the file."""
     path, page = named_page(path, page)
     yield from decode_pictures(read_bytes(path), path, window, in_range, page)
 
 def read_image(
-    path,           # PNG, JPEG, TIFF, BMP, … or DICOM; a page is named by scan.tif#3
-    window=None,    # (centre, width) for DICOM; None takes the file's table or window
-    in_range=None,  # (black, white) beyond 8 bits; None takes what the file states
-    page=None,      # which page or frame, from 1
-)->torch.Tensor:    # float32 (C, H, W) in [0, 1], C = 1 or 3
+    path:str|Path, # PNG, JPEG, TIFF, BMP, … or DICOM; a page is named by scan.tif#3
+    # (centre, width) for DICOM; None takes the file's table or window
+    window:tuple[float, float]|None=None,
+    # (black, white) beyond 8 bits; None takes what the file states
+    in_range:tuple[float, float]|None=None,
+    # which page or frame, from 1
+    page:int|None=None,
+)->torch.Tensor:   # float32 (C, H, W) in [0, 1], C = 1 or 3
     """Decode an image to its last pixel. Raises `InputError` with what is wrong with
     the file, and for one of several pages or frames; warns where a range had to be
     taken from the file's own values."""
@@ -134,8 +140,8 @@ def _in_zip(path):
 def _raise(e, **how): raise e
 
 def pictures_at(
-    path,  # of a file, a page of one (scan.tif#3), a folder or a zip
-)->list:   # (name, reader); reader(window=, in_range=) iterates `DecodedImage`
+    path:str|Path, # of a file, a page of one (scan.tif#3), a folder or a zip
+)->list:           # (name, reader); reader(window=, in_range=) iterates `DecodedImage`
     """What a path stands for; a place that cannot be looked into becomes a reader
     that raises."""
     try:

@@ -8,8 +8,10 @@ __all__ = ['corrupt_files', 'image_folder', 'mask_pairs', 'csv_images']
 # %% ../../nbs/lib/data/folders.ipynb #d48e85aa
 import os, warnings
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,10 +24,12 @@ from .rasters import mask_numbers, open_mask
 from .reading import read_entries
 from .tables import read_table
 
+if TYPE_CHECKING: import pandas as pd
+
 # %% ../../nbs/lib/data/folders.ipynb #e8d69e77
 def corrupt_files(
-    path, # a folder, or a folder in a zip
-):        # pandas.DataFrame of file and problem
+    path:str|Path, # a folder, or a folder in a zip
+)->'pd.DataFrame': # file and problem
     """Every file that is empty, cannot be decoded to the last pixel, or is no single
     image.
 
@@ -38,32 +42,11 @@ def corrupt_files(
         except InputError as e: bad.append((name, str(e).removeprefix(f'{name} ')))
     return pd.DataFrame(bad, columns=['file', 'problem'])
 
-# %% ../../nbs/lib/data/folders.ipynb #5de075bf
-def image_folder(
-    # a folder (or a folder in a zip) with one folder of images per class
-    path,
-    size=None,          # side, or (height, width); None wants images of one size
-    channels:int|None=None, # 1 or 3; None takes 1 where all images are gray
-    fit:str='crop',     # crop, pad or stretch
-    # or skip: leave out what cannot be read, with a warning that names it
-    corrupt:str='raise',
-    # the class folders in the order of their numbers; None sorts them by name
-    classes=None,
-    # function from a file's name to its group (patient), so that `split_data` keeps
-    # groups together
-    group=None,
-    # (centre, width) that DICOM values are cut to; None takes the file's own
-    window=None,
-    # (black, white), the stored values of images of more than 8 bits; None takes what
-    # the file states, else its smallest and largest
-    in_range=None,
-    page:int|None=None, # which page or frame of files that hold several, from 1
-)->Images:
-    """Read class folders; hidden files are ignored. Raises `InputError` that names the
-    files or folders at fault."""
-    entries = [(n, r) for n, r in file_entries(path) if '/' in n]
-    found = {n.split('/')[0] for n, _ in entries}
-    folder = Path(path).expanduser()
+# %% ../../nbs/lib/data/folders.ipynb #cac3c878
+def _class_folders(path, names, classes):
+    "The classes of a folder, in their order: every one has images."
+    filled = {n.split('/')[0] for n in names}
+    folder, found = Path(path).expanduser(), set(filled)
     if folder.is_dir():
         found |= {
             p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name)}
@@ -76,11 +59,38 @@ def image_folder(
         raise InputError(
             f"{path} has folders that are no class of classes={classes}:"
             f" {', '.join(sorted(found - set(classes)))}.")
-    filled = {n.split('/')[0] for n, _ in entries}
     if empty := [c for c in classes if c not in filled]:
         raise InputError(
             f"Class folders without images in {path}: {', '.join(empty)}; put images"
             " there, or remove the folder.")
+    return classes
+
+# %% ../../nbs/lib/data/folders.ipynb #5de075bf
+def image_folder(
+    # a folder (or a folder in a zip) with one folder of images per class
+    path:str|Path,
+    # side, or (height, width); None wants images of one size
+    size:int|tuple[int, int]|None=None,
+    channels:int|None=None, # 1 or 3; None takes 1 where all images are gray
+    fit:str='crop',         # crop, pad or stretch
+    # or skip: leave out what cannot be read, with a warning that names it
+    corrupt:str='raise',
+    # the class folders in the order of their numbers; None sorts them by name
+    classes:Sequence[str]|None=None,
+    # function from a file's name to its group (patient), so that `split_data` keeps
+    # groups together
+    group:Callable|None=None,
+    # (centre, width) that DICOM values are cut to; None takes the file's own
+    window:tuple[float, float]|None=None,
+    # (black, white), the stored values of images of more than 8 bits; None takes what
+    # the file states, else its smallest and largest
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None,     # which page or frame of files that hold several, from 1
+)->Images:
+    """Read class folders; hidden files are ignored. Raises `InputError` that names the
+    files or folders at fault."""
+    entries = [(n, r) for n, r in file_entries(path) if '/' in n]
+    classes = _class_folders(path, [n for n, _ in entries], classes)
     x, keep = read_entries(
         entries, size, channels, fit, corrupt, f' in {path}', window=window,
         in_range=in_range, page=page)
@@ -88,39 +98,49 @@ def image_folder(
     y = torch.tensor([classes.index(n.split('/')[0]) for n in names])
     return Images(
         x, y, classes, names=names, groups=[group(n) for n in names] if group else None,
-        name=folder.name)
+        name=Path(path).expanduser().name)
+
+# %% ../../nbs/lib/data/folders.ipynb #1de80bb9
+def _check_pair(image, mask, window, in_range, page):
+    "Raise `InputError` for a mask of another size than its image, or of colours."
+    (a, read), (b, read_mask) = image, mask
+    x = _try(decode_image, read, a, window, in_range, page)
+    m = _try(open_mask, read_mask, b, page)
+    if m:
+        _check_palette(m, b)
+        m = mask_numbers(m, b)
+    if x and m is not None and x.stored.shape[1:] != m.shape[1:]:
+        raise InputError(
+            "{} has {}×{} pixels but its mask {} {}×{}: masks that do not match."
+            .format(a, *x.stored.shape[1:], b, *m.shape[1:]))
 
 # %% ../../nbs/lib/data/folders.ipynb #2db78681
 def mask_pairs(
-    images,             # folder (or folder in a zip) of images
+    images:str|Path,        # folder (or folder in a zip) of images
     # folder of masks of the same names, `_mask` may follow the stem: a.jpg with a.png
     # or a_mask.png
-    masks,
-    size=None,          # side, or (height, width); masks take the nearest pixel
-    classes=('background', 'foreground'),
+    masks:str|Path,
+    # side, or (height, width); masks take the nearest pixel
+    size:int|tuple[int, int]|None=None,
+    # names, in the order of `values`
+    classes:Sequence[str]=('background', 'foreground'),
     # pixel value of each class; None: 0, 1, 2, …, or 0 and 255 for two classes
-    values=None,
-    channels:int|None=None,
-    fit:str='crop',
+    values:Sequence[int]|None=None,
+    channels:int|None=None, # 1 or 3; None takes 1 where all images are gray
+    fit:str='crop',         # crop, pad or stretch
     # (centre, width) that DICOM values are cut to; None takes the file's own
-    window=None,
+    window:tuple[float, float]|None=None,
     # (black, white), the stored values of images of more than 8 bits; None takes what
     # the file states, else its smallest and largest
-    in_range=None,
-    page:int|None=None, # which page or frame of images that hold several, from 1
-)->Images:              # masks hold class numbers
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None,     # which page or frame of images that hold several, from 1
+)->Images:                  # masks hold class numbers
     """Read image and mask pairs. Raises `InputError` that names what is missing or
     there twice, differs in size, holds other values, or shows other grays than it
     stores; warns of masks without an image."""
     files, pairs = _paired(images, masks)
-    for (a, read), (b, read_mask) in zip(files, pairs):
-        x, m = _try(decode_image, read, a, window, in_range, page), _try(
-            open_mask, read_mask, b, page)
-        if m: _check_palette(m, b); m = mask_numbers(m, b)
-        if x and m is not None and x.stored.shape[1:] != m.shape[1:]:
-            raise InputError(
-                "{} has {}×{} pixels but its mask {} {}×{}: masks that do not match."
-                .format(a, *x.stored.shape[1:], b, *m.shape[1:]))
+    for image, mask in zip(files, pairs):
+        _check_pair(image, mask, window, in_range, page)
     x, _ = read_entries(
         files, size, channels, fit, None, f' in {images}', window=window,
         in_range=in_range, page=page)
@@ -204,26 +224,43 @@ def _mask_values(m, classes, values, pairs):
     lut[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
     return lut[m[:, 0].long()]
 
+# %% ../../nbs/lib/data/folders.ipynb #10d6c2a8
+def _table_files(csv, names, folder):
+    "(name, function that reads it, page) of each file that a table names."
+    folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
+    try: found = [named_page(folder/str(f)) for f in names]
+    except InputError as e: raise InputError(f"{csv}: {e}") from e
+    if not found: raise InputError(f"{csv} has a header but no rows.")
+    if missing := [n for n, (f, _) in zip(names, found) if not os.path.isfile(f)]:
+        raise InputError(
+            f"{len(missing)} of {len(found)} files of {csv} are not in {folder}:"
+            f" {', '.join(brief(n) for n in missing[:5])}.")
+    return [(str(n), partial(read_bytes, f, n), p) for n, (f, p) in zip(names, found)]
+
 # %% ../../nbs/lib/data/folders.ipynb #7f262894
 def csv_images(
-    csv,                # table with a header
-    folder=None,        # where the files lie; None: beside the table
-    image='image',      # column of file names; a page or frame is named by scan.tif#3
+    csv:str|Path,              # table with a header
+    folder:str|Path|None=None, # where the files lie; None: beside the table
+    # column of file names; a page or frame is named by scan.tif#3
+    image:str='image',
     # column of labels: names, class numbers, or decimal numbers to regress on; None for
     # none
-    label='label',
+    label:str|None='label',
     # column of groups (patients); None takes a column called group or patient where
     # there is one
-    group=None,
-    size=None, channels:int|None=None, fit:str='crop',
+    group:str|None=None,
+    # side, or (height, width); None wants images of one size
+    size:int|tuple[int, int]|None=None,
+    channels:int|None=None,    # 1 or 3; None takes 1 where all images are gray
+    fit:str='crop',            # crop, pad or stretch
     # names of the classes; None: the names found, sorted, or the numbers
-    classes=None,
+    classes:Sequence[str]|None=None,
     # (centre, width) that DICOM values are cut to; None takes the file's own
-    window=None,
+    window:tuple[float, float]|None=None,
     # (black, white), the stored values of images of more than 8 bits; None takes what
     # the file states, else its smallest and largest
-    in_range=None,
-    page:int|None=None, # which page or frame of files that hold several, from 1
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None,        # which page or frame of files that hold several, from 1
 )->Images:
     """Read a table of images. Raises `InputError` that names the column, the missing
     file or the row with a bad label."""
@@ -231,23 +268,8 @@ def csv_images(
         csv, [c for c in (image, label, group) if c],
         [c for c in (image, group or 'group', group or 'patient') if c != label])
     group = group or next((c for c in ('group', 'patient') if c in frame), None)
-    folder = given_path(folder or Path(csv).parent, 'folder').expanduser()
-    try:
-        files, pages = (
-            zip(*(named_page(folder/str(f)) for f in frame[image]))
-            if len(frame)
-            else ((), ()))
-    except InputError as e:
-        raise InputError(f"{csv}: {e}") from e
-    if not files: raise InputError(f"{csv} has a header but no rows.")
-    if missing := [f for f in files if not os.path.isfile(f)]:
-        raise InputError(
-            f"{len(missing)} of {len(files)} files of {csv} are not in {folder}:"
-            f" {', '.join(brief(frame[image][files.index(f)]) for f in missing[:5])}.")
+    entries = _table_files(csv, frame[image], folder)
     y, classes = _csv_labels(frame, label, classes, csv) if label else (None, ())
-    entries = [
-        (str(n), partial(read_bytes, f, n), p)
-        for n, f, p in zip(frame[image], files, pages)]
     x, _ = read_entries(
         entries, size, channels, fit, None, f' of {csv}', window=window,
         in_range=in_range, page=page)

@@ -6,6 +6,7 @@
 __all__ = ['Images', 'concat_images']
 
 # %% ../../nbs/lib/data/images.ipynb #2a7d0f7e
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -50,10 +51,6 @@ class Images:
 
     def __post_init__(self): _check_images(self)
     def __len__(self): return len(self.images)
-    # float32 in [0, 1], (N, C, H, W)
-    def floats(self): return self.images.to(torch.float32).div_(255)
-    def to(self, device):
-        return self._map(lambda v: v.to(device) if torch.is_tensor(v) else v)
     def __getitem__(self, idx):
         if _is_one(idx): return _item(self, int(_indices([int(idx)], len(self))))
         idx = _indices(idx, len(self))
@@ -61,22 +58,36 @@ class Images:
             lambda v: (
                 take(v, idx) if torch.is_tensor(v) else [v[i] for i in idx.tolist()]))
 
-    def _map(self, fn):
-        "A copy with `fn` applied to every column."
-        new = copy(self)
-        new.extra = {k: fn(v) for k, v in self.extra.items()}
-        for k in _columns:
-            if (v := getattr(self, k)) is not None: setattr(new, k, fn(v))
-        return new
+# %% ../../nbs/lib/data/images.ipynb #1d40b4e4
+@patch
+def floats(self:Images)->torch.Tensor: # float32 in [0, 1], (N, C, H, W)
+    "The images as numbers."
+    return self.images.to(torch.float32).div_(255)
 
-    def __repr__(self):
-        there = [k for k in _columns[2:] if getattr(self, k) is not None] + list(
-            self.extra)
-        what = ', '.join([f'{len(self.classes)} classes'] * bool(self.classes) + there)
-        shape = '×'.join(map(str, self.images.shape[1:]))
-        return (
-            f'Images({self.name or "unnamed"} {self.split}: {len(self):,} of'
-            f' {shape}{", " if what else ""}{what})')
+@patch
+def to(self:Images, device:torch.device|str)->Images:
+    "The same on a device, with every column that is a tensor."
+    return self._map(lambda v: v.to(device) if torch.is_tensor(v) else v)
+
+@patch
+def _map(self:Images, fn):
+    "A copy with `fn` applied to every column."
+    new = copy(self)
+    new.extra = {k: fn(v) for k, v in self.extra.items()}
+    for k in _columns:
+        if (v := getattr(self, k)) is not None: setattr(new, k, fn(v))
+    return new
+
+# %% ../../nbs/lib/data/images.ipynb #d1e57e6a
+@patch
+def __repr__(self:Images):
+    columns = [k for k in _columns[2:] if getattr(self, k) is not None]
+    classes = [f'{len(self.classes)} classes']*bool(self.classes)
+    what = ', '.join(classes + columns + list(self.extra))
+    shape = '×'.join(map(str, self.images.shape[1:]))
+    return (
+        f'Images({self.name or "unnamed"} {self.split}: {len(self):,} of'
+        f' {shape}{", " if what else ""}{what})')
 
 # %% ../../nbs/lib/data/images.ipynb #6a26c197
 class _OutOfRange(InputError, IndexError):
@@ -146,10 +157,10 @@ class _Items(Dataset):
 @patch
 def as_dataset(self:Images,
     # of one image, float32 (C, H, W) in [0, 1], such as those of torchvision
-    transform=None,
+    transform:Callable|None=None,
     # labels, masks or pairs; None takes the first of these that is there
     target:str|None=None,
-)->Dataset:              # of (image, target); of images alone where there is no target
+)->Dataset: # of (image, target); of images alone where there is no target
     "The images as a data set of torch, for a `DataLoader` that shall transform them."
     if target is not None: lookup(target, _targets(self), 'target of these images')
     return _Items(self, transform, target)
@@ -193,8 +204,8 @@ def _check_images(d):
 
 # %% ../../nbs/lib/data/images.ipynb #a979f40d
 def concat_images(
-    parts, # sequence of `Images` of one size
-)->Images: # without name and split; the classes are those of the first
+    parts:Sequence[Images], # of one size
+)->Images:                  # without name and split; the classes are those of the first
     "Several `Images` as one; a column that not all of them have is left out."
     if len(parts) == 1: return parts[0]
     join = lambda vs: (

@@ -7,6 +7,7 @@ __all__ = ['Leaks', 'components', 'find_leaks']
 
 # %% ../../nbs/lib/data/leaks.ipynb #dd929247
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from numbers import Real
@@ -182,9 +183,9 @@ def _classes(sets):
 
 # %% ../../nbs/lib/data/leaks.ipynb #68df4b1e
 def components(
-    n:int, # things
-    edges, # pairs (i, j, …) of them that are joined
-)->np.ndarray: # (n,) the number of the group of each
+    n:int,                 # things
+    edges:Iterable[tuple], # pairs (i, j, …) of them that are joined
+)->np.ndarray:             # (n,) the number of the group of each
     """The groups that edges make of things
     (`scipy.sparse.csgraph.connected_components`)."""
     i, j = (np.array([e[k] for e in edges], dtype=np.int64) for k in (0, 1))
@@ -323,15 +324,15 @@ def _groups(a, b, table):
 
 # %% ../../nbs/lib/data/leaks.ipynb #ad6a71e1
 def find_leaks(
-    a:Images,              # one split
-    b:Images|None=None,    # the other; None looks for pairs within `a`
+    a:Images,           # one split
+    b:Images|None=None, # the other; None looks for pairs within `a`
     # kinds to look for besides exact and near copies: flip, turn, negative, crop (to
     # half the side)
-    also=(),
+    also:Sequence[str]=(),
     # least similarity of a near copy; None: 0.966, and more for a pair with less detail
     # (0.999 for a pen stroke)
     similarity:float|None=None,
-    quiet:bool=True,       # no progress bar
+    quiet:bool=True,    # no progress bar
 )->Leaks:
     """Images of `a` that also lie in `b`: the same bytes (exact), or copies changed by
     JPEG, size, brightness, contrast, a little blur or noise, or a crop down to about

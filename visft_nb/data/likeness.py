@@ -7,6 +7,7 @@ __all__ = ['move_views', 'least_similarity', 'SmallImages', 'compare_pairs']
 
 # %% ../../nbs/lib/data/likeness.ipynb #b19b18a6
 import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -191,9 +192,10 @@ class SmallImages:
     """The images (set, index) of some tensors, small: gray, the whole view, detail;
     other views and the fine ones when they are asked for."""
     def __init__(self,
-        sets,        # tensors of bytes (N, C, H, W)
-        places=None, # (set, index) of each image; None takes all
-        change=lambda x: x, # of gray images (N, 1, S, S), such as a mirror
+        sets:Sequence[torch.Tensor], # tensors of bytes (N, C, H, W)
+        # (set, index) of each image; None takes all
+        places:Sequence[tuple[int, int]]|None=None,
+        change:Callable=lambda x: x, # of gray images (N, 1, S, S), such as a mirror
     ):
         self.sets, self.change = sets, change
         all_of = lambda: [(k, i) for k, x in enumerate(sets) for i in range(len(x))]
@@ -212,11 +214,11 @@ class SmallImages:
 
     def __len__(self): return len(self.places)
 
-    def views(self, idx):
+    def views(self, idx:torch.Tensor)->torch.Tensor:
         "The views (M, 19, 128) of some; those of all would take 5 kB an image."
         return _describe(self.small[idx])
 
-    def gray(self, idx, side):
+    def gray(self, idx:torch.Tensor, side:int)->torch.Tensor:
         "(N, 1, side, side) of the images that are asked for."
         out = torch.zeros(len(idx), 1, side, side)
         for k, images in enumerate(self.sets):
@@ -271,16 +273,27 @@ def _everywhere(x, y, fine):
     ok = (coarse >= _EVEN) & (close >= _EVEN_FINE)
     return torch.where(ok, 1., torch.minimum(coarse, close).clamp(max=_EVEN))
 
-# %% ../../nbs/lib/data/likeness.ipynb #3223ae71
+# %% ../../nbs/lib/data/likeness.ipynb #f770abe4
 _STRIPES = .95 # `_one_way` above which a shift proves nothing
 
+def _hold_stripes(striped, xa, xb, out, least):
+    """Any stripes can be shifted and scaled onto any others: they are held against each
+    other as they lie."""
+    if not len(striped): return
+    views = _VIEWS[:1].expand(len(striped), 3)
+    still = _fit(xa[striped], xb[striped], views, 0)[0]
+    out[striped] = torch.minimum(out[striped], still)
+    least[striped] = least[striped].clamp(min=.995)
+
+# %% ../../nbs/lib/data/likeness.ipynb #3223ae71
 def compare_pairs(
-    a:SmallImages,
-    b:SmallImages,
-    i:torch.Tensor,  # int64 (n,): which of `a`
-    j:torch.Tensor,  # int64 (n,): which of `b`
-    similarity=None, # the least that a copy has; None chooses it for each pair
-)->tuple:            # (n,) similarity, and (n,) the least that a copy has
+    a:SmallImages,  # one set of images
+    b:SmallImages,  # the other
+    i:torch.Tensor, # int64 (n,): which of `a`
+    j:torch.Tensor, # int64 (n,): which of `b`
+    # the least that a copy has; None chooses it for each pair
+    similarity:float|None=None,
+)->tuple:           # (n,) similarity, and (n,) the least that a copy has
     "Similarity of the pairs (a[i], b[j]); -1 for those that are far from it."
     xa, xb = a.small[i], b.small[j]
     view = _best_view(a.views(i), b.views(j))
@@ -305,11 +318,6 @@ def compare_pairs(
             [s, fine, _clipped(moved, target), _clipped(target, moved)]).amax(0)
         large = torch.minimum(a.sides[i[near]], b.sides[j[near]]) >= 2*_SIDE
         out[near] = torch.minimum(out[near], _everywhere(moved, target, large))
-    striped = (torch.maximum(a.one_way[i], b.one_way[j]) > _STRIPES).nonzero()[:, 0]
-    if len(striped):
-        # any stripes can be shifted and scaled onto any others: they are held against
-        # each other as they lie
-        still = _fit(xa[striped], xb[striped], _VIEWS[:1].expand(len(striped), 3), 0)[0]
-        out[striped] = torch.minimum(out[striped], still)
-        least[striped] = least[striped].clamp(min=.995)
+    one_way = torch.maximum(a.one_way[i], b.one_way[j])
+    _hold_stripes((one_way > _STRIPES).nonzero()[:, 0], xa, xb, out, least)
     return out, least

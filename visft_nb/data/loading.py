@@ -32,14 +32,14 @@ def _reader(*names):
 
 # %% ../../nbs/lib/data/loading.ipynb #8690ff9d
 def load_dataset(
-    name:str,          # a name of `DATASETS`
+    name:str, # a name of `DATASETS`
     # train, valid or test as the table says; all puts the splits together
     split:str='train',
     # folder to look in; None looks in the folder that `VISFT_DATA` names, then in the
     # cache
-    root=None,
+    root:str|Path|None=None,
     # side in pixels, for photographs of differing sizes; None takes the table's
-    size=None,
+    size:int|None=None,
 )->Images:
     """Load a data set. Raises `InputError` for an unknown name or split, and where the
     files are missing and cannot be fetched."""

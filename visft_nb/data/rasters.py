@@ -9,12 +9,15 @@ __all__ = ['DecodedImage', 'to_floats', 'to_bytes', 'several_images', 'page_inde
 # %% ../../nbs/lib/data/rasters.ipynb #d519af20
 import io, math, re, warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..checks import old_names
 from ..core import InputError
+
+if TYPE_CHECKING: import PIL.Image
 
 # %% ../../nbs/lib/data/rasters.ipynb #612b184b
 @dataclass
@@ -27,7 +30,8 @@ class DecodedImage:
     note:str=''             # what a user should know about how it was read
 
     @property
-    def pixels(self): # float32 (C, H, W) in [0, 1]
+    def pixels(self)->torch.Tensor: # float32 (C, H, W) in [0, 1]
+        "The image as numbers."
         return to_floats(self.stored)
 
 def to_floats(
@@ -73,7 +77,7 @@ def _undecoded(name, e):
     return InputError(f"{name} cannot be decoded ({said[:120] or type(e).__name__})")
 
 def several_images(
-    name,             # of a file
+    name:str,         # of a file
     n:int,            # images in it
     kind:str,         # pages or frames
     dicom:bool=False, # which `predict` takes frame by frame
@@ -86,10 +90,10 @@ def several_images(
                       f"save it as a file of its own{ask}")
 
 def page_index(
-    page:int,  # which one, from 1
-    n:int,     # pages in the file
-    name,      # of the file
-    kind:str,  # pages or frames
+    page:int, # which one, from 1
+    n:int,    # pages in the file
+    name:str, # of the file
+    kind:str, # pages or frames
 )->int:
     """The index of a page that was named, from 0. Raises `InputError` where there is
     none of that number."""
@@ -150,12 +154,14 @@ def _check_range(in_range):
     return low, high
 
 def to_shares(
-    v,          # values
-    in_range,   # (black, white); None takes the smallest and largest of those seen
-    name,       # of the file
-    seen=None,  # bool, as v: which values count; None counts all
+    v:np.ndarray|torch.Tensor,          # values
+    # (black, white); None takes the smallest and largest of those seen
+    in_range:tuple[float, float]|None,
+    name:str,                           # of the file
+    # bool, as v: which values count; None counts all
+    seen:np.ndarray|torch.Tensor|None=None,
     kind:str='in_range=(black, white)', # by which argument a range is stated
-)->tuple:       # (float32 in [0, 1], note)
+)->tuple:                               # (float32 in [0, 1], note)
     "Values as shares of a range. Raises `InputError` for NaN and infinity."
     v = np.asarray(v, np.float64)
     if not np.isfinite(v).all():
@@ -269,11 +275,12 @@ def _gray_or_colour(im, name):
     return a[..., :1] if gray and a.ndim == 3 else a if a.ndim == 3 else a[..., None]
 
 def decode_raster(
-    blob:bytes,     # a file
-    name,           # of it, for a sentence
-    in_range=None,  # (black, white) beyond 8 bits; None takes what the file states
-    page=None,      # which page or frame, from 1
-    near=None,      # side that will be enough: a JPEG may be decoded smaller
+    blob:bytes,         # a file
+    name:str,           # of it, for a sentence
+    # (black, white) beyond 8 bits; None takes what the file states
+    in_range:tuple[float, float]|None=None,
+    page:int|None=None, # which page or frame, from 1
+    near:int|None=None, # side that will be enough: a JPEG may be decoded smaller
 )->DecodedImage:
     "The picture of a file that Pillow reads. Raises `InputError` with what is wrong."
     im = _open(blob, name, page, near)
@@ -284,10 +291,10 @@ def decode_raster(
 
 # %% ../../nbs/lib/data/rasters.ipynb #ea0d31d9
 def open_mask(
-    blob:bytes, # a file
-    name,       # of it
-    page=None,  # which page or frame, from 1
-):              # PIL image
+    blob:bytes,         # a file
+    name:str,           # of it
+    page:int|None=None, # which page or frame, from 1
+)->'PIL.Image.Image':
     "The file of a mask, decoded to its last pixel. Raises `InputError`."
     if blob[128:132] == b'DICM':
         raise InputError(f"{name} is DICOM, and a mask is a picture of class numbers: "
@@ -295,9 +302,9 @@ def open_mask(
     return _open(blob, name, page)
 
 def mask_numbers(
-    im,         # of `open_mask`
-    name,       # of the file
-)->torch.Tensor:# int32 (1, H, W), as stored
+    im:'PIL.Image.Image', # of `open_mask`
+    name:str,             # of the file
+)->torch.Tensor:          # int32 (1, H, W), as stored
     """The class numbers of a mask. Raises `InputError` for a colour image, and for
     decimal numbers."""
     if im.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'LA'):

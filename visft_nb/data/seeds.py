@@ -21,18 +21,19 @@ def seeded(
 
 # %% ../../nbs/lib/data/seeds.ipynb #f566b2c6
 def to_device(
-    x:torch.Tensor,
-    device,         # torch.device or its name
+    x:torch.Tensor,          # numbers, on any device
+    device:torch.device|str, # where to
 )->torch.Tensor:
     "Numbers on the device; to a GPU the host sends them without waiting."
     return x.to(device, non_blocking=x.device.type == 'cpu')
 
 # %% ../../nbs/lib/data/seeds.ipynb #a1dcc282
 def draw(
-    generator,           # torch.Generator on any device, or None for torch's own
+    # torch.Generator on any device, or None for torch's own
+    generator:torch.Generator|None,
     *shape:int,
-    device='cpu',        # where the numbers shall be
-    normal:bool=False,   # standard normal instead of uniform in [0, 1)
+    device:torch.device|str='cpu', # where the numbers shall be
+    normal:bool=False,             # standard normal instead of uniform in [0, 1)
 )->torch.Tensor:
     """Random numbers drawn where the generator lives, then moved: the same on every
     device."""

@@ -14,10 +14,10 @@ from .rasters import to_floats
 
 # %% ../../nbs/lib/data/sizes.ipynb #024b8322
 def fit_channels(
-    x:torch.Tensor, # an image (C, H, W), bytes or floats
-    channels:int,   # that a model takes
-    what='The image ', # begins the sentence
-)->torch.Tensor:    # (channels, H, W)
+    x:torch.Tensor,        # an image (C, H, W), bytes or floats
+    channels:int,          # that a model takes
+    what:str='The image ', # begins the sentence
+)->torch.Tensor:           # (channels, H, W)
     """Gray to colour by repetition, colour to gray by brightness (ITU-R BT.601).
     Raises `InputError` where there is no way from one number of channels to the
     other."""
@@ -43,11 +43,12 @@ def _resize(x, w, h, nearest):
     return torch.from_numpy(np.stack([np.array(p.resize((w, h), how)) for p in planes]))
 
 def fit_image(
-    x:torch.Tensor,       # (C, H, W): bytes, floats in [0, 1], or int32 class numbers
-    size,                 # side, or (height, width); None leaves the image as it is
-    fit:str='crop',       # crop, pad or stretch
-    nearest:bool=False,   # take the nearest pixel: for class numbers
-)->torch.Tensor:          # (C, height, width), of the type of x
+    x:torch.Tensor,     # (C, H, W): bytes, floats in [0, 1], or int32 class numbers
+    # side, or (height, width); None leaves the image as it is
+    size:int|tuple[int, int]|None,
+    fit:str='crop',     # crop, pad or stretch
+    nearest:bool=False, # take the nearest pixel: for class numbers
+)->torch.Tensor:        # (C, height, width), of the type of x
     """An image at another size: stretched, or scaled and then cut or padded with
     black around the middle."""
     lookup(fit, ['crop', 'pad', 'stretch'], 'way to fit')

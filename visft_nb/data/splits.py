@@ -6,6 +6,7 @@
 __all__ = ['split_data', 'label_subset']
 
 # %% ../../nbs/lib/data/splits.ipynb #9113efe0
+from collections.abc import Sequence
 import numpy as np
 import torch
 
@@ -15,9 +16,9 @@ from .images import Images
 
 # %% ../../nbs/lib/data/splits.ipynb #913b03af
 def split_data(
-    data:Images,
+    data:Images, # what is split
     # of the images, one per split; they sum to 1 (or less: the rest is left out)
-    fractions,
+    fractions:Sequence[float],
     seed:int=0,  # which split; the same seed gives the same one on every machine
 )->list:         # of Images
     """Split at random, stratified by class, each part in random order; groups, where
@@ -92,7 +93,7 @@ def _split_groups(data, f, seed):
 
 # %% ../../nbs/lib/data/splits.ipynb #916b28aa
 def label_subset(
-    data:Images,
+    data:Images,   # with labels
     per_class:int, # images kept of each class
     # which ones; the first k of a class are the same for every per_class >= k
     seed:int=0,

@@ -7,6 +7,7 @@ __all__ = ['memory_limit', 'FileTensor', 'take', 'write_rows', 'keep_rows', 'rec
 
 # %% ../../nbs/lib/data/stored.ipynb #5ed0a103
 import json, math, os, re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -170,16 +171,16 @@ FileTensor.__array__ = lambda self, *how: np.asarray(_in_memory(self).numpy(), *
 
 # %% ../../nbs/lib/data/stored.ipynb #5ed0a10d
 def take(
-    x,    # a tensor, stored or not
-    idx,  # int64 indices (n,) of its rows
-):        # the rows; of a `FileTensor` another one, which has read nothing
+    x:torch.Tensor|FileTensor, # a tensor, stored or not
+    idx:torch.Tensor,          # int64 indices (n,) of its rows
+)->torch.Tensor|FileTensor:    # a `FileTensor` stays one, and has read nothing
     "Choose rows of a tensor without reading those of a stored one."
     return _like(x, x.at[idx]) if isinstance(x, FileTensor) else x[idx]
 
 # %% ../../nbs/lib/data/stored.ipynb #5ed0a10f
 def write_rows(
-    path,   # of the file
-    parts,  # iterates tensors (n, …) of one shape and type
+    path:str|Path,                # of the file
+    parts:Iterable[torch.Tensor], # iterates tensors (n, …) of one shape and type
 )->FileTensor:
     """Write tensors one after another. Raises `NoRoom` where the disk is full; what
     `parts` raises leaves nothing behind."""
@@ -189,10 +190,11 @@ def write_rows(
     return FileTensor(path, part.shape[1:], part.dtype)
 
 def keep_rows(
-    path,      # of the file
-    key:str,   # of what it is made from
-    parts,     # as for `write_rows`
-    note=dict, # function of no arguments, called at the end: what else to remember
+    path:str|Path,                # of the file
+    key:str,                      # of what it is made from
+    parts:Iterable[torch.Tensor], # as for `write_rows`
+    # function of no arguments, called at the end: what else to remember
+    note:Callable=dict,
 )->FileTensor:
     "Write tensors so that `recall_rows` finds them."
     x = write_rows(path, parts)
@@ -202,9 +204,9 @@ def keep_rows(
     return x
 
 def recall_rows(
-    path,      # as for `keep_rows`
-    key:str,   # of what it should be made from
-):             # (FileTensor, note), or None where it is not there or is another
+    path:str|Path, # as for `keep_rows`
+    key:str,       # of what it should be made from
+)->tuple[FileTensor, dict]|None: # (rows, note), or None
     "What was written for this key."
     try:
         about = json.loads(Path(path).with_suffix('.json').read_text(encoding='utf-8'))

@@ -35,8 +35,9 @@ def _place(rng, n, count, size, radii):
 
 # %% ../../nbs/lib/data/synthetic.ipynb #f0dabf7c
 def mask_boxes(
-    instances, # (N, H, W) integers: 0 is background, 1, 2, … the objects
-)->list:       # per image float32 (n, 4): left, top, right, bottom
+    # (N, H, W) integers: 0 is background, 1, 2, … the objects
+    instances:torch.Tensor|np.ndarray,
+)->list: # per image float32 (n, 4): left, top, right, bottom
     """The boxes around the objects of each image, in the order of their numbers; right
     and bottom are the first column and row outside."""
     out = []
@@ -64,7 +65,7 @@ def _check_made(n, size, seed):
 def make_nodules(
     n:int,       # images
     size:int=64, # side in pixels
-    seed:int=0,
+    seed:int=0,  # which images
 )->Images:       # labels, masks, boxes; extra: instances (N, H, W), box_labels
     """Generated patches that look like CT with none to four nodules: labels are 1 where
     there is one, masks 0 and 1, box labels all 1. They serve to learn the method; no
@@ -141,7 +142,7 @@ COLOURS = dict(
 def make_shapes(
     n:int,       # images
     size:int=64, # side in pixels
-    seed:int=0,
+    seed:int=0,  # which images
 )->Images:       # masks, boxes, captions; extra: instances (N, H, W), box_labels
     """Generated images of one to three coloured circles, squares and triangles on
     noise, with a sentence that says what is there. Masks and box labels are the class

@@ -7,8 +7,13 @@ __all__ = ['read_table']
 
 # %% ../../nbs/lib/data/tables.ipynb #3a40586c
 import csv, io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core import InputError, brief, lookup, read_text
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/lib/data/tables.ipynb #5c627a8e
 def _rows(text, path):
@@ -36,10 +41,10 @@ def _rows(text, path):
 
 # %% ../../nbs/lib/data/tables.ipynb #6d738b9f
 def read_table(
-    path,       # a CSV file with a header, UTF-8
-    needs=(),   # columns that must be there
-    texts=(),   # columns that are text even where they look like numbers
-):              # pandas.DataFrame
+    path:str|Path,          # a CSV file with a header, UTF-8
+    needs:Sequence[str]=(), # columns that must be there
+    texts:Sequence[str]=(), # columns that are text even where they look like numbers
+)->'pd.DataFrame':
     """Read a table. Raises `InputError` for another encoding, rows that are longer or
     shorter than the header, a column that is missing or there twice, and an empty field
     in a column of `texts`."""

@@ -9,12 +9,13 @@ __all__ = ['FLAG', 'CLASSES', 'CHANNELS', 'WIDTH', 'SIDE', 'DEPTH', 'HEADS', 'SH
 
 # %% ../../nbs/lib/deploy/builders.ipynb #5dd2d925
 import importlib, re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from numbers import Integral, Real
 from reprlib import Repr
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -24,6 +25,8 @@ from torch.utils._pytree import tree_leaves
 
 from ..core import InputError
 from ..train import preserve_rng
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/lib/deploy/builders.ipynb #5ffdaf47
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def several(
     return Rule(says, lambda v: there(v) and all(map(rule.holds, v)))
 
 def either(
-    *rules,  # one of which must hold
+    *rules:Rule, # one of which must hold
 )->Rule:
     "One rule or another."
     says = ', or '.join(r.says for r in rules)
@@ -99,11 +102,12 @@ _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 def shown(
-    value,  # anything
-)->str:     # of a line at most
+    value:object, # anything
+)->str:           # of a line at most
     "What a file says, for a sentence."
     return _SHORT.repr(value)
 
+# %% ../../nbs/lib/deploy/builders.ipynb #b1952cdf
 @dataclass(frozen=True)
 class Builder:
     """A pure constructor that a model file may name.
@@ -119,12 +123,12 @@ class Builder:
         if fault := self.fault(kwargs): raise InputError(f'{fault}.')
         return self.call(kwargs)
 
-    def call(self, kwargs):
+    def call(self, kwargs:dict)->nn.Module:
         "The network, with arguments that were checked."
         where, what = (self.make or self.name).split(':')
         return getattr(importlib.import_module(where), what)(**(kwargs | self.fixed))
 
-    def fault(self, kwargs)->str:
+    def fault(self, kwargs:dict)->str:
         "Which argument is not allowed, or ''."
         rules = self.rules(kwargs) if callable(self.rules) else self.rules
         for k, v in kwargs.items():
@@ -271,7 +275,8 @@ def find_builder(
         "own, keep the weights (save_checkpoint, load_weights) or export it "
         "(export_onnx).")
 
-def builder_table(): # pandas.DataFrame: builder, argument, what it may be
+def builder_table(
+)->'pd.DataFrame': # builder, argument, what it may be
     """What a model file may ask for.
 
     Where the arguments depend on a name, those of every name are listed without it."""
@@ -349,9 +354,9 @@ class _Largest(TorchDispatchMode):
         return out
 
 def largest_map(
-    outline:nn.Module, # of `outline_model`
-    shape,             # of one image: (C, H, W)
-)->int:                # bytes; 0 where it cannot be told
+    outline:nn.Module,   # of `outline_model`
+    shape:Sequence[int], # of one image: (C, H, W)
+)->int:                  # bytes; 0 where it cannot be told
     "The largest tensor that a network makes of one image."
     with torch.no_grad(), _Largest() as seen:
         try: outline(torch.empty(1, *shape, device='meta'))

@@ -7,6 +7,7 @@ __all__ = ['model_card']
 
 # %% ../../nbs/lib/deploy/card.ipynb #0bf32a02
 import math, platform
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from numbers import Integral, Real
@@ -274,50 +275,58 @@ def _signature():
         f"Card written on {date.today()} by visft_nb {version('visft_nb')} with torch"
         f" {torch.__version__.split('+')[0]} on Python {platform.python_version()}.")
 
+# %% ../../nbs/lib/deploy/card.ipynb #3670de72
+_USE = f'What it is meant for is {_UNKNOWN}: nobody has stated it.'
+_NOT_FOR = (f'{_UNKNOWN.capitalize()}: nobody has stated it. Until somebody has, and'
+            ' has tested it, no decision about a person should rest on this model.')
+
+def _trained_how(r, training, hardware):
+    "The section on the training."
+    settings = (r.get('settings') or {}) | (training or {})
+    machine = ', '.join(f'{k} {v}' for k, v in (r.get('machine') or {}).items())
+    return _training_table(settings, hardware or machine or _UNKNOWN)
+
+def _limits(limits, r, data, figures):
+    "The section on the limits: those that were stated, and those that the run shows."
+    limits = [limits] if isinstance(limits, str) else list(limits or [])
+    return _listed(limits + _found_limits(r, data, figures), '')
+
+def _card_name(data):
+    return f"{data['name']} classifier" if data['name'] else 'Model without a name'
+
 # %% ../../nbs/lib/deploy/card.ipynb #c07f786a
 def model_card(
-    # what was trained: a `FolderRun`, its records, its folder, or a model file; None
-    # where there is only what follows
-    run=None,
-    name:str|None=None,     # of the model
-    # a name of `dataset_table`, or dict(name=, licence=, home=, note=,
-    # images={'train': n, …})
-    data=None,
-    # {what: (right, of), the values of each case, dict(value=, low=, high=, how=), or a
-    # number}
+    # a `FolderRun`, its records, its folder, or a model file; None: only what follows
+    run:object=None,
+    name:str|None=None,                  # of the model
+    # a name of `dataset_table`, or dict(name=, licence=, home=, note=, images={…})
+    data:object=None,
+    # {what: (right, of), values of each case, dict(value=, low=, high=, how=), number}
     figures:dict|None=None,
-    training:dict|None=None,# settings of the training
-    hardware:str|None=None, # what it was trained on
-    intended=None, # what it is for: a text or a list, as the three that follow
-    not_for=None,  # what it must not be used for
-    limits=None,   # known limits, beside those that the run shows
-    licence:str|None=None,  # of the model
-    path=None,     # file to write, `.md`
-)->str:            # Markdown with a YAML head
+    training:dict|None=None,             # settings of the training
+    hardware:str|None=None,              # what it was trained on
+    # what it is for: a text or a list, as the two that follow
+    intended:str|Sequence[str]|None=None,
+    not_for:str|Sequence[str]|None=None, # what it must not be used for
+    limits:str|Sequence[str]|None=None,  # known limits, beside those that the run shows
+    licence:str|None=None,               # of the model
+    path:str|Path|None=None,             # file to write, `.md`
+)->str:                                  # Markdown with a YAML head
     """A model card from what is known. What is not known is said to be unknown. Raises
     `InputError` for facts that contradict each other."""
     r, spec = _run_facts(run)
     data = _data_facts(data, r)
     figures = {
         k: _figure(k, v) for k, v in (_run_figures(r) | (figures or {})).items()}
-    if not name:
-        name = (
-            f"{data['name']} classifier" if data['name'] else 'Model without a name')
-    settings = (r.get('settings') or {}) | (training or {})
-    machine = ', '.join(f'{k} {v}' for k, v in (r.get('machine') or {}).items())
-    limits = [limits] if isinstance(limits, str) else list(limits or [])
+    name = name or _card_name(data)
     sections = {
-        'Use': _listed(
-            intended, f'What it is meant for is {_UNKNOWN}: nobody has stated it.'),
-        'Must not be used for': _listed(
-            not_for,
-            f'{_UNKNOWN.capitalize()}: nobody has stated it. Until somebody has, and'
-            ' has tested it, no decision about a person should rest on this model.'),
+        'Use': _listed(intended, _USE),
+        'Must not be used for': _listed(not_for, _NOT_FOR),
         'Data': _data_table(data),
         'Figures': _figure_table(figures),
-        'Limits': _listed(limits + _found_limits(r, data, figures), ''),
+        'Limits': _limits(limits, r, data, figures),
         'Input and output': _input_table(spec),
-        'Training': _training_table(settings, hardware or machine or _UNKNOWN)}
+        'Training': _trained_how(r, training, hardware)}
     head = [_card_head(name, licence, spec, data, figures), f'# {plain_markdown(name)}']
     body = [f'## {title}\n\n{text}' for title, text in sections.items()]
     text = '\n\n'.join([*head, *body, _signature()]) + '\n'

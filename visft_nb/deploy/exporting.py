@@ -8,8 +8,10 @@ __all__ = ['silenced', 'first_line', 'check_logits', 'finite_run', 'torch_output
 
 # %% ../../nbs/lib/deploy/exporting.ipynb #990ecfe8
 import io, logging, warnings
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -45,7 +47,7 @@ def first_line(
 # %% ../../nbs/lib/deploy/exporting.ipynb #337727bc
 def check_logits(
     logits:torch.Tensor, # of any shape
-    what,                # that gave them, for the sentence
+    what:object,         # that gave them, for the sentence
 )->torch.Tensor:         # the logits
     "Raise `InputError` where outputs are NaN or infinite."
     if bad := int((~logits.isfinite()).sum()):
@@ -56,17 +58,17 @@ def check_logits(
     return logits
 
 def finite_run(
-    run,  # function images -> logits
-    path, # of its file, for the sentence
-):        # the same function; it raises `InputError` for NaN and infinity
+    run:Callable, # function images -> logits
+    path:object,  # of its file, for the sentence
+)->Callable:      # the same function; it raises `InputError` for NaN and infinity
     "A function whose answers are numbers."
     return lambda x: check_logits(run(x), path)
 
 # %% ../../nbs/lib/deploy/exporting.ipynb #3f0f0622
 def torch_outputs(
-    model:nn.Module,
-    x:torch.Tensor, # images (N, C, H, W)
-)->torch.Tensor:    # logits
+    model:nn.Module, # images to logits
+    x:torch.Tensor,  # images (N, C, H, W)
+)->torch.Tensor:     # logits
     "What torch gives, without a tape."
     with torch.no_grad(): return model(x)
 
@@ -110,14 +112,15 @@ def _difference(run, y, x, atol):
 
 # %% ../../nbs/lib/deploy/exporting.ipynb #ea6df7ac
 def compare_outputs(
-    run,                  # function images (N, C, H, W) -> logits: what was exported
-    model:nn.Module,      # on the CPU, in eval mode
-    example:torch.Tensor, # images (n, C, H, W)
-    batches=(1, 7),       # batch sizes
-    values=(0, 1),        # the noise lies between these
+    # function images (N, C, H, W) -> logits: what was exported
+    run:Callable,
+    model:nn.Module,                   # on the CPU, in eval mode
+    example:torch.Tensor,              # images (n, C, H, W)
+    batches:Sequence[int]=(1, 7),      # batch sizes
+    values:tuple[float, float]=(0, 1), # the noise lies between these
     # largest difference, as a share of the largest output where that exceeds 1
-    atol=1e-5,
-)->dict:                  # {batch size: largest difference}
+    atol:float=1e-5,
+)->dict:                               # {batch size: largest difference}
     """Compare on the example and on noise. Raises `InputError` where the two differ."""
     off = {}
     for n in batches:
@@ -155,12 +158,14 @@ def _example(example, model, values):
 # %% ../../nbs/lib/deploy/exporting.ipynb #6d3b89e9
 def prepare_export(
     model:nn.Module,      # images to logits; it is left as it is
-    path,                 # file to write
+    path:str|Path,        # file to write
     suffix:str,           # that it must have, such as ".onnx"
     example:torch.Tensor, # images (n, C, H, W) float
-    classes,              # names of the outputs; None takes those of the model's file
+    # names of the outputs; None takes those of the model's file
+    classes:Sequence[str]|None,
     fit:str,              # how an image of another shape is brought to the example's
-    values,               # what black and white are to the model
+    # what black and white are to the model
+    values:tuple[float, float],
     extra:dict,           # what else shall stand in the specification
 )->tuple:                 # (path, specification, model, example)
     """What every exporter begins with; the model that it gives is in eval mode and on

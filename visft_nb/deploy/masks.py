@@ -21,8 +21,8 @@ from .spec import target_path
 
 # %% ../../nbs/lib/deploy/masks.ipynb #0c790a35
 def uncertainty(
-    p, # probabilities (K, …) that sum to one over K
-):     # (…) float64, 0 to 1
+    p:torch.Tensor, # probabilities (K, …) that sum to one over K
+)->torch.Tensor:    # (…) float64, 0 to 1
     "The entropy as a share of its largest value, log K."
     p = as_tensor(p, 'p').double()
     if not p.ndim or len(p) < 2 or not ((p >= 0) & (p <= 1)).all():
@@ -44,9 +44,9 @@ def mask_confidence(
 UNSEEN = 255 # in a mask: the model did not look there
 
 def image_probabilities(
-    a:Answer,
-    spec:dict,   # of the model
-)->tuple:        # probabilities (K, H, W) and a boolean (H, W): was the pixel seen?
+    a:Answer,  # of a segmentation
+    spec:dict, # of the model
+)->tuple:      # probabilities (K, H, W) and a boolean (H, W): was the pixel seen?
     "The probabilities of a segmentation for each pixel of the image as it came."
     p, (h, w) = a.probabilities(), a.image.shape[1:]
     th, tw = p.shape[1:]
@@ -64,18 +64,18 @@ def image_probabilities(
 
 # %% ../../nbs/lib/deploy/masks.ipynb #73859b91
 def answer_mask(
-    a:Answer,
-    spec:dict,     # of the model
-)->torch.Tensor:   # uint8 (H, W) at the size of the file
+    a:Answer,  # of a segmentation
+    spec:dict, # of the model
+)->torch.Tensor: # uint8 (H, W) at the size of the file
     "The class of each pixel; `UNSEEN` where a crop cut it off."
     p, seen = image_probabilities(a, spec)
     return p.argmax(0).to(torch.uint8).masked_fill(~seen, UNSEEN)
 
 # %% ../../nbs/lib/deploy/masks.ipynb #2797d797
 def longest_diameter(
-    mask,            # bool (H, W)
-    spacing=(1, 1),  # from row to row and from column to column
-)->float:            # in the unit of `spacing`; 0 for an empty mask
+    mask:torch.Tensor|np.ndarray,       # bool (H, W)
+    spacing:tuple[float, float]=(1, 1), # from row to row and from column to column
+)->float:                               # in the unit of `spacing`; 0 for an empty mask
     """The longest diameter of the largest region: pixels that touch, by a corner at
     least, belong together."""
     from scipy.ndimage import find_objects, label
@@ -100,11 +100,11 @@ def class_names(
 
 # %% ../../nbs/lib/deploy/masks.ipynb #c2ede1f6
 def mask_row(
-    a:Answer,
-    spec:dict,       # of the model
+    a:Answer,  # of a segmentation
+    spec:dict, # of the model
     # adds the column second_reader: is the confidence below this?
     min_confidence:float|None,
-)->dict:             # {column: value}
+)->dict:       # {column: value}
     """What is said of a mask: pixels and share of each class, in millimetres too where
     the file says how large a pixel is."""
     p, m = a.probabilities(), answer_mask(a, spec)
@@ -130,7 +130,7 @@ _PALETTE = [
 
 def save_mask(
     mask:torch.Tensor, # uint8 (H, W) of class numbers
-    path,              # file to write, `.png`
+    path:str|Path,     # file to write, `.png`
 )->None:
     """Write a mask as a PNG with a palette: its values are the class numbers, and a
     viewer shows colours. `mask_pairs` reads it back."""
@@ -141,10 +141,10 @@ def save_mask(
 
 # %% ../../nbs/lib/deploy/masks.ipynb #9443d552
 def free_name(
-    name,      # of an image
-    end:str,   # of the file to write, such as "_mask.png"
-    taken:set, # names that are taken; the new one joins them
-)->str:        # without folders
+    name:object, # of an image
+    end:str,     # of the file to write, such as "_mask.png"
+    taken:set,   # names that are taken; the new one joins them
+)->str:          # without folders
     """A name for what is written beside an image; images of one name in different
     folders get different ones."""
     name = re.sub(r'(\.\w+)#(\d+)$', r'_\2\1', str(name)) # a frame

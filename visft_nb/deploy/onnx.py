@@ -7,10 +7,13 @@ __all__ = ['without_notes', 'put_spec', 'load_onnx', 'onnx_session', 'check_onnx
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #eeed963e
 import io, json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..core import InputError, atomic_write
 from .exporting import (
@@ -19,6 +22,8 @@ from .runtime import SECONDS, GuardedGraph, interface_fault
 from .spec import model_path, read_spec
 from ..tensors import header_json
 from ..train import preserve_rng
+
+if TYPE_CHECKING: import onnx
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #c84e60a9
 def _export_dynamo(model, x):
@@ -42,7 +47,7 @@ _EXPORTERS = {True: _export_dynamo, False: _export_trace}
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #b3b15e7c
 def without_notes(
-    graph, # onnx GraphProto, changed in place
+    graph:'onnx.GraphProto', # changed in place
 )->None:
     "Take the notes of where each operator came from out of a graph."
     noted = (
@@ -76,8 +81,8 @@ def _graph(model, x, spec, dynamo):
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #5d080f8e
 def put_spec(
-    proto,     # onnx ModelProto, changed in place
-    spec:dict, # of the model
+    proto:'onnx.ModelProto', # changed in place
+    spec:dict,               # of the model
 )->None:
     "Write a specification into a graph."
     for k, v in spec.items():
@@ -85,12 +90,12 @@ def put_spec(
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #66b8f8bd
 def load_onnx(
-    path,          # a file of `export_onnx`
-    threads=None,  # for ONNX Runtime; None takes as many as torch has
+    path:str|Path,         # a file of `export_onnx`
+    threads:int|None=None, # for ONNX Runtime; None takes as many as torch has
     # that opening it and each batch may take, in a process of its own; None: in this
     # process, without a limit, for a file of your own whose speed is measured
     seconds:float|None=SECONDS,
-)->tuple:          # (run, spec)
+)->tuple:                  # (run, spec)
     """Open an ONNX file with ONNX Runtime. `run` takes images (N, C, H, W) float32 and
     gives logits (N, K), tensors on the CPU; `spec` is the specification. Raises
     `InputError` for a file that is missing, broken, has no specification, asks for what
@@ -112,10 +117,10 @@ def load_onnx(
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #ea127c72
 def onnx_session(
-    path,          # an ONNX file
-    threads=None,  # None takes as many as torch has
+    path:str|Path,           # an ONNX file
+    threads:int|None=None,   # None takes as many as torch has
     seconds:float|None=None, # limit of a process of its own; None: in this process
-)->tuple:          # (function images -> logits, metadata)
+)->tuple:                    # (function images -> logits, metadata)
     "Open a graph, whatever its metadata say."
     threads = threads or torch.get_num_threads()
     if seconds is not None:
@@ -148,14 +153,14 @@ def onnx_session(
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #ebb2e123
 def check_onnx(
-    path,            # an ONNX file
-    model,           # nn.Module that it was made from
-    example,         # images (n, C, H, W)
-    batches=(1, 7),  # batch sizes
-    values=(0, 1),   # the noise lies between these
+    path:str|Path,                     # an ONNX file
+    model:nn.Module,                   # that it was made from
+    example:torch.Tensor,              # images (n, C, H, W)
+    batches:Sequence[int]=(1, 7),      # batch sizes
+    values:tuple[float, float]=(0, 1), # the noise lies between these
     # largest difference, as a share of the largest output where that exceeds 1
-    atol=1e-5,
-)->dict:             # {batch size: largest difference}
+    atol:float=1e-5,
+)->dict:                               # {batch size: largest difference}
     """Compare a graph with its model, on the example and on noise. Raises `InputError`
     where they differ."""
     return compare_outputs(
@@ -164,25 +169,27 @@ def check_onnx(
 
 # %% ../../nbs/lib/deploy/onnx.ipynb #a5a823d7
 def export_onnx(
-    # nn.Module: images (N, C, H, W) to logits (N, K); it is left as it is, on its
+    # images (N, C, H, W) to logits (N, K); it is left as it is, on its
     # device and in its mode
-    model,
-    path,            # file to write, `.onnx`; it holds everything, weights too
+    model:nn.Module,
+    path:str|Path, # file to write, `.onnx`; it holds everything, weights too
     # images (n, C, H, W) float, n >= 1: they fix channels, height and width
-    example,
-    classes=None,    # names of the outputs; None takes those that `load_model` found
+    example:torch.Tensor,
+    # names of the outputs; None takes those that `load_model` found
+    classes:Sequence[str]|None=None,
     # True: the exporter that analyses the program; False: the one that traces
-    dynamo=True,
+    dynamo:bool=True,
     # how an image of another shape is brought to the example's: crop, pad or stretch
     fit:str='crop',
-    values=(0, 1),   # what black and white are to the model
+    # what black and white are to the model
+    values:tuple[float, float]=(0, 1),
     # largest difference to the model, as a share of the largest output where that
     # exceeds 1
-    atol=1e-5,
+    atol:float=1e-5,
     # `task` and `window` as for `model_spec`, and whatever else shall travel along, as
     # plain values
     **extra,
-)->dict:             # {batch size: largest difference between ONNX Runtime and torch}
+)->dict:           # {batch size: largest difference between ONNX Runtime and torch}
     """Write the model in eval mode as an ONNX graph for any batch size, compared with
     ONNX Runtime before the file gets its name. Raises `InputError` where it cannot
     be exported or is not equal."""

@@ -6,12 +6,17 @@
 __all__ = ['predict']
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #743c372c
+from collections.abc import Callable
 from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..checks import renamed
 from ..core import InputError, brief, check_number, lookup
-from .asking import Answer, Opened, iter_answers, open_model
+from .asking import Answer, Opened, Pictures, iter_answers, open_model
 from .masks import class_names, mask_row, uncertainty
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #da58fa8b
 _RANKS = ('', 'second', 'third', 'fourth', 'fifth')
@@ -46,23 +51,38 @@ def _table(rows):
     columns = dict.fromkeys(k for r in longest_first for k in r)
     return pd.DataFrame(rows, columns=list(columns))
 
+# %% ../../nbs/lib/deploy/prediction.ipynb #c5bb88a2
+def _row(a, spec, top, min_confidence):
+    "What is said of one image."
+    if spec['task'] == 'classification':
+        return _class_row(a, spec, top, min_confidence)
+    return mask_row(a, spec, min_confidence)
+
+def _check_read(bad, n):
+    "Raise `InputError` with the sentences of the images that cannot be read."
+    if not bad: return
+    raise InputError(
+        f"{len(bad)} of {n} images cannot be used: {'; '.join(bad[:20])}"
+        f"{' …' if len(bad) > 20 else ''}. Leave them out, or convert them to"
+        " 8-bit PNG.")
+
 # %% ../../nbs/lib/deploy/prediction.ipynb #93c101e1
 @renamed(sure='min_confidence')
 def predict(
-    model_path,  # a file of `export_onnx` or `save_model`, or `Opened`
+    model_path:str|Path|Opened, # a file of `export_onnx` or `save_model`, or `Opened`
     # names of image files, one name, folders, zips, a tensor (N, C, H, W) of floats in
     # [0, 1] or bytes, or `Images`; each frame of a DICOM file is an image, file#1,
     # file#2, …
-    images,
-    top:int=2,   # how many classes to name, 1 to 5
+    images:Pictures,
+    top:int=2,                  # how many classes to name, 1 to 5
     # "raise" names every image that cannot be read; "keep" gives it a row with its
     # sentence in the column `error`
     errors:str='raise',
     # adds `uncertainty`, and `second_reader`: is the probability (confidence of a mask)
     # below this?
     min_confidence:float|None=None,
-    each=None,   # called with each `Answer` that has one
-):               # pandas.DataFrame, a row for each image
+    each:Callable|None=None,    # called with each `Answer` that has one
+)->'pd.DataFrame':              # a row for each image
     """Ask a model file about new images. The columns of a classifier: image, label,
     probability, second, second_probability, …; of a segmentation: image, height,
     width, pixels and share of each class (mm2 and longest_mm too where a DICOM file
@@ -77,17 +97,10 @@ def predict(
             bad.append(a.error)
             rows.append(dict(image=a.name, error=a.error))
             continue
-        row = (
-            _class_row(a, opened.spec, top, min_confidence)
-            if opened.spec['task'] == 'classification'
-            else mask_row(a, opened.spec, min_confidence))
+        row = _row(a, opened.spec, top, min_confidence)
         rows.append(dict(image=a.name) | row | (dict(error='') if keep else {}))
         if each: each(a)
-    if bad and not keep:
-        raise InputError(
-            f"{len(bad)} of {len(rows)} images cannot be used: {'; '.join(bad[:20])}"
-            f"{' …' if len(bad) > 20 else ''}. Leave them out, or convert them to"
-            " 8-bit PNG.")
+    if not keep: _check_read(bad, len(rows))
     return _table(rows)
 
 # %% ../../nbs/lib/deploy/prediction.ipynb #28077908

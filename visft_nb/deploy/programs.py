@@ -7,9 +7,11 @@ __all__ = ['export_program', 'load_program']
 
 # %% ../../nbs/lib/deploy/programs.ipynb #5bef4053
 import hashlib, io, json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..core import InputError, atomic_write, cache_dir
 from .exporting import (
@@ -18,44 +20,51 @@ from .spec import read_spec
 from ..tensors import header_json, is_file
 from ..train import preserve_rng
 
-# %% ../../nbs/lib/deploy/programs.ipynb #e3241150
-def export_program(
-    model,           # nn.Module: images (N, C, H, W) to logits; left as it is
-    path,            # file to write, `.pt2`
-    example,         # images (n, C, H, W) float: they fix channels, height and width
-    classes=None,    # names of the outputs; None takes those that `load_model` found
-    # how an image of another shape is brought to the example's: crop, pad or stretch
-    fit:str='crop',
-    values=(0, 1),   # what black and white are to the model
-    # largest difference to the model, as a share of the largest output where that
-    # exceeds 1
-    atol=1e-5,
-    # `task` and `window` as for `model_spec`, and whatever else shall travel along
-    **extra,
-)->dict:             # {batch size: largest difference}
-    """Write the program that `torch.export` finds, for any batch size, with its
-    specification. Raises `InputError` where it cannot be exported or is not equal."""
-    path, spec, model, example = prepare_export(
-        model, path, '.pt2', example, classes, fit, values, extra)
+# %% ../../nbs/lib/deploy/programs.ipynb #3a3f94a5
+def _exported(model, example):
+    "The program of a model, for any batch size, without the author's folders."
+    batch = {0: torch.export.Dim('batch')}
     try:
         with silenced(), preserve_rng():
-            program = torch.export.export(
-                model, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},))
+            program = torch.export.export(model, (example,), dynamic_shapes=(batch,))
     except Exception as e: # exporters raise all kinds
         raise InputError(
             f"{type(model).__name__} cannot be exported"
             f" ({first_line(e.__cause__ or e)}): look for branches that depend on"
             " pixel values.") from e
-    for node in program.graph.nodes:
-        node.meta.pop('stack_trace', None)   # the author's folders
+    for node in program.graph.nodes: node.meta.pop('stack_trace', None)
+    return program
+
+def _program_bytes(program, spec):
+    "A program as a file; torch's own writer ends the process where the disk is full."
+    files, whole = {'spec.json': json.dumps(spec, ensure_ascii=False)}, io.BytesIO()
+    with silenced(): torch.export.save(program, whole, extra_files=files)
+    return whole.getbuffer()
+
+# %% ../../nbs/lib/deploy/programs.ipynb #e3241150
+def export_program(
+    model:nn.Module,                   # images (N, C, H, W) to logits; left as it is
+    path:str|Path,                     # file to write, `.pt2`
+    # images (n, C, H, W) float: they fix channels, height and width
+    example:torch.Tensor,
+    # names of the outputs; None takes those that `load_model` found
+    classes:Sequence[str]|None=None,
+    # how an image of another shape is brought to the example's: crop, pad or stretch
+    fit:str='crop',
+    values:tuple[float, float]=(0, 1), # what black and white are to the model
+    # largest difference to the model, as a share of the largest output where that
+    # exceeds 1
+    atol:float=1e-5,
+    # `task` and `window` as for `model_spec`, and whatever else shall travel along
+    **extra,
+)->dict:                               # {batch size: largest difference}
+    """Write the program that `torch.export` finds, for any batch size, with its
+    specification. Raises `InputError` where it cannot be exported or is not equal."""
+    path, spec, model, example = prepare_export(
+        model, path, '.pt2', example, classes, fit, values, extra)
+    program = _exported(model, example)
     with atomic_write(path) as tmp:
-        whole = (
-            io.BytesIO())   # torch's own writer ends the process where the disk is full
-        with silenced():
-            torch.export.save(
-                program, whole,
-                extra_files={'spec.json': json.dumps(spec, ensure_ascii=False)})
-        tmp.write_bytes(whole.getbuffer())
+        tmp.write_bytes(_program_bytes(program, spec))
         off = compare_outputs(
             _open_program(tmp)[0], model, example, values=values, atol=atol)
         _remember(tmp)
@@ -63,10 +72,10 @@ def export_program(
 
 # %% ../../nbs/lib/deploy/programs.ipynb #0df6d0b4
 def load_program(
-    path,             # a file of `export_program`
+    path:str|Path, # a file of `export_program`
     # open it although it was not written here; it may then run any code
     trust:bool=False,
-)->tuple:             # (run, spec), as `load_onnx` gives them
+)->tuple:          # (run, spec), as `load_onnx` gives them
     """Open a program. Raises `InputError` for a file that is missing, broken, has no
     specification, or was not written here: to open one can run code, so `predict`
     opens none."""

@@ -12,18 +12,18 @@ from pathlib import Path
 import torch
 
 from ..core import InputError, atomic_write
-from .asking import read_inputs
+from .asking import Pictures, read_inputs
 from .exporting import first_line, silenced
 from .onnx import load_onnx, put_spec, without_notes
 from .spec import target_path
 
 # %% ../../nbs/lib/deploy/quantizing.ipynb #736ff145
 def quantize_onnx(
-    path,          # a file of `export_onnx`, float32
-    out,           # file to write, `.onnx`, int8
+    path:str|Path, # a file of `export_onnx`, float32
+    out:str|Path,  # file to write, `.onnx`, int8
     # calibration images, as for `predict`, some tens to hundreds; None: only weights
     # are stored in 8 bits (dynamic)
-    images=None,
+    images:Pictures|None=None,
 )->dict:           # what it cost
     """Quantise a graph to 8 bits (Jacob et al. 2018, arXiv:1712.05877). It is no longer
     equal to the model: measure its accuracy. The dict has bytes and bytes_int8 of the

@@ -7,11 +7,15 @@ __all__ = ['DOMAINS', 'SECONDS', 'graph_fault', 'interface_fault', 'serve', 'Gua
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #0f315b4b
 import faulthandler, json, os, subprocess, sys, tempfile, threading, weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core import InputError
+
+if TYPE_CHECKING: import onnx
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #804bfe6f
 DOMAINS = (
@@ -36,8 +40,8 @@ def _inside(node):
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #f31f7963
 def graph_fault(
-    model,  # an onnx ModelProto
-)->str:     # what it asks for and may not; '' where all is well
+    model:'onnx.ModelProto', # a graph
+)->str:                      # what it asks for and may not; '' where all is well
     "Is a graph whole, and made of known operators?"
     known = {*DOMAINS, *(f.domain for f in model.functions)}
     training = [g for i in model.training_info for g in (i.initialization, i.algorithm)]
@@ -65,9 +69,9 @@ def graph_fault(
 
 # %% ../../nbs/lib/deploy/runtime.ipynb #ac3b7f31
 def interface_fault(
-    inputs,   # [(name, type, shape)] of a session
-    outputs,  # likewise
-)->str:       # '' where it takes images and gives numbers
+    inputs:Sequence[tuple],  # [(name, type, shape)] of a session
+    outputs:Sequence[tuple], # likewise
+)->str:                      # '' where it takes images and gives numbers
     "Does a graph take a batch of images, and answer with a tensor of floats?"
     if len(inputs) != 1:
         names = f" ({', '.join(n[:40] for n, *_ in inputs[:4])})" if inputs else ''
@@ -110,7 +114,7 @@ def _receive(pipe, most=2**32):
 # %% ../../nbs/lib/deploy/runtime.ipynb #4c3e18d0
 _MOST = 2**31 # bytes of an answer
 
-def serve(): # the process ends with the stream that it reads
+def serve()->None: # the process ends with the stream that it reads
     "What the process does: open a file, then answer, until nobody asks."
     asked, said = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
     nowhere = open(os.devnull, 'w')
@@ -178,10 +182,10 @@ class GuardedGraph:
     Called with images (N, C, H, W) float32 it gives floats. Raises `InputError` for a
     file that cannot be opened or may not be, and where there is no answer in time."""
     def __init__(self,
-        path,                 # a file
-        threads:int=1,        # that it may use
-        seconds:float=SECONDS,# that opening, and each batch, may take
-        memory:int|None=None, # bytes that it may take; None: three quarters of all
+        path:str|Path,         # a file
+        threads:int=1,         # that it may use
+        seconds:float=SECONDS, # that opening, and each batch, may take
+        memory:int|None=None,  # bytes that it may take; None: three quarters of all
     ):
         self.path, self.threads = Path(path).resolve(), threads
         self.seconds, self.memory = seconds, memory or _memory()
@@ -197,7 +201,7 @@ class GuardedGraph:
         if 'error' in head: raise RuntimeError(head['error'])
         return y
 
-    def close(self):
+    def close(self)->None:
         "End the process."
         _end(self.process)
 

@@ -8,6 +8,7 @@ __all__ = ['TASKS', 'model_spec', 'spec_sides', 'target_path', 'noise', 'check_o
 
 # %% ../../nbs/lib/deploy/spec.ipynb #bb7c05eb
 import json, math
+from collections.abc import Sequence
 from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
@@ -24,26 +25,49 @@ from ..train.checkpoint import differences
 from ..train import (
     load_checkpoint, load_weights, predict_logits, save_checkpoint, unpack_state)
 
+# %% ../../nbs/lib/deploy/spec.ipynb #9ec40460
+def _check_shape(channels, size):
+    "Raise `InputError` for what no image has."
+    if not isinstance(channels, Integral) or channels < 1:
+        raise InputError(
+            f"channels={channels!r}: a whole number was expected, 1 for gray and 3 for"
+            " colour images.")
+    if size and channels*math.prod(size) > _LARGEST_IMAGE:
+        raise InputError(
+            f"size={size} with {channels} channels: images of at most"
+            f" {_LARGEST_IMAGE:,} numbers were expected; look at parts of larger ones.")
+
+def _check_range(values):
+    "Raise `InputError` where black and white are not two numbers."
+    try: low, high = map(float, values)
+    except (TypeError, ValueError, OverflowError, RuntimeError): low = high = math.nan
+    if not math.isfinite(low + high) or low == high:
+        raise InputError(
+            f"values={brief(values)}: two different numbers were expected, what black"
+            " and white are to the model, such as (0, 1).")
+
 # %% ../../nbs/lib/deploy/spec.ipynb #8eac501c
 def model_spec(
-    classes=None,    # names of the outputs, in their order; None numbers them
+    # names of the outputs, in their order; None numbers them
+    classes:Sequence[str]|None=None,
     # side of the images, or (height, width); None takes images as they come
-    size=None,
-    channels:int=1,  # 1 gray, 3 colour
+    size:int|tuple[int, int]|None=None,
+    channels:int=1, # 1 gray, 3 colour
     # how an image of another shape is brought to `size`: crop, pad or stretch, as in
     # `image_folder`
     fit:str='crop',
-    values=(0, 1),   # what black and white are to the model
+    # what black and white are to the model
+    values:tuple[float, float]=(0, 1),
     # or segmentation: a class for each pixel, logits (N, K, H, W)
     task:str='classification',
     # (centre, width) that DICOM values are cut to, such as (-600, 1500) for lungs in
     # CT; None takes the file's own
-    window=None,
+    window:tuple[float, float]|None=None,
     # of a segmentation without `size`: [side, overlap] of the tiles that larger images
     # are cut into, pixels; None takes images whole
-    tile=None,
-    **extra,         # whatever else shall travel along: numbers, strings, lists, dicts
-)->dict:             # plain values, as JSON gives them back
+    tile:Sequence[int]|None=None,
+    **extra,        # whatever else shall travel along: numbers, strings, lists, dicts
+)->dict:            # plain values, as JSON gives them back
     """The specification of a model, checked. Raises `InputError` for what no image can
     be prepared by."""
     spec = dict(
@@ -51,20 +75,8 @@ def model_spec(
         fit=lookup(fit, ['crop', 'pad', 'stretch'], 'way to fit'), values=values,
         task=lookup(task, TASKS, 'task'), window=_window(window),
         **_tile(tile, task, size), **extra)
-    if not isinstance(channels, Integral) or channels < 1:
-        raise InputError(
-            f"channels={channels!r}: a whole number was expected, 1 for gray and 3 for"
-            " colour images.")
-    if spec['size'] and channels*math.prod(spec['size']) > _LARGEST_IMAGE:
-        raise InputError(
-            f"size={spec['size']} with {channels} channels: images of at most"
-            f" {_LARGEST_IMAGE:,} numbers were expected; look at parts of larger ones.")
-    try: low, high = map(float, values)
-    except (TypeError, ValueError, OverflowError, RuntimeError): low = high = math.nan
-    if not math.isfinite(low + high) or low == high:
-        raise InputError(
-            f"values={brief(values)}: two different numbers were expected, what black"
-            " and white are to the model, such as (0, 1).")
+    _check_shape(channels, spec['size'])
+    _check_range(values)
     try:
         return json.loads(json.dumps(spec, default=_plain))
     except (TypeError, ValueError, RecursionError) as e:
@@ -133,7 +145,10 @@ def _plain(v):
     raise TypeError(f'it holds a {type(v).__name__}')
 
 # %% ../../nbs/lib/deploy/spec.ipynb #324e4f5c
-def target_path(path, suffix):
+def target_path(
+    path:str|Path, # to write
+    suffix:str,    # that it must have
+)->Path:
     "The path to write, checked before anything is computed."
     path = given_path(path, 'the file to write')
     if path.suffix.lower() != suffix:
@@ -194,13 +209,22 @@ def _check_twin(model, spec):
             f" {(a - b).abs().max():.3g} apart: was a layer without weights changed?")
 
 # %% ../../nbs/lib/deploy/spec.ipynb #47dc8cd6
-def noise(*shape, values=(0, 1), seed=0):
+def noise(
+    *shape:int,                        # of the images, (N, C, H, W)
+    values:tuple[float, float]=(0, 1), # black and white
+    seed:int=0,                        # which ones
+)->torch.Tensor:                       # float32
     "Random images between what is black and what is white; no generator outside moves."
     low, high = values
     return low + (high - low)*torch.rand(
         *shape, generator=torch.Generator().manual_seed(seed))
 
-def check_outputs(logits, spec, what, sides=None):
+def check_outputs(
+    logits:torch.Tensor,           # what a model gave
+    spec:dict,                     # of the model
+    what:object,                   # where they came from, for the sentence
+    sides:Sequence[int]|None=None, # [height, width] of the input
+)->None:
     """Raise `InputError` where the outputs are no logits of these classes, or no map of
     the size of the images."""
     classes, dense = spec['classes'], spec['task'] == 'segmentation'
@@ -220,22 +244,35 @@ def check_outputs(logits, spec, what, sides=None):
             f"{what} has {k} outputs, but there are {len(classes)} classes: give one"
             " name for each output, in order.")
 
+# %% ../../nbs/lib/deploy/spec.ipynb #95fac0eb
+_USUAL = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1))
+
+def _told(model, kwargs, given):
+    "What a file says of a model: what is given, else what is known of it."
+    known = _USUAL | (getattr(model, 'spec', None) or {})
+    if kwargs is None and given['builder'] is None: kwargs = known.get('kwargs')
+    given = {k: None for k in ('task', 'window', 'in_range') if k in known} | given
+    told = {k: known.get(k) if v is None else v for k, v in given.items()}
+    if told['channels'] is None: told['channels'] = _channels(model)
+    return told | dict(kwargs=dict(kwargs or {}))
+
 # %% ../../nbs/lib/deploy/spec.ipynb #b6670766
 def save_model(
-    model,           # nn.Module that `builder(**kwargs)` makes, trained
-    path,            # file to write, `.safetensors`
+    model:nn.Module,                 # that `builder(**kwargs)` makes, trained
+    path:str|Path,                   # file to write, `.safetensors`
     # "visft_nb.MODULE:NAME" of what made the model; None, here and below: as in
     # `model.spec` (`UNet` and `load_model` set it), else small_cnn
     builder:str|None=None,
-    kwargs:dict|None=None, # the arguments it was made with
-    classes=None,    # names of the outputs
+    kwargs:dict|None=None,           # the arguments it was made with
+    classes:Sequence[str]|None=None, # names of the outputs
     # side of the images, or (height, width); else images are taken as they come
-    size=None,
-    channels:int|None=None, # 1 gray, 3 colour; else the model is asked
+    size:int|tuple[int, int]|None=None,
+    channels:int|None=None,          # 1 gray, 3 colour; else the model is asked
     # how an image of another shape is brought to `size`: crop, pad or stretch; else
     # crop
     fit:str|None=None,
-    values=None,     # what black and white are to the model; else 0 and 1
+    # what black and white are to the model; else 0 and 1
+    values:tuple[float, float]|None=None,
     # `task` and `window` as for `model_spec`, and whatever else shall travel along, as
     # plain values
     **extra,
@@ -243,26 +280,17 @@ def save_model(
     """Write weights and specification as one safetensors file, whole or not at all.
     Raises `InputError` where the builder makes another network than this one."""
     path = target_path(path, '.safetensors')
-    known = dict(builder='visft_nb.cnn.models:small_cnn', fit='crop', values=(0, 1)) | (
-        getattr(model, 'spec', None) or {})
-    if builder is None and kwargs is None: kwargs = known.get('kwargs')
-    given = (
-        dict(
-            builder=builder, classes=classes, size=size, channels=channels, fit=fit,
-            values=values)
-        | extra)
-    told = {
-        k: known.get(k) if v is None else v
-        for k, v in (
-            {k: None for k in ('task', 'window', 'in_range') if k in known} | given
-        ).items()}
-    if told['channels'] is None: told['channels'] = _channels(model)
-    spec = model_spec(**told, kwargs=dict(kwargs or {}))
+    spec = model_spec(**_told(model, kwargs, dict(
+        builder=builder, classes=classes, size=size, channels=channels, fit=fit,
+        values=values, **extra)))
     _check_twin(model, spec)
     save_checkpoint(path, spec=spec, model=model.state_dict())
 
 # %% ../../nbs/lib/deploy/spec.ipynb #f06eb790
-def model_path(path, suffixes):
+def model_path(
+    path:str|Path,          # that was given
+    suffixes:Sequence[str], # of the kinds that are read
+)->Path:
     "The path of a model file that is there and of a kind that is read."
     path = given_path(path, 'the model')
     if path.suffix.lower() not in suffixes:
@@ -294,7 +322,9 @@ def model_path(path, suffixes):
 
 
 # %% ../../nbs/lib/deploy/spec.ipynb #a4faeb8a
-def model_header(path):
+def model_header(
+    path:str|Path, # a file of `save_model`
+)->tuple:
     """The specification and the shapes in a file of `save_model`: ({…}, {name: (type,
     shape)}). No tensor is read."""
     metadata, shapes = tensor_shapes(path)
@@ -321,7 +351,10 @@ class _Shape:
     def contiguous(self, memory_format=None): return self
 
 # %% ../../nbs/lib/deploy/spec.ipynb #41f57858
-def read_spec(spec, path):
+def read_spec(
+    spec:object, # as it stood in the file
+    path:object, # of the file, for the sentence
+)->dict:
     "A specification from a file, checked as a new one is."
     try:
         return model_spec(**spec)
@@ -375,9 +408,9 @@ def _check_memory(path, spec, outline):
 
 # %% ../../nbs/lib/deploy/spec.ipynb #9ef3a699
 def load_model(
-    path,         # a file of `save_model`
-    device=None,  # where to; None takes `get_device()`
-)->nn.Module:     # in eval mode; its attribute `spec` is the specification, a dict
+    path:str|Path,                     # a file of `save_model`
+    device:torch.device|str|None=None, # where to; None takes `get_device()`
+)->nn.Module: # in eval mode; its attribute `spec` is the specification, a dict
     """Build the network that a file names and give it its weights. Raises `InputError`
     for a file that is missing, cut short, of another kind, that asks for what a file
     may not, or holds NaN or infinity."""

@@ -7,28 +7,32 @@ __all__ = ['plain_cell', 'original_cell', 'write_answers', 'read_answers']
 
 # %% ../../nbs/lib/deploy/spreadsheets.ipynb #454c1002
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core import InputError, atomic_write, given_path
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/lib/deploy/spreadsheets.ipynb #454c1005
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 
 def plain_cell(
-    v,  # of a table
-):      # text that no spreadsheet takes for a formula; anything else as it is
+    v:object, # of a table
+)->object:    # text that no spreadsheet takes for a formula; anything else as it is
     "A cell as it is written (OWASP, CSV injection)."
     return "'" + v if isinstance(v, str) and _FORMULA.match(v) else v
 
 def original_cell(
-    v,  # as it was written
-):      # what it was
+    v:object, # as it was written
+)->object:    # what it was
     "The inverse of `plain_cell`."
     return v[1:] if isinstance(v, str) and v[:1] == "'" and _FORMULA.match(v) else v
 
 # %% ../../nbs/lib/deploy/spreadsheets.ipynb #454c1008
 def write_answers(
-    frame,  # pandas.DataFrame; its index is not written
-    path,   # file to write, `.csv`
+    frame:'pd.DataFrame', # its index is not written
+    path:str|Path,        # file to write, `.csv`
 )->None:
     """Write a table as CSV (UTF-8), whole or not at all, without formulas. Raises
     `InputError` where it cannot be written."""
@@ -44,9 +48,9 @@ def write_answers(
     with atomic_write(path) as tmp: plain.to_csv(tmp, index=False, lineterminator=end)
 
 def read_answers(
-    path,      # a file of `write_answers`
-    **options, # for `pandas.read_csv`
-):             # pandas.DataFrame
+    path:str|Path, # a file of `write_answers`
+    **options,     # for `pandas.read_csv`
+)->'pd.DataFrame':
     """Read a table of `write_answers`, with its text as it was. Raises `InputError` for
     a file that is none."""
     import pandas as pd

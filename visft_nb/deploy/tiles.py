@@ -7,6 +7,7 @@ __all__ = ['check_tile', 'tile_starts', 'blend_tiles', 'tiled_logits']
 
 # %% ../../nbs/lib/deploy/tiles.ipynb #71e50003
 import math
+from collections.abc import Callable
 from numbers import Integral
 
 import torch
@@ -17,8 +18,8 @@ from ..core import InputError, brief
 _SIDES = 32, 4096   # pixels of a tile
 
 def check_tile(
-    tile,      # what was given
-)->list:       # [side, overlap]
+    tile:object, # what was given
+)->list:         # [side, overlap]
     "A tile as two whole numbers. Raises `InputError`."
     low, high = _SIDES
     whole = lambda v: isinstance(v, Integral) and not isinstance(v, bool)
@@ -48,11 +49,11 @@ def _ramp(side, overlap, device):
 
 # %% ../../nbs/lib/deploy/tiles.ipynb #71e50007
 def blend_tiles(
-    maps,         # function: images (N, C, h, w) to maps (N, K, h, w)
-    x,            # images (N, C, H, W)
-    tile:int,     # side of a tile
-    overlap:int,  # of neighbours
-)->torch.Tensor:  # float32 (N, K, H, W): the mean of the maps, rims counting least
+    maps:Callable,  # function: images (N, C, h, w) to maps (N, K, h, w)
+    x:torch.Tensor, # images (N, C, H, W)
+    tile:int,       # side of a tile
+    overlap:int,    # of neighbours
+)->torch.Tensor:    # float32 (N, K, H, W): the mean of the maps, rims counting least
     "Maps of large images, with one tile at a time in the network."
     (h, w), total, weight = x.shape[-2:], None, 0
     for top in tile_starts(h, tile, overlap):
@@ -70,11 +71,11 @@ def blend_tiles(
 
 # %% ../../nbs/lib/deploy/tiles.ipynb #71e50008
 def tiled_logits(
-    run,          # function: images (N, C, h, w) to logits (N, K, h, w)
-    x,            # images (N, C, H, W)
-    tile:int,     # side of a tile
-    overlap:int,  # of neighbours
-)->torch.Tensor:  # (N, K, H, W), K of 2 or more where there are several tiles
+    run:Callable,   # function: images (N, C, h, w) to logits (N, K, h, w)
+    x:torch.Tensor, # images (N, C, H, W)
+    tile:int,       # side of a tile
+    overlap:int,    # of neighbours
+)->torch.Tensor:    # (N, K, H, W), K of 2 or more where there are several tiles
     """Logits of large images: the logarithm of the tiles' mean probabilities. What
     fits into one tile is asked as it is."""
     if max(x.shape[-2:]) <= tile: return run(x)

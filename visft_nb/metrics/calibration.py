@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 
 from ..core import InputError, brief
-from .checks import as_labels, as_probabilities, check_order, renamed
+from .checks import (
+    Numbers, as_labels, as_probabilities, check_order, renamed)
 
 # %% ../../nbs/lib/metrics/calibration.ipynb #6dc2b232
 def _confident(metric, preds, target, bins):
@@ -35,8 +36,8 @@ def _confident(metric, preds, target, bins):
 # %% ../../nbs/lib/metrics/calibration.ipynb #18bdf44c
 @renamed(prob='preds', y='target')
 def reliability(
-    preds,          # probabilities (N, C), or of class 1 (N,)
-    target,         # true labels (N,)
+    preds:Numbers,  # probabilities (N, C), or of class 1 (N,)
+    target:Numbers, # true labels (N,)
     bins:int=15,    # bins of equal width from 0 to 1
 )->pd.DataFrame:    # a row for each bin
     """Confidence against accuracy, binned: what a reliability diagram draws. The
@@ -56,8 +57,8 @@ def reliability(
 # %% ../../nbs/lib/metrics/calibration.ipynb #ace55761
 @renamed(prob='preds', y='target')
 def calibration_error(
-    preds,          # probabilities (N, C), or of class 1 (N,)
-    target,         # true labels (N,)
+    preds:Numbers,  # probabilities (N, C), or of class 1 (N,)
+    target:Numbers, # true labels (N,)
     bins:int=15,    # bins of equal width from 0 to 1
 )->float:           # 0 to 1
     """Expected calibration error of the predicted class (`torchmetrics`, norm l1; Guo

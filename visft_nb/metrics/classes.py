@@ -7,6 +7,7 @@ __all__ = ['accuracy', 'confusion_matrix', 'classification_report', 'auc']
 
 # %% ../../nbs/lib/metrics/classes.ipynb #126f0756
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,14 @@ from ..core import InputError, as_array, as_tensor, brief, describe
 from visft_nb.metrics.checks import (
     as_labels, as_probabilities, as_scores, check_order, has_fractions, label_pair,
     renamed, sums_to_one)
+from .checks import Numbers
 
 # %% ../../nbs/lib/metrics/classes.ipynb #61f00352
 @renamed(pred='preds', y='target')
 def accuracy(
-    preds,   # logits or probabilities (N, C, …), or labels (N, …)
-    target,  # labels (N, …)
-)->float:    # 0 to 1
+    preds:Numbers,  # logits or probabilities (N, C, …), or labels (N, …)
+    target:Numbers, # labels (N, …)
+)->float:           # 0 to 1
     """Share of right predictions, by the counts of `torchmetrics`. Raises `InputError`
     for shapes that do not match, an empty set, NaN, and probabilities in place of
     labels."""
@@ -55,10 +57,10 @@ def accuracy(
 # %% ../../nbs/lib/metrics/classes.ipynb #7d969700
 @renamed(y='target', pred='preds')
 def confusion_matrix(
-    preds,          # predicted labels (N,), or logits (N, C)
-    target,         # true labels (N,)
+    preds:Numbers,  # predicted labels (N,), or logits (N, C)
+    target:Numbers, # true labels (N,)
     # names of the classes, or their number; None takes the labels that occur
-    classes=None,
+    classes:Sequence[str]|int|None=None,
 )->pd.DataFrame:    # (C, C) counts; rows are the truth, columns the prediction
     """Count which class is taken for which (`multiclass_confusion_matrix` of
     torchmetrics, over all classes). Raises `InputError` for labels out of range."""
@@ -73,13 +75,13 @@ def confusion_matrix(
 # %% ../../nbs/lib/metrics/classes.ipynb #12bedd35
 @renamed(y='target', pred='preds')
 def classification_report(
-    preds,          # predicted labels (N,), or logits (N, C)
-    target,         # true labels (N,)
+    preds:Numbers,  # predicted labels (N,), or logits (N, C)
+    target:Numbers, # true labels (N,)
     # names of all the classes, or their number; None takes the labels up to the largest
     # that occurs
-    classes=None,
+    classes:Sequence[str]|int|None=None,
     # what 0/0 scores: 0, 1, or nan, which leaves the class out of the mean
-    absent=0.,
+    absent:float=0.,
 )->pd.DataFrame:    # a row for each class and for the means
     """Precision, recall and f1 (0 to 1) and support of every class, and their means, by
     `sklearn.metrics.precision_recall_fscore_support`: the macro means of torchmetrics
@@ -101,10 +103,11 @@ def classification_report(
 # %% ../../nbs/lib/metrics/classes.ipynb #00f574d6
 @renamed(y='target', prob='preds')
 def auc(
-    preds,     # scores of class 1 (N,); of two classes logits or probabilities (N, 2);
-               # of several classes probabilities (N, C), whose rows sum to one
-    target,    # true labels (N,)
-)->float:      # 0 to 1; 0.5 is chance
+    # scores of class 1 (N,); of two classes logits or probabilities (N, 2); of several
+    # classes probabilities (N, C), whose rows sum to one
+    preds:Numbers,
+    target:Numbers, # true labels (N,)
+)->float:           # 0 to 1; 0.5 is chance
     """Area under the ROC curve; of several classes the macro mean of one-vs-rest. Of
     logits of two classes the score is their difference. By
     `sklearn.metrics.roc_auc_score`: torchmetrics sends scores beyond 0 to 1 through a

@@ -7,6 +7,7 @@ __all__ = ['proportion_interval', 'bootstrap_interval', 'mean_interval']
 
 # %% ../../nbs/lib/metrics/intervals.ipynb #463a670c
 import math
+from collections.abc import Callable
 from numbers import Real
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from ..core import (
     InputError, as_array, as_names, as_tensor, brief, check_number, describe)
+from .checks import Numbers
 
 # %% ../../nbs/lib/metrics/intervals.ipynb #95b6237c
 def _level(level, n, least, what):
@@ -80,17 +82,38 @@ def _drawable(arrays):
             " expected one length.")
     return arrays
 
+# %% ../../nbs/lib/metrics/intervals.ipynb #009a5bf5
+def _rows(a, rows): return a[rows] if hasattr(a, 'shape') else [a[k] for k in rows]
+
+def _statistic(fn, arrays, images, rng, samples):
+    "`fn` of the rows that were drawn; rows on which it fails are drawn again."
+    failed = 0
+    def statistic(drawn):
+        nonlocal failed
+        while True:
+            rows = images(drawn)
+            try: value = float(fn(*(_rows(a, rows) for a in arrays)))
+            except InputError as e:
+                failed += 1
+                if failed > samples:
+                    raise InputError(
+                        f"The metric fails on most bootstrap samples ({e}): there are"
+                        " too few images of a class for an interval.") from e
+            else: return _finite(value)
+            drawn = rng.integers(0, len(drawn), len(drawn))
+    return statistic
+
 # %% ../../nbs/lib/metrics/intervals.ipynb #f6eb4182
 def bootstrap_interval(
-    fn,                 # function of the arrays that returns a number
+    fn:Callable,      # function of the arrays that returns a number
     # arrays or tensors of one length N; drawn together, so that a prediction keeps its
     # label
-    *arrays,
-    level:float=.95,    # share of repetitions that the interval should cover
-    samples:int=1000,   # bootstrap samples
-    seed:int=0,         # of the drawing
+    *arrays:Numbers,
+    level:float=.95,  # share of repetitions that the interval should cover
+    samples:int=1000, # bootstrap samples
+    seed:int=0,       # of the drawing
     # (N,) patient or source of each image; then whole groups are drawn
-    groups=None,
+    groups:Numbers|None=None,
 )->tuple[float, float]: # (low, high)
     """Percentile bootstrap interval of `fn(*arrays)` (`scipy.stats.bootstrap`; Efron,
     1979): draw N with replacement, compute, take the quantiles. Samples on which `fn`
@@ -102,25 +125,8 @@ def bootstrap_interval(
         check_number(name, v, low, 2**63, whole=True)
     _level(level, len(arrays[0]), 2, 'images')
     n, images = _drawn(len(arrays[0]), groups)
-    rng, failed = np.random.default_rng(seed), 0
-    def statistic(drawn):
-        nonlocal failed
-        while True:
-            rows = images(drawn)
-            some = (
-                a[rows] if hasattr(a, 'shape') else [a[k] for k in rows] for a in arrays
-            )
-            try:
-                value = float(fn(*some))
-            except InputError as e:
-                failed += 1
-                if failed > samples:
-                    raise InputError(
-                        f"The metric fails on most bootstrap samples ({e}): there are"
-                        " too few images of a class for an interval.") from e
-            else:
-                return _finite(value)
-            drawn = rng.integers(0, n, n)
+    rng = np.random.default_rng(seed)
+    statistic = _statistic(fn, arrays, images, rng, samples)
     # one sample at a time: those drawn again come from the same generator, in their
     # place
     found = bootstrap(
@@ -137,8 +143,8 @@ def _finite(value):
 
 # %% ../../nbs/lib/metrics/intervals.ipynb #98ce681b
 def mean_interval(
-    values,             # (n,) one figure for each run
-    level:float=.95,    # share of repetitions that the interval should cover
+    values:Numbers,  # (n,) one figure for each run
+    level:float=.95, # share of repetitions that the interval should cover
 )->tuple[float, float]: # (mean, half-width)
     """Mean over runs and half-width of its interval (Student, 1908, n - 1 degrees of
     freedom). Raises `InputError` for less than two runs or NaN."""

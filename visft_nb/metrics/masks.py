@@ -11,7 +11,7 @@ import math
 import torch
 
 from ..core import InputError, as_tensor, brief, check_number, describe
-from .checks import has_fractions, renamed
+from .checks import Numbers, has_fractions, renamed
 
 # %% ../../nbs/lib/metrics/masks.ipynb #c1d57b29
 def _binary(x, label, name):
@@ -82,15 +82,16 @@ def _overlap(above, below, empty, over):
 @renamed(pred='preds', mask='target')
 def dice(
     # (N, H, W): booleans, labels, or probabilities, which are cut at 0.5
-    preds,
-    target,          # (N, H, W): booleans, or labels
+    preds:Numbers,
+    target:Numbers, # (N, H, W): booleans, or labels
     # score of an image where target and prediction are both empty; nan leaves such
     # images out
-    empty=1.,
+    empty:float=1.,
     # mean over "images", or count all "pixels" together; None: the score of each image
-    over='images',
-    label=None,      # which label counts as foreground, in masks of several; None: 1
-):                   # float 0 to 1, or a float64 tensor (N,)
+    over:str|None='images',
+    # which label counts as foreground, in masks of several; None: 1
+    label:int|None=None,
+)->float|torch.Tensor: # 0 to 1, or float64 (N,)
     """Dice of masks, 2|P∩T| / (|P|+|T|) (Dice, 1945). Raises `InputError` for shapes
     that differ, logits, and labels above 1 without `label`."""
     tp, fp, fn = _counts('dice', preds, target, label)
@@ -100,15 +101,16 @@ def dice(
 @renamed(pred='preds', mask='target')
 def iou(
     # (N, H, W): booleans, labels, or probabilities, which are cut at 0.5
-    preds,
-    target,          # (N, H, W): booleans, or labels
+    preds:Numbers,
+    target:Numbers, # (N, H, W): booleans, or labels
     # score of an image where target and prediction are both empty; nan leaves such
     # images out
-    empty=1.,
+    empty:float=1.,
     # mean over "images", or count all "pixels" together; None: the score of each image
-    over='images',
-    label=None,      # which label counts as foreground, in masks of several; None: 1
-):                   # float 0 to 1, or a float64 tensor (N,)
+    over:str|None='images',
+    # which label counts as foreground, in masks of several; None: 1
+    label:int|None=None,
+)->float|torch.Tensor: # 0 to 1, or float64 (N,)
     """Intersection over union of masks (Jaccard, 1901). Raises `InputError` as `dice`
     does."""
     tp, fp, fn = _counts('iou', preds, target, label)

@@ -6,12 +6,18 @@
 __all__ = ['plot_curves', 'plot_intervals', 'plot_confusion', 'plot_embedding', 'plot_reliability']
 
 # %% ../../nbs/lib/plot/charts.ipynb #2d3ca895
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from ..core import InputError, lookup
 from .pictures import COLORS, MARKERS, STYLE, figure_for, show, to_numpy
+from ..metrics.checks import Numbers
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/lib/plot/charts.ipynb #55a43c8f
 def _same_lengths(name, *arrays):
@@ -41,14 +47,15 @@ def _ticks(ax, at):
 def plot_curves(
     # {name: (x, mean)} or {name: (x, mean, half)}: half-width of the interval, one
     # number or one for each x
-    curves,
-    xlabel:str='',      # with the unit
-    ylabel:str='',      # with the unit
-    alt:str|None=None,  # alternative text; None tells the ends of each curve
-    ax=None,            # draw here and display nothing
-    xscale:str='linear',# or "log"
-    ylim=None,          # (low, high) of the ordinate
-    title:str='',       # above the axes
+    curves:Mapping[str, tuple],
+    xlabel:str='',       # with the unit
+    ylabel:str='',       # with the unit
+    alt:str|None=None,   # alternative text; None tells the ends of each curve
+    ax:Axes|None=None,   # draw here and display nothing
+    xscale:str='linear', # or "log"
+    # (low, high) of the ordinate
+    ylim:tuple[float, float]|None=None,
+    title:str='',        # above the axes
 )->None:
     """Draw curves with their intervals as bands. Raises `InputError` for arrays of
     different lengths or infinite values."""
@@ -80,10 +87,10 @@ def plot_curves(
 def plot_intervals(
     # {name: (mean, half)}: half-width of the interval, or (low, high) bounds as (mean,
     # low, high)
-    values,
-    xlabel:str='',      # what is measured, with the unit
-    alt:str|None=None,  # alternative text; None lists the figures
-    ax=None,            # draw here and display nothing
+    values:Mapping[str, tuple],
+    xlabel:str='',     # what is measured, with the unit
+    alt:str|None=None, # alternative text; None lists the figures
+    ax:Axes|None=None, # draw here and display nothing
 )->None:
     """Draw figures with their intervals as points on lines, the first on top. Points
     need no zero on the axis; bars would."""
@@ -137,10 +144,10 @@ def _confusion_alt(counts, names):
 def plot_confusion(
     # confusion matrix (C, C): DataFrame of `visft_nb.metrics.confusion_matrix`, or
     # counts; rows are the truth
-    frame,
+    frame:'pd.DataFrame|Numbers',
     # alternative text; None tells the diagonal and the worst confusion
     alt:str|None=None,
-    ax=None,            # draw here and display nothing
+    ax:Axes|None=None, # draw here and display nothing
 )->None:
     """Draw a confusion matrix: counts as numbers, shares of the row as shade. Raises
     `InputError` if it is not square or holds NaN."""
@@ -190,14 +197,15 @@ def _embedding_input(z, labels):
 # %% ../../nbs/lib/plot/charts.ipynb #98cd7731
 @mpl.rc_context(STYLE)
 def plot_embedding(
-    z,                  # (N, D) features; D above 2 is projected
-    labels,             # (N,) class of each
-    classes=None,       # names of the classes; None takes the labels themselves
-    alt:str|None=None,  # alternative text; None counts points and classes
-    ax=None,            # draw here and display nothing
+    z:Numbers,         # (N, D) features; D above 2 is projected
+    labels:Sequence,   # (N,) class of each
+    # names of the classes; None takes the labels themselves
+    classes:Sequence[str]|None=None,
+    alt:str|None=None, # alternative text; None counts points and classes
+    ax:Axes|None=None, # draw here and display nothing
     # how to project: "pca" or "tsne" (seconds for a thousand points)
     method:str='pca',
-    title:str='',       # above the axes
+    title:str='',      # above the axes
 )->None:
     """Draw features as points in a plane, coloured, marked and named by class. Raises
     `InputError` for other shapes and NaN."""
@@ -226,10 +234,10 @@ def plot_embedding(
 def plot_reliability(
     # table of `visft_nb.metrics.reliability`: columns confidence, accuracy (0 to 1),
     # count
-    frame,
-    alt:str|None=None,  # alternative text; None tells the expected calibration error
-    ax=None,            # draw here and display nothing
-    title:str='',       # above the axes
+    frame:'pd.DataFrame',
+    alt:str|None=None, # alternative text; None tells the expected calibration error
+    ax:Axes|None=None, # draw here and display nothing
+    title:str='',      # above the axes
 )->None:
     """Draw accuracy against confidence, the diagonal, and the share of images in each
     bin. Raises `InputError` for a table without these columns."""

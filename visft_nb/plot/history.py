@@ -6,20 +6,22 @@
 __all__ = ['running_mean', 'plot_history', 'watched', 'LivePlot']
 
 # %% ../../nbs/lib/plot/history.ipynb #91d8ac19
-import math, os, sys, time
-from collections.abc import Mapping
+import math, os, time
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 
-from ..core import InputError
+from ..core import InputError, notebook_is_open
 from .pictures import COLORS, MARKERS, STYLE, figure, picture
 
 # %% ../../nbs/lib/plot/history.ipynb #b5ae1832
 def running_mean(
-    x,                # (N,) numbers
-    beta:float=.95,   # weight of the past: about the last 1/(1 - beta) values count
-)->np.ndarray:        # (N,)
+    # (N,) numbers
+    x:Sequence[float]|np.ndarray,
+    beta:float=.95, # weight of the past: about the last 1/(1 - beta) values count
+)->np.ndarray:      # (N,)
     """Exponentially weighted mean of all values up to each one, without the bias
     towards zero at the start (as in Adam)."""
     m, out = 0., []
@@ -121,10 +123,10 @@ def _history_picture(history, alt):
 def plot_history(
     # `History` of `visft_nb.train.fit`, or {'steps': rows with a loss, 'epochs': rows
     # with figures}
-    history,
-    alt:str|None=None,  # alternative text; None tells the first and last figures
+    history:object,
+    alt:str|None=None, # alternative text; None tells the first and last figures
     # axes, or two of them (losses, metrics), to draw in; then nothing is displayed
-    ax=None,
+    ax:Axes|Sequence[Axes]|None=None,
 )->None:
     """Draw losses and metrics in two panels against the step. Raises `InputError` for
     something that is no history."""
@@ -138,9 +140,7 @@ def watched()->bool: # may somebody be looking at the output while it is compute
     papermill or a script? `VISFT_LIVE` = 0 or 1 decides otherwise."""
     if (forced := os.environ.get('VISFT_LIVE')) is not None:
         return forced not in ('', '0')
-    return 'google.colab' in sys.modules or (
-        'ipykernel' in sys.modules
-        and any(k in os.environ for k in ('JPY_SESSION_NAME', 'VSCODE_PID')))
+    return notebook_is_open()
 
 # %% ../../nbs/lib/plot/history.ipynb #a5f3fd89
 def _replace(handle, shown):
@@ -165,20 +165,20 @@ class LivePlot:
             every, watched() if live is None else live, alt)
         self.handle, self.last, self.drawn = None, -math.inf, 0
 
-    def draw(self, history):
+    def draw(self, history:object)->None:
         "Draw now."
         self.handle = _replace(self.handle, _history_picture(history, self.alt))
         self.last, self.drawn = time.monotonic(), self.drawn + 1
 
-    def on_step(self, history, *_):
+    def on_step(self, history:object, *_)->None:
         "Draw, if the last drawing is long enough ago."
         if self.live and time.monotonic() - self.last >= self.every: self.draw(history)
 
-    def on_epoch(self, history, *_):
+    def on_epoch(self, history:object, *_)->None:
         "As `on_step`."
         self.on_step(history)
 
-    def on_end(self, history, *_):
+    def on_end(self, history:object, *_)->None:
         "Draw the last picture."
         self.draw(history)
         self.handle = None   # a second `fit` starts a picture of its own

@@ -8,17 +8,20 @@ __all__ = ['COLORS', 'MARKERS', 'STYLE', 'SCREEN', 'figure', 'figure_for', 'Figu
 
 # %% ../../nbs/lib/plot/pictures.ipynb #62a92a46
 import base64, io, math, sys
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 import torch
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..checks import old_names
 from ..core import InputError, check_number
+from ..metrics.checks import Numbers
 
 # %% ../../nbs/lib/plot/pictures.ipynb #60703366
 COLORS = (
@@ -60,11 +63,11 @@ STYLE = {
 
 # %% ../../nbs/lib/plot/pictures.ipynb #54484e1e
 def figure(
-    rows:int=1,         # rows of panels
-    cols:int=1,         # columns of panels
-    width:float=3.6,    # of one panel, inches
-    height:float=2.6,   # of one panel, inches
-):                      # (figure, axes): one axes, or an array as of `plt.subplots`
+    rows:int=1,       # rows of panels
+    cols:int=1,       # columns of panels
+    width:float=3.6,  # of one panel, inches
+    height:float=2.6, # of one panel, inches
+)->tuple:             # (figure, axes): one axes, or an array as of `plt.subplots`
     """A figure in the style of the course. It is not registered with pyplot, so nothing
     is displayed until `show`."""
     with mpl.rc_context(STYLE):
@@ -73,10 +76,10 @@ def figure(
 
 # %% ../../nbs/lib/plot/pictures.ipynb #5a2dcb85
 def figure_for(
-    ax,            # axes to draw in, or None
-    width:float,   # of a new figure, inches
-    height:float,  # of a new figure, inches
-)->tuple:          # (figure, axes); the figure is None where axes were given
+    ax:Axes|None, # axes to draw in, or None
+    width:float,  # of a new figure, inches
+    height:float, # of a new figure, inches
+)->tuple:         # (figure, axes); the figure is None where axes were given
     "Axes that are there, or those of a new figure, which whoever made it shows."
     return (None, ax) if ax is not None else figure(width=width, height=height)
 
@@ -86,7 +89,11 @@ SCREEN = 96   # pixels of a page per inch: 9 points are 12 of them
 class FigureImage:
     """A PNG with its alternative text: a notebook displays it at the size of its
     figure, a terminal prints the text."""
-    def __init__(self, png:bytes, alt:str): self.png, self.alt = png, alt
+    def __init__(self,
+        png:bytes, # the picture, a file
+        alt:str,   # what it shows
+    ):
+        self.png, self.alt = png, alt
     def __repr__(self): return self.alt
     def size(self)->tuple[int, int]:
         "Width and height on a page, in its pixels; the picture may be denser."
@@ -120,10 +127,10 @@ def _png(fig, density):
 
 # %% ../../nbs/lib/plot/pictures.ipynb #90318211
 def picture(
-    fig,              # matplotlib Figure, or an Axes of it
-    alt:str,          # what the picture shows, a sentence
-    density:float=2,  # pixels of the picture per pixel of the page, at most 3
-)->FigureImage:       # PNG and text
+    fig:Figure|Axes, # the figure, or axes of it
+    alt:str,         # what the picture shows, a sentence
+    density:float=2, # pixels of the picture per pixel of the page, at most 3
+)->FigureImage:      # PNG and text
     """Render a figure as `FigureImage` and close it. What would be large at this
     density is drawn at 1.5 or 1: pictures live inside the notebook. Raises `InputError`
     without alternative text."""
@@ -145,9 +152,9 @@ def picture(
 
 # %% ../../nbs/lib/plot/pictures.ipynb #ff43d7d6
 def show(
-    fig,              # matplotlib Figure, or an Axes of it
-    alt:str,          # what it shows, a sentence for a reader who cannot see it
-    density:float=2,  # pixels of the picture per pixel of the page, at most 3
+    fig:Figure|Axes, # the figure, or axes of it
+    alt:str,         # what it shows, a sentence for a reader who cannot see it
+    density:float=2, # pixels of the picture per pixel of the page, at most 3
 )->None:
     """Display a figure as a light PNG with alternative text, and close it. Raises
     `InputError` without that text."""
@@ -156,8 +163,8 @@ def show(
 
 # %% ../../nbs/lib/plot/pictures.ipynb #3c324cc1
 def to_numpy(
-    x,         # tensor, array, PIL image or list
-)->np.ndarray: # bf16 becomes float32, booleans become 0 and 1
+    x:object, # tensor, array, PIL image or list
+)->np.ndarray:# bf16 becomes float32, booleans become 0 and 1
     "What can be drawn, as an array."
     if isinstance(x, torch.Tensor):
         x = x.detach().cpu()
@@ -268,28 +275,49 @@ def _batch(images, titles, masks, boxes):
             for t in titles]
     return images, titles, masks, boxes
 
+# %% ../../nbs/lib/plot/pictures.ipynb #452552c1
+def _sheet(ax, images, titles, boxes, wrong, cols, size):
+    "Draw images side by side; the figure, None where axes were given."
+    w = max(x.shape[1] for x in images)
+    lines = max(t.count('\n') + 1 for t in titles) if titles else 0
+    sheet, corners = _tiles(images, cols, math.ceil(lines*w*.16/size))
+    height, width = (size*side/w for side in sheet.shape[:2])
+    fig, ax = figure_for(ax, width, height)
+    smooth = 'nearest' if w*3 < size*2*SCREEN else 'antialiased'
+    ax.imshow(sheet, interpolation=smooth)
+    ax.set_axis_off()
+    for i, (y, x) in enumerate(corners):
+        if titles:
+            middle = x + (images[i].shape[1] - 1)/2
+            mistake = wrong is not None and wrong[i]
+            _title(ax, middle, y - .5 - .03 *w, titles[i], mistake)
+        if boxes is not None: _boxes(ax, x, y, boxes[i])
+    return fig
+
 # %% ../../nbs/lib/plot/pictures.ipynb #16934269
 @mpl.rc_context(STYLE)
 def show_images(
     # (N, C, H, W), (N, H, W, C) or (N, H, W) tensor or array, a list of images, or an
     # `Images`; uint8, or float in [0, 1]
-    images,
-    titles=None,        # one for each image
+    images:object,
+    # one for each image
+    titles:Sequence|None=None,
     # images in a row; None makes the sheet about twice as wide as high
     cols:int|None=None,
-    alt:str|None=None,  # alternative text; None counts the images and lists the titles
+    alt:str|None=None, # alternative text; None counts the images and lists the titles
     # (N, H, W): labels above 0 tint their pixels; float is cut at 0.5
-    masks=None,
-    boxes=None,         # for each image a (K, 4) array of x0, y0, x1, y1 in pixels
+    masks:Numbers|None=None,
+    # for each image a (K, 4) array of x0, y0, x1, y1 in pixels
+    boxes:Sequence|None=None,
     # for each image True where its title stands for a mistake: it is set bold and in
     # another colour
-    wrong=None,
-    size:float=.9,      # width of one image, inches
+    wrong:Sequence[bool]|None=None,
+    size:float=.9,     # width of one image, inches
     # (low, high) drawn black and white; 'each' takes the extremes of each image; None
     # expects uint8 or [0, 1]
-    limits=None,
-    cmap:str='gray',    # colour map of single-channel images
-    ax=None,            # draw here and display nothing
+    limits:tuple[float, float]|str|None=None,
+    cmap:str='gray',   # colour map of single-channel images
+    ax:Axes|None=None, # draw here and display nothing
 )->None:
     """Show a batch of images as one sheet. Raises `InputError` for shapes that are not
     images, values out of range, and lists of another length."""
@@ -298,21 +326,9 @@ def show_images(
     images = [_rgb(_hwc(x, i, limits), cmap) for i, x in enumerate(images)]
     if masks is not None:
         images = [_tint(x, m, i) for i, (x, m) in enumerate(zip(images, masks))]
-    n, w = len(images), max(x.shape[1] for x in images)
+    n = len(images)
     cols = max(1, min(n, cols or math.ceil(math.sqrt(2*n))))
-    lines = max(t.count('\n') + 1 for t in titles) if titles else 0
-    sheet, corners = _tiles(images, cols, math.ceil(lines*w*.16/size))
-    height, width = (size*side/w for side in sheet.shape[:2])
-    fig, ax = figure_for(ax, width, height)
-    ax.imshow(
-        sheet, interpolation='nearest' if w*3 < size*2*SCREEN else 'antialiased')
-    ax.set_axis_off()
-    for i, (y, x) in enumerate(corners):
-        if titles:
-            _title(
-                ax, x + (images[i].shape[1] - 1)/2, y - .5 - .03 *w, titles[i],
-                wrong is not None and wrong[i])
-        if boxes is not None: _boxes(ax, x, y, boxes[i])
+    fig = _sheet(ax, images, titles, boxes, wrong, cols, size)
     if fig is not None: show(fig, alt or _images_alt(n, titles, masks, boxes))
 
 # %% ../../nbs/lib/plot/pictures.ipynb #ee77a790

@@ -10,9 +10,11 @@ __all__ = ['unpack_state', 'save_checkpoint', 'load_checkpoint', 'differences', 
 import json, random
 from collections.abc import Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..checks import old_names
 from ..core import InputError, atomic_write, set_seed
@@ -61,7 +63,7 @@ def _unpack(value, tensors):
 def unpack_state(
     metadata:dict, # of the file
     tensors:dict,  # {name: tensor} of the file, or {name: whatever stands for it}
-    path,          # of the file, for the sentence
+    path:object,   # of the file, for the sentence
 )->dict:           # what was given to `save_checkpoint`
     """The structure in the header of a file of `save_checkpoint`, filled. Raises
     `InputError` for a header of another form."""
@@ -87,7 +89,7 @@ def unpack_state(
 
 # %% ../../nbs/lib/train/checkpoint.ipynb #8c524cdf
 def save_checkpoint(
-    path,     # file to write, conventionally `.safetensors`
+    path:str|Path, # file to write, conventionally `.safetensors`
     # tensors, numbers, strings, None, and dicts (any plain keys), lists and tuples of
     # them
     **state,
@@ -104,8 +106,8 @@ def save_checkpoint(
 
 # %% ../../nbs/lib/train/checkpoint.ipynb #eebde148
 def load_checkpoint(
-    path,  # a file of `save_checkpoint`
-)->dict:   # what was given to it, tensors on the CPU
+    path:str|Path, # a file of `save_checkpoint`
+)->dict:           # what was given to it, tensors on the CPU
     """Read a checkpoint; no code in it is run. Raises `InputError` for a file that is
     missing, cut short or of another kind."""
     if not is_file(path):
@@ -127,9 +129,9 @@ def differences(
 
 # %% ../../nbs/lib/train/checkpoint.ipynb #f80a1553
 def load_weights(
-    model,         # nn.Module
-    state:dict,    # its state dict
-    what='the checkpoint', # where the state came from, for the sentence
+    model:nn.Module,           # the network
+    state:dict,                # its state dict
+    what:str='the checkpoint', # where the state came from, for the sentence
 )->None:
     """`load_state_dict` that copies nothing unless all fits. Raises `InputError` with
     the keys and shapes that do not, and for values that are NaN or infinite."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 
@@ -17,8 +18,8 @@ from ..core import InputError, as_tensor, get_device, uses_bf16
 
 # %% ../../nbs/lib/train/devices.ipynb #d0a45839
 def batch_length(
-    batch,   # a tensor, or tuples, lists, dicts of them
-)->int|None: # None where it cannot be told
+    batch:object, # a tensor, or tuples, lists, dicts of them
+)->int|None:      # None where it cannot be told
     "How many images a batch holds, as far as its first part tells."
     if isinstance(batch, Mapping): batch = list(batch.values())
     if isinstance(batch, (tuple, list)):
@@ -28,8 +29,8 @@ def batch_length(
         return len(batch)
 
 def check_batch_length(
-    n,          # images in a batch; None where that cannot be told
-    processes,  # that share it
+    n:int|None,    # images in a batch; None where that cannot be told
+    processes:int, # that share it
 )->None:
     "Raise `InputError` for a batch that is too small for all processes, or empty."
     if n is not None and n < processes:
@@ -40,21 +41,22 @@ def check_batch_length(
             f"A batch has {n} items for {processes} process{'es' * (processes > 1)}:"
             f" {remedy}")
 
+# %% ../../nbs/lib/train/devices.ipynb #c00677c5
 def on_device(
     # a tensor, or tuples, lists, dicts of them, or anything that has `to(device)`
-    batch,
-    device,      # where to
+    batch:object,
+    device:torch.device|str, # where to
     # this process and the number of processes: it takes its share of each batch
-    part=(0, 1),
-):               # the same structure; images channels-last
+    part:tuple[int, int]=(0, 1),
+)->object:                   # the same structure; images channels-last
     "A batch where it is needed. Raises `InputError` for an empty one."
     check_batch_length(batch_length(batch), part[1])
     return to_device(share(batch, part), device)
 
 def move_model(
-    model,  # nn.Module
-    device, # where to
-):          # the model, its weights of four axes channels-last
+    model:nn.Module,         # the network
+    device:torch.device|str, # where to
+)->nn.Module:                # the model, its weights of four axes channels-last
     """A model where it is needed. The five axes of a convolution of volumes stay as
     they are: torch has no such order for them."""
     model.to(device)
@@ -64,9 +66,9 @@ def move_model(
 
 # %% ../../nbs/lib/train/devices.ipynb #b1a00011
 def to_device(
-    batch,   # as for `on_device`, or any part of it
-    device,  # where to
-):           # the same structure; images channels-last
+    batch:object,            # as for `on_device`, or any part of it
+    device:torch.device|str, # where to
+)->object:                   # the same structure; images channels-last
     "A batch, or a part of one, where it is needed; it may be empty."
     if torch.is_tensor(batch):
         if not batch.ndim: return batch
@@ -102,9 +104,9 @@ def _cut(v, n, rank, of):
 
 # %% ../../nbs/lib/train/devices.ipynb #b1a00012
 def share(
-    batch,  # as for `on_device`
-    part,   # this process and the number of processes
-):          # the same structure with the images of this process
+    batch:object,         # as for `on_device`
+    part:tuple[int, int], # this process and the number of processes
+)->object:                # the same structure with the images of this process
     """Cut a ready batch. Raises `InputError` where it cannot be told what belongs to
     which image."""
     rank, of = part
@@ -130,9 +132,10 @@ def share(
 
 # %% ../../nbs/lib/train/devices.ipynb #7836756b
 def make_accelerator(
-    precision='auto',  # "bf16", "fp32", or "auto": bf16 where the device is good at it
-    **kwargs,          # for Accelerator
-):                     # accelerate.Accelerator
+    # "bf16", "fp32", or "auto": bf16 where the device is good at it
+    precision:str='auto',
+    **kwargs, # for Accelerator
+)->Accelerator:
     """An Accelerator for one training, whatever the device and precision of those
     before it in this process."""
     device = get_device()

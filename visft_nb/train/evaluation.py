@@ -8,7 +8,7 @@ __all__ = ['eval_mode', 'train_mode', 'predict_logits', 'logits_accuracy', 'Runn
 
 # %% ../../nbs/lib/train/evaluation.ipynb #fba6a057
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -24,8 +24,8 @@ from visft_nb.train.losses import (
 # %% ../../nbs/lib/train/evaluation.ipynb #3ea914a5
 @contextmanager
 def eval_mode(
-    model,  # nn.Module
-):          # yields the model, in eval mode
+    model:nn.Module, # the network
+):                   # yields the model, in eval mode
     """Put a model in eval mode and, at the end, each of its modules back in the mode it
     was in."""
     modes = [(m, m.training) for m in model.modules()]
@@ -36,8 +36,8 @@ def eval_mode(
 # %% ../../nbs/lib/train/evaluation.ipynb #67950ea6
 @contextmanager
 def train_mode(
-    model, # nn.Module
-):         # yields the model
+    model:nn.Module, # the network
+):                   # yields the model
     """Training mode inside, the modes as they were afterwards. In a model that is in
     training mode already, parts in eval mode (frozen batch norm) stay so."""
     modes = [(m, m.training) for m in model.modules()]
@@ -126,13 +126,13 @@ def _outputs(model, data, batch_size, precision, take, strict=True):
 
 # %% ../../nbs/lib/train/evaluation.ipynb #c9a747a9
 def predict_logits(
-    model,              # nn.Module, used on the device it is on
+    model:nn.Module,      # used on the device it is on
     # `Images`, `Batches`, a DataLoader, a list of (x, y), or a tensor of images (N, C,
     # H, W) in [0, 1]
-    data,
-    batch_size=256,     # where `data` is not in batches yet
-    precision='fp32',   # "bf16", "fp32" or "auto"
-)->tuple:               # logits (N, …) float32 and labels (N, …) or None, on the CPU
+    data:object,
+    batch_size:int=256,   # where `data` is not in batches yet
+    precision:str='fp32', # "bf16", "fp32" or "auto"
+)->tuple:                 # logits (N, …) float32 and labels (N, …) or None, on the CPU
     """The outputs for every image, in eval mode; modes and batch-norm statistics are
     left as they were. Raises `InputError` where there is no image."""
     logits, labels = _Joined(), _Joined()
@@ -157,24 +157,29 @@ def _right(logits, y):
     return (logits.argmax(1) == y) & given, given
 
 def logits_accuracy(
-    logits,  # (N, K, …)
-    y,       # class numbers (N, …), -100 for none
-)->float:    # from 0 to 1
+    logits:torch.Tensor, # (N, K, …)
+    y:torch.Tensor,      # class numbers (N, …), -100 for none
+)->float:                # from 0 to 1
     "How often the largest logit is that of the label; label -100 does not count."
     running = RunningAccuracy()
     running.update(logits, y)
     return running.compute()
 
+# %% ../../nbs/lib/train/evaluation.ipynb #8fd4e783
 class RunningAccuracy:
     """The accuracy over batches, as metrics of torchmetrics do it: what is kept are two
     counts, on the device."""
     def __init__(self): self.reset()
-    def reset(self): self.right = self.given = 0
-    def update(self, logits, y):
+    def reset(self)->None:
+        "Begin anew."
+        self.right = self.given = 0
+    def update(self, logits:torch.Tensor, y:torch.Tensor)->None:
+        "Take in a batch."
         right, given = _right(logits, y)
         self.right, self.given = self.right + right.sum(), self.given + given.sum()
 
-    def compute(self):
+    def compute(self)->float:
+        "The share of right answers, from 0 to 1."
         if not (n := int(self.given)):
             raise InputError(
                 "In validation every label is -100, which stands for no label: an"
@@ -185,32 +190,37 @@ class RunningAccuracy:
 class RunningLoss:
     "The mean of a loss over batches; label -100 does not count."
     def __init__(self,
-        loss,  # loss(prediction, target) -> its mean over a batch
+        loss:Callable, # loss(prediction, target) -> its mean over a batch
     ):
         self.loss = loss
         self.reset()
 
-    def reset(self): self.total = self.n = 0
-    def update(self, logits, y):
+    def reset(self)->None:
+        "Begin anew."
+        self.total = self.n = 0
+    def update(self, logits:torch.Tensor, y:torch.Tensor)->None:
+        "Take in a batch."
         numbered = torch.is_tensor(y) and not y.is_floating_point()
         n = (y.long() != -100).sum() if numbered else len(logits)
         value = as_double(self.loss(logits, y))*n
         if numbered: value = torch.where(n > 0, value, 0)   # a mean of nothing
         self.total, self.n = self.total + value, self.n + n
 
-    def compute(self): return float(self.total/self.n)
+    def compute(self)->float:
+        "The mean over all images."
+        return float(self.total/self.n)
 
 # %% ../../nbs/lib/train/evaluation.ipynb #d034c248
 def streams(
-    metric,  # anything
-)->bool:     # does it go from batch to batch, as the metrics of torchmetrics do?
+    metric:object, # anything
+)->bool:           # does it go from batch to batch, as the metrics of torchmetrics do?
     "Has it `update`, `compute` and `reset`?"
     return all(
         callable(getattr(metric, k, None)) for k in ('update', 'compute', 'reset'))
 
 def named_metrics(
-    metric,  # as for `evaluate`
-)->dict:     # {name: metric}
+    metric:object, # as for `evaluate`
+)->dict:           # {name: metric}
     "One metric or several by name. Raises `InputError` for what is no metric."
     if isinstance(metric, Mapping):
         if not metric or not all(callable(m) or streams(m) for m in metric.values()):
@@ -268,13 +278,14 @@ def _ready(metrics, device):
     finally:
         for p in synced: p.sync_on_compute = True
 
+# %% ../../nbs/lib/train/evaluation.ipynb #537d11a5
 def run_metrics(
-    model,          # nn.Module
-    data,           # as for `predict_logits`
-    metrics:dict,   # {name: metric}, as of `named_metrics`
-    precision,      # "bf16", "fp32" or "auto"
-    batch_size=256, # where `data` is not in batches yet
-)->dict:            # {name: value}
+    model:nn.Module,    # the network
+    data:object,        # as for `predict_logits`
+    metrics:dict,       # {name: metric}, as of `named_metrics`
+    precision:str,      # "bf16", "fp32" or "auto"
+    batch_size:int=256, # where `data` is not in batches yet
+)->dict:                # {name: value}
     """Measure a model: running metrics go from batch to batch, functions get all
     outputs at once."""
     running = {k: m for k, m in metrics.items() if streams(m)}
@@ -300,15 +311,16 @@ def run_metrics(
 
 # %% ../../nbs/lib/train/evaluation.ipynb #d1bc88fa
 def evaluate(
-    model,            # nn.Module
+    model:nn.Module,      # the network
     # as for `predict_logits`; or a function of the model that gives a number or {name:
     # number}
-    data,
+    data:object,
     # metric(logits, y) -> number, a metric or collection of torchmetrics, or {name: any
     # of these}; None: accuracy, from 0 to 1
-    metric=None,
-    precision='fp32', # "bf16", "fp32" or "auto"
-):                    # the metric's value; a dict where `metric` is, or gives, several
+    metric:Callable|Mapping|None=None,
+    precision:str='fp32', # "bf16", "fp32" or "auto"
+    # returns the metric's value; a dict where `metric` is, or gives, several
+)->float|dict[str, float]:
     """Measure a model in eval mode and leave it as it was. Metrics of torchmetrics see
     batch after batch; only functions need all outputs in memory."""
     if callable(data) and not hasattr(data, '__iter__'):

@@ -7,7 +7,7 @@ __all__ = ['LOOK', 'mean_cross_entropy', 'start_run', 'fit']
 
 # %% ../../nbs/lib/train/fitting.ipynb #c8722e3b
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import partial
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
@@ -29,15 +30,15 @@ from .loaders import (
     check_resumable, unresumable, warn_of_generators, with_random_state)
 from .losses import (
     Criterion, Objective, class_labels, cross_entropy_step, host_waits)
-from .optim import SCHEDULES, make_optimizer
+from .optim import SCHEDULES, AnyOptimizer, make_optimizer
 from .run import ONE_IMAGE, TrainingRun, loop
 from .trackers import check_trackers, tracking
 
 # %% ../../nbs/lib/train/fitting.ipynb #70473e64
 def mean_cross_entropy(
-    logits,  # (N, K, …)
-    y,       # class numbers (N, …), -100 for none
-):           # a scalar
+    logits:torch.Tensor, # (N, K, …)
+    y:torch.Tensor,      # class numbers (N, …), -100 for none
+)->torch.Tensor:         # a scalar
     """The cross-entropy of outputs in validation; maps one by one, as a copy of all
     would double the memory."""
     y = class_labels(logits, y, void=False)
@@ -141,7 +142,7 @@ def _leaves_one(objective, train, accelerator):
             "The last batch of an epoch holds one image, from which batch norm cannot"
             " learn: it is left out. Another batch size leaves no such rest;"
             " drop_last=True says that it is meant.",
-            stacklevel=3)
+            stacklevel=4)
     return refused
 
 # %% ../../nbs/lib/train/fitting.ipynb #81334b67
@@ -180,12 +181,13 @@ def _check_fit(train, valid, epochs, patience, every, goal, clip, seed):
 
 # %% ../../nbs/lib/train/fitting.ipynb #8dfdf09f
 def start_run(
-    objective,     # `Objective`
-    optimizer,     # of its parameters
-    schedule,      # a key of `SCHEDULES`, or factor(step, total)
-    accelerator,   # from `make_accelerator`
-    plan:dict,     # epochs, batches, seed, goal and whatever else decides the run
-    **rest,        # other fields of `TrainingRun`
+    objective:Objective,             # `Objective`
+    optimizer:torch.optim.Optimizer, # of its parameters
+    schedule:str|Callable,           # a key of `SCHEDULES`, or factor(step, total)
+    accelerator:Accelerator,         # from `make_accelerator`
+    # epochs, batches, seed, goal and whatever else decides the run
+    plan:dict,
+    **rest,                          # other fields of `TrainingRun`
 )->TrainingRun:
     """A `TrainingRun` before its first step: everything on the device, the model
     channels-last."""
@@ -236,63 +238,63 @@ def _rarely(accelerator, callbacks):
         shown = accelerator.reduce(asked, 'sum').item() > 0
     return 1 if shown else LOOK
 
+# %% ../../nbs/lib/train/fitting.ipynb #dbfb6288
+def _begin(objective, train, optimizer, schedule, accelerator, moves, keeps):
+    """A run at its first step: `moves` is what decides the steps, `keeps` what is kept
+    and told of them."""
+    moved = make_optimizer(objective, optimizer, moves['lr'], moves['weight_decay'])
+    plan = _plan(train, _leaves_one(objective, train, accelerator), **moves)
+    return start_run(
+        objective, moved, schedule, accelerator, plan, **keeps,
+        within=not unresumable(train), look=_rarely(accelerator, keeps['callbacks']))
+
+def _accelerator(precision, trackers, folder):
+    names = check_trackers(trackers, folder) or None
+    return make_accelerator(precision, log_with=names, project_dir=folder)
+
+def _train(run, train, measure, folder, resume, bar):
+    "From the checkpoint, or the first step, to the end."
+    with _inside(run, run.inner.model, folder):
+        if resume: _go_on(run, train)
+        loop(run, with_random_state(train), measure, run.plan['clip'], bar)
+    return run.finish()
+
 # %% ../../nbs/lib/train/fitting.ipynb #f20532f8
 def fit(
-    model,                   # nn.Module; moved to the device, trained in place
-    train,                   # `Batches`, a DataLoader, or a list of batches
-    # as `data` of `evaluate`: images, or a function of the model; with it the best
-    # weights are put back at the end
-    valid=None,
+    model:nn.Module,                   # moved to the device, trained in place
+    train:Iterable,                    # `Batches`, a DataLoader, or a list of batches
+    valid:object=None,                 # as `data` of `evaluate`: images, or a function
     *,
-    epochs:int,              # passes over `train`
-    # a loss of torch.nn, called with prediction and target (see `as_loss`); any other
-    # is called loss(model, batch) -> scalar
-    loss=cross_entropy_step,
-    # a key of `OPTIMIZERS`, a class, a function of the parameters, or a torch
-    # Optimizer; its rates count as peaks
-    optimizer='adamw',
-    lr:float=1e-3,           # the highest rate of the schedule
-    weight_decay=0.01,       # for an optimizer given by name or class
-    schedule='onecycle',     # a key of `SCHEDULES`, or factor(step, total)
-    clip:float|None=None,    # largest norm of the gradient
-    # "bf16", "fp32", or "auto": bf16 where the device is good at it
-    precision='auto',
-    # as for `evaluate`; the first is monitored; None: accuracy, from 0 to 1, or the
-    # loss where that compares no classes
-    metric=None,
-    # "max", or "min" where less of the metric is better; None: "min" for the loss, else
-    # "max"
-    goal:str|None=None,
-    patience:int|None=None,  # stop after so many epochs without a better one
-    # file to write after each epoch, and to go on from if it is there
-    checkpoint=None,
-    every:int|None=None,     # write it every so many steps, too
-    resume=True,             # False begins anew and overwrites the file
-    # "tensorboard", "wandb" (offline): they write below the folder
-    trackers=(), folder=None,
-    # objects with on_step, on_epoch, on_end, each called with (history, model)
-    callbacks=(),
-    # show progress; decides every random number inside, and changes none outside
-    bar=True, seed:int=0,
+    epochs:int,                        # passes over `train`
+    loss:Callable=cross_entropy_step,  # of torch.nn, or loss(model, batch) -> scalar
+    optimizer:AnyOptimizer='adamw',    # a key of `OPTIMIZERS`, or what makes one
+    lr:float=1e-3,                     # the highest rate of the schedule
+    weight_decay:float=0.01,           # for an optimizer given by name or class
+    schedule:str|Callable='onecycle',  # a key of `SCHEDULES`, or factor(step, total)
+    clip:float|None=None,              # largest norm of the gradient
+    precision:str='auto',              # "bf16", "fp32"; "auto": bf16 where that pays
+    metric:Callable|Mapping|None=None, # as for `evaluate`; the first is monitored
+    goal:str|None=None,                # of what is monitored: "max" or "min"
+    patience:int|None=None,            # stop after so many epochs without a better one
+    checkpoint:str|Path|None=None,     # written each epoch, gone on from if it is there
+    every:int|None=None,               # write it every so many steps, too
+    resume:bool=True,                  # False begins anew and overwrites the file
+    trackers:str|Sequence[str]=(),     # "tensorboard", "wandb" (offline)
+    folder:str|Path|None=None,         # below which they write
+    callbacks:Sequence[object]=(),     # with on_step, on_epoch, on_end(history, model)
+    bar:bool=True,                     # show progress
+    seed:int=0,                        # of every random number inside
 )->History:
-    """Train a model. Raises `InputError` for what cannot be trained, and as soon as the
-    loss is no number any more."""
+    """Train a model; with `valid` the best weights are put back at the end. Raises
+    `InputError` for what cannot be trained, and as soon as the loss is no number."""
     _check_fit(train, valid, epochs, patience, every, goal, clip, seed)
     if checkpoint and resume: check_resumable(train, valid, checkpoint, every)
-    names = check_trackers(trackers, folder) or None
-    accelerator = make_accelerator(precision, log_with=names, project_dir=folder)
+    accelerator = _accelerator(precision, trackers, folder)
     objective = Objective(model, loss)
-    plan = _plan(
-        train, _leaves_one(objective, train, accelerator), epochs=epochs, lr=lr,
-        weight_decay=weight_decay, clip=clip, seed=seed,
-        goal=_goal(goal, metric, objective.loss, valid))
-    run = start_run(
-        objective, make_optimizer(objective, optimizer, lr, weight_decay), schedule,
-        accelerator, plan, patience=patience, checkpoint=checkpoint, every=every,
-        within=not unresumable(train), callbacks=callbacks,
-        look=_rarely(accelerator, callbacks))
+    moves = dict(epochs=epochs, lr=lr, weight_decay=weight_decay, clip=clip, seed=seed,
+                 goal=_goal(goal, metric, objective.loss, valid))
+    keeps = dict(patience=patience, checkpoint=checkpoint, every=every,
+                 callbacks=callbacks)
+    run = _begin(objective, train, optimizer, schedule, accelerator, moves, keeps)
     measure = _measure(valid, metric, objective.loss, precision)
-    with _inside(run, model, folder):
-        if resume: _go_on(run, train)
-        loop(run, with_random_state(train), measure, clip, bar)
-    return run.finish()
+    return _train(run, train, measure, folder, resume, bar)

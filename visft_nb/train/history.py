@@ -7,9 +7,12 @@ __all__ = ['History']
 
 # %% ../../nbs/lib/train/history.ipynb #54720723
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from fastcore.basics import patch
+
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/lib/train/history.ipynb #d3ad6876
 @dataclass(repr=False)
@@ -24,43 +27,40 @@ class History:
     # steps
     epochs:list=field(default_factory=list)
 
-    def __repr__(self):
-        rows = (self.epochs or [{}])[-1].items()
-        last = ', '.join(
-            f'{k} {v:.4g}'
-            for k, v in rows
-            if k not in ('epoch', 'step') and isinstance(v, (int, float)))
-        best = f'; best in epoch {self.best_epoch}' if self.best_epoch else ''
-        return (
-            f"History({len(self.steps)} steps, {len(self.epochs)}"
-            f" epochs{': ' + last if last else ''}{best})")
-
     @property
-    def best_epoch(self):
+    def best_epoch(self)->int|None:
         "Number of the best epoch, from 1; None without validation."
+        if not self.monitor or not self.epochs: return None
         sign = 1 if self.goal == 'max' else -1
-        return (
-            max(self.epochs, key=lambda r: sign*r[self.monitor])['epoch']
-            if self.monitor and self.epochs
-            else None)
+        return max(self.epochs, key=lambda r: sign*r[self.monitor])['epoch']
 
     @property
-    def best(self):
+    def best(self)->float|None:
         "The monitored figure in the best epoch; None without validation."
-        return (
-            self.epochs[self.best_epoch - 1][self.monitor] if self.best_epoch else None)
+        best = self.best_epoch
+        return self.epochs[best - 1][self.monitor] if best else None
 
-    def stale(self, patience):
+    def stale(self, patience:int|None)->bool:
         "Has the best epoch been followed by `patience` others?"
-        return (
-            patience is not None
-            and bool(self.best_epoch)
-            and len(self.epochs) - self.best_epoch >= patience)
+        if patience is None or not self.best_epoch: return False
+        return len(self.epochs) - self.best_epoch >= patience
 
-    def frame(self):
-        "The epochs as a pandas DataFrame."
-        import pandas as pd
-        return pd.DataFrame(self.epochs)
+# %% ../../nbs/lib/train/history.ipynb #e3bb0bd5
+@patch
+def frame(self:History)->'pd.DataFrame':
+    "The epochs as a pandas DataFrame."
+    import pandas as pd
+    return pd.DataFrame(self.epochs)
+
+@patch
+def __repr__(self:History):
+    rows = (self.epochs or [{}])[-1].items()
+    figures = [(k, v) for k, v in rows if k not in ('epoch', 'step')]
+    last = ', '.join(f'{k} {v:.4g}' for k, v in figures if isinstance(v, (int, float)))
+    best = f'; best in epoch {self.best_epoch}' if self.best_epoch else ''
+    return (
+        f"History({len(self.steps)} steps, {len(self.epochs)}"
+        f" epochs{': ' + last if last else ''}{best})")
 
 # %% ../../nbs/lib/train/history.ipynb #339c1eae
 @patch
@@ -74,7 +74,9 @@ def state(self:History)->dict:
         'epochs': self.epochs}
 
 @patch(cls_method=True)
-def of(cls:History, state:dict):
+def of(cls:History,
+    state:dict, # of a history, as a checkpoint holds it
+)->History:
     "A history from its `state`."
     rows = zip(*(v.tolist() for v in state['steps'].values()))
     return cls(

@@ -7,9 +7,10 @@ __all__ = ['batches_from', 'is_stateful', 'with_random_state', 'unresumable', 'c
 
 # %% ../../nbs/lib/train/loaders.ipynb #3f641c68
 import random, sys, warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,13 +24,14 @@ from .devices import check_batch_length, share
 
 # %% ../../nbs/lib/train/loaders.ipynb #ad7b9aac
 def batches_from(
-    train,        # `Batches`, a DataLoader, or a list of batches
-    epoch:int,    # from 0
-    skip:int=0,   # batches of this epoch that were had already
-    seed:int=0,   # decides the order of a DataLoader, with the epoch
-    part=(0, 1),  # this process and the number of processes: its share of each batch
-    state=None,   # of a `StatefulDataLoader` with workers, after those batches
-):                # iterator
+    train:Iterable,       # `Batches`, a DataLoader, or a list of batches
+    epoch:int,            # from 0
+    skip:int=0,           # batches of this epoch that were had already
+    seed:int=0,           # decides the order of a DataLoader, with the epoch
+    # this process and the number of processes: its share of each batch
+    part:tuple[int, int]=(0, 1),
+    state:dict|None=None, # of a `StatefulDataLoader` with workers, after those batches
+)->Iterator:
     """The batches of an epoch from number `skip` on, the same ones however often it is
     asked."""
     if hasattr(train, 'iter_from'):
@@ -99,7 +101,7 @@ class _WithRandom:
         set_rng_state(state['random'])
 
 def is_stateful(
-    data,  # anything
+    data:object, # anything
 )->bool:
     "Is it a `StatefulDataLoader` of torchdata?"
     # else nobody can have made one
@@ -107,8 +109,8 @@ def is_stateful(
     return module is not None and isinstance(data, module.StatefulDataLoader)
 
 def with_random_state(
-    train,  # as for `fit`
-):          # the same, or a `StatefulDataLoader` like it
+    train:Iterable, # as for `fit`
+)->Iterable:        # the same, or a `StatefulDataLoader` like it
     "The loader, or one like it that knows what its workers draw."
     if not is_stateful(train) or not train.num_workers: return train
     if isinstance(train.dataset, IterableDataset): return train
@@ -137,9 +139,9 @@ def _iter_state(loader, skip, state):
 
 # %% ../../nbs/lib/train/loaders.ipynb #b7d0f001
 def unresumable(
-    data,        # what `fit` trains or validates on
-    within=True, # within an epoch; False: from the end of one on
-)->str|None:     # the reason, or None where it is exact
+    data:object,      # what `fit` trains or validates on
+    within:bool=True, # within an epoch; False: from the end of one on
+)->str|None:          # the reason, or None where it is exact
     "Why a training on `data` cannot be continued exactly."
     if not isinstance(data, DataLoader) or not data.num_workers: return None
     if data.persistent_workers:
@@ -159,9 +161,9 @@ def unresumable(
             " checkpoint")
 
 def check_resumable(
-    train, valid,  # as for `fit`
-    checkpoint,    # the file, for the sentence
-    every,         # is it written within an epoch, too?
+    train:Iterable, valid:object, # as for `fit`
+    checkpoint:str|Path,          # the file, for the sentence
+    every:int|None,               # is it written within an epoch, too?
 )->None:
     "Raise `InputError` where a checkpoint could not be gone on from exactly."
     for name, data in (('train', train), ('valid', valid)):
@@ -195,8 +197,8 @@ def _own_generators(value, at, depth=4):
         for found in _own_generators(v, where, depth - 1)]
 
 def warn_of_generators(
-    train,       # as for `fit`
-    checkpoint,  # the file, for the sentence
+    train:Iterable,      # as for `fit`
+    checkpoint:str|Path, # the file, for the sentence
 )->None:
     "A warning where a data set draws from a generator that no checkpoint knows."
     if not isinstance(train, DataLoader) or train.num_workers: return

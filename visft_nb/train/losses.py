@@ -9,7 +9,7 @@ __all__ = ['IMAGE_KEYS', 'TARGET_KEYS', 'as_pair', 'prediction', 'checked_later'
 
 # %% ../../nbs/lib/train/losses.ipynb #bfc409f2
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -28,8 +28,8 @@ TARGET_KEYS = 'label', 'labels', 'mask', 'masks', 'target', 'targets', 'y'
 
 def as_pair(
     # (images, targets), or a mapping with one of `IMAGE_KEYS` and of `TARGET_KEYS`
-    batch,
-)->tuple:   # (images, targets)
+    batch:Sequence|Mapping,
+)->tuple: # (images, targets)
     "Images and targets of a batch. Raises `InputError` where it has others than these."
     if isinstance(batch, Mapping):
         x, y = (next((k for k in keys if k in batch), None)
@@ -48,8 +48,8 @@ def as_pair(
     return tuple(batch)
 
 def prediction(
-    out,  # what a model returns
-):        # its logits
+    out:torch.Tensor|Mapping, # what a model returns
+)->torch.Tensor:              # its logits
     "The tensor that a loss compares: of a mapping the entry `logits` or `out`."
     if not isinstance(out, Mapping): return out
     return next((out[k] for k in ('logits', 'out') if k in out), out)
@@ -67,9 +67,9 @@ def checked_later():
     finally: _LATER.reset(token)
 
 def check_soon(
-    wrong,    # a tensor with one boolean
-    numbers,  # function -> the numbers for the sentence, tensors
-    sentence,      # function(*numbers) -> the sentence
+    wrong:torch.Tensor, # a tensor with one boolean
+    numbers:Callable,   # function -> the numbers for the sentence, tensors
+    sentence:Callable,  # function(*numbers) -> the sentence
 )->None:
     """Raise `InputError` where `wrong` is true: at once, or inside `checked_later` when
     somebody looks."""
@@ -78,7 +78,7 @@ def check_soon(
     elif wrong: raise InputError(sentence(*(int(v) for v in numbers())))
 
 def raise_collected(
-    checks,  # what `checked_later` yielded
+    checks:list, # what `checked_later` yielded
 )->None:
     """Raise `InputError` for the first check that failed. All are looked at in one copy
     from the device."""
@@ -87,25 +87,26 @@ def raise_collected(
     for bad, (_, numbers, sentence) in zip(wrong, checks):
         if bad: raise InputError(sentence(*(int(v) for v in numbers)))
 
+# %% ../../nbs/lib/train/losses.ipynb #b0bc40e2
 def host_waits(
-    device,  # torch.device or its name
+    device:torch.device|str, # where to
 )->bool:
     "Does the host wait when it asks this device for a value?"
     return torch.device(device).type != 'cpu'
 
 def as_double(
-    v,  # a tensor
-):      # float64; on MPS, which has none, float32
+    v:torch.Tensor, # a tensor
+)->torch.Tensor:    # float64; on MPS, which has none, float32
     "Numbers in the widest precision of their device."
     return v.float() if v.device.type == 'mps' else v.double()
 
 # %% ../../nbs/lib/train/losses.ipynb #b1a00007
 def class_labels(
-    logits,     # outputs of the model (N, K, …)
-    y,          # what is given as labels (N, …)
-    none=-100,  # the number that stands for no label
-    void=True,  # refuse a batch in which no image has a label
-):              # labels, int64
+    logits:torch.Tensor, # outputs of the model (N, K, …)
+    y:torch.Tensor,      # what is given as labels (N, …)
+    none:int=-100,       # the number that stands for no label
+    void:bool=True,      # refuse a batch in which no image has a label
+)->torch.Tensor:         # labels, int64
     """Labels that outputs can be compared with. Raises `InputError` for others."""
     if (
         not torch.is_tensor(y) or y.is_floating_point() or y.is_complex()
@@ -141,10 +142,10 @@ def class_labels(
 
 # %% ../../nbs/lib/train/losses.ipynb #abcebea6
 def cross_entropy_step(
-    model,  # x (N, C, H, W) -> logits (N, K)
+    model:nn.Module, # x (N, C, H, W) -> logits (N, K)
     # (x, y): images, and int64 class numbers (N,) from 0 to K-1, or -100 for none
-    batch,
-):          # the mean cross-entropy, a scalar
+    batch:Sequence|Mapping,
+)->torch.Tensor:     # the mean cross-entropy, a scalar
     """The loss of a classifier. Raises `InputError` for labels that the head has no
     output for."""
     x, y = as_pair(batch)
@@ -167,15 +168,15 @@ _POINTWISE = (
     F.binary_cross_entropy, F.binary_cross_entropy_with_logits)
 
 def without_partial(
-    loss,  # a function or class, or `functools.partial` of one
-):         # the function or class
+    loss:Callable, # a function or class, or `functools.partial` of one
+)->Callable:       # the function or class
     "Without the arguments that `functools.partial` put around it."
     while isinstance(loss, partial): loss = loss.func
     return loss
 
 def takes_targets(
-    loss,  # function, module or class
-)->bool:   # is it called with prediction and target, as the losses of torch are?
+    loss:Callable, # function, module or class
+)->bool: # is it called with prediction and target, as the losses of torch are?
     "Told by where it is defined, or by its being one of torch's losses."
     loss = without_partial(loss)
     kind = loss if isinstance(loss, type) or inspect.isroutine(loss) else type(loss)
@@ -192,23 +193,23 @@ def _among(loss, kinds):
 class Criterion(nn.Module):
     "A loss of prediction and target as one of model and batch."
     def __init__(self,
-        loss,  # loss(prediction, target) -> scalar
+        loss:Callable, # loss(prediction, target) -> scalar
     ):
         super().__init__()
         self.loss = loss
         self.numbered = _among(loss, _NUMBERED)    # compares with class numbers
         self.pointwise = _among(loss, _POINTWISE)  # compares number with number
 
-    def forward(self, model, batch):
+    def forward(self, model:nn.Module, batch:Sequence|Mapping)->torch.Tensor:
         "The loss of a batch, a pair (images, targets)."
         x, y = as_pair(batch)
         return self.value(prediction(model(x)), y)
 
     def value(self,
-        z,         # prediction, float
-        y,         # target
-        void=True, # refuse a batch in which no image has a label
-    ):             # scalar
+        z:torch.Tensor, # prediction, float
+        y:torch.Tensor, # target
+        void:bool=True, # refuse a batch in which no image has a label
+    )->torch.Tensor:    # a scalar
         "The loss. Raises `InputError` where the two cannot be compared."
         if torch.is_tensor(z) and z.is_floating_point(): z = z.float()
         y = self._target(z, y, void)
@@ -220,7 +221,8 @@ class Criterion(nn.Module):
                 f"{describe(y)}: {brief(str(e), 200)}") from e
 
     @property
-    def name(self):
+    def name(self)->str:
+        "What the loss is called."
         bare = without_partial(self.loss)
         return getattr(bare, '__name__', type(bare).__name__)
 
@@ -246,8 +248,8 @@ def _target(self:Criterion, z, y, void):
     return y
 
 def as_loss(
-    loss,  # as for `fit`
-):         # loss(model, batch)
+    loss:Callable, # as for `fit`
+)->Callable:       # loss(model, batch)
     "What `fit` calls. Raises `InputError` for what is no loss."
     if isinstance(loss, type):
         if not takes_targets(loss):
@@ -265,15 +267,15 @@ def as_loss(
 class Objective(nn.Module):
     "A model and its loss as one module: batch -> loss."
     def __init__(self,
-        model,                   # nn.Module
+        model:nn.Module, # the network
         # as for `fit`; where it is an nn.Module, its parameters are trained too
-        loss=cross_entropy_step,
+        loss:Callable=cross_entropy_step,
     ):
         super().__init__()
         self.model, self.loss = model, as_loss(loss)
         protect(self)   # torch's backward pass is faulty for some narrow layers
 
-    def forward(self, batch):
+    def forward(self, batch:object)->torch.Tensor:
         "The loss of a batch, checked to be one number that can be differentiated."
         loss = self.loss(self.model, batch)
         if not torch.is_tensor(loss) or loss.ndim:

@@ -7,11 +7,12 @@ __all__ = ['ONE_IMAGE', 'TrainingRun', 'loop']
 
 # %% ../../nbs/lib/train/run.ipynb #2e542281
 import math, sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,24 +31,26 @@ from .losses import Objective, as_double, checked_later
 from .optim import queue_step, set_rate, train_step
 from .trackers import Interrupt, is_watched
 
+if TYPE_CHECKING: from tqdm import tqdm
+
 # %% ../../nbs/lib/train/run.ipynb #03573d60
 @dataclass
 class TrainingRun:
     """A training as far as it has come: what it moves, what it moves by, and where it
     is."""
-    accelerator:Accelerator
-    objective:Objective
-    optimizer:torch.optim.Optimizer
+    accelerator:Accelerator # device, precision, processes
+    objective:Objective     # what is made small
+    optimizer:torch.optim.Optimizer # of its parameters
     schedule:object         # factor(step, total)
     # what must be the same when it is resumed: epochs, batches per epoch, rate,
     # schedule, seed, …
     plan:dict
-    history:History
-    patience:int|None=None
-    checkpoint:str|None=None
+    history:History         # what happened so far
+    patience:int|None=None  # epochs without a better one after which it stops
+    checkpoint:str|None=None # file to write
     every:int|None=None     # steps between two checkpoints within an epoch
     within:bool=True        # can it be continued exactly within an epoch?
-    callbacks:tuple=()
+    callbacks:tuple=()      # with on_step, on_epoch, on_end
     epoch:int=0             # epochs finished
     step:int=0              # steps taken in this epoch
     best:dict|None=None     # the weights of the best epoch
@@ -57,37 +60,47 @@ class TrainingRun:
     source:object=None      # the iterator over this epoch's batches
     place:dict|None=None    # where a `StatefulDataLoader` goes on
 
-    @property
-    def total(self):
-        return self.plan['epochs']*self.plan['batches']   # steps of the whole training
-    @property
-    def done(self): return len(self.history.steps) + len(self.pending) # steps taken
-    @property
-    def over(self):
-        return self.epoch >= self.plan['epochs'] or self.history.stale(
-            self.patience)   # finished, or stopped early
-    @property
-    def between(self):
-        return self.step in (0, self.plan['batches'])   # between two epochs?
-    @property
-    def part(self):
-        return self.accelerator.process_index, self.accelerator.num_processes
-    @property
-    def inner(self):
-        return getattr(
-            self.objective, 'module', self.objective
-        )   # the `Objective`, without what is around it for several processes
+# %% ../../nbs/lib/train/run.ipynb #2859bd74
+@patch(as_prop=True)
+def total(self:TrainingRun)->int:
+    "Steps of the whole training."
+    return self.plan['epochs']*self.plan['batches']
+
+@patch(as_prop=True)
+def done(self:TrainingRun)->int:
+    "Steps taken."
+    return len(self.history.steps) + len(self.pending)
+
+@patch(as_prop=True)
+def over(self:TrainingRun)->bool:
+    "Is it finished, or stopped early?"
+    return self.epoch >= self.plan['epochs'] or self.history.stale(self.patience)
+
+@patch(as_prop=True)
+def between(self:TrainingRun)->bool:
+    "Does it stand between two epochs?"
+    return self.step in (0, self.plan['batches'])
+
+@patch(as_prop=True)
+def part(self:TrainingRun)->tuple[int, int]:
+    "This process and the number of processes."
+    return self.accelerator.process_index, self.accelerator.num_processes
+
+@patch(as_prop=True)
+def inner(self:TrainingRun)->Objective:
+    "The `Objective`, without what is around it for several processes."
+    return getattr(self.objective, 'module', self.objective)
 
 # %% ../../nbs/lib/train/run.ipynb #31aaafb9
 @patch
-def tell(self:TrainingRun, event:str):
+def tell(self:TrainingRun, event:str)->None:
     "Call `event(history, model)` of every callback that has it."
     for c in self.callbacks:
         if hasattr(c, event): getattr(c, event)(self.history, self.inner.model)
 
 # %% ../../nbs/lib/train/run.ipynb #a0bd3b80
 @patch
-def note(self:TrainingRun, row:dict):
+def note(self:TrainingRun, row:dict)->None:
     """Enter a step in the history and tell the trackers and callbacks. Raises
     `InputError` where it was no number."""
     bad = next((f'{k} is {v}' for k, v in row.items() if not math.isfinite(v)), None)
@@ -108,12 +121,13 @@ def note(self:TrainingRun, row:dict):
 
 # %% ../../nbs/lib/train/run.ipynb #b1a00018
 @patch(as_prop=True)
-def left(self:TrainingRun): # words for the state in which a bad step leaves the weights
+def left(self:TrainingRun)->str:
+    "Words for the state in which a bad step leaves the weights."
     if self.look == 1: return 'before this step'
     return f"after step {self.good['step']}, where they were looked at last"
 
 @patch
-def remember(self:TrainingRun):
+def remember(self:TrainingRun)->None:
     "Keep the weights, which are good, where looks are rare."
     if self.look == 1: return
     states = self.inner.states()
@@ -126,7 +140,7 @@ def remember(self:TrainingRun):
     self.good['step'] = self.done
 
 @patch
-def check_pending(self:TrainingRun):
+def check_pending(self:TrainingRun)->None:
     """Enter the steps since the last look. Raises `InputError` for the first bad one,
     with the weights of the last look."""
     rows, self.pending = self.pending, []
@@ -160,7 +174,7 @@ def _read(rows):
                 for _, ns, sentence in checks])
 
 @patch
-def take(self:TrainingRun, batch, clip=None):
+def take(self:TrainingRun, batch:object, clip:float|None=None)->None:
     """One step, entered at once or with the next look. Raises `InputError` where batch
     norm cannot learn from the batch."""
     lr = set_rate(self.optimizer, self.schedule(self.done, self.total))
@@ -182,7 +196,7 @@ def take(self:TrainingRun, batch, clip=None):
 
 # %% ../../nbs/lib/train/run.ipynb #6af13d11
 @patch
-def end_epoch(self:TrainingRun, measure):
+def end_epoch(self:TrainingRun, measure:Callable)->None:
     """Validate, enter the epoch in the history, and keep the weights if they are the
     best so far."""
     self.check_pending()
@@ -210,7 +224,7 @@ def end_epoch(self:TrainingRun, measure):
 
 # %% ../../nbs/lib/train/run.ipynb #91f126fe
 @patch
-def save(self:TrainingRun):
+def save(self:TrainingRun)->None:
     """Write the checkpoint. Raises `InputError` where the weights are no numbers, and
     leaves the file as it was."""
     self.check_pending()
@@ -236,12 +250,10 @@ def save(self:TrainingRun):
             **({'places': places} if any(places) else {}))
     self.accelerator.wait_for_everyone()
 
-# %% ../../nbs/lib/train/run.ipynb #06b2f024
+# %% ../../nbs/lib/train/run.ipynb #88327b91
 @patch
-def load(self:TrainingRun):
-    """Go on from the checkpoint. Raises `InputError` where it is of another
-    architecture or of a run with another plan."""
-    state = load_checkpoint(self.checkpoint)
+def _check_whole(self:TrainingRun, state):
+    "Raise `InputError` for a checkpoint that lacks what a training needs."
     if lacks := {'model', 'optimizer', 'history', 'plan', 'rng'} - set(state):
         raise InputError(
             f"{self.checkpoint} has no {', '.join(sorted(lacks))}: it was not written"
@@ -254,6 +266,10 @@ def load(self:TrainingRun):
         raise InputError(
             f"{self.checkpoint} holds a {type(state.get(odd)).__name__} at {odd}: it"
             " was changed after fit wrote it; take another file name, or resume=False.")
+
+@patch
+def _check_plan(self:TrainingRun, state):
+    "Raise `InputError` for the checkpoint of a run with another plan."
     longer = (
         self.plan['schedule'] == 'constant' and self.plan['epochs'] >= state['epoch'])
     other = [
@@ -270,6 +286,15 @@ def load(self:TrainingRun):
             f"{self.checkpoint} was written after step {state['step']} of an epoch, and"
             " a DataLoader with worker processes goes on exactly from the end of one"
             " only: take another file name, or resume=False to overwrite it.")
+
+# %% ../../nbs/lib/train/run.ipynb #06b2f024
+@patch
+def load(self:TrainingRun)->None:
+    """Go on from the checkpoint. Raises `InputError` where it is of another
+    architecture or of a run with another plan."""
+    state = load_checkpoint(self.checkpoint)
+    self._check_whole(state)
+    self._check_plan(state)
     for name in self.inner.states():
         load_weights(
             getattr(self.inner, name), state.get(name, {}),
@@ -293,7 +318,7 @@ def load(self:TrainingRun):
 
 # %% ../../nbs/lib/train/run.ipynb #be8df57e
 @patch
-def keep(self:TrainingRun, asked, due):
+def keep(self:TrainingRun, asked:bool, due:bool)->None:
     """Write a checkpoint where one is due, or where Ctrl-C was pressed and it can be
     gone on from there; then stop."""
     acc = self.accelerator
@@ -330,7 +355,7 @@ def _left(self:TrainingRun, here):
 
 # %% ../../nbs/lib/train/run.ipynb #a42a84e8
 @patch
-def bar(self:TrainingRun, show:bool):
+def bar(self:TrainingRun, show:bool)->'tqdm':
     "A progress bar over the steps."
     from tqdm import tqdm
     return tqdm(
@@ -340,7 +365,7 @@ def bar(self:TrainingRun, show:bool):
 
 # %% ../../nbs/lib/train/run.ipynb #b1a0001a
 @patch
-def batches(self:TrainingRun, train):
+def batches(self:TrainingRun, train:Iterable)->Iterator:
     """The rest of this epoch's batches for this process, but for a last one that is
     left out."""
     place, self.place = self.place, None
@@ -365,11 +390,11 @@ def finish(self:TrainingRun)->History:
 
 # %% ../../nbs/lib/train/run.ipynb #98969d4e
 def loop(
-    run,       # where to start from; it is moved along
-    train,     # batches
-    measure,   # model -> {name: number}, called after each epoch
-    clip=None, # largest norm of the gradient
-    bar=True,  # show progress
+    run:TrainingRun,      # where to start from; it is moved along
+    train:Iterable,       # batches
+    measure:Callable,     # model -> {name: number}, called after each epoch
+    clip:float|None=None, # largest norm of the gradient
+    bar:bool=True,        # show progress
 )->None:
     "Gradient descent from where `run` is to its end."
     then = ' and the checkpoint written' if run.checkpoint and run.within else ''
