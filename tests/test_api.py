@@ -6,7 +6,7 @@ from api_docs import gaps, modules, public
 
 from visft_nb.course.exports import load_types
 
-OPEN = {'cnn': 'chapter 1', 'pretrain': 'chapter 2', 'finetune': 'chapter 3', 'robust': 'chapter 4'}   # packages whose reference is not whole yet
+OPEN = {}   # packages whose reference is not whole yet
 MODULES = dict(modules())
 WHOLE = [m for m in MODULES if m.split('.')[1] not in OPEN]
 

@@ -145,7 +145,7 @@ def split_solution(
 
 # %% ../../nbs/lib/course/assignments.ipynb #d4e1791f
 def release_notebook(
-    assignment:Assignment,
+    assignment:Assignment,  # of `load_assignment`
 )->dict:         # a notebook
     """The student's copy. Raises `InputError` where it would hold a part of a
     solution, of a hidden case or of a candidate."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
+from .. import __version__
 from ..core import InputError, atomic_write, brief, lookup, read_json, read_text
 
 # %% ../../nbs/course/00_book.ipynb #202b3860
@@ -49,7 +50,7 @@ def find_notebooks(
         raise InputError(f"{brief(asked)} is no name of a notebook: a text such as "
                          "'tour' or '1_cnn/01_forward' was expected.")
     names = list(notebooks(book))
-    bare = lambda s: re.sub(r'^\d+_', '', s)
+    bare = lambda s: re.sub(r'^\d+[a-z]?_', '', s)
     asked = re.sub(r'^(.*/)?nbs/|\.ipynb$', '', asked).strip('/')
     if asked == 'all': return [n for n in names if n != 'index']
     for same in (lambda n: n == asked, lambda n: n.rsplit('/')[0] == asked and '/' in n,
@@ -163,10 +164,21 @@ def install_cell(
 )->str:
     "The source of the cell that installs the kit, in Colab alone."
     # no line here may begin with the second directive: this cell would be skipped
+    kit = f'visft_nb[course] @ git+{repository(book)}@v{__version__}'
     return '#| hide\n#| eval: false\n' + f"""import sys
-if 'google.colab' in sys.modules:
+if 'google.colab' in sys.modules:   # add what is missing, change nothing that is there
+    from importlib.metadata import distributions
+    versions = lambda: {{d.metadata['Name']: d.version for d in distributions()}}
+    there = versions()
+    with open('/tmp/there.txt', 'w') as f:
+        f.writelines(f'{{n}}=={{v}}\\n' for n, v in there.items() if n)
     get_ipython().run_line_magic(
-        'pip', 'install -q "visft_nb[course] @ git+{repository(book)}"')"""
+        'pip', 'install -q -c /tmp/there.txt'
+        ' "{kit}"')
+    now = versions()
+    print(f"visft_nb {{now.get('visft_nb', 'was not installed')}}: "
+          f"{{len(now.keys() - there.keys())}} added, "
+          f"{{sum(now.get(n) != v for n, v in there.items())}} changed")"""
 
 # %% ../../nbs/course/00_book.ipynb #475128b8
 def sync_headers(
@@ -185,7 +197,7 @@ def sync_headers(
         cells[0]['source'] = (f"{title}\n\n> {promise}\n\n{badge(name, book)}\n\n"
                               f"{rest}".splitlines(keepends=True))
         # of whatever origin
-        install = install_cell(book).partition('get_ipython')[0]
+        install = "#| hide\n#| eval: false\nimport sys\nif 'google.colab' in"
         cells[1:] = [c for c in cells[1:]
                      if not ''.join(c['source']).startswith(install)]
         cells.insert(1, dict(cell_type='code', execution_count=None, id='colab',

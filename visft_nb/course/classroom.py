@@ -29,12 +29,12 @@ from ..report import render
 @dataclass
 class Course:
     "A course's folder, read."
-    folder:Path
-    title:str
+    folder:Path  # it is in
+    title:str  # shown on its pages
     salt:str                        # hidden cases are drawn with it: keep it secret
     limits:Limits                   # of a submission
     roster:dict[str, str]           # id: name
-    assignments:dict[str, Assignment]
+    assignments:dict[str, Assignment] # name: assignment
 
 def assignment_folders(
     book:Path|None=None,   # None takes `book_dir()`
@@ -48,7 +48,7 @@ def assignment_folders(
 def new_course(
     folder:Path|str,                  # new, or empty
     names:Sequence[str]=(),           # of assignments; none: all
-    title:str='Vision models',
+    title:str='Vision models',  # of the course
     book:Path|None=None,              # the repository; None takes `book_dir()`
 )->Path:                              # the folder
     "Make a course. Raises `InputError` for a folder in use or an unknown assignment."
@@ -99,7 +99,7 @@ def open_course(
 
 # %% ../../nbs/lib/course/classroom.ipynb #eff4e3b7
 def release_course(
-    course:Course,
+    course:Course,  # of `open_course`
 )->list[Path]:      # the students' copies
     """Write the students' copies, each searched for what it must not hold. Raises
     `InputError` where one would hold a line of a solution."""
@@ -127,7 +127,7 @@ def _assignment_of(name, data, assignments):
 
 # %% ../../nbs/lib/course/classroom.ipynb #a79e6e43
 def grade_course(
-    course:Course,
+    course:Course,  # of `open_course`
     place:Path|str,                      # a folder or a zip of submissions
     on_marks:Callable=lambda marks, new: None,   # called after each file
 )->tuple[list[Marks], list[str]]:        # marks, and notes
@@ -159,13 +159,13 @@ def _settle(marks):
 
 # %% ../../nbs/lib/course/classroom.ipynb #cd610d45
 def counts(
-    marks:Marks,
+    marks:Marks,  # of one submission
 )->bool:
     "Does it count, or did a later file take its place?"
     return not any(n.startswith('replaced by ') for n in marks.notes)
 def write_grades(
-    course:Course,
-    marks:Sequence[Marks],
+    course:Course,  # of `open_course`
+    marks:Sequence[Marks],  # of `grade_course`
 )->Path:                     # grades.csv
     "A row for each file, and one for each student who handed in nothing."
     items = list(dict.fromkeys(v.item for m in marks for v in m.verdicts))
@@ -189,8 +189,8 @@ def write_grades(
 
 # %% ../../nbs/lib/course/classroom.ipynb #911a9858
 def write_feedback(
-    course:Course,
-    marks:Marks,
+    course:Course,  # of `open_course`
+    marks:Marks,  # of one submission
 )->Path:            # a page
     "What a student reads: points, the mistake, a hint, and never a hidden case."
     titles = {i.name: i.title for i in course.assignments[marks.assignment].items}
@@ -215,8 +215,8 @@ def _own_programs():
 
 # %% ../../nbs/lib/course/classroom.ipynb #ab73f42c
 def fill_gradebook(
-    course:Course,
-    marks:Sequence[Marks],
+    course:Course,  # of `open_course`
+    marks:Sequence[Marks],  # of `grade_course`
     path:Path|str,           # gradebook.db of a course of nbgrader
 )->None:
     """Write marks into nbgrader's gradebook. Raises `InputError` where nbgrader is not
@@ -251,7 +251,7 @@ def _shingles(code):
     return {tuple(words[i:i + 6]) for i in range(len(words) - 5)}
 
 def likenesses(
-    marks:Sequence[Marks],
+    marks:Sequence[Marks],  # of `grade_course`
     least:float=.9,       # share of what either has
     words:int=60,         # shorter ones are alike by chance
 )->list[tuple[str, str, float]]: # (file, file, share)
@@ -267,9 +267,9 @@ def likenesses(
 
 # %% ../../nbs/lib/course/classroom.ipynb #ec427f26
 def report_course(
-    course:Course,
-    marks:Sequence[Marks],
-    notes:Sequence[str]=(),
+    course:Course,  # of `open_course`
+    marks:Sequence[Marks],  # of `grade_course`
+    notes:Sequence[str]=(),  # for the head of the page
 )->Path:                     # a page
     "Marks and their distribution, mistakes, items that nobody solved, likenesses."
     from visft_nb.plot import figure, picture

@@ -28,7 +28,7 @@ class Marks:
     student:str                             # of the roster, or as the file says
     assignment:str                          # its name
     file:str                                # as it came
-    verdicts:list[Verdict]=field(default_factory=list)
+    verdicts:list[Verdict]=field(default_factory=list) # one an item
     cells:dict[int, str]=field(default_factory=dict) # cell: what went wrong in it
     notes:list[str]=field(default_factory=list)      # for the teacher
     error:str=''                            # why nothing could be graded
@@ -47,8 +47,8 @@ class Marks:
 
 # %% ../../nbs/lib/course/grading.ipynb #a041c708
 def all_cases(
-    assignment:Assignment,
-    item:Item,
+    assignment:Assignment,  # of `load_assignment`
+    item:Item,  # of `find_item`
     student:str='',    # whose numbers
     salt:str='',       # of the course: nobody guesses the hidden cases
 )->list[Case]:
@@ -59,7 +59,7 @@ def all_cases(
     for c in hidden: c.shown = False
     return [*cases, *hidden]
 def grade_cells(
-    assignment:Assignment,
+    assignment:Assignment,  # of `load_assignment`
     cells:Sequence[tuple[int, str]],    # of `restore`
     student:str='',                     # whose numbers
     salt:str='',                        # of the course
@@ -88,7 +88,7 @@ def grading_nursery()->Nursery|None:
     return Nursery(preload=_IMPORTS) if can_fork() else None
 
 def fingerprint(
-    assignment:Assignment,
+    assignment:Assignment,  # of `load_assignment`
 )->str:                      # hexadecimal
     "Changes when anything that a mark depends on does."
     h = hashlib.sha256()
@@ -102,15 +102,15 @@ def fingerprint(
 
 # %% ../../nbs/lib/course/grading.ipynb #5fee3624
 def grade_file(
-    assignment:Assignment,
+    assignment:Assignment,  # of `load_assignment`
     released:dict,                # the student's copy, as handed out
     name:str,                     # of the file
     data:bytes,                   # of the file
     student:str,                  # of the roster
     salt:str='',                  # of the course
-    nursery:Nursery|None=None,
-    limits:Limits|None=None,
-    covered:Sequence[Path]=(),
+    nursery:Nursery|None=None,  # of `grading_nursery`
+    limits:Limits|None=None,  # None: the usual ones
+    covered:Sequence[Path]=(),  # folders that must not be read
 )->Marks:
     "Grade one file. Whatever is wrong with it is a sentence in the result."
     m = Marks(student, assignment.name, name)
@@ -245,13 +245,13 @@ def _runs(words, part):
 
 # %% ../../nbs/lib/course/grading.ipynb #3e358a23
 def grade_all(
-    assignment:Assignment,
+    assignment:Assignment,  # of `load_assignment`
     files:Sequence[tuple[str, bytes]],   # (name, bytes)
     roster:dict[str, str],               # id: name
     kept:Path,                           # folder where marks are kept
     salt:str='',                         # of the course
-    limits:Limits|None=None,
-    covered:Sequence[Path]=(),
+    limits:Limits|None=None,  # None: the usual ones
+    covered:Sequence[Path]=(),  # folders that must not be read
     on_marks:Callable=lambda marks, new: None,   # called after each file
 )->list[Marks]:
     "Grade files, each once. One that cannot be graded is a row like any other."

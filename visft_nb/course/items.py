@@ -47,7 +47,7 @@ class Item:
     names:Sequence[str]         # what the notebook must define
     cases:Callable              # cases(rng) -> list of `Case`
     mistakes:Sequence[Mistake]=() # looked for in this order
-    points:float=1.
+    points:float=1.  # for all cases
 
 # %% ../../nbs/lib/course/items.ipynb #5145693d
 def _both(got, want):
@@ -146,7 +146,7 @@ def _numbers(v):
 
 # %% ../../nbs/lib/course/items.ipynb #d206fb01
 def judge(
-    item:Item,
+    item:Item,  # of `find_item`
     cases:Sequence[Case],        # those of the item, and hidden ones
     answers:Sequence[Answer],    # one a case
 )->Verdict:
@@ -176,12 +176,16 @@ def judge(
 # %% ../../nbs/lib/course/items.ipynb #5495015d
 class NotDone(NotImplementedError):
     "What a slot raises before somebody fills it."
-    def __init__(self, text:str='not done yet'): super().__init__(text)
+    def __init__(
+        self,
+        text:str='not done yet',  # what is said
+    ): super().__init__(text)
 
 # where the items of a chapter or of an assignment are
 TASKS = {
     name: f'visft_nb.course.tasks_{name}'
-    for name in ('cnn', 'ps1', 'ps2', 'ps3', 'ps4')}
+    for name in (
+        'cnn', 'example', 'ps1', 'ps2', 'ps3', 'ps4')}
 _STATE = {}   # item: was it right when it was last checked?
 
 def find_item(
@@ -209,7 +213,7 @@ def _is_slot(v):
     except (TypeError, OSError): return False
     return body == '...' or body.startswith('raise NotDone')
 def run_check(
-    item:Item,
+    item:Item,  # of `find_item`
     given:Sequence[object],   # what the notebook defines, in the order of `item.names`
     student:str='',           # whose numbers
     limit:float=30,           # seconds a case may take
@@ -225,7 +229,11 @@ def run_check(
 # %% ../../nbs/lib/course/items.ipynb #9e6cc1a3
 class CheckResult:
     "What a check says, for a notebook and for a terminal."
-    def __init__(self, verdict:Verdict, title:str):
+    def __init__(
+        self,
+        verdict:Verdict,  # of `judge`
+        title:str,        # of the item
+    ):
         self.verdict, self.title = verdict, title
     def __repr__(self):
         v = self.verdict

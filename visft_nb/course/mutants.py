@@ -31,9 +31,9 @@ class Candidate:
 @dataclass
 class Tried:
     "What the grader made of a candidate."
-    candidate:Candidate
-    points:float
-    of:float
+    candidate:Candidate  # that was graded
+    points:float   # got
+    of:float       # there were
     mistake:str    # that was named
 
     @property
@@ -64,7 +64,7 @@ def read_candidates(
 
 # %% ../../nbs/lib/course/mutants.ipynb #756cec14
 def candidates(
-    assignment:Assignment,
+    assignment:Assignment,  # of `load_assignment`
 )->list[Candidate]:         # the solution of the source first, item by item
     "All candidates. Raises `InputError` where an item has too few."
     out = []
@@ -94,8 +94,8 @@ def _cells(assignment, candidate):
 
 # %% ../../nbs/lib/course/mutants.ipynb #f66a0fa0
 def try_candidates(
-    assignment:Assignment,
-    listed:list[Candidate],
+    assignment:Assignment,  # of `load_assignment`
+    listed:list[Candidate],  # of `candidates`
     limits:Limits|None=None,                # None: 10 s a cell, 3 s a question
     on_tried:Callable=lambda tried: None,   # called after each
 )->list[Tried]:
@@ -144,7 +144,7 @@ def machine_mutants(
 
 # %% ../../nbs/lib/course/mutants.ipynb #535c56d4
 def check_table(
-    tried:list[Tried],
+    tried:list[Tried],  # of `try_candidates`
 )->list[dict]:         # a row an item
     """How many right answers passed, and how many mutants were killed and named as
     meant."""
