@@ -170,10 +170,10 @@ if 'google.colab' in sys.modules:   # add what is missing, change nothing that i
     from importlib.metadata import distributions
     versions = lambda: {{d.metadata['Name']: d.version for d in distributions()}}
     there = versions()
-    with open('/tmp/there.txt', 'w') as f:
+    with open('there.txt', 'w') as f:
         f.writelines(f'{{n}}=={{v}}\\n' for n, v in there.items() if n)
     get_ipython().run_line_magic(
-        'pip', 'install -q -c /tmp/there.txt'
+        'pip', 'install -q -c there.txt'
         ' "{kit}"')
     now = versions()
     print(f"visft_nb {{now.get('visft_nb', 'was not installed')}}: "

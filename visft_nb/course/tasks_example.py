@@ -35,12 +35,23 @@ def _cell(source, gid, points=None, **kind):
                 outputs=[], execution_count=None, id=gid)
 
 _CELLS = [
-    ('import numpy as np\n\nfrom visft_nb.course.items import NotDone, check, progress',
-     'imports', {}),
-    ('def row_mean(x):\n    ### BEGIN SOLUTION\n    total = x.sum(1)\n'
-     '    return total/x.shape[1]\n    ### END SOLUTION', 'row_mean', {'solution': True}),
+    (
+        (
+            'import numpy as np\n\nfrom visft_nb.course.items import NotDone, check,'
+            ' progress'),
+        'imports',
+        {}),
+    (
+        (
+            'def row_mean(x):\n    ### BEGIN SOLUTION\n    total = x.sum(1)\n'
+            '    return total/x.shape[1]\n    ### END SOLUTION'
+        ),
+        'row_mean',
+        {'solution': True},
+    ),
     ("check('example.row_mean', row_mean)", 'row_mean-check', {'points': 3}),
-    ("progress('example.row_mean')", 'progress', {})]
+    ("progress('example.row_mean')", 'progress', {}),
+]
 
 _HIDDEN = """import numpy as np
 
