@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from visft_nb.course.book import notebooks, read_notebook, sync_headers, wrong_imports
+from visft_nb.course.book import book_dir, notebooks, read_notebook, sync_headers, wrong_imports
 from visft_nb.course.nursery import Nursery, can_fork
 from visft_nb.course.processes import owned
 from visft_nb.course.profiles import check_settings, parameters
@@ -74,10 +74,17 @@ def test_saved_notebook_is_light_and_clean(name):
     assert not any(o['output_type'] == 'error' for c in code for o in c['outputs'])
     pictures = [o for c in code for o in c['outputs'] if 'image/png' in o.get('data', {})]
     assert all(o['metadata'].get('image/png', {}).get('alt') for o in pictures), 'a picture without alternative text'
-    assert max(len(c['source'].splitlines()) for c in code) <= 68, 'a cell of over 68 lines'
+    assert max(len(c['source'].splitlines()) for c in code) <= 45, 'a cell of over 45 lines'
     lesson = [c['source'] for c in code if 'export' not in c['source']]
     assert not any(re.search(r'\bif\b.*\b(smoke|SMOKE|PROFILE|profile)\b', s) for s in lesson), 'branches on the profile'
     assert re.match(r'# .+\n\n> .+', nb['cells'][0]['source']), 'the first cell is a title and one line behind ">"'
+
+
+def test_no_module_and_no_notebook_is_a_wall():
+    modules = {p.relative_to(book_dir()).as_posix(): len(p.read_text().splitlines()) for p in (book_dir()/'visft_nb').rglob('*.py') if p.name != '_modidx.py'}
+    assert {m: n for m, n in modules.items() if n > 450} == {}, 'part these modules'
+    cells = {name: len(read_notebook(path)['cells']) for name, path in notebooks().items()}
+    assert {name: n for name, n in cells.items() if n > 80} == {}, 'part these notebooks'
 
 
 def test_code_is_at_most_88_wide():
