@@ -139,7 +139,7 @@ DEPTHWISE = Item(
                 _gives(lambda k, c, o: 1/o + 1/k)),
         *_SINGLE])
 
-# %% ../../nbs/lib/course/tasks_cnn.ipynb #be10e226
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #553ecb1c
 def _stack_cases(rng):
     def right(k):
         n = next(n for n in range(1, 50) if pixels_seen([3]*n, [1]*n) == k)
@@ -228,7 +228,7 @@ POOL = Item(
                             'you divide by more.', is_scaled()),
         *COMMON])
 
-# %% ../../nbs/lib/course/tasks_cnn.ipynb #0ff198e9
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #846e8315
 def _shift_cases(rng):
     out = []
     for shape, train in (((4, 3, 5, 6), False), ((2, 5, 3, 3), False),
@@ -244,6 +244,8 @@ def _shift_cases(rng):
             [step('shift_gradient', dy.numpy(), gamma.numpy(), var.numpy(), train)],
             shift.grad.numpy().ravel(), about=f'with train={train}'))
     return out
+
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #941ddbc8
 def _shifted(formula):
     "What another formula makes of the sums over images and pixels."
     return _gives(lambda dy, gamma, var, train: formula(dy.sum((0, 2, 3)), gamma, var))
@@ -317,7 +319,7 @@ DECAY = Item(
         Mistake('one result', 'Two arrays are asked for: the weights and the velocity.',
                 lambda got, want: not isinstance(got, list | tuple) or len(got) != 2)])
 
-# %% ../../nbs/lib/course/tasks_cnn.ipynb #fe3002ce
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #d9924ad5
 def _zero_moves():
     "Which parameters of a LeNet whose weights are all 0 have a gradient that is not."
     net = nn.Sequential(
@@ -622,7 +624,7 @@ LOUD = Item(
                 _gives(lambda a: (a, abs(a)))),
         *COMMON])
 
-# %% ../../nbs/lib/course/tasks_cnn.ipynb #21c1ec74
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #7189a2c3
 class _Linear(nn.Module):
     "A score that is linear in the image, which is made darker first."
     def __init__(self, w, darker):
@@ -789,7 +791,7 @@ SPREAD = Item(
                 lambda got, want: got < 0),
         *_SINGLE])
 
-# %% ../../nbs/lib/course/tasks_cnn.ipynb #ced2f12a
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #bff725e8
 ITEMS = [
     SAME, DEPTHWISE, STACK, TANH, POOL, SHIFT, DECAY, ZERO_NET, LEFT, PRODUCTS, CONV1X1,
     WINOGRAD, GROWTH, PERIOD, STEM, START, LOUD, BRIGHTER, FIELD, TOKENS, ARRANGEMENTS,
