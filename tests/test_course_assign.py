@@ -1,4 +1,5 @@
 "Assignments: what students hand in, and what may never happen to their marks."
+import importlib
 import json
 import os
 import re
@@ -12,11 +13,11 @@ from helpers import sentence
 
 from visft_nb.course import items as items_module
 from visft_nb.course.assignments import BEGIN, END, leaks, load_assignment, parse_notebook, release_notebook
-from visft_nb.course.book import book_dir
+from visft_nb.course.book import book_dir, notebooks, read_notebook
 from visft_nb.course.classroom import assignment_folders, grade_course, new_course, open_course, release_course, report_course
 from visft_nb.course.grading import find_student, student_of, submitted_files
 from visft_nb.course.items import COMMON, Case, Item, NotDone, case_rng, check, find_item, progress
-from visft_nb.course.mutants import candidates, check_table, try_candidates
+from visft_nb.course.mutants import candidates, check_table, exercise_candidates, exercise_folders, try_candidates, try_exercises
 from visft_nb.course.sandbox import Limits, sit, step
 
 SOLUTION = 'total_of_each_row = x.sum(1)'
@@ -340,6 +341,43 @@ def test_course_assign_the_copy_runs_and_is_not_done(name):
     assert not s.cells, s.cells
     assert s.answers['progress'].value.startswith(f'0 of {len(assignment.items)} done')
     assert all(m.hint for i in assignment.items for m in i.mistakes) and all(len({m.name for m in i.mistakes}) >= 3 for i in assignment.items)
+
+
+# ---------------------------------------------------------------- the exercises of the lessons
+
+EXERCISES = exercise_folders(book_dir())
+
+
+@pytest.mark.parametrize('chapter', EXERCISES)
+def test_course_assign_exercises_right_answers_pass_and_wrong_ones_are_named(chapter):
+    tried = try_exercises(EXERCISES[chapter])
+    assert not [(t.candidate.item, t.candidate.about, t.points, t.mistake) for t in tried if not t.ok]
+    words = {t.candidate.item for t in tried}
+    assert words == {i.name for i in importlib.import_module(items_module.TASKS[chapter]).ITEMS}
+    for name in words:
+        item = find_item(name)
+        assert len({m.name for m in item.mistakes}) >= 3 and all(m.hint for m in item.mistakes), name
+        meant = {m.name for m in item.mistakes} | {'wrong', 'raises', 'no value', 'too long', 'not done', 'missing'}
+        assert {t.candidate.mistake for t in tried if t.candidate.item == name} <= meant | {''}, name
+
+
+@pytest.mark.parametrize('chapter', EXERCISES)
+def test_course_assign_exercises_stand_below_a_lesson_and_no_lesson_holds_a_solution(chapter):
+    texts = {n: [c['source'] for c in read_notebook(p)['cells'] if c['cell_type'] == 'code'] for n, p in notebooks().items() if n.startswith(f'{chapter_folder(chapter)}/')}
+    asked = [name for cells in texts.values() for c in cells for name in re.findall(rf"check\('({chapter}\.\w+)'", c)]
+    shown = [name for cells in texts.values() for c in cells if c.startswith('progress(') for name in re.findall(rf"'({chapter}\.\w+)'", c)]
+    listed = exercise_candidates(EXERCISES[chapter])
+    assert sorted(asked) == sorted(shown) == sorted({c.item for c in listed})
+    for cells in texts.values():
+        slots = [c for c, after in zip(cells, cells[1:]) if after.startswith(f"check('{chapter}.")]
+        assert all(c.splitlines()[-1].strip() == 'raise NotDone' or ' = ...' in c for c in slots)
+    lines = [line.strip() for c in listed if c.right for line in c.source.splitlines() if 'return' in line]
+    assert lines and not {n: f for n, cells in texts.items() if (f := [s for s in lines if len(s) > 18 and any(s in c for c in cells)])}
+
+
+def chapter_folder(chapter):
+    "The folder of the lessons: cnn is in 1_cnn."
+    return next(n.split('/')[0] for n in notebooks() if re.match(rf'\d_{chapter}/', n))
 
 
 def secrets():

@@ -83,7 +83,11 @@ def test_saved_notebook_is_light_and_clean(name):
 def test_no_module_and_no_notebook_is_a_wall():
     modules = {p.relative_to(book_dir()).as_posix(): len(p.read_text().splitlines()) for p in (book_dir()/'visft_nb').rglob('*.py') if p.name != '_modidx.py'}
     assert {m: n for m, n in modules.items() if n > 450} == {}, 'part these modules'
-    cells = {name: len(read_notebook(path)['cells']) for name, path in notebooks().items()}
+    def size(path):
+        "Cells before the exercises."
+        cells = read_notebook(path)['cells']
+        return next((i for i, c in enumerate(cells) if '## Exercises' in c['source']), len(cells))
+    cells = {name: size(path) for name, path in notebooks().items()}
     assert {name: n for name, n in cells.items() if n > 80} == {}, 'part these notebooks'
 
 

@@ -77,27 +77,36 @@ def report(
 # %% ../../nbs/course/09_marks.ipynb #7500f796
 def _line(*cells): _say(f'{cells[0]:<24}' + ''.join(f'{c:>9}' for c in cells[1:]))
 
+def _tried(name, there, mutants):
+    "What became of an assignment's candidates, and the shares of mutants by machine."
+    from visft_nb.course.assignments import load_assignment
+    from visft_nb.course.mutants import (
+        candidates, exercise_folders, try_candidates, try_exercises)
+    place = lookup(name, there | {'exercises': None}, 'assignment')
+    if place is None:
+        return [t for p in exercise_folders().values() for t in try_exercises(p)], {}
+    one = load_assignment(place)
+    listed = candidates(one)
+    return try_candidates(one, listed), _machine(one, listed, mutants)
+
 @course_app.command('check')
 def check(
     assignment: Annotated[list[str] | None, typer.Argument(
-        help='assignments; else all')] = None,
+        help='assignments, or exercises for those of the lessons; else all '
+             'assignments')] = None,
     mutants: Annotated[int, typer.Option(
         help='mutants by machine for each item, besides')] = 0,
 )->None:
     "Try the items of assignments on right answers and on wrong ones."
-    from visft_nb.course.assignments import load_assignment
     from visft_nb.course.classroom import assignment_folders
-    from visft_nb.course.mutants import candidates, check_table, try_candidates
+    from visft_nb.course.mutants import check_table
     there = assignment_folders()
     if not there:
         raise InputError('There are no assignments here: see visft course new.')
     wrong = 0
     _line('item', 'right', 'passed', 'mutants', 'killed', 'named', 'machine')
     for name in assignment or there:
-        one = load_assignment(lookup(name, there, 'assignment'))
-        listed = candidates(one)
-        tried = try_candidates(one, listed)
-        shares = _machine(one, listed, mutants)
+        tried, shares = _tried(name, there, mutants)
         for row in check_table(tried):
             _line(*row.values(), shares.get(row['item'], ''))
         for t in tried:
