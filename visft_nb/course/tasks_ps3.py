@@ -31,7 +31,7 @@ def _all_of(*names):
     "A step that hands on several things at once."
     return step('torch.jit.annotate', None, [f'@{n}' for n in names])
 
-# %% ../../nbs/lib/course/tasks_ps3.ipynb #dba5e994
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #7422cb81
 def personal_layers(
     rng:np.random.Generator,   # of `case_rng`
 )->dict: # rank; layers: name, inputs, outputs, and how many times it is there
@@ -73,11 +73,16 @@ def _count_cases(rng):
     def most_right(v):
         if alike(v, most, 0): return ''
         return 'one too many' if alike(v, most + 1, 0) else 'largest rank'
+    def held_right(v):
+        if alike(v, full, 0): return ''
+        bare = sum(t*_linear_numbers(i, o, False) for i, o, t in rows)
+        return 'biases of the base' if alike(v, bare, 0) else 'held'
     return [Case([step('trained')], judge=trained_right, about='of trained'),
-            Case([step('largest_rank')], judge=most_right, about='of largest_rank')]
+            Case([step('largest_rank')], judge=most_right, about='of largest_rank'),
+            Case([step('held')], judge=held_right, about='of held')]
 
 COUNT = Item(
-    'ps3.count', 'What LoRA trains', ['trained', 'largest_rank'], _count_cases,
+    'ps3.count', 'What LoRA trains', ['trained', 'largest_rank', 'held'], _count_cases,
     points=2,
     mistakes=[
         Mistake(
@@ -94,13 +99,15 @@ COUNT = Item(
         Mistake(
             'count', 'The number is another. Take one layer: which shapes have A and B?'
         ),
+        Mistake('biases of the base', 'The layers hold a bias for each output, too.'),
+        Mistake('held', 'The layers hold another number, weights and biases.'),
         Mistake('one too many', 'With that rank it is more than a tenth.'),
         Mistake(
             'largest rank',
             'How many numbers does one more rank cost? The tenth is '
             'of all numbers of these layers, their biases included.')])
 
-# %% ../../nbs/lib/course/tasks_ps3.ipynb #498cd44e
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #63d44890
 def _draw_layer(rng, inputs, outputs, rank, shape=(5,), bias=True, alpha=None,
                 dtype=torch.float32):
     "Numbers of a base with a LoRA beside it, and of an input."
@@ -311,7 +318,7 @@ LORA = Item(
             'After three steps of training A and B are not where gradient '
             'descent takes them.')])
 
-# %% ../../nbs/lib/course/tasks_ps3.ipynb #aca7587b
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #932b615e
 def _merge_steps(v):
     return [*_base_steps(v), step('merge', '@base', v['A'], v['B'], v['alpha'],
                                   keep='merged')]
@@ -421,7 +428,7 @@ def leaky_set(
     train = s.pop('kinds') == 'train'
     return s | dict(train=np.flatnonzero(train), test=np.flatnonzero(~train))
 
-# %% ../../nbs/lib/course/tasks_ps3.ipynb #3da57492
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #97eaaa23
 def _unequal(rng, few=18, many=130, most=26):
     "Patients of the images: many have one image or two, a few have many."
     sizes = np.concatenate(
@@ -496,7 +503,7 @@ SPLIT = Item(
         Mistake('not repeatable', 'The same seed gave two different splits.'),
         Mistake('seed', 'Another seed gave the same split.')])
 
-# %% ../../nbs/lib/course/tasks_ps3.ipynb #77927d03
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #a1b80110
 def _copies_case(rng, change=lambda x: x, **more):
     s = _planted(rng)
     here = s['kinds'] != 'train'
@@ -565,7 +572,7 @@ COPIES = Item(
             'flat',
             'An image of one grey has no correlation with anything: it is no copy.')])
 
-# %% ../../nbs/lib/course/tasks_ps3.ipynb #b151308b
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #98b93449
 def _accuracy(train, labels, test, right):
     "Of the nearest neighbour, by scikit-learn."
     from sklearn.neighbors import KNeighborsClassifier

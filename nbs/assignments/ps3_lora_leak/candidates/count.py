@@ -4,20 +4,21 @@ def pair(a, r): return nn.Sequential(nn.Linear(a['inputs'], r, bias=False), nn.L
 def size(m): return sum(p.numel() for p in m.parameters())
 def lora(r): return sum(size(pair(a, r))*a['times'] for a in net['layers'])
 trained = lora(net['rank'])
-everything = sum(size(nn.Linear(a['inputs'], a['outputs']))*a['times'] for a in net['layers'])
+held = sum(size(nn.Linear(a['inputs'], a['outputs']))*a['times'] for a in net['layers'])
 largest_rank = 1
-while 10*lora(largest_rank + 1) <= everything: largest_rank += 1
+while 10*lora(largest_rank + 1) <= held: largest_rank += 1
 # %% right: by arrays, as floats
 table = personal_layers(case_rng('ps3.count', str(STUDENT)))
 i, o, t = np.array([[a['inputs'], a['outputs'], a['times']] for a in table['layers']]).T
 trained = float(table['rank']*(t*(i + o)).sum())
-largest_rank = np.floor((t*(i*o + o)).sum()*.1/(t*(i + o)).sum())
+held = (t*(i*o + o)).sum()
+largest_rank = np.floor(held*.1/(t*(i + o)).sum())
 # %% right: as tensors
 table = personal_layers(case_rng('ps3.count', str(STUDENT)))
 costs = torch.tensor([(a['inputs'] + a['outputs'])*a['times'] for a in table['layers']]).sum()
 trained = costs*table['rank']
-held = torch.tensor([(a['inputs']*a['outputs'] + a['outputs'])*a['times'] for a in table['layers']])
-largest_rank = held.sum()//costs//10
+held = torch.tensor([(a['inputs']*a['outputs'] + a['outputs'])*a['times'] for a in table['layers']]).sum()
+largest_rank = held//costs//10
 # %% wrong: bias (one for each of the two)
 net = personal_layers(case_rng('ps3.count', str(STUDENT)))
 r = net['rank']
@@ -70,8 +71,20 @@ net = personal_layers(case_rng('ps3.count', str(STUDENT)))
 each = sum(a['times']*(a['inputs'] + a['outputs']) for a in net['layers'])
 trained = net['rank']*each
 largest_rank = sum(a['times']*(a['inputs'] + 1)*a['outputs'] for a in net['layers'])/(10*each)
+# %% wrong: biases of the base
+net = personal_layers(case_rng('ps3.count', str(STUDENT)))
+each = sum(a['times']*(a['inputs'] + a['outputs']) for a in net['layers'])
+trained, held = net['rank']*each, sum(a['times']*a['inputs']*a['outputs'] for a in net['layers'])
+largest_rank = (held + sum(a['times']*a['outputs'] for a in net['layers']))//(10*each)
+# %% wrong: held (with what LoRA adds)
+net = personal_layers(case_rng('ps3.count', str(STUDENT)))
+each = sum(a['times']*(a['inputs'] + a['outputs']) for a in net['layers'])
+trained, held = net['rank']*each, sum(a['times']*(a['inputs'] + 1)*a['outputs'] for a in net['layers'])
+largest_rank = held//(10*each)
+held += trained
 # %% wrong: not done
 trained = ...
 largest_rank = ...
+held = ...
 # %% wrong: missing
 numbers = 3
