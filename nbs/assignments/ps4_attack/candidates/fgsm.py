@@ -11,8 +11,6 @@ def fgsm(model, x, y, eps, norm='linf'):
         out.append((a + eps*d).clamp(0, 1).detach())
     for m, t in modes.items(): m.training = t
     return torch.cat(out)
-
-def gradient(model, x, y): raise NotDone
 # %% right: on a copy of the model, with backward
 import copy
 def fgsm(model, x, y, eps, norm='linf'):
