@@ -23,7 +23,7 @@ from ..robust.attacks import fgsm as reference_fgsm
 from ..robust.attacks import pgd as reference_pgd
 from ..robust.evaluate import straight_through
 
-# %% ../../nbs/lib/course/tasks_ps4.ipynb #eb0fa08f
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #5f332973
 def _normal(rng, *shape):
     "Numbers of a normal distribution, float32."
     return torch.from_numpy(rng.normal(size=shape)).float()
@@ -111,7 +111,7 @@ FENCE = (
         'ball',
         'The change is larger than eps allows. How large is it after the last step?'))
 
-# %% ../../nbs/lib/course/tasks_ps4.ipynb #55f30abd
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #77c611f1
 def _project_case(rng, norm, shape, eps, about, far=3., middle=False, **more):
     x = _uniform(rng, .4, .6, *shape) if middle else _uniform(rng, 0, 1, *shape)
     d = _normal(rng, *shape)
@@ -177,7 +177,7 @@ PROJECT = Item(
                 'adv again.'),
         *FENCE, Mistake('projection', 'That is not the projection that is asked for.')])
 
-# %% ../../nbs/lib/course/tasks_ps4.ipynb #d0461b92
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #998e465d
 def _asked(net, x, y, call, training=False):
     """Steps that call an attack and look at what it left behind; gradients lie in the
     network before."""
@@ -402,7 +402,7 @@ PGD = Item(
                 'the gradient taken in each step, and where does the step begin?'),
         *LEAVES, *FENCE])
 
-# %% ../../nbs/lib/course/tasks_ps4.ipynb #9e150925
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #acf85e44
 def _counts(net, x, y, tries, eps):
     "{what is counted: its share}; '' is right."
     with torch.no_grad(): right = lambda v: net(v).argmax(1) == y
@@ -412,6 +412,7 @@ def _counts(net, x, y, tries, eps):
     out = outside(eps + 1e-5)
     hit = torch.stack([right(v) for v in tries])
     held = hit | out     # a try that is not allowed says nothing
+    far = torch.stack([((v - x).abs() > eps + 1e-5).flatten(1).any(1) for v in tries])
     mean = lambda b: float(b.double().mean())
     return {'': mean(held.all(0) & clean), 'best': mean(held.any(0) & clean),
             'average': mean(held & clean), 'worst run': float(
@@ -420,30 +421,28 @@ def _counts(net, x, y, tries, eps):
             'share of clean': mean(held.all(0) & clean)/max(mean(clean), 1e-9),
             'fooled': 1 - mean(held.all(0) & clean),
             'last': mean(held[-1] & clean),
+            'no box': mean((hit | far).all(0) & clean),
             'tolerance': mean((hit | outside(eps)).all(0) & clean)}
 
 def _tries(rng, n, count, eps, classes=4):
     "A network, images, classes and tries, of which some are not allowed."
     for _ in range(200):
         net = _net(rng, (1, 4, 5), classes, size=1.5)
-        x = _uniform(rng, .25, .75, n, 1, 4, 5)
+        x = _uniform(rng, 0, 1, n, 1, 4, 5)
         with torch.no_grad(): y = net(x).argmax(1)
         y[rng.choice(n, n//6, replace=False)] = int(rng.integers(classes))
         step_ = _gradient(net, x, y).sign()
-        tries = [
-            x
-            + eps
-            *torch.where(
-                _uniform(rng, 0, 1, n, 1, 1, 1) < .35, step_,
-                _uniform(rng, -1, 1, *x.shape))
-            for _ in range(count)]
+        tries = [(x + eps*torch.where(
+            _uniform(rng, 0, 1, n, 1, 1, 1) < .35, step_, _uniform(rng, -1, 1, *x.shape)
+        )).clamp(0, 1) for _ in range(count)]
         with torch.no_grad(): fallen = net(x + eps*step_).argmax(1)
         for i in np.flatnonzero((fallen != y).numpy())[:3]:   # right by luck
             y[i] = fallen[i]
-            for v in tries: v[i] = x[i] + eps*step_[i]
+            for v in tries: v[i] = (x[i] + eps*step_[i]).clamp(0, 1)
         for i in rng.choice(n, n//5, replace=False):   # too far, or no image
             k = int(rng.integers(count))
-            tries[k][i] = x[i] + 3*eps*step_[i] if i % 2 else x[i] + 1.5*step_[i]
+            tries[k][i] = x[i] + eps*step_[i]
+            if i % 2: tries[k][i] = (x[i] + 3*eps*step_[i]).clamp(0, 1)
         found = _counts(net, x, y, tries, eps)
         if len({round(v, 6) for v in found.values()}) == len(found):
             return net, x, y, tries, found
@@ -467,25 +466,41 @@ def _worst_cases(rng):
 WORST = Item(
     'ps4.worst', 'Accuracy under attack', ['robust_accuracy'], _worst_cases, points=3,
     mistakes=[
-        Mistake('best', 'An image stands if no try fools the network, not if some try '
-                'does not.'),
-        Mistake('average', 'The attacker keeps the try that works: the mean over tries '
-                'is not what is left.'),
-        Mistake('worst run', 'That is the accuracy in the worst run. Each image may '
-                'fall in another.'),
-        Mistake('clean', 'An image that is read wrongly without an attack is not '
-                'counted as right because the attack missed.'),
-        Mistake('not allowed', 'A try outside of the ball or of the box is no attack: '
-                'for that image it does not count.'),
-        Mistake('share of clean', 'The share is of all images, not of those that were '
-                'right before.'),
+        Mistake(
+            'best',
+            'An image stands if no try fools the network, not if some try does not.'),
+        Mistake(
+            'average',
+            'The attacker keeps the try that works: the mean over tries '
+            'is not what is left.'),
+        Mistake(
+            'worst run',
+            'That is the accuracy in the worst run. Each image may fall in another.'),
+        Mistake(
+            'clean',
+            'An image that is read wrongly without an attack is not '
+            'counted as right because the attack missed.'),
+        Mistake(
+            'not allowed',
+            'A try outside of the ball or of the box is no attack: '
+            'for that image it does not count.'),
+        Mistake(
+            'no box',
+            'Tries with pixels outside of [0, 1] were counted: they are no images.'),
+        Mistake(
+            'share of clean',
+            'The share is of all images, not of those that were right before.'),
         Mistake('fooled', 'That is what falls; what stands is asked for.'),
         Mistake('last', 'That is what the last try leaves.'),
-        Mistake('tolerance', 'A pixel that was moved by exactly eps may be off by a '
-                'rounding error: tries that are allowed were thrown away.'),
+        Mistake(
+            'tolerance',
+            'A pixel that was moved by exactly eps may be off by a '
+            'rounding error: tries that are allowed were thrown away.'),
         Mistake('per cent', 'A number from 0 to 1 is asked for.'),
-        Mistake('number', 'The number is another: which images stand against every try '
-                'that is allowed?')])
+        Mistake(
+            'number',
+            'The number is another: which images stand against every try '
+            'that is allowed?')])
 
 # %% ../../nbs/lib/course/tasks_ps4.ipynb #dfb0b683
 def quantise(
@@ -537,7 +552,7 @@ def digits_victim(
         net[3].bias.copy_(w[-1])
     return net.eval()
 
-# %% ../../nbs/lib/course/tasks_ps4.ipynb #80e62c66
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #cd95c6c4
 _STEPS = {'torch.round': torch.round, 'torch.sign': torch.sign, 'torch.sin': torch.sin,
           'torch.square': torch.square}
 
@@ -590,7 +605,7 @@ STRAIGHT = Item(
         Mistake('in place', 'x has changed.'),
         Mistake('shape', 'f(x) is asked for, in the shape of x.')])
 
-# %% ../../nbs/lib/course/tasks_ps4.ipynb #9fb1ccbe
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #e564c645
 def _reference_unmask(defence, x, y, eps, alpha, steps):
     "The kit's attack, which knows the defence."
     through = straight_through(defence.transform)

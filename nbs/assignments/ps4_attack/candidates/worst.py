@@ -46,6 +46,11 @@ def robust_accuracy(model, x, y, tries, eps):
 # %% wrong: not allowed
 def robust_accuracy(model, x, y, tries, eps):
     return torch.stack([model(v).argmax(1) == y for v in [x, *tries]]).all(0).float().mean().item()
+# %% wrong: no box
+def robust_accuracy(model, x, y, tries, eps):
+    stands = model(x).argmax(1) == y
+    for v in tries: stands = stands & ((model(v).argmax(1) == y) | ((v - x).abs().amax((1, 2, 3)) > eps + 1e-5))
+    return stands.float().mean().item()
 # %% wrong: share of clean
 def robust_accuracy(model, x, y, tries, eps):
     clean = stands = model(x).argmax(1) == y
