@@ -520,10 +520,11 @@ class Defended(nn.Module):
     ):
         super().__init__()
         self.net, self.levels, self.scale = net, levels, scale
-    def transform(self, x):
+    def transform(self, x:torch.Tensor)->torch.Tensor:
         "What is done to the images."
         return quantise(x, self.levels)
-    def forward(self, x):
+    def forward(self, x:torch.Tensor)->torch.Tensor:
+        "Logits (N, K) for images (N, C, H, W)."
         return self.scale*self.net(self.transform(x))
 
 # %% ../../nbs/lib/course/tasks_ps4.ipynb #247f0dc9
