@@ -402,6 +402,7 @@ def _times(factor, most=2):
     return _gives(lambda n, c, o, k, side, dx: (
         factor(dx)*n*c*o*k**most*side**2))
 
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #945a4ae5
 PRODUCTS = Item(
     'cnn.products', 'What the backward pass multiplies', ['products'], _products_cases,
     mistakes=[
@@ -607,6 +608,7 @@ def _loud_cases(rng):
         out.append(Case([step('loud', a)], right, about=f'with the factor {a:.3g}'))
     return out
 
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #90e1f901
 LOUD = Item(
     'cnn.loud', 'Louder scores', ['loud'], _loud_cases,
     mistakes=[
@@ -644,6 +646,7 @@ def _brighter_cases(rng):
                         about=f'with a shift of {s:.2g}'))
     return out
 
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #4aeba8d3
 BRIGHTER = Item(
     'cnn.brighter', 'A brighter picture', ['brighter'], _brighter_cases,
     mistakes=[
@@ -718,6 +721,7 @@ def _tokens_cases(rng):
     return [Case([step('tokens', d)], judge=judged(d), about=f'for width {d}')
             for d in (192, 768, int(rng.integers(20, 100)))]
 
+# %% ../../nbs/lib/course/tasks_cnn.ipynb #c1953495
 TOKENS = Item(
     'cnn.tokens', 'Where attention begins to dominate', ['tokens'], _tokens_cases,
     mistakes=[

@@ -52,10 +52,10 @@ def _rows(rng, n, dim, dtype=float):
 
 def _cosines(a, b): return F.cosine_similarity(a[:, None], b[None], dim=2)
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #af06148f
 def _similarity_case(a, b, t, **kwargs):
     want = _cosines(torch.as_tensor(a).double(), torch.as_tensor(b).double())/t
     return Case([step('similarity', a, b, t)], want.numpy(), **kwargs)
-
 def _similarity_cases(rng):
     t = float(rng.choice([.05, .07, .2, .25]))
     a = _rows(rng, 4, 3)
@@ -71,6 +71,7 @@ def _similarity_cases(rng):
 
 def _unit(x, *dims): return x/x.square().sum(dims, keepdim=True).sqrt()
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #1e4ca277
 SIMILARITY = Item(
     'ps2.similarity', 'The matrix of similarities', ['similarity'], _similarity_cases,
     points=2,
@@ -161,6 +162,7 @@ def _partner(s, by=None):
     n = len(s)
     return (torch.arange(n) + (n//2 if by is None else by)) % n
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #dc0c9207
 def _off_partner(got, want, case):
     "Is it the loss with partners at another place?"
     z1, z2, t = _given(case)
@@ -170,7 +172,6 @@ def _off_partner(got, want, case):
         alike(got, _pick(s, p, own).mean(), case.rtol)
         for p in pairs for own in (-math.inf, None)
         if own is None or (p != torch.arange(n)).all())
-
 def _changed(change):
     "`_like` for a change of the cosines over the temperature."
     return _like(lambda z1, z2, t: change(_views(z1, z2)/t))
@@ -193,10 +194,10 @@ def _across(s):
     n = len(s)//2
     return F.cross_entropy(s[:n, n:], torch.arange(n))
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #38ac05b3
 def _turned(s):
     n = len(s)//2
     return _across(s.roll((n, n), (0, 1)))
-
 def _clamped(got, want, case):
     "Is a probability kept away from 0? Known by its number, or at low temperatures."
     z1, z2, t = _given(case)
@@ -222,13 +223,13 @@ def _cold_pair(rng):
     z2[0] = 2*z1[0]
     return z1, z2
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #c80bdc1f
 def _ntxent_cases(rng):
     t = float(rng.choice([.2, .25, .4]))
     return [_ntxent_case(*_pair(rng, 4, 6, noise=.8), t, weight=2),
             _ntxent_case(*_pair(rng, 7, 3, noise=1), .1, about='of seven images'),
             _ntxent_case(*_cold_pair(rng), .01, rtol=1e-3,
                          about='in float32 at temperature 0.01')]
-
 _OVERFLOW = Mistake(
     'overflow',
     'The exponential of a large number is no number any more (in float32 '
@@ -246,6 +247,7 @@ _ONE = ('Only one of the two views asks for its partner. Each of the 2N views is
 _ACROSS = ('Only first views are compared with second ones. The other images have two '
            'views each, and all of them are wrong answers.')
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #2a5408f3
 NTXENT = Item(
     'ps2.ntxent', 'The contrastive loss', ['nt_xent'], _ntxent_cases, points=4,
     mistakes=[
@@ -337,6 +339,7 @@ def _length(z1, z2, t, divide, project):
     if divide: g = g/z.norm(dim=1, keepdim=True)
     return g.unflatten(0, (2, -1))
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #a0691918
 def _factor(*factors):
     "Is the gradient a multiple of the right one, by one of factors(N, t)?"
     def when(got, want, case):
@@ -344,7 +347,6 @@ def _factor(*factors):
         return any(alike(got, f*np.asarray(want), case.rtol)
                    for f in (f(len(z1), t) for f in factors))
     return when
-
 def _heated(by, out):
     "The gradient with cosines times the temperature, or with none, or divided again."
     return lambda z1, z2, t: _by(lambda s: contrast_loss(s*t**by))(z1, z2, t)/t**out
@@ -367,6 +369,7 @@ def _gradient_cases(rng):
             _gradient_case(*_cold_pair(rng), .01, rtol=1e-3,
                            about='in float32 at temperature 0.01')]
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #9b58dd79
 GRADIENT = Item(
     'ps2.gradient', 'The gradient of the contrastive loss', ['nt_xent_backward'],
     _gradient_cases, points=4,
@@ -455,6 +458,7 @@ def personal_batch(
 
 def _value_of(rows, t): return contrast_loss(_views(rows, rows)/t).item()
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #c7b5f66f
 def _values_cases(rng):
     n, t = personal_batch(rng).values()
     eye, one = torch.eye(n).double(), torch.ones(n, n).double()
@@ -482,6 +486,7 @@ def _values_cases(rng):
         return Case([step(name)], judge=judge, about=name)
     return [judged(name) for name in right]
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #c375b7d7
 VALUES = Item(
     'ps2.values', 'Three values to know', ['collapsed', 'orthogonal', 'least'],
     _values_cases, points=2,
@@ -539,6 +544,7 @@ def _spread_case(z, **kwargs):
     return Case([step('spread', z)], (var.sqrt().mean()*x.shape[1]**.5).item(),
                 rtol=1e-3, **kwargs)
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #c65575e8
 def _collapse_cases(rng):
     many, few = rng.uniform(.5, 4, 5), rng.uniform(1, 9, 3)
     ink = np.diag(rng.uniform(1, 4, 4))
@@ -552,7 +558,6 @@ def _collapse_cases(rng):
             _spread_case(np.repeat(row, 7, 0)*rng.uniform(.5, 2, (7, 1)),
                          about='spread of one direction'),
             _rank_case(np.repeat(row, 7, 0), [1.], about='rank_me of a point')]
-
 def _spread_as(change):
     "Is the spread what a change of the formula gives?"
     def when(got, want, case):
@@ -572,8 +577,11 @@ def _rank_as(change):
 def _shares(v): return v[v > 1e-9*v.max()]/v.sum()
 def _power(v): return np.prod(_shares(v)**-_shares(v))
 def _entropy(v): return -sum(x*math.log(x) for x in v if x > 1e-12)
+
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #8215d0a2
 def _singular(z): return np.linalg.svd(z)[1]
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #f33d9979
 COLLAPSE = Item(
     'ps2.collapse', 'Two measures of collapse', ['spread', 'rank_me'], _collapse_cases,
     points=3,
@@ -683,6 +691,7 @@ def simsiam_cases(
                  judge=_judge_flow(want, n), about=f'the gradients {about}'.strip(),
                  weight=2)]
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #430269bf
 def _judge_flow(want, n):
     "Do gradients flow where they should, and as they should?"
     def judge(v):
@@ -698,7 +707,6 @@ def _judge_flow(want, n):
             if alike(g[:2], [f*w for w in want[:2]]): return name
         return 'gradient'
     return judge
-
 def _simsiam_as(*changes):
     "Is the value what a change of the loss gives?"
     def when(got, want, case):
@@ -714,6 +722,7 @@ def _simsiam_sum(got, want, case):
 
 def _dots(p, z): return -(p*z).sum(1).mean()
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #600011b7
 SIMSIAM = Item(
     'ps2.simsiam', 'A loss without negatives', ['simsiam'],
     lambda rng: [
@@ -784,4 +793,5 @@ SIMSIAM = Item(
             'Are the lengths of p a part of the graph?'),
         *_NUMBER])
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #cce30c70
 ITEMS = [SIMILARITY, NTXENT, VALUES, COLLAPSE, SIMSIAM, GRADIENT]

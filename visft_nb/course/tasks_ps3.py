@@ -49,6 +49,7 @@ def _linear_numbers(inputs, outputs, bias=True):
     layer = torch.nn.Linear(inputs, outputs, bias, device='meta')
     return sum(p.numel() for p in layer.parameters())
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #2959680f
 def _count_cases(rng):
     net = personal_layers(rng)
     rank, rows = net['rank'], [tuple(a.values())[1:] for a in net['layers']]
@@ -81,6 +82,7 @@ def _count_cases(rng):
             Case([step('largest_rank')], judge=most_right, about='of largest_rank'),
             Case([step('held')], judge=held_right, about='of held')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #d3a046aa
 COUNT = Item(
     'ps3.count', 'What LoRA trains', ['trained', 'largest_rank', 'held'], _count_cases,
     points=2,
@@ -140,11 +142,11 @@ def _lora_steps(v, filled=True):
     return [*_base_steps(v), step('LoRALinear', '@base', v['rank'], v['alpha'],
                                   keep='lora'), *(fill if filled else [])]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #10657e5a
 def _scales(v):
     "What wrong factors would give, by name."
     r, a = v['rank'], v['alpha']
     return {'no scale': 1, 'times rank': a*r, 'alpha alone': a, 'upside down': r/a}
-
 def _forward_case(v, **more):
     s = v['alpha']/v['rank']
     known = {k: _through(v, f) for k, f in _scales(v).items()}
@@ -174,12 +176,12 @@ def _start_case(v, **more):
         judge=judge,
         **more)
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #6825d9af
 def _torch_gradients(v, scale):
     "Gradients for A, B and x, by automatic differentiation."
     leaves = {k: v[k].double().requires_grad_() for k in ('A', 'B', 'x')}
     _through(v | leaves, scale).backward(v['dy'].double())
     return [t.grad for t in leaves.values()]
-
 def _gradient_case(v, **more):
     "Gradients come to A and B, pass on to x, and leave the base alone."
     s, biased = v['alpha']/v['rank'], v['b'] is not None
@@ -199,6 +201,7 @@ def _gradient_case(v, **more):
                  _all_of('lora.A.grad', 'lora.B.grad', 'x.grad', *flags)],
                 judge=judge, **more)
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #f87f65a9
 def _parameters_case(v, **more):
     "Are A and B parameters of the layer, and the base its part?"
     base = _linear_numbers(v['inputs'], v['outputs'], v['b'] is not None)
@@ -215,6 +218,7 @@ def _parameters_case(v, **more):
         judge=judge,
         **more)
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #ba3e8d63
 def _training_case(v, rate=.02, steps=3, **more):
     "Some steps of gradient descent from the start, with a given A."
     s = v['alpha']/v['rank']
@@ -235,7 +239,6 @@ def _training_case(v, rate=.02, steps=3, **more):
                  step('lora.parameters', keep='ps'),
                  step('torch.optim.SGD', '@ps', lr=rate, keep='opt'), *once*steps,
                  _all_of('base.weight', 'lora.A', 'lora.B')], judge=judge, **more)
-
 def _sizes(rng):
     "Inputs, outputs and rank: the first two differ."
     i, o = rng.permutation(np.arange(11, 24))[:2]
@@ -249,6 +252,7 @@ def _lora_cases(rng):
             _parameters_case(v(), about='parameters'),
             _training_case(v(), about='three steps of training')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #e8c6cb84
 _FACTORS = [
     _known('no scale', 'The update is not multiplied by any factor.'),
     _known(
@@ -261,6 +265,7 @@ _FACTORS = [
         'size of the update when the rank grows.'),
     _known('upside down', 'The factor is upside down.')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #0853a6b2
 LORA = Item(
     'ps3.lora', 'A LoRA layer', ['LoRALinear'], _lora_cases, points=4,
     mistakes=[
@@ -351,6 +356,7 @@ def _merge_cases(rng):
         _merge_case(_draw_layer(rng, i, o, r, bias=False), about='without a bias'),
         _kept_case(_draw_layer(rng, i, o, r), about='the base afterwards')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #5432610a
 MERGE = Item(
     'ps3.merge', 'The merged weight', ['merge'], _merge_cases, points=3, mistakes=[
         *_FACTORS,
@@ -393,6 +399,7 @@ _COPY = {
     'brighter': lambda rng, x: x + rng.uniform(15, 30),
     'darker': lambda rng, x: rng.uniform(.55, .75)*x}
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #5e418b83
 def _planted(rng, patients=14, copies=3, own=8):
     "A data set with what was planted: `kinds` says it of each image of the test part."
     ill = rng.permutation(np.arange(patients + own) % 2)
@@ -418,6 +425,7 @@ def _planted(rng, patients=14, copies=3, own=8):
                 patients=names[np.concatenate([*who, new])][order],
                 kinds=kinds[order])
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #d6a0bfc1
 def leaky_set(
     rng:np.random.Generator,   # of `case_rng`
 )->dict:   # images (N, 16, 16) in bytes, labels, patients, train and test (indices)
@@ -462,6 +470,7 @@ def _split_case(patients, share, seed, **more):
     return Case([step('split_by_patient', patients, share, seed)],
                 judge=lambda got: _split_fault(patients, share, got), **more)
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #20277bd1
 def _seed_case(patients, share, seeds, **more):
     "The same seed gives the same split, another seed another one."
     def judge(got):
@@ -472,7 +481,6 @@ def _seed_case(patients, share, seeds, **more):
     return Case([*(step('split_by_patient', patients, share, s, keep=k)
                    for s, k in ((a, 'one'), (a, 'two'), (b, 'three'))),
                  _all_of('one', 'two', 'three')], judge=judge, **more)
-
 def _split_cases(rng):
     seeds = rng.permutation(1000)
     out = [
@@ -486,6 +494,7 @@ def _split_cases(rng):
     return [*out, _seed_case(_unequal(rng), .3, [int(s) for s in seeds[5:7]],
                              about='three splits')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #ede03f0a
 SPLIT = Item(
     'ps3.split', 'A split by patient', ['split_by_patient'], _split_cases, points=3,
     mistakes=[
@@ -510,6 +519,7 @@ def _copies_case(rng, change=lambda x: x, **more):
     images = change(s['images'])
     return _search_case(images[here], images[~here], s['kinds'][here], **more)
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #cef8c93a
 def _search_case(test, train, kinds, **more):
     "What does a search find of what was planted?"
     truth = {int(i) for i in np.flatnonzero(np.isin(kinds, list(_COPY)))}
@@ -537,11 +547,11 @@ def _search_case(test, train, kinds, **more):
         if not of(got) - {'exact'}: return 'exact'
         return 'brightness' if missed <= {'brighter', 'darker'} else 'missed'
     return Case([step('near_copies', test, train)], judge=judge, **more)
-
 def _copies_cases(rng):
     return [_copies_case(rng, about=f'set {i}') for i in (1, 2)] + [
         _copies_case(rng, lambda x: x/255, about='with floats from 0 to 1')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #0d5be3e3
 COPIES = Item(
     'ps3.copies', 'Near copies across two sets', ['near_copies'], _copies_cases,
     points=4,
@@ -604,11 +614,11 @@ def _figures_case(images, labels, train, test, leaked, **more):
     return _Known([step('before_after', *args)], [float(before), float(after)],
                   known=known, rtol=1e-3, **more)
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #60c57090
 def _leaked(s):
     "Which images of the test part are not new, as indices of that part."
     kinds = s['kinds'][s['kinds'] != 'train']
     return np.flatnonzero(np.isin(kinds, [*_COPY, 'patient']))
-
 def _figures_cases(rng):
     out = []
     for i in (1, 2):
@@ -622,6 +632,7 @@ def _figures_cases(rng):
                                 rng.permutation(_leaked(s)),
                                 about='with floats, leaked images in any order')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #8b1e54c7
 FIGURES = Item(
     'ps3.figures', 'The figure before and after', ['before_after'], _figures_cases,
     points=4,
@@ -658,4 +669,5 @@ FIGURES = Item(
             'image by Euclidean distance.',
             lambda got, want: np.shape(got) == (2,))])
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #52f33aab
 ITEMS = [COUNT, LORA, MERGE, SPLIT, COPIES, FIGURES]

@@ -57,9 +57,9 @@ def _linear(rng, shape, bias=(0., 0.)):
         net[1].bias.copy_(torch.tensor(bias))
     return net.eval()
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #79818011
 _ARGS = {nn.Linear: ('in_features', 'out_features'), nn.BatchNorm1d: ('num_features',),
          nn.Dropout: ('p',)}
-
 def _built(net, name='model'):
     "Steps that build a network from torch.nn, with these weights."
     out = [step(f'torch.nn.{type(m).__name__}',
@@ -91,6 +91,7 @@ def _shaped(v, x):
     v = torch.as_tensor(v).detach().float()
     return v if v.shape == x.shape else None
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #53dace5e
 def _fence(adv, x, eps, norm='linf'):
     "'' for images in the ball and in the box, else the mistake."
     if adv is None: return 'shape'
@@ -99,7 +100,6 @@ def _fence(adv, x, eps, norm='linf'):
     d = (adv - x).flatten(1)
     size = d.abs().amax(1) if norm == 'linf' else d.norm(dim=1)
     return 'ball' if size.max() > eps*(1 + 1e-4) + 1e-6 else ''
-
 FENCE = (
     Mistake('shape', 'One image is expected for each image, in the same shape.'),
     Mistake(
@@ -133,6 +133,7 @@ def _project_case(rng, norm, shape, eps, about, far=3., middle=False, **more):
                  step('project', '@adv', '@x', eps, norm, keep='got'),
                  *_all('got', 'adv', 'x')], judge=right, about=about, **more)
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #5785cffe
 def _explain_projection(got, adv, x, eps, norm):
     "The mistake that explains a projection."
     if not torch.isfinite(got).all(): return 'not finite'
@@ -154,13 +155,13 @@ def _explain_projection(got, adv, x, eps, norm):
     if norm == 'l2' and same(ball.project_(box(adv), x, eps)): return 'order'
     if norm == 'l2' and _fence(got, x, eps, norm) == 'ball': return 'ball'
     return ''
-
 def _project_cases(rng):
     return [
         _project_case(rng, 'linf', (4, 1, 5, 5), .1, 'linf'),
         _project_case(rng, 'l2', (4, 1, 5, 5), .4, 'l2, far from 0 and 1', 3., True),
         _project_case(rng, 'l2', (4, 2, 4, 4), 1.5, 'l2, near 0 and 1')]
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #c0924353
 PROJECT = Item(
     'ps4.project', 'Back into the ball and the box', ['project'], _project_cases,
     points=3, mistakes=[
@@ -207,6 +208,7 @@ def _left(v, net, x, training):
     if not alike(x_after, x, 1e-6): return 'in place'
     return 'mode' if mode != training else ''
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #12e1099f
 LEAVES = (
     Mistake(
         'training mode',
@@ -220,7 +222,6 @@ LEAVES = (
         'requires_grad, or the gradients that lay in them. Which gradient do you '
         'need, and which are computed besides?'),
     Mistake('in place', 'x has changed: whoever calls needs the clean images again.'))
-
 def _fgsm_case(rng, norm, shape, eps, about, classes=4, edge=False, training=False,
                flat=False, **more):
     for _ in range(200):
@@ -240,6 +241,7 @@ def _fgsm_case(rng, norm, shape, eps, about, classes=4, edge=False, training=Fal
                 judge=lambda v: _left(v, net, x, training)
                 or _explain_step(v[0], x, g, eps, norm), about=about, **more)
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #0502a6c7
 def _explain_step(got, x, g, eps, norm):
     "'' for one step as asked, else the mistake."
     got = _shaped(got, x)
@@ -257,7 +259,6 @@ def _explain_step(got, x, g, eps, norm):
     if same(box(x + eps*g)) or same(box(x + eps*g/len(x))): return 'raw gradient'
     if same(box(x + eps*g/g.norm())): return 'batch'
     return _fence(got, x, eps, norm) or 'step'
-
 def _fgsm_cases(rng):
     return [_fgsm_case(rng, 'linf', (5, 1, 6, 6), .1, 'linf, far from 0 and 1'),
             _fgsm_case(rng, 'linf', (4, 1, 6, 6), .2, 'linf, near 0 and 1', edge=True),
@@ -265,6 +266,7 @@ def _fgsm_cases(rng):
             _fgsm_case(rng, 'linf', (6, 2, 4, 4), .1, 'a network in training mode',
                        training=True)]
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #4dcd5a06
 FGSM = Item(
     'ps4.fgsm', 'One step', ['fgsm'], _fgsm_cases, points=3,
     mistakes=[
@@ -305,6 +307,7 @@ def _start_case(rng, shape, eps, **more):
                  _pgd(eps, eps/4, 0, keep='again'), *_all('adv', 'again')],
                 judge=right, about='no step: the start alone', **more)
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #1181d10f
 def _count_case(rng, shape, eps, share, steps, **more):
     x, net = _uniform(rng, .45, .55, *shape), _linear(rng, shape[1:])
     y = torch.from_numpy(rng.integers(0, 2, len(x)))
@@ -323,6 +326,7 @@ def _count_case(rng, shape, eps, share, steps, **more):
                  step('torch.clone', y, keep='y'), _pgd(eps, eps*share, steps)],
                 judge=right, about=f'{steps} small steps', **more)
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #c92fbe86
 def _optimum_case(rng, norm, shape, eps, about, bias=(0., 0.), edge=False, **more):
     "A linear network: where enough steps must end."
     x = _uniform(rng, .3, .7, *shape)
@@ -344,6 +348,7 @@ def _optimum_case(rng, norm, shape, eps, about, bias=(0., 0.), edge=False, **mor
                  step('torch.clone', y, keep='y'), _pgd(eps, eps/4, 20, norm)],
                 judge=right, about=about, **more)
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #7d8eede0
 def _curved(rng, norm, shape, eps, steps, training=False):
     """A network and images on which one step is no match for many, and on which the
     kit's attack does about as well from every start; and what it gains."""
@@ -359,7 +364,6 @@ def _curved(rng, norm, shape, eps, steps, training=False):
             if min(many) <= .96*max(many) or one >= .75*min(many): break
         else: return net, x, y, min(many)
     raise RuntimeError('no network tells one step from many')
-
 def _strong_case(rng, norm, shape, eps, steps, about, training=False, **more):
     "Another network: the loss must go up nearly as much as under the kit's attack."
     net, x, y, want = _curved(rng, norm, shape, eps, steps, training)
@@ -373,6 +377,7 @@ def _strong_case(rng, norm, shape, eps, steps, about, training=False, **more):
     return Case(_asked(net, x, y, _pgd(eps, alpha, steps, norm), training), judge=right,
                 about=about, **more)
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #9879403a
 def _pgd_cases(rng):
     return [_start_case(rng, (4, 1, 32, 32), .1),
             _count_case(rng, (4, 1, 32, 32), .2, .25, 2),
@@ -383,7 +388,6 @@ def _pgd_cases(rng):
             _strong_case(rng, 'l2', (32, 1, 6, 6), 1.2, 12, 'l2'),
             _strong_case(rng, 'linf', (32, 1, 6, 6), .3, 12,
                          'a network in training mode', training=True)]
-
 PGD = Item(
     'ps4.pgd', 'Many steps', ['pgd'], _pgd_cases, points=5, mistakes=[
         Mistake('start', 'The attack begins at the image itself: where no gradient is, '
@@ -424,6 +428,7 @@ def _counts(net, x, y, tries, eps):
             'no box': mean((hit | far).all(0) & clean),
             'tolerance': mean((hit | outside(eps)).all(0) & clean)}
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #89a030a3
 def _tries(rng, n, count, eps, classes=4):
     "A network, images, classes and tries, of which some are not allowed."
     for _ in range(200):
@@ -448,6 +453,7 @@ def _tries(rng, n, count, eps, classes=4):
             return net, x, y, tries, found
     raise RuntimeError('no tries tell the countings apart')
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #56700e5b
 def _worst_case(rng, n, count, eps, training=False, **more):
     net, x, y, tries, found = _tries(rng, n, count, eps)
     def right(v):
@@ -458,11 +464,11 @@ def _worst_case(rng, n, count, eps, training=False, **more):
         return next((k for k, w in found.items() if alike(v, w, 1e-4)), 'number')
     return Case([*_built(net), step('robust_accuracy', '@model', x, y, tries, eps)],
                 judge=right, **more)
-
 def _worst_cases(rng):
     return [_worst_case(rng, 40, 3, .1, about='three tries'),
             _worst_case(rng, 50, 5, .08, about='five tries')]
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #577bdb8e
 WORST = Item(
     'ps4.worst', 'Accuracy under attack', ['robust_accuracy'], _worst_cases, points=3,
     mistakes=[
@@ -587,6 +593,7 @@ def _through_cases(rng):
     return [_through_case(rng, 'torch.round', (2, 1, 4, 4)),
             _through_case(rng, 'torch.sin', (2, 1, 4, 4))]
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #cdad72bb
 STRAIGHT = Item(
     'ps4.straight', 'Straight through', ['straight_through'], _through_cases, points=2,
     mistakes=[
@@ -618,6 +625,7 @@ def _standing(defence, x, y):
     "The share of images that are read rightly."
     with torch.no_grad(): return float((defence(x).argmax(1) == y).float().mean())
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #2f99f842
 def _unmask_case(rng, levels, scale, eps, steps, about, n=100, **more):
     _, _, x, y = _digits()
     net = digits_victim(rng)
@@ -641,12 +649,12 @@ def _unmask_case(rng, levels, scale, eps, steps, about, n=100, **more):
             step('unmask', '@defence', '@x', y, eps, alpha, steps)],
         judge=right,
         about=about, **more)
-
 def _unmask_cases(rng):
     return [_unmask_case(rng, 4, 1., .15, 20, 'pixels of four levels'),
             _unmask_case(rng, 256, 1000., .1, 20, 'logits times 1,000'),
             _unmask_case(rng, 4, 1000., .15, 20, 'both', weight=2)]
 
+# %% ../../nbs/lib/course/tasks_ps4.ipynb #d6026863
 UNMASK = Item(
     'ps4.unmask', 'A defence that hides', ['unmask', 'Defended'], _unmask_cases,
     points=4,
@@ -666,5 +674,4 @@ UNMASK = Item(
             'the network in your attack see the images that the defended one '
             'sees?'),
         *FENCE])
-
 ITEMS = [PROJECT, FGSM, PGD, WORST, STRAIGHT, UNMASK]
