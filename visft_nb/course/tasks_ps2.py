@@ -71,40 +71,44 @@ def _similarity_cases(rng):
 
 def _unit(x, *dims): return x/x.square().sum(dims, keepdim=True).sqrt()
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #1bc66b4f
+_SIMILARITY_1 = [
+    Mistake(
+        'in place',
+        'The vectors that came in were changed; others need them '
+        'as they were. (x /= … changes x itself.)',
+        lambda got, want, case: case.steps[-1]['call'] == 'np.copy'),
+    Mistake(
+        'zero row',
+        'A row of zeros is divided by its length. Hold the length '
+        'above a tiny number first.',
+        _endless),
+    Mistake(
+        'not normalized',
+        'These are products of vectors that still have their '
+        'lengths. Only directions count here.',
+        _like(
+            lambda a, b, t: a @ b.T/t, lambda a, b, t: a @ b.T,
+            lambda a, b, t: a @ b.T*t)),
+    Mistake(
+        'one side', 'One of the two sides still has its lengths.',
+        _like(
+            lambda a, b, t: _unit(a, 1) @ b.T/t,
+            lambda a, b, t: a @ _unit(b, 1).T/t)),
+    Mistake(
+        'axis',
+        'Each vector (a row) is to have length 1 by itself. Over what '
+        'did you add up the squares?',
+        _like(
+            lambda a, b, t: _unit(a, 0) @ _unit(b, 0).T/t,
+            lambda a, b, t: _unit(a, 0, 1) @ _unit(b, 0, 1).T/t))]
+
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #1e4ca277
 SIMILARITY = Item(
     'ps2.similarity', 'The matrix of similarities', ['similarity'], _similarity_cases,
     points=2,
     mistakes=[
-        Mistake(
-            'in place',
-            'The vectors that came in were changed; others need them '
-            'as they were. (x /= … changes x itself.)',
-            lambda got, want, case: case.steps[-1]['call'] == 'np.copy'),
-        Mistake(
-            'zero row',
-            'A row of zeros is divided by its length. Hold the length '
-            'above a tiny number first.',
-            _endless),
-        Mistake(
-            'not normalized',
-            'These are products of vectors that still have their '
-            'lengths. Only directions count here.',
-            _like(
-                lambda a, b, t: a @ b.T/t, lambda a, b, t: a @ b.T,
-                lambda a, b, t: a @ b.T*t)),
-        Mistake(
-            'one side', 'One of the two sides still has its lengths.',
-            _like(
-                lambda a, b, t: _unit(a, 1) @ b.T/t,
-                lambda a, b, t: a @ _unit(b, 1).T/t)),
-        Mistake(
-            'axis',
-            'Each vector (a row) is to have length 1 by itself. Over what '
-            'did you add up the squares?',
-            _like(
-                lambda a, b, t: _unit(a, 0) @ _unit(b, 0).T/t,
-                lambda a, b, t: _unit(a, 0, 1) @ _unit(b, 0, 1).T/t)),
+        *_SIMILARITY_1,
         Mistake(
             'squared length',
             'A vector is divided by its length, which is the root '
@@ -247,40 +251,44 @@ _ONE = ('Only one of the two views asks for its partner. Each of the 2N views is
 _ACROSS = ('Only first views are compared with second ones. The other images have two '
            'views each, and all of them are wrong answers.')
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #2c0fa47d
+_NTXENT_1 = [
+    _OVERFLOW,
+    Mistake(
+        'diagonal', _DIAGONAL,
+        _changed(lambda s: _pick(s, _partner(s), None).mean())),
+    Mistake(
+        'diagonal of zeros', _ZERO,
+        _changed(lambda s: _pick(s, _partner(s), 0.).mean())),
+    Mistake(
+        'not normalized',
+        'These are similarities of vectors that still have their lengths.',
+        _like(
+            lambda z1, z2, t: contrast_loss(
+                torch.cat([z1, z2]) @ torch.cat([z1, z2]).T/t))),
+    Mistake(
+        'temperature',
+        'Look at what the temperature does to the cosines: a low '
+        'one makes large differences.',
+        _like(
+            lambda z1, z2, t: contrast_loss(_views(z1, z2)*t),
+            lambda z1, z2, t: contrast_loss(_views(z1, z2)),
+            lambda z1, z2, t: contrast_loss(_views(z1, z2)/t**2))),
+    Mistake(
+        'one direction', _ONE,
+        _like(
+            *(
+                lambda z1, z2, t, k=k: _pick(
+                    _views(z1, z2)/t, _partner(_views(z1, z2)))
+                .chunk(2)[k]
+                .mean()
+                for k in (0, 1))))]
+
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #2a5408f3
 NTXENT = Item(
     'ps2.ntxent', 'The contrastive loss', ['nt_xent'], _ntxent_cases, points=4,
     mistakes=[
-        _OVERFLOW,
-        Mistake(
-            'diagonal', _DIAGONAL,
-            _changed(lambda s: _pick(s, _partner(s), None).mean())),
-        Mistake(
-            'diagonal of zeros', _ZERO,
-            _changed(lambda s: _pick(s, _partner(s), 0.).mean())),
-        Mistake(
-            'not normalized',
-            'These are similarities of vectors that still have their lengths.',
-            _like(
-                lambda z1, z2, t: contrast_loss(
-                    torch.cat([z1, z2]) @ torch.cat([z1, z2]).T/t))),
-        Mistake(
-            'temperature',
-            'Look at what the temperature does to the cosines: a low '
-            'one makes large differences.',
-            _like(
-                lambda z1, z2, t: contrast_loss(_views(z1, z2)*t),
-                lambda z1, z2, t: contrast_loss(_views(z1, z2)),
-                lambda z1, z2, t: contrast_loss(_views(z1, z2)/t**2))),
-        Mistake(
-            'one direction', _ONE,
-            _like(
-                *(
-                    lambda z1, z2, t, k=k: _pick(
-                        _views(z1, z2)/t, _partner(_views(z1, z2)))
-                    .chunk(2)[k]
-                    .mean()
-                    for k in (0, 1)))),
+        *_NTXENT_1,
         Mistake(
             'across', _ACROSS,
             _like(
@@ -369,84 +377,92 @@ def _gradient_cases(rng):
             _gradient_case(*_cold_pair(rng), .01, rtol=1e-3,
                            about='in float32 at temperature 0.01')]
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #229b7f0c
+_GRADIENT_1 = [
+    _OVERFLOW,
+    Mistake(
+        'order',
+        'First the gradient for z1, then that for z2, each of the '
+        'shape of its view.',
+        lambda got, want: alike(np.asarray(got)[::-1], want)
+        or alike(np.asarray(got), np.concatenate(want))),
+    Mistake(
+        'one role',
+        'Each vector has two roles: it asks, in its own row, and it '
+        'is an answer, in all the others. One of the two is missing.',
+        _like(
+            lambda *z: _slope(
+                lambda u, v, t: _both_ways(u, v.detach(), t), *z
+            ).unflatten(0, (2, -1)),
+            lambda *z: _slope(
+                lambda u, v, t: _both_ways(u.detach(), v, t), *z
+            ).unflatten(0, (2, -1)))),
+    Mistake(
+        'normalization',
+        'This is the gradient for the directions. The vectors '
+        'were divided by their lengths, and the gradient goes through that, too.',
+        _like(lambda *z: _length(*z, False, False))),
+    Mistake(
+        'projection',
+        'Making a vector longer changes no direction. So what is '
+        'the part of the gradient along the vector?',
+        _like(lambda *z: _length(*z, True, False))),
+    Mistake(
+        'length',
+        'A long vector turns less than a short one when both are '
+        'pushed alike: its length is missing.',
+        _like(lambda *z: _length(*z, False, True)))]
+
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #09f71ed7
+_GRADIENT_2 = [
+    Mistake(
+        'no pull',
+        'The vectors are pushed away from all others; nothing pulls '
+        'them to their partners.',
+        _like(_by(lambda s: _others(s).logsumexp(1).mean()))),
+    Mistake(
+        'no push',
+        'The vectors are pulled to their partners; nothing pushes '
+        'them away from the others.',
+        _like(_by(lambda s: -s.gather(1, _partner(s)[:, None]).mean()))),
+    Mistake(
+        'temperature',
+        'The logits are cosines over the temperature. Where does '
+        'that appear in the gradient?',
+        _any(
+            _factor(lambda n, t: t, lambda n, t: t*t),
+            _like(*(_heated(by, out) for by in (1, 2) for out in (0, 1, 2))))),
+    Mistake(
+        'mean',
+        'The loss is the mean over 2N views, and so its gradient has that factor.',
+        _factor(
+            lambda n, t: n, lambda n, t: 2*n, lambda n, t: 2, lambda n, t: .5)),
+    Mistake(
+        'diagonal', _DIAGONAL,
+        _like(_by(lambda s: _pick(s, _partner(s), None).mean()))),
+    Mistake(
+        'diagonal of zeros', _ZERO,
+        _like(_by(lambda s: _pick(s, _partner(s), 0.).mean()))),
+    Mistake(
+        'one direction', _ONE,
+        _like(
+            *(
+                _by(lambda s, k=k: _pick(s, _partner(s)).chunk(2)[k].mean())
+                for k in (0, 1))))]
+
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #9b58dd79
 GRADIENT = Item(
     'ps2.gradient', 'The gradient of the contrastive loss', ['nt_xent_backward'],
     _gradient_cases, points=4,
     mistakes=[
-        _OVERFLOW,
-        Mistake(
-            'order',
-            'First the gradient for z1, then that for z2, each of the '
-            'shape of its view.',
-            lambda got, want: alike(np.asarray(got)[::-1], want)
-            or alike(np.asarray(got), np.concatenate(want))),
-        Mistake(
-            'one role',
-            'Each vector has two roles: it asks, in its own row, and it '
-            'is an answer, in all the others. One of the two is missing.',
-            _like(
-                lambda *z: _slope(
-                    lambda u, v, t: _both_ways(u, v.detach(), t), *z
-                ).unflatten(0, (2, -1)),
-                lambda *z: _slope(
-                    lambda u, v, t: _both_ways(u.detach(), v, t), *z
-                ).unflatten(0, (2, -1)))),
-        Mistake(
-            'normalization',
-            'This is the gradient for the directions. The vectors '
-            'were divided by their lengths, and the gradient goes through that, too.',
-            _like(lambda *z: _length(*z, False, False))),
-        Mistake(
-            'projection',
-            'Making a vector longer changes no direction. So what is '
-            'the part of the gradient along the vector?',
-            _like(lambda *z: _length(*z, True, False))),
-        Mistake(
-            'length',
-            'A long vector turns less than a short one when both are '
-            'pushed alike: its length is missing.',
-            _like(lambda *z: _length(*z, False, True))),
-        Mistake(
-            'no pull',
-            'The vectors are pushed away from all others; nothing pulls '
-            'them to their partners.',
-            _like(_by(lambda s: _others(s).logsumexp(1).mean()))),
-        Mistake(
-            'no push',
-            'The vectors are pulled to their partners; nothing pushes '
-            'them away from the others.',
-            _like(_by(lambda s: -s.gather(1, _partner(s)[:, None]).mean()))),
-        Mistake(
-            'temperature',
-            'The logits are cosines over the temperature. Where does '
-            'that appear in the gradient?',
-            _any(
-                _factor(lambda n, t: t, lambda n, t: t*t),
-                _like(*(_heated(by, out) for by in (1, 2) for out in (0, 1, 2))))),
-        Mistake(
-            'mean',
-            'The loss is the mean over 2N views, and so its gradient has that factor.',
-            _factor(
-                lambda n, t: n, lambda n, t: 2*n, lambda n, t: 2, lambda n, t: .5)),
-        Mistake(
-            'diagonal', _DIAGONAL,
-            _like(_by(lambda s: _pick(s, _partner(s), None).mean()))),
-        Mistake(
-            'diagonal of zeros', _ZERO,
-            _like(_by(lambda s: _pick(s, _partner(s), 0.).mean()))),
-        Mistake(
-            'one direction', _ONE,
-            _like(
-                *(
-                    _by(lambda s, k=k: _pick(s, _partner(s)).chunk(2)[k].mean())
-                    for k in (0, 1)))),
+        *_GRADIENT_1, *_GRADIENT_2,
         Mistake(
             'across', _ACROSS,
             _like(
                 _by(_across), _by(_turned), _by(lambda s: (_across(s) + _turned(s))/2)),
         ),
-        Mistake('partners', _PARTNER, _gradient_elsewhere), *COMMON])
+        Mistake('partners', _PARTNER, _gradient_elsewhere),
+        *COMMON])
 
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #ed245900
 def personal_batch(
@@ -581,74 +597,81 @@ def _entropy(v): return -sum(x*math.log(x) for x in v if x > 1e-12)
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #8215d0a2
 def _singular(z): return np.linalg.svd(z)[1]
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #e9922f6e
+_COLLAPSE_1 = [
+    Mistake(
+        'log of 0',
+        'A share of 0 adds nothing to an entropy, but its logarithm is no number.',
+        _endless),
+    Mistake(
+        'not normalized',
+        'A network can make its vectors shorter without '
+        'collapsing. Take the directions first.',
+        _spread_as(lambda x, u: x.std(0, correction=0).mean()*x.shape[1]** .5)),
+    Mistake(
+        'root',
+        'The standard deviations are right: what makes vectors that '
+        'go everywhere have spread 1, whatever their dimension?',
+        _spread_as(lambda x, u: u.std(0, correction=0).mean())),
+    Mistake(
+        'unbiased', 'Divide by the number of vectors, not by one less.',
+        _spread_as(lambda x, u: u.std(0).mean()*x.shape[1]** .5)),
+    Mistake(
+        'axis',
+        'How far does one dimension vary from image to image? You look '
+        'along another axis, or along all.',
+        _any(
+            *(
+                _spread_as(
+                    lambda x, u, d=d: u.std(d, correction=0).mean()
+                    * x.shape[1]** .5)
+                for d in (1, None)))),
+    Mistake(
+        'no mean', 'One number is asked for, the mean over dimensions.',
+        lambda got, want, case: (
+            case.steps[-1]['call'] == 'spread' and np.ndim(got) > 0))]
+
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #584ba68e
+_COLLAPSE_2 = [
+    Mistake(
+        'squares',
+        'These are eigenvalues, the squares of the singular values. '
+        'RankMe takes the singular values themselves.',
+        _rank_as(lambda z: _power(_singular(z)**2))),
+    Mistake(
+        'centred',
+        'The mean was taken away. RankMe takes the vectors as they '
+        'are: a point has one direction.',
+        _any(
+            *(
+                _rank_as(lambda z, k=k: _power(_singular(z - z.mean(0))**k))
+                for k in (1, 2)))),
+    Mistake(
+        'entropy',
+        'This is the entropy itself. Make it a number of directions: '
+        'what has k equal shares has rank k.',
+        _rank_as(lambda z: np.log(_power(_singular(z))))),
+    Mistake(
+        'count', 'This counts the directions. A faint one shall count less.',
+        _rank_as(lambda z: np.linalg.matrix_rank(z))),
+    Mistake(
+        'shares', 'The shares are to add up to 1. By what did you divide?',
+        _any(
+            *(
+                _rank_as(lambda z, f=f: np.exp(_entropy(f(_singular(z)))))
+                for f in (
+                    lambda v: v, lambda v: v/v.max(), lambda v: v/np.linalg.norm(v))
+            ))),
+    Mistake(
+        'inverse', 'More directions, larger rank: look at the sign of the entropy.',
+        _rank_as(lambda z: 1/_power(_singular(z))))]
+
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #f33d9979
 COLLAPSE = Item(
     'ps2.collapse', 'Two measures of collapse', ['spread', 'rank_me'], _collapse_cases,
     points=3,
     mistakes=[
-        Mistake(
-            'log of 0',
-            'A share of 0 adds nothing to an entropy, but its logarithm is no number.',
-            _endless),
-        Mistake(
-            'not normalized',
-            'A network can make its vectors shorter without '
-            'collapsing. Take the directions first.',
-            _spread_as(lambda x, u: x.std(0, correction=0).mean()*x.shape[1]** .5)),
-        Mistake(
-            'root',
-            'The standard deviations are right: what makes vectors that '
-            'go everywhere have spread 1, whatever their dimension?',
-            _spread_as(lambda x, u: u.std(0, correction=0).mean())),
-        Mistake(
-            'unbiased', 'Divide by the number of vectors, not by one less.',
-            _spread_as(lambda x, u: u.std(0).mean()*x.shape[1]** .5)),
-        Mistake(
-            'axis',
-            'How far does one dimension vary from image to image? You look '
-            'along another axis, or along all.',
-            _any(
-                *(
-                    _spread_as(
-                        lambda x, u, d=d: u.std(d, correction=0).mean()
-                        * x.shape[1]** .5)
-                    for d in (1, None)))),
-        Mistake(
-            'no mean', 'One number is asked for, the mean over dimensions.',
-            lambda got, want, case: (
-                case.steps[-1]['call'] == 'spread' and np.ndim(got) > 0)),
-        Mistake(
-            'squares',
-            'These are eigenvalues, the squares of the singular values. '
-            'RankMe takes the singular values themselves.',
-            _rank_as(lambda z: _power(_singular(z)**2))),
-        Mistake(
-            'centred',
-            'The mean was taken away. RankMe takes the vectors as they '
-            'are: a point has one direction.',
-            _any(
-                *(
-                    _rank_as(lambda z, k=k: _power(_singular(z - z.mean(0))**k))
-                    for k in (1, 2)))),
-        Mistake(
-            'entropy',
-            'This is the entropy itself. Make it a number of directions: '
-            'what has k equal shares has rank k.',
-            _rank_as(lambda z: np.log(_power(_singular(z))))),
-        Mistake(
-            'count', 'This counts the directions. A faint one shall count less.',
-            _rank_as(lambda z: np.linalg.matrix_rank(z))),
-        Mistake(
-            'shares', 'The shares are to add up to 1. By what did you divide?',
-            _any(
-                *(
-                    _rank_as(lambda z, f=f: np.exp(_entropy(f(_singular(z)))))
-                    for f in (
-                        lambda v: v, lambda v: v/v.max(), lambda v: v/np.linalg.norm(v))
-                ))),
-        Mistake(
-            'inverse', 'More directions, larger rank: look at the sign of the entropy.',
-            _rank_as(lambda z: 1/_power(_singular(z)))),
+        *_COLLAPSE_1, *_COLLAPSE_2,
         Mistake(
             'base', 'Logarithm and exponential need the same base.',
             _any(
@@ -722,6 +745,39 @@ def _simsiam_sum(got, want, case):
 
 def _dots(p, z): return -(p*z).sum(1).mean()
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #a3288f6d
+_SIMSIAM_1 = [
+    Mistake(
+        'no stop-gradient',
+        'The value is right, but a gradient reaches z1 or '
+        'z2. The vector that is to be hit stands still for this step.'),
+    Mistake(
+        'wrong side',
+        'A gradient reaches z and none reaches p: the other side '
+        'of each pair is the one that stands still.'),
+    Mistake(
+        'no gradient',
+        'No gradient reaches p1 and p2, so nothing is learned. '
+        'Was the loss taken out of the graph, or made a plain number?'),
+    Mistake(
+        'same view',
+        'The prediction from one view is to hit the vector of the other view.',
+        _simsiam_as(lambda p1, p2, z1, z2: _simsiam(p1, p2, z2, z1))),
+    Mistake(
+        'one direction',
+        'Both views predict the other one; half of the loss is missing.',
+        _simsiam_as(
+            lambda p1, p2, z1, z2: _toward(p1, z2),
+            lambda p1, p2, z1, z2: _toward(p2, z1),
+            lambda p1, p2, z1, z2: _toward(p1, z2)/2,
+            lambda p1, p2, z1, z2: _toward(p2, z1)/2)),
+    Mistake(
+        'sign', 'A loss falls where the vectors come to agree.', is_scaled(-1.)),
+    Mistake(
+        'half', 'The mean of the two directions is asked for, not their sum.',
+        is_scaled(2.)),
+    Mistake('sum', 'The mean over the images is asked for.', _simsiam_sum)]
+
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #600011b7
 SIMSIAM = Item(
     'ps2.simsiam', 'A loss without negatives', ['simsiam'],
@@ -729,36 +785,7 @@ SIMSIAM = Item(
         *simsiam_cases(rng, 5, 4), *simsiam_cases(rng, 3, 7, 'of three images')],
     points=3,
     mistakes=[
-        Mistake(
-            'no stop-gradient',
-            'The value is right, but a gradient reaches z1 or '
-            'z2. The vector that is to be hit stands still for this step.'),
-        Mistake(
-            'wrong side',
-            'A gradient reaches z and none reaches p: the other side '
-            'of each pair is the one that stands still.'),
-        Mistake(
-            'no gradient',
-            'No gradient reaches p1 and p2, so nothing is learned. '
-            'Was the loss taken out of the graph, or made a plain number?'),
-        Mistake(
-            'same view',
-            'The prediction from one view is to hit the vector of the other view.',
-            _simsiam_as(lambda p1, p2, z1, z2: _simsiam(p1, p2, z2, z1))),
-        Mistake(
-            'one direction',
-            'Both views predict the other one; half of the loss is missing.',
-            _simsiam_as(
-                lambda p1, p2, z1, z2: _toward(p1, z2),
-                lambda p1, p2, z1, z2: _toward(p2, z1),
-                lambda p1, p2, z1, z2: _toward(p1, z2)/2,
-                lambda p1, p2, z1, z2: _toward(p2, z1)/2)),
-        Mistake(
-            'sign', 'A loss falls where the vectors come to agree.', is_scaled(-1.)),
-        Mistake(
-            'half', 'The mean of the two directions is asked for, not their sum.',
-            is_scaled(2.)),
-        Mistake('sum', 'The mean over the images is asked for.', _simsiam_sum),
+        *_SIMSIAM_1,
         Mistake(
             'not normalized',
             'The vectors still have their lengths: with these '

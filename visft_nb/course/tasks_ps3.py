@@ -265,41 +265,45 @@ _FACTORS = [
         'size of the update when the rank grows.'),
     _known('upside down', 'The factor is upside down.')]
 
+# %% ../../nbs/lib/course/tasks_ps3.ipynb #c14a8c75
+_LORA_1 = [
+    Mistake(
+        'shapes',
+        'A has the shape (rank, inputs) and B the shape (outputs, '
+        'rank); both are tensors with these names.'),
+    Mistake(
+        'both zero',
+        'A and B are both zero. Write down the gradient of each: '
+        'what can this layer learn?'),
+    Mistake(
+        'start',
+        'The new layer does not put out what its base does. What has to '
+        'be zero at the start?'),
+    Mistake(
+        'exchanged',
+        'The start changes nothing, but it is the other matrix that '
+        'is random in the paper.'),
+    Mistake(
+        'rank of A',
+        'The rows of A are not independent, so the update begins '
+        'with a lower rank than was asked for.'),
+    Mistake(
+        'size of A',
+        'The entries of A are far too large or too small: A x should '
+        'be about as large as x.'),
+    *_FACTORS,
+    _known('no update', 'The output is that of the base: A and B are not in it.'),
+    _known(
+        'update alone', 'The output is the update alone: the base is not in it.'),
+    _known('bias twice', 'The bias is added twice.'),
+    Mistake('not frozen', 'The base can still be trained, or was.'),
+    Mistake('no gradient', 'A or B gets no gradient.')]
+
 # %% ../../nbs/lib/course/tasks_ps3.ipynb #0853a6b2
 LORA = Item(
     'ps3.lora', 'A LoRA layer', ['LoRALinear'], _lora_cases, points=4,
     mistakes=[
-        Mistake(
-            'shapes',
-            'A has the shape (rank, inputs) and B the shape (outputs, '
-            'rank); both are tensors with these names.'),
-        Mistake(
-            'both zero',
-            'A and B are both zero. Write down the gradient of each: '
-            'what can this layer learn?'),
-        Mistake(
-            'start',
-            'The new layer does not put out what its base does. What has to '
-            'be zero at the start?'),
-        Mistake(
-            'exchanged',
-            'The start changes nothing, but it is the other matrix that '
-            'is random in the paper.'),
-        Mistake(
-            'rank of A',
-            'The rows of A are not independent, so the update begins '
-            'with a lower rank than was asked for.'),
-        Mistake(
-            'size of A',
-            'The entries of A are far too large or too small: A x should '
-            'be about as large as x.'),
-        *_FACTORS,
-        _known('no update', 'The output is that of the base: A and B are not in it.'),
-        _known(
-            'update alone', 'The output is the update alone: the base is not in it.'),
-        _known('bias twice', 'The bias is added twice.'),
-        Mistake('not frozen', 'The base can still be trained, or was.'),
-        Mistake('no gradient', 'A or B gets no gradient.'),
+        *_LORA_1,
         Mistake(
             'nothing below',
             'The base hands no gradient on to its input, so no layer '
