@@ -78,7 +78,7 @@ def test_a_group_of_its_own_is_asked_for_in_the_words_of_the_system(windows, mon
 
 def test_signals_are_sent_from_the_rooms_that_know_the_systems(root):
     "Elsewhere nobody sends SIGINT or SIGABRT by hand, or uses a module or a function that only Unix has without asking for it."
-    rooms = {'processes.py', 'nursery.py'}   # the nursery forks, and is asked for only where the system can
+    rooms = {'processes.py', 'nursery.py', 'sandbox.py'}   # the nursery and the sandbox fork, and ask only where the system can
     wrong = []
     for path in (root/'visft_nb').rglob('*.py'):
         if path.name in rooms: continue
