@@ -72,7 +72,7 @@ def book(tmp_path, monkeypatch):
 def course(book, tmp_path):
     new_course(tmp_path/'class', book=book)
     (tmp_path/'class/roster.csv').write_text('id,name\n' + ''.join(f's{i:02},Student {i:02}\n' for i in range(40)))
-    (tmp_path/'class/course.toml').write_text('salt = "pepper"\n[limits]\ncell = 2\nquestion = 1\nmemory = 1024\nprinted = 4\n')
+    (tmp_path/'class/course.toml').write_text('salt = "pepper"\n[limits]\ncell = 8\nquestion = 5\nmemory = 1024\nprinted = 4\n')
     opened = open_course(tmp_path/'class')
     release_course(opened)
     return opened

@@ -99,11 +99,11 @@ def _cells(assignment, candidate):
 def try_candidates(
     assignment:Assignment,  # of `load_assignment`
     listed:list[Candidate],  # of `candidates`
-    limits:Limits|None=None,                # None: 10 s a cell, 3 s a question
+    limits:Limits|None=None,                # None: 30 s a cell, 10 s a question
     on_tried:Callable=lambda tried: None,   # called after each
 )->list[Tried]:
     "Grade candidates as submissions are."
-    limits, out = limits or Limits(cell=20, question=4, starts=2), []
+    limits, out = limits or Limits(cell=30, question=10, starts=2), []
     nursery = grading_nursery()
     try:
         for c in listed:
@@ -150,7 +150,7 @@ def try_exercises(
     on_tried:Callable=lambda tried: None,   # called after each
 )->list[Tried]:
     "Judge the candidates of a chapter's exercises, each in a process of its own."
-    limits, out = limits or Limits(cell=20, question=4, starts=2), []
+    limits, out = limits or Limits(cell=30, question=10, starts=2), []
     listed = [c for c in exercise_candidates(folder) if not only or c.item in only]
     cases = {n: find_item(n).cases(case_rng(n)) for n in {c.item for c in listed}}
     nursery = grading_nursery()
