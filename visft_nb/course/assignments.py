@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BEGIN', 'END', 'Assignment', 'source_of', 'grade_id', 'is_kind', 'parse_notebook', 'load_assignment',
-           'split_solution', 'release_notebook', 'leaks', 'Restored', 'restore', 'is_slot']
+           'split_solution', 'release_notebook', 'leaks', 'Restored', 'restore', 'is_slot', 'is_demo']
 
 # %% ../../nbs/lib/course/assignments.ipynb #212750d6
 import ast, copy, json, re, runpy, textwrap
@@ -254,7 +254,7 @@ def restore(
         if not locked:
             mine = [source_of(given[j]) for j in found.get(i, [])]
             out += [s for s in mine if not is_slot(s)] or mine[-1:]
-        elif not is_kind(c, 'grade') and not _is_demo(c): out.append(source_of(c))
+        elif not is_kind(c, 'grade') and not is_demo(c): out.append(source_of(c))
         if locked and grade_id(c) and i in found and any(
                 source_of(given[j]).strip() != source_of(c).strip() for j in found[i]):
             notes.append(f'the cell {grade_id(c)} was changed and was put back')
@@ -268,6 +268,9 @@ def is_slot(
     "Has nobody filled it?"
     lines = [s.split('#')[0].strip() for s in source.splitlines()]
     return 'raise NotDone' in lines or any(s.endswith('= ...') for s in lines)
-def _is_demo(cell):
+
+def is_demo(
+    cell:dict,  # of a notebook
+)->bool:
     "A cell for the eye: nothing below needs it."
     return 'demo' in cell.get('metadata', {}).get('tags', [])

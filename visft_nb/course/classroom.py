@@ -148,6 +148,7 @@ def grade_course(
     write_grades(course, marks)
     for m in marks: write_feedback(course, m)
     return marks, notes
+
 def _settle(marks):
     "Where somebody handed in twice, the last file by name counts."
     last = {}
@@ -163,6 +164,7 @@ def counts(
 )->bool:
     "Does it count, or did a later file take its place?"
     return not any(n.startswith('replaced by ') for n in marks.notes)
+
 def write_grades(
     course:Course,  # of `open_course`
     marks:Sequence[Marks],  # of `grade_course`

@@ -64,6 +64,7 @@ def grade(
     report_course(course, marks, notes)
     _say(f"{sum(map(counts, marks))} submissions: {folder/'grades.csv'}, "
          f"{folder/'feedback'}, {folder/'report.html'}")
+
 @course_app.command('report')
 def report(
     folder: Folder,
@@ -74,7 +75,7 @@ def report(
     course = open_course(folder)
     _say(str(report_course(course, *grade_course(course, submissions))))
 
-# %% ../../nbs/course/09_marks.ipynb #7500f796
+# %% ../../nbs/course/09_marks.ipynb #76657562
 def _line(*cells): _say(f'{cells[0]:<24}' + ''.join(f'{c:>9}' for c in cells[1:]))
 
 def _tried(name, there, mutants):
@@ -89,6 +90,7 @@ def _tried(name, there, mutants):
     listed = candidates(one)
     return try_candidates(one, listed), _machine(one, listed, mutants)
 
+# %% ../../nbs/course/09_marks.ipynb #7500f796
 @course_app.command('check')
 def check(
     assignment: Annotated[list[str] | None, typer.Argument(

@@ -16,7 +16,7 @@ from ..checks import InputError, brief
 from ..core import atomic_write
 from .assignments import (
     Assignment, parse_notebook, release_notebook, restore, source_of)
-from .items import Case, Item, Verdict, case_rng, judge
+from .items import TASKS, Case, Item, Verdict, case_rng, judge
 from .nursery import PRELOAD, Nursery, can_fork
 from .sandbox import Limits, sit
 from .values import pack
@@ -58,6 +58,7 @@ def all_cases(
     hidden = more(case_rng(item.name, student, salt)) if more else []
     for c in hidden: c.shown = False
     return [*cases, *hidden]
+
 def grade_cells(
     assignment:Assignment,  # of `load_assignment`
     cells:Sequence[tuple[int, str]],    # of `restore`
@@ -81,7 +82,7 @@ def grade_cells(
 
 # %% ../../nbs/lib/course/grading.ipynb #3dacda8a
 _IMPORTS = (*PRELOAD, 'IPython.core.interactiveshell', 'visft_nb.course.sandbox',
-            'visft_nb.course.items', 'visft_nb.course.tasks_cnn', 'visft_nb.plot')
+            'visft_nb.course.items', 'visft_nb.plot', *TASKS.values())
 
 def grading_nursery()->Nursery|None:
     "A process that forks students' processes, or None where the system cannot fork."
@@ -143,6 +144,7 @@ def _check_whose(nb, assignment, student, marks):
     said = student_of(nb)
     if said and student and said != student:
         marks.notes.append(f'the notebook says that it is of {brief(said, 40)}')
+
 def student_of(
     nb:dict,   # of `parse_notebook`
 )->str:        # what STUDENT is set to, or ''
@@ -238,6 +240,7 @@ def find_student(
     last = [i for i, n in roster.items() if (w := _plain(n).split()) and w[-1] in words]
     if len(last) == 1: return last[0]
     return said if said in roster else ''
+
 def _runs(words, part):
     "Do some words stand in a row among others?"
     return any(words[i:i + len(part)] == part

@@ -136,6 +136,7 @@ def _fault(item, case, answer):
     for m in item.mistakes:
         if _fits(m, answer.value, case): return m.name, m.hint
     return 'wrong', 'The numbers are not right.'
+
 def _numbers(v):
     "A value in a line."
     a = as_float(v)
@@ -212,6 +213,7 @@ def _is_slot(v):
     try: body = inspect.getsource(v).strip().splitlines()[-1].strip()
     except (TypeError, OSError): return False
     return body == '...' or body.startswith('raise NotDone')
+
 def run_check(
     item:Item,  # of `find_item`
     given:Sequence[object],   # what the notebook defines, in the order of `item.names`
@@ -265,6 +267,7 @@ def check(
     verdict = run_check(item, given, student)
     _STATE[name] = verdict.done and verdict.right == verdict.cases
     return CheckResult(verdict, item.title)
+
 def progress(
     *names:str,   # the exercises of this notebook
 )->str:

@@ -9,13 +9,14 @@ __all__ = ['Candidate', 'Tried', 'read_candidates', 'candidates', 'try_candidate
 # %% ../../nbs/lib/course/mutants.ipynb #87abacf2
 import ast, copy, re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..checks import InputError
 from ..core import read_text
 from .assignments import (
-    Assignment, grade_id, is_kind, source_of)
+    Assignment, grade_id, is_demo, is_kind, source_of)
 from .book import book_dir
 from .grading import grade_cells, grading_nursery
 from .items import case_rng, find_item, judge
@@ -66,6 +67,14 @@ def read_candidates(
     return out
 
 # %% ../../nbs/lib/course/mutants.ipynb #756cec14
+def _enough(listed, whose):
+    "The candidates of an item. Raises `InputError` where they are too few."
+    right = sum(c.right for c in listed)
+    if right < 3 or len(listed) - right < 5:
+        raise InputError(f"{whose} has {right} right and {len(listed) - right} wrong "
+                         "candidates: three and five are the least.")
+    return listed
+
 def candidates(
     assignment:Assignment,  # of `load_assignment`
 )->list[Candidate]:         # the solution of the source first, item by item
@@ -80,22 +89,29 @@ def candidates(
             raise InputError(f"{item.name} has no {path.name} beside its solution.")
         mine = [Candidate(item.name, True, '', 'the solution', own[0]),
                 *read_candidates(path, item.name)]
-        right = sum(c.right for c in mine)
-        if right < 3 or len(mine) - right < 5:
-            raise InputError(f"{item.name} has {right} right and {len(mine) - right} "
-                             "wrong candidates: three and five are the least.")
-        out += mine
+        out += _enough(mine, item.name)
     return out
+
 def _cells(assignment, candidate):
     "The source's cells, with the candidate in the place of the solution of its item."
     word, out = candidate.item.split('.')[1], []
     for c in assignment.notebook['cells']:
         if c['cell_type'] != 'code' or is_kind(c, 'grade'): continue
-        if 'demo' in c['metadata'].get('tags', []): continue
+        if is_demo(c): continue
         out.append(candidate.source if grade_id(c) == word else source_of(c))
     return list(enumerate(out))
 
 # %% ../../nbs/lib/course/mutants.ipynb #f66a0fa0
+def _try_each(listed, verdict, limits, on_tried):
+    "What `verdict(candidate, nursery, limits)` makes of each."
+    limits, out = limits or Limits(cell=30, question=10, starts=2), []
+    with grading_nursery() or nullcontext() as nursery:
+        for c in listed:
+            v = verdict(c, nursery, limits)
+            out.append(Tried(c, v.points, v.of, v.mistake))
+            on_tried(out[-1])
+    return out
+
 def try_candidates(
     assignment:Assignment,  # of `load_assignment`
     listed:list[Candidate],  # of `candidates`
@@ -103,17 +119,11 @@ def try_candidates(
     on_tried:Callable=lambda tried: None,   # called after each
 )->list[Tried]:
     "Grade candidates as submissions are."
-    limits, out = limits or Limits(cell=30, question=10, starts=2), []
-    nursery = grading_nursery()
-    try:
-        for c in listed:
-            (v,), *_ = grade_cells(assignment, _cells(assignment, c), 'teacher', 'salt',
-                                   nursery, limits, only=[c.item])
-            out.append(Tried(c, v.points, v.of, v.mistake))
-            on_tried(out[-1])
-    finally:
-        if nursery: nursery.close()
-    return out
+    def verdict(c, nursery, limits):
+        (v,), *_ = grade_cells(assignment, _cells(assignment, c), 'teacher', 'salt',
+                               nursery, limits, only=[c.item])
+        return v
+    return _try_each(listed, verdict, limits, on_tried)
 
 # %% ../../nbs/lib/course/mutants.ipynb #f0bfba9f
 _IMPORTS = ('import numpy as np\nimport torch\n'
@@ -126,6 +136,7 @@ def exercise_folders(
     top = (book or book_dir())/'nbs/assignments'
     return {p.name.removesuffix('_exercises'): p
             for p in sorted(top.glob('*_exercises'))}
+
 def exercise_candidates(
     folder:Path,       # CHAPTER_exercises, with candidates/WORD.py for each item
 )->list[Candidate]:
@@ -135,35 +146,24 @@ def exercise_candidates(
     if not paths: raise InputError(f"{folder} holds no candidates/WORD.py.")
     for path in paths:
         mine = read_candidates(path, f'{chapter}.{path.stem}')
-        right = sum(c.right for c in mine)
-        if right < 3 or len(mine) - right < 5:
-            raise InputError(f"{path} has {right} right and {len(mine) - right} wrong "
-                             "candidates: three and five are the least.")
-        out += mine
+        out += _enough(mine, path)
     return out
 
 # %% ../../nbs/lib/course/mutants.ipynb #249feb38
 def try_exercises(
     folder:Path,                            # of `exercise_candidates`
     only:Sequence[str]=(),                  # items; none: all
-    limits:Limits|None=None,                # None: 20 s a cell, 4 s a question
+    limits:Limits|None=None,                # as for `try_candidates`
     on_tried:Callable=lambda tried: None,   # called after each
 )->list[Tried]:
     "Judge the candidates of a chapter's exercises, each in a process of its own."
-    limits, out = limits or Limits(cell=30, question=10, starts=2), []
     listed = [c for c in exercise_candidates(folder) if not only or c.item in only]
     cases = {n: find_item(n).cases(case_rng(n)) for n in {c.item for c in listed}}
-    nursery = grading_nursery()
-    try:
-        for c in listed:
-            asked = {str(k): case.steps for k, case in enumerate(cases[c.item])}
-            s = sit([(0, _IMPORTS), (1, c.source)], asked, limits, nursery=nursery)
-            v = judge(find_item(c.item), cases[c.item], [s.answers[k] for k in asked])
-            out.append(Tried(c, v.points, v.of, v.mistake))
-            on_tried(out[-1])
-    finally:
-        if nursery: nursery.close()
-    return out
+    def verdict(c, nursery, limits):
+        asked = {str(k): case.steps for k, case in enumerate(cases[c.item])}
+        s = sit([(0, _IMPORTS), (1, c.source)], asked, limits, nursery=nursery)
+        return judge(find_item(c.item), cases[c.item], [s.answers[k] for k in asked])
+    return _try_each(listed, verdict, limits, on_tried)
 
 # %% ../../nbs/lib/course/mutants.ipynb #2a7e1853
 _SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from ..checks import one_line
 from .nursery import CannotFork, Nursery
 from .values import NoValue, pack, unpack
@@ -132,6 +134,7 @@ def _shell():
     shell = InteractiveShell.instance(config=config)
     shell.showtraceback = lambda *a, **k: None
     return shell
+
 def _run_cell(shell, source, seconds):
     "What went wrong in a cell, or ''."
     if source.lstrip().startswith(('%%bash', '%%sh', '!pip', '%pip')): return ''
@@ -235,9 +238,10 @@ def _sit(folder):
         tell('answer', name) if not kind else tell('no answer', name, kind, found)
     tell('end')
     os._exit(0)
+
 def _main(): _sit(Path(sys.argv[1]))
 
-# %% ../../nbs/lib/course/sandbox.ipynb #02d96afc
+# %% ../../nbs/lib/course/sandbox.ipynb #3503ac93
 class _Watch:
     "Follows one process by its log."
     def __init__(self, process, folder, order, sitting, limits, deadline):
@@ -248,7 +252,10 @@ class _Watch:
 
     def lines(self):
         "New whole lines of the log."
-        try: data = self.log.read_bytes()[self.read:self.read + 2**20]
+        try:
+            with open(self.log, 'rb') as f:
+                f.seek(self.read)
+                data = f.read(2**20)
         except OSError: return []
         whole = data[:data.rfind(b'\n') + 1]
         self.read += len(whole)
@@ -257,31 +264,35 @@ class _Watch:
             with suppress(ValueError): out.append(json.loads(line))
         return [s for s in out if isinstance(s, list) and s]
 
-    def hear(self, kind, *said):
-        "One line of the log."
-        s = self.sitting
-        if kind in ('cell', 'question', 'end'):
-            self.at, self.since = (kind, *said), time.monotonic()
-            self.ended = kind == 'end'
-        elif kind == 'wrong': s.cells[said[0]] = str(said[1])
-        elif kind == 'note' and said[0] not in s.notes: s.notes.append(str(said[0]))
-        elif kind == 'answer': s.answers[said[0]] = self.answer(said[0])
-        elif kind == 'no answer': s.answers[said[0]] = Answer(None, said[2], said[1])
+# %% ../../nbs/lib/course/sandbox.ipynb #02d96afc
+@patch
+def _hear(self:_Watch, kind, *said):
+    "One line of the log."
+    s = self.sitting
+    if kind in ('cell', 'question', 'end'):
+        self.at, self.since = (kind, *said), time.monotonic()
+        self.ended = kind == 'end'
+    elif kind == 'wrong': s.cells[said[0]] = str(said[1])
+    elif kind == 'note' and said[0] not in s.notes: s.notes.append(str(said[0]))
+    elif kind == 'answer': s.answers[said[0]] = self._answer(said[0])
+    elif kind == 'no answer': s.answers[said[0]] = Answer(None, said[2], said[1])
 
-    def answer(self, name):
-        "What a question's file holds."
-        try:
-            return Answer(
-                unpack((self.folder/_name_of(self.order, name)).read_bytes()))
-        except (NoValue, OSError) as e:
-            return Answer(None, f'it returned {e}', 'value')
+@patch
+def _answer(self:_Watch, name):
+    "What a question's file holds."
+    try:
+        return Answer(
+            unpack((self.folder/_name_of(self.order, name)).read_bytes()))
+    except (NoValue, OSError) as e:
+        return Answer(None, f'it returned {e}', 'value')
 
-    def late(self):
-        "Has the step, or everything, had its time?"
-        limit = self.limits.question if self.at and self.at[0] == 'question' else (
-            self.limits.cell if self.at else 60)
-        now = time.monotonic()
-        return now > self.since + limit + 3 or now > self.deadline
+@patch
+def _late(self:_Watch):
+    "Has the step, or everything, had its time?"
+    limit = self.limits.question if self.at and self.at[0] == 'question' else (
+        self.limits.cell if self.at else 60)
+    now = time.monotonic()
+    return now > self.since + limit + 3 or now > self.deadline
 
 # %% ../../nbs/lib/course/sandbox.ipynb #253d3451
 def _follow(watch):
@@ -290,10 +301,10 @@ def _follow(watch):
         over = watch.process.poll() is not None
         for line in watch.lines():
             with suppress(TypeError, ValueError, IndexError, KeyError):
-                watch.hear(*line)
+                watch._hear(*line)
         if watch.ended: return ''
         if over: return 'died'
-        if watch.late():
+        if watch._late():
             watch.process.kill()
             watch.process.wait()
             return 'time'
@@ -301,7 +312,7 @@ def _follow(watch):
 
 _SAID = {'time': 'it took too long', 'died': 'it ended the process'}
 
-def _blame(watch, why, todo, questions):
+def _blame(watch, why, todo):
     "Note what the last step did, and leave it out from now on."
     s = watch.sitting
     kind, name = watch.at if watch.at and len(watch.at) == 2 else ('start', None)
@@ -337,7 +348,7 @@ def sit(
             why = _follow(watch)
             process.wait()
         if not why or time.monotonic() > begun + limits.total: break
-        if not _blame(watch, why, todo, questions): break
+        if not _blame(watch, why, todo): break
     for q in order:
         sitting.answers.setdefault(q, Answer(None, 'it was not reached', 'time'))
     sitting.seconds = time.monotonic() - begun

@@ -31,13 +31,16 @@ def _gives(formula):
     def when(got, want, case):
         return alike(got, formula(*case.steps[-1]['args']), 1e-5)
     return when
+
 def _part(i, formula):
     "Part i of the answer is what another formula makes of the arguments."
     return lambda got, want, case: alike(got[i], formula(*case.steps[-1]['args']), 1e-5)
+
 def _number(v):
     "A single number, or None."
     a = as_float(v)
     return float(a) if a is not None and a.size == 1 and np.isfinite(a).all() else None
+
 def _whole(v):
     "A whole number that is not negative, or None."
     a = _number(v)
@@ -63,6 +66,7 @@ def count_macs(
     y = net(x)
     with FlopCounterMode(display=False) as counter: y.sum().backward()
     return counter.get_total_flops()//2
+
 def pixels_seen(
     kernels:Sequence[int],   # of convolutions in a row
     strides:Sequence[int],   # theirs
@@ -206,6 +210,7 @@ def _pool_cases(rng):
                         _gradient(lambda t: t.mean((2, 3)), x, dy),
                         about=f'of shape {shape}'))
     return out
+
 def _spread(by):
     "dy on every pixel, divided by something."
     return _gives(lambda dy, shape: np.broadcast_to(dy[:, :, None, None], shape)
@@ -290,6 +295,7 @@ def _decay_cases(rng):
             [step('decayed_step', w, g, v, float(lr), float(momentum), decay)],
             right, about=f'with decay {decay}', rtol=1e-6))
     return out
+
 def _step(gradient, late=0):
     "A step with another gradient, or with the decay taken off afterwards."
     def formula(w, g, v, lr, momentum, decay):
@@ -397,6 +403,7 @@ def _products_cases(rng):
         out.append(Case([step('products', n, c, o, k, side, dx)], right,
                         about=f'with need_dx={dx}'))
     return out
+
 def _times(factor, most=2):
     "So many of the lesson's products."
     return _gives(lambda n, c, o, k, side, dx: (
@@ -432,6 +439,7 @@ def _one_cases(rng):
         out.append(Case([step('conv1x1', a, k)], _conv1x1(a, k),
                         about=f'of {c} to {o} channels'))
     return out
+
 def _reordered(got, want):
     "The same numbers in other places."
     return np.size(got) == np.size(want) and alike(np.sort(got, None),
@@ -485,6 +493,7 @@ def _growth_cases(rng):
         return sum(p.numel() for p in net.parameters())
     return [Case([step('growth', w)], weights(2*w)/weights(w), about=f'from {w}')
             for w in (32, 8, 1, int(rng.integers(10, 60)))]
+
 def _grown(weights):
     "The factor that another count of weights gives."
     return _gives(lambda w: weights(2*w)/weights(w))
@@ -671,6 +680,7 @@ def _field_cases(rng):
              ([int(k) for k in rng.choice([3, 5, 7], 3)], [2, 1, 2])]
     return [Case([step('field', k, s)], pixels_seen(k, s),
                  about=f'with kernels {k} and strides {s}') for k, s in asked]
+
 def _own_stride(kernels, strides):
     "The receptive field where a layer's own stride spreads its kernel."
     seen, jump = 1, 1

@@ -25,7 +25,7 @@ ITEMS = [Item(
     mistakes=[Mistake('sum', 'Something is missing after the sum.', is_scaled(4.)),
               *COMMON])]
 
-# %% ../../nbs/lib/course/tasks_example.ipynb #f9d83531
+# %% ../../nbs/lib/course/tasks_example.ipynb #23d90a53
 def _cell(source, gid, points=None, **kind):
     "A code cell with nbgrader's metadata."
     grader = dict(grade_id=gid, grade=points is not None, locked=not kind, task=False,
@@ -34,25 +34,21 @@ def _cell(source, gid, points=None, **kind):
     return dict(cell_type='code', metadata={'nbgrader': grader}, source=source,
                 outputs=[], execution_count=None, id=gid)
 
-_CELLS = [
-    (
-        (
-            'import numpy as np\n\nfrom visft_nb.course.items import NotDone, check,'
-            ' progress'),
-        'imports',
-        {}),
-    (
-        (
-            'def row_mean(x):\n    ### BEGIN SOLUTION\n    total = x.sum(1)\n'
-            '    return total/x.shape[1]\n    ### END SOLUTION'
-        ),
-        'row_mean',
-        {'solution': True},
-    ),
-    ("check('example.row_mean', row_mean)", 'row_mean-check', {'points': 3}),
-    ("progress('example.row_mean')", 'progress', {}),
-]
+_IMPORTS = '''import numpy as np
 
+from visft_nb.course.items import NotDone, check, progress'''
+_SOLUTION = '''def row_mean(x):
+    ### BEGIN SOLUTION
+    total = x.sum(1)
+    return total/x.shape[1]
+    ### END SOLUTION'''
+_CELLS = [
+    (_IMPORTS, 'imports', {}),
+    (_SOLUTION, 'row_mean', {'solution': True}),
+    ("check('example.row_mean', row_mean)", 'row_mean-check', {'points': 3}),
+    ("progress('example.row_mean')", 'progress', {})]
+
+# %% ../../nbs/lib/course/tasks_example.ipynb #f9d83531
 _HIDDEN = """import numpy as np
 
 from visft_nb.course.items import Case

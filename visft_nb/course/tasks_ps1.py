@@ -159,6 +159,7 @@ def _other_norm(axes):
         if g.shape != np.shape(want) or g.ndim != 4: return False
         return bool(np.ptp(g.mean(axes)) < 1e-6*max(1, np.abs(g).max()))
     return when
+
 def _part(i):
     "Only the i-th of three results is wrong."
     def when(got, want):

@@ -56,6 +56,7 @@ def _cosines(a, b): return F.cosine_similarity(a[:, None], b[None], dim=2)
 def _similarity_case(a, b, t, **kwargs):
     want = _cosines(torch.as_tensor(a).double(), torch.as_tensor(b).double())/t
     return Case([step('similarity', a, b, t)], want.numpy(), **kwargs)
+
 def _similarity_cases(rng):
     t = float(rng.choice([.05, .07, .2, .25]))
     a = _rows(rng, 4, 3)
@@ -176,6 +177,7 @@ def _off_partner(got, want, case):
         alike(got, _pick(s, p, own).mean(), case.rtol)
         for p in pairs for own in (-math.inf, None)
         if own is None or (p != torch.arange(n)).all())
+
 def _changed(change):
     "`_like` for a change of the cosines over the temperature."
     return _like(lambda z1, z2, t: change(_views(z1, z2)/t))
@@ -202,6 +204,7 @@ def _across(s):
 def _turned(s):
     n = len(s)//2
     return _across(s.roll((n, n), (0, 1)))
+
 def _clamped(got, want, case):
     "Is a probability kept away from 0? Known by its number, or at low temperatures."
     z1, z2, t = _given(case)
@@ -355,6 +358,7 @@ def _factor(*factors):
         return any(alike(got, f*np.asarray(want), case.rtol)
                    for f in (f(len(z1), t) for f in factors))
     return when
+
 def _heated(by, out):
     "The gradient with cosines times the temperature, or with none, or divided again."
     return lambda z1, z2, t: _by(lambda s: contrast_loss(s*t**by))(z1, z2, t)/t**out
@@ -574,6 +578,7 @@ def _collapse_cases(rng):
             _spread_case(np.repeat(row, 7, 0)*rng.uniform(.5, 2, (7, 1)),
                          about='spread of one direction'),
             _rank_case(np.repeat(row, 7, 0), [1.], about='rank_me of a point')]
+
 def _spread_as(change):
     "Is the spread what a change of the formula gives?"
     def when(got, want, case):
@@ -730,6 +735,7 @@ def _judge_flow(want, n):
             if alike(g[:2], [f*w for w in want[:2]]): return name
         return 'gradient'
     return judge
+
 def _simsiam_as(*changes):
     "Is the value what a change of the loss gives?"
     def when(got, want, case):
@@ -778,6 +784,25 @@ _SIMSIAM_1 = [
         is_scaled(2.)),
     Mistake('sum', 'The mean over the images is asked for.', _simsiam_sum)]
 
+# %% ../../nbs/lib/course/tasks_ps2.ipynb #f6a1702f
+_SIMSIAM_2 = [
+    Mistake(
+        'not normalized',
+        'The vectors still have their lengths: with these '
+        'the loss would fall without end.',
+        _simsiam_as(
+            lambda p1, p2, z1, z2: (_dots(p1, z2) + _dots(p2, z1))/2,
+            lambda p1, p2, z1, z2: (
+                _dots(_unit(p1, 1), z2) + _dots(_unit(p2, 1), z1))
+            /2,
+            lambda p1, p2, z1, z2: (
+                _dots(p1, _unit(z2, 1)) + _dots(p2, _unit(z1, 1)))
+            /2)),
+    Mistake(
+        'axis',
+        'Each image has a vector of its own, a row: the cosine is along it.',
+        _simsiam_as(lambda p1, p2, z1, z2: _simsiam(p1.T, p2.T, z1.T, z2.T)))]
+
 # %% ../../nbs/lib/course/tasks_ps2.ipynb #600011b7
 SIMSIAM = Item(
     'ps2.simsiam', 'A loss without negatives', ['simsiam'],
@@ -785,23 +810,7 @@ SIMSIAM = Item(
         *simsiam_cases(rng, 5, 4), *simsiam_cases(rng, 3, 7, 'of three images')],
     points=3,
     mistakes=[
-        *_SIMSIAM_1,
-        Mistake(
-            'not normalized',
-            'The vectors still have their lengths: with these '
-            'the loss would fall without end.',
-            _simsiam_as(
-                lambda p1, p2, z1, z2: (_dots(p1, z2) + _dots(p2, z1))/2,
-                lambda p1, p2, z1, z2: (
-                    _dots(_unit(p1, 1), z2) + _dots(_unit(p2, 1), z1))
-                /2,
-                lambda p1, p2, z1, z2: (
-                    _dots(p1, _unit(z2, 1)) + _dots(p2, _unit(z1, 1)))
-                /2)),
-        Mistake(
-            'axis',
-            'Each image has a vector of its own, a row: the cosine is along it.',
-            _simsiam_as(lambda p1, p2, z1, z2: _simsiam(p1.T, p2.T, z1.T, z2.T))),
+        *_SIMSIAM_1, *_SIMSIAM_2,
         Mistake(
             'no predictor',
             'z1 and z2 are compared with each other; the '

@@ -147,6 +147,7 @@ def _scales(v):
     "What wrong factors would give, by name."
     r, a = v['rank'], v['alpha']
     return {'no scale': 1, 'times rank': a*r, 'alpha alone': a, 'upside down': r/a}
+
 def _forward_case(v, **more):
     s = v['alpha']/v['rank']
     known = {k: _through(v, f) for k, f in _scales(v).items()}
@@ -182,6 +183,7 @@ def _torch_gradients(v, scale):
     leaves = {k: v[k].double().requires_grad_() for k in ('A', 'B', 'x')}
     _through(v | leaves, scale).backward(v['dy'].double())
     return [t.grad for t in leaves.values()]
+
 def _gradient_case(v, **more):
     "Gradients come to A and B, pass on to x, and leave the base alone."
     s, biased = v['alpha']/v['rank'], v['b'] is not None
@@ -239,6 +241,7 @@ def _training_case(v, rate=.02, steps=3, **more):
                  step('lora.parameters', keep='ps'),
                  step('torch.optim.SGD', '@ps', lr=rate, keep='opt'), *once*steps,
                  _all_of('base.weight', 'lora.A', 'lora.B')], judge=judge, **more)
+
 def _sizes(rng):
     "Inputs, outputs and rank: the first two differ."
     i, o = rng.permutation(np.arange(11, 24))[:2]
@@ -485,6 +488,7 @@ def _seed_case(patients, share, seeds, **more):
     return Case([*(step('split_by_patient', patients, share, s, keep=k)
                    for s, k in ((a, 'one'), (a, 'two'), (b, 'three'))),
                  _all_of('one', 'two', 'three')], judge=judge, **more)
+
 def _split_cases(rng):
     seeds = rng.permutation(1000)
     out = [
@@ -551,6 +555,7 @@ def _search_case(test, train, kinds, **more):
         if not of(got) - {'exact'}: return 'exact'
         return 'brightness' if missed <= {'brighter', 'darker'} else 'missed'
     return Case([step('near_copies', test, train)], judge=judge, **more)
+
 def _copies_cases(rng):
     return [_copies_case(rng, about=f'set {i}') for i in (1, 2)] + [
         _copies_case(rng, lambda x: x/255, about='with floats from 0 to 1')]
@@ -623,6 +628,7 @@ def _leaked(s):
     "Which images of the test part are not new, as indices of that part."
     kinds = s['kinds'][s['kinds'] != 'train']
     return np.flatnonzero(np.isin(kinds, [*_COPY, 'patient']))
+
 def _figures_cases(rng):
     out = []
     for i in (1, 2):

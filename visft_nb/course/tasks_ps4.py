@@ -60,6 +60,7 @@ def _linear(rng, shape, bias=(0., 0.)):
 # %% ../../nbs/lib/course/tasks_ps4.ipynb #79818011
 _ARGS = {nn.Linear: ('in_features', 'out_features'), nn.BatchNorm1d: ('num_features',),
          nn.Dropout: ('p',)}
+
 def _built(net, name='model'):
     "Steps that build a network from torch.nn, with these weights."
     out = [step(f'torch.nn.{type(m).__name__}',
@@ -155,6 +156,7 @@ def _explain_projection(got, adv, x, eps, norm):
     if norm == 'l2' and same(ball.project_(box(adv), x, eps)): return 'order'
     if norm == 'l2' and _fence(got, x, eps, norm) == 'ball': return 'ball'
     return ''
+
 def _project_cases(rng):
     return [
         _project_case(rng, 'linf', (4, 1, 5, 5), .1, 'linf'),
@@ -222,6 +224,7 @@ LEAVES = (
         'requires_grad, or the gradients that lay in them. Which gradient do you '
         'need, and which are computed besides?'),
     Mistake('in place', 'x has changed: whoever calls needs the clean images again.'))
+
 def _fgsm_case(rng, norm, shape, eps, about, classes=4, edge=False, training=False,
                flat=False, **more):
     for _ in range(200):
@@ -259,6 +262,7 @@ def _explain_step(got, x, g, eps, norm):
     if same(box(x + eps*g)) or same(box(x + eps*g/len(x))): return 'raw gradient'
     if same(box(x + eps*g/g.norm())): return 'batch'
     return _fence(got, x, eps, norm) or 'step'
+
 def _fgsm_cases(rng):
     return [_fgsm_case(rng, 'linf', (5, 1, 6, 6), .1, 'linf, far from 0 and 1'),
             _fgsm_case(rng, 'linf', (4, 1, 6, 6), .2, 'linf, near 0 and 1', edge=True),
@@ -364,6 +368,7 @@ def _curved(rng, norm, shape, eps, steps, training=False):
             if min(many) <= .96*max(many) or one >= .75*min(many): break
         else: return net, x, y, min(many)
     raise RuntimeError('no network tells one step from many')
+
 def _strong_case(rng, norm, shape, eps, steps, about, training=False, **more):
     "Another network: the loss must go up nearly as much as under the kit's attack."
     net, x, y, want = _curved(rng, norm, shape, eps, steps, training)
@@ -464,6 +469,7 @@ def _worst_case(rng, n, count, eps, training=False, **more):
         return next((k for k, w in found.items() if alike(v, w, 1e-4)), 'number')
     return Case([*_built(net), step('robust_accuracy', '@model', x, y, tries, eps)],
                 judge=right, **more)
+
 def _worst_cases(rng):
     return [_worst_case(rng, 40, 3, .1, about='three tries'),
             _worst_case(rng, 50, 5, .08, about='five tries')]
@@ -649,6 +655,7 @@ def _unmask_case(rng, levels, scale, eps, steps, about, n=100, **more):
             step('unmask', '@defence', '@x', y, eps, alpha, steps)],
         judge=right,
         about=about, **more)
+
 def _unmask_cases(rng):
     return [_unmask_case(rng, 4, 1., .15, 20, 'pixels of four levels'),
             _unmask_case(rng, 256, 1000., .1, 20, 'logits times 1,000'),
