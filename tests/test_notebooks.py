@@ -74,7 +74,7 @@ def test_saved_notebook_is_light_and_clean(name):
     assert not any(o['output_type'] == 'error' for c in code for o in c['outputs'])
     pictures = [o for c in code for o in c['outputs'] if 'image/png' in o.get('data', {})]
     assert all(o['metadata'].get('image/png', {}).get('alt') for o in pictures), 'a picture without alternative text'
-    assert max(len(c['source'].splitlines()) for c in code) <= 45, 'a cell of over 45 lines'
+    assert max(len(c['source'].splitlines()) for c in code) <= 40, 'a cell of over 40 lines'
     lesson = [c['source'] for c in code if 'export' not in c['source']]
     assert not any(re.search(r'\bif\b.*\b(smoke|SMOKE|PROFILE|profile)\b', s) for s in lesson), 'branches on the profile'
     assert re.match(r'# .+\n\n> .+', nb['cells'][0]['source']), 'the first cell is a title and one line behind ">"'
