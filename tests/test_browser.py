@@ -191,7 +191,7 @@ def test_search_finds_a_word_and_leads_there(desktop):
 
 def test_sidebar_opens_on_a_phone(phone):
     page = phone.open('lib/core.html')
-    link = page.locator('#quarto-sidebar a', has_text='The book')
+    link = page.locator('#quarto-sidebar').get_by_role('link', name='The book', exact=True)
     assert not -1 < link.bounding_box()['x'] < 390
     page.locator('.quarto-secondary-nav .quarto-btn-toggle').click()
     page.wait_for_function("document.querySelector('#quarto-sidebar').getBoundingClientRect().x >= 0")

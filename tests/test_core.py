@@ -2,13 +2,14 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from visft_nb import core
 from visft_nb.core import RECORD_MIME, InputError, atomic_write, autocast, cache_dir, describe, fast_bf16, get_device, lookup, record, set_seed
 
 
@@ -99,4 +100,6 @@ def test_record_refuses_what_is_no_figure(shown, value):
     assert shown == []
 
 
-def test_core_imports_no_torch(): assert 'torch' not in vars(core)
+def test_core_imports_no_torch():
+    code = "import sys, visft_nb.core; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
