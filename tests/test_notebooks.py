@@ -166,7 +166,7 @@ def test_clean_keeps_tags_and_grader_metadata(root, tmp_path):
 
 
 def test_import_is_light_and_lazy():
-    code = "import sys, visft_nb, visft_nb.cnn, visft_nb.pretrain, visft_nb.finetune, visft_nb.robust; print([m for m in ('torch', 'matplotlib', 'numpy') if m in sys.modules])"
+    code = "import sys, visft_nb, visft_nb.cnn, visft_nb.pretrain, visft_nb.finetune, visft_nb.robust, visft_nb.generate; print([m for m in ('torch', 'matplotlib', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 
