@@ -8,8 +8,9 @@ from filelock import FileLock
 # One thread a process, before torch is loaded: the suite runs one process a core. VISFT_THREADS forces another number.
 for _threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(_threads, '1')
 
-# A job in the background is born deaf to Ctrl-C, and so would be the commands that the tests interrupt.
+# A job in the background is born deaf to Ctrl-C (under nohup to the end of its terminal), and so would be the commands that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN: signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 
