@@ -40,10 +40,14 @@ def _cost(item):
 
 def pytest_collection_modifyitems(items):
     """The notebooks' runs come last, longest first: each process begins with a run of whole files, whose fixtures it makes once, and who has
-    done its share takes from the end of another's, where the short ones are."""
+    done its share takes from the end of another's, where the short ones are. One process builds the site while the others have other work; what
+    looks at it comes behind."""
+    builds = next((i for i in items if 'site' in getattr(i, 'fixturenames', ())), None)
     def rank(item):
-        if item.originalname == 'test_runs_from_the_wheel': return 1, -_cost(item)
-        return (-1 if any(w in item.name for w in FORKING) else 0), 0
+        if any(w in item.name for w in FORKING): return -2, 0
+        if item is builds: return -1, 0
+        if item.originalname == 'test_runs_from_the_wheel': return 2, -_cost(item)
+        return int('site' in item.fixturenames), 0
     items.sort(key=rank)
 
 
