@@ -8,8 +8,9 @@ from filelock import FileLock
 # One thread a process, before torch is loaded: the suite runs one process a core. VISFT_THREADS forces another number.
 for _threads in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(_threads, '1')
 
-# A job in the background is born deaf to Ctrl-C, and so would be the commands that the tests interrupt.
+# A job in the background is born deaf to Ctrl-C (under nohup to the end of its terminal), and so would be the commands that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN: signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,10 +40,14 @@ def _cost(item):
 
 def pytest_collection_modifyitems(items):
     """The notebooks' runs come last, longest first: each process begins with a run of whole files, whose fixtures it makes once, and who has
-    done its share takes from the end of another's, where the short ones are."""
+    done its share takes from the end of another's, where the short ones are. One process builds the site while the others have other work; what
+    looks at it comes behind."""
+    builds = next((i for i in items if 'site' in getattr(i, 'fixturenames', ())), None)
     def rank(item):
-        if item.originalname == 'test_runs_from_the_wheel': return 1, -_cost(item)
-        return (-1 if any(w in item.name for w in FORKING) else 0), 0
+        if any(w in item.name for w in FORKING): return -2, 0
+        if item is builds: return -1, 0
+        if item.originalname == 'test_runs_from_the_wheel': return 2, -_cost(item)
+        return int('site' in item.fixturenames), 0
     items.sort(key=rank)
 
 

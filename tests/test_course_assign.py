@@ -1,4 +1,5 @@
 "Assignments: what students hand in, and what may never happen to their marks."
+import ast
 import importlib
 import json
 import os
@@ -8,17 +9,19 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import sentence
 
 from visft_nb.course import items as items_module
-from visft_nb.course.assignments import BEGIN, END, leaks, load_assignment, parse_notebook, release_notebook
+from visft_nb.course.assignments import BEGIN, END, grade_id, leaks, load_assignment, parse_notebook, release_notebook
 from visft_nb.course.book import book_dir, notebooks, read_notebook
-from visft_nb.course.classroom import assignment_folders, grade_course, new_course, open_course, release_course, report_course
+from visft_nb.course.classroom import assignment_folders, grade_course, last_marks, new_course, open_course, release_course, report_course
 from visft_nb.course.grading import find_student, student_of, submitted_files
-from visft_nb.course.items import COMMON, Case, Item, NotDone, case_rng, check, find_item, progress
+from visft_nb.course.items import COMMON, Case, Item, NotDone, case_rng, check, find_item, judge, progress
 from visft_nb.course.mutants import candidates, read_candidates, check_table, exercise_candidates, exercise_folders, try_candidates, try_exercises
-from visft_nb.course.sandbox import Limits, sit, step
+from visft_nb.core import InputError
+from visft_nb.course.sandbox import Answer, Limits, sit, step
 
 SOLUTION = 'total_of_each_row = x.sum(1)'
 
@@ -104,7 +107,7 @@ def deleted(course):
 
 def copied(course):
     nb = notebook(course, **RIGHT)
-    nb['cells'] += [dict(nb['cells'][2]), dict(nb['cells'][1])]
+    nb['cells'] += [dict(nb['cells'][3]), dict(nb['cells'][2])]
     return nb
 
 
@@ -115,7 +118,7 @@ def without_metadata(course):
 
 def old_stub_last(course):
     nb = notebook(course, **RIGHT)
-    nb['cells'].append(dict(notebook(course)['cells'][1], metadata={}))
+    nb['cells'].append(dict(notebook(course)['cells'][2], metadata={}))
     return nb
 
 
@@ -172,7 +175,7 @@ def test_course_assign_every_submission_gets_the_marks_it_deserves_and_none_stop
     assert named['unchanged'] == 'not done' and named['no notebook'] == 'no notebook'
     assert 'too long' in marks['hangs'].cells[1] and 'SyntaxError' in marks['a syntax error'].cells[1]
     assert any('there 2 times' in n for n in marks['a copied cell'].notes)
-    assert any('lost its name' in n for n in marks['no metadata, upside down'].notes)
+    assert any('lost their names' in n for n in marks['no metadata, upside down'].notes)
     assert 'ps9' in marks['of another assignment'].error and 'no notebook' in marks['no notebook'].error
     told = ''.join(p.read_text() for p in (course.folder/'feedback').rglob('*.html')) + (course.folder/'grades.csv').read_text()
     assert not leaks(told, [*HIDDEN.splitlines(), SOLUTION]) and 'SECRET' not in told
@@ -425,3 +428,40 @@ def test_course_assign_the_command(tmp_path):
     refused = run('grade', 'nowhere', 'spring')
     assert refused.returncode == 2 and refused.stderr.count('\n') == 1 and 'no course' in refused.stderr
     assert run('grade', 'spring', 'nowhere').returncode == 2
+
+
+def test_a_slot_keeps_the_names_that_are_asked_for():
+    nb = release_notebook(load_assignment(book_dir()/'nbs/assignments/ps1_gradients'))
+    slot = next(c['source'] for c in nb['cells'] if grade_id(c) == 'count')
+    assert slot == 'parameters = ...\noutputs = ...'
+
+
+@pytest.mark.parametrize('got, want', [
+    (np.full((2, 3), .672134), np.full((2, 3), .672141)),
+    (np.arange(30.), np.arange(30.) + (np.arange(30) == 20)),
+    (1.001, 1.0), (np.array([np.nan, 1., 2, 3, 4, 5]), np.arange(6.))])
+def test_computed_and_expected_are_told_apart(got, want):
+    answers = [Answer(got)]
+    case = Case([], want=want, rtol=1e-12)
+    said = judge(Item('toy.apart', 'Apart', 1, [case], []), [case], answers).say
+    computed, expected = re.search('computed (.*); expected (.*)', said).groups()
+    assert computed != expected
+
+
+def test_a_copy_opens_in_colab_and_installs_the_kit():
+    nb = release_notebook(load_assignment(book_dir()/'nbs/assignments/ps1_gradients'))
+    ast.parse(nb['cells'][1]['source'])
+    assert "'google.colab' in sys.modules" in nb['cells'][1]['source'] and not nb['cells'][1]['source'].startswith('#|')
+
+
+def test_a_broken_file_is_told_apart_from_nothing_handed_in(course, tmp_path, capsys):
+    course.assignments['other_task'] = course.assignments['toy']
+    hand_in(tmp_path/'in', 'toy_s01.ipynb', '{"cells": [')
+    hand_in(tmp_path/'in', 'other_s02.ipynb', '')
+    hand_in(tmp_path/'in', 's03.ipynb', '')
+    marks, notes = grade_course(course, tmp_path/'in')
+    assert [(m.student, bool(m.error)) for m in marks] == [('s02', True), ('s01', True)]
+    assert len(notes) == 1 and 's03.ipynb' in notes[0] and 'toy' in notes[0]
+    assert last_marks(course) == (marks, notes)
+    (course.folder/'marks/last.json').write_text('{"marks": 3}')
+    with pytest.raises(InputError, match='Grade again'): last_marks(course)

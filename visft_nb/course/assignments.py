@@ -8,13 +8,14 @@ __all__ = ['BEGIN', 'END', 'Assignment', 'source_of', 'grade_id', 'is_kind', 'pa
 
 # %% ../../nbs/lib/course/assignments.ipynb #212750d6
 import ast, copy, json, re, runpy, textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 
 from ..checks import InputError, brief
 from ..core import read_text
+from .book import install_cell
 from .items import Item, find_item
 
 # %% ../../nbs/lib/course/assignments.ipynb #c1f27f05
@@ -116,16 +117,29 @@ def _check_points(path, nb, items):
                              f"{given.get(f'{word}-check')}.")
 
 # %% ../../nbs/lib/course/assignments.ipynb #d08cdcba
-def _slot(region):
-    "What takes the place of a solution."
+def _slot(region, used):
+    "What takes the place of a solution; of its values, those that are used."
     indent = re.match(r'\s*', region[0])[0] if region else ''
     if indent: return [f'{indent}raise NotDone']
     names = [t.id for n in ast.parse(textwrap.dedent('\n'.join(region))).body
              if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
-    return [f'{n} = ...' for n in dict.fromkeys(names)] or ['raise NotDone']
+    kept = [n for n in dict.fromkeys(names) if used is None or n in used]
+    return [f'{n} = ...' for n in kept] or ['raise NotDone']
+
+def _outside(source):
+    "A cell without its solution."
+    return re.sub(rf'^[ \t]*{BEGIN}.*?{END}', '', source, flags=re.S | re.M)
+
+def _used(source):
+    "The names that a cell reads."
+    try: tree = ast.parse(source)
+    except SyntaxError: return set()
+    return {n.id for n in ast.walk(tree)
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
 
 def split_solution(
     source:str,                 # of a solution cell
+    used:Set[str]|None=None,    # names that other cells read; None takes all
 )->tuple[str, list[str]]:       # the cell with slots, and the lines that went
     "Take the solutions out of a cell. Raises `InputError` for marks without a partner."
     out, gone, region = [], [], None
@@ -135,7 +149,7 @@ def split_solution(
             region = []
         elif line.strip() == END:
             if region is None: raise InputError(f"{END} has no beginning.")
-            out += _slot([s for s in region if s.strip()])
+            out += _slot([s for s in region if s.strip()], used)
             gone += region
             region = None
         elif region is None: out.append(line)
@@ -144,17 +158,26 @@ def split_solution(
     return '\n'.join(out), gone
 
 # %% ../../nbs/lib/course/assignments.ipynb #d4e1791f
+def _add_install(nb):
+    "Colab's install cell, behind the title."
+    source = '\n'.join(s for s in install_cell().splitlines() if s[:2] != '#|')
+    nb['cells'].insert(1, dict(
+        cell_type='code', id='colab', source=source, outputs=[], execution_count=None,
+        metadata={'tags': ['demo']}))
+
 def release_notebook(
     assignment:Assignment,  # of `load_assignment`
 )->dict:         # a notebook
     """The student's copy. Raises `InputError` where it would hold a part of a
     solution, of a hidden case or of a candidate."""
     nb, secret = copy.deepcopy(assignment.notebook), []
-    for c in nb['cells']:
-        if c['cell_type'] != 'code': continue
+    code = [c for c in nb['cells'] if c['cell_type'] == 'code']
+    for c in code:
         c['outputs'], c['execution_count'] = [], None
         if is_kind(c, 'solution'):
-            text, gone = split_solution(c['source'])
+            read = [_used(d['source'] if d is not c else _outside(d['source']))
+                    for d in code]
+            text, gone = split_solution(c['source'], set().union(*read))
             if not gone:
                 raise InputError(f"{assignment.name}: the solution cell {grade_id(c)} "
                                  f"has no {BEGIN}.")
@@ -162,6 +185,7 @@ def release_notebook(
     for p in (assignment.folder/'hidden.py', *assignment.folder.glob('candidates/*')):
         if p.is_file(): secret += read_text(p).splitlines()
     nb['metadata'].setdefault('visft', {})['assignment'] = assignment.name
+    _add_install(nb)
     if found := leaks(json.dumps(nb, ensure_ascii=False), secret):
         raise InputError(f"{assignment.name}: the student's copy would hold a line of "
                          f"the solution: {brief(found[0], 80)}.")
@@ -209,7 +233,7 @@ def _likeness(a, b):
 # %% ../../nbs/lib/course/assignments.ipynb #f0ec3b09
 def _match(released, given):
     "(index of a released cell: indices of given cells), and notes."
-    ids, notes, found, taken = {}, [], {}, set()
+    ids, notes, lost, found, taken = {}, [], [], {}, set()
     for j, c in enumerate(given):
         if g := grade_id(c): ids.setdefault(g, []).append(j)
     for i, c in enumerate(released):
@@ -226,9 +250,9 @@ def _match(released, given):
         if best[0] >= .6:
             found[i] = [best[2]]
             taken.add(best[2])
-            notes.append(f'the cell {grade_id(c)} had lost its name and was found by '
-                         'what it says')
+            lost.append(grade_id(c))
         else: notes.append(f'the cell {grade_id(c)} was missing')
+    if lost: notes.append(f"{', '.join(lost)}: lost their names, found by what they say")
     return found, notes
 
 # %% ../../nbs/lib/course/assignments.ipynb #83a152d8

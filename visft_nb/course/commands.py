@@ -68,12 +68,16 @@ def grade(
 @course_app.command('report')
 def report(
     folder: Folder,
-    submissions: Annotated[Path, typer.Argument(help='as for grade')],
+    submissions: Annotated[Path | None, typer.Argument(
+        help='as for grade, where there are new ones')] = None,
 )->None:
     "Marks, their distribution, mistakes, and submissions that are nearly the same."
-    from visft_nb.course.classroom import grade_course, open_course, report_course
+    from visft_nb.course.classroom import (
+        grade_course, last_marks, open_course, report_course)
     course = open_course(folder)
-    _say(str(report_course(course, *grade_course(course, submissions))))
+    marks = last_marks(course) if submissions is None else grade_course(
+        course, submissions)
+    _say(str(report_course(course, *marks)))
 
 # %% ../../nbs/course/09_marks.ipynb #76657562
 def _line(*cells): _say(f'{cells[0]:<24}' + ''.join(f'{c:>9}' for c in cells[1:]))

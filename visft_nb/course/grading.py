@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'Marks', 'all_cases', 'grade_cells', 'grading_nursery', 'fingerprint', 'grade_file', 'student_of',
-           'submitted_files', 'read_roster', 'find_student', 'grade_all']
+           'submitted_files', 'read_roster', 'find_student', 'grade_all', 'marks_of']
 
 # %% ../../nbs/lib/course/grading.ipynb #d0b59a6f
 import csv, hashlib, json, re, unicodedata, zipfile
@@ -288,8 +288,13 @@ def grade_all(
 # %% ../../nbs/lib/course/grading.ipynb #5515ac19
 def _recall(place):
     "Marks that are kept, or None."
-    try: d = json.loads(place.read_text())
+    try: return marks_of(json.loads(place.read_text()))
     except (OSError, ValueError): return None
-    d['verdicts'] = [Verdict(**v) for v in d['verdicts']]
-    d['cells'] = {int(k): v for k, v in d['cells'].items()}
-    return Marks(**d)
+
+def marks_of(
+    kept:dict,  # as from `dataclasses.asdict`, through JSON
+)->Marks:
+    "Marks as they were kept."
+    return Marks(**kept | dict(
+        verdicts=[Verdict(**v) for v in kept['verdicts']],
+        cells={int(k): v for k, v in kept['cells'].items()}))

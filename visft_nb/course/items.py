@@ -137,13 +137,26 @@ def _fault(item, case, answer):
         if _fits(m, answer.value, case): return m.name, m.hint
     return 'wrong', 'The numbers are not right.'
 
-def _numbers(v):
-    "A value in a line."
+def _numbers(v, digits=4, start=0):
+    "A value in a line, from one of its numbers on."
     a = as_float(v)
     if a is None: return brief(v, 80)
-    if not a.ndim: return f'{a:.6g}'
-    first = ', '.join(f'{x:.4g}' for x in a.ravel()[:4])
-    return f"shape {a.shape}: {first}{', …' if a.size > 4 else ''}"
+    if not a.ndim: return f'{a:.{digits + 2}g}'
+    some = ', '.join(f'{x:.{digits}g}' for x in a.ravel()[start:start + 4])
+    place = f' from number {start + 1} on' if start else ''
+    more = ', …' if a.size > start + 4 else ''
+    return f'shape {a.shape}{place}: {some}{more}'
+
+def _beside(got, want):
+    "Two values in a line each, at a place and with digits that tell them apart."
+    a, b, start = as_float(got), as_float(want), 0
+    if a is not None and b is not None and a.shape == b.shape and a.size > 4:
+        far = np.nan_to_num(abs(a - b).ravel(), nan=np.inf)
+        if not far[:4].max(): start = min(int(far.argmax()), a.size - 4)
+    for digits in range(4, 18):
+        texts = _numbers(got, digits, start), _numbers(want, digits, start)
+        if texts[0] != texts[1]: break
+    return texts
 
 # %% ../../nbs/lib/course/items.ipynb #d206fb01
 def judge(
@@ -167,9 +180,9 @@ def judge(
     if not case.shown:
         v.say += ' It happened in a case that the notebook does not show.'
     elif not answer.kind and case.judge is None:
-        v.say += (
-            f' Case{about or " " + str(i + 1)}: computed '
-            f'{_numbers(answer.value)}; expected {_numbers(case.want)}.')
+        computed, expected = _beside(answer.value, case.want)
+        v.say += (f' Case{about or " " + str(i + 1)}: computed {computed}; '
+                  f'expected {expected}.')
     elif about:
         v.say += f' Case:{about}.'
     return v
@@ -268,6 +281,10 @@ def check(
     _STATE[name] = verdict.done and verdict.right == verdict.cases
     return CheckResult(verdict, item.title)
 
+class _Sentence(str):
+    "A text that a notebook shows without quotes."
+    __repr__ = str.__str__
+
 def progress(
     *names:str,   # the exercises of this notebook
 )->str:
@@ -275,4 +292,4 @@ def progress(
     for n in names: find_item(n)
     left = [n.split('.')[1] for n in names if not _STATE.get(n)]
     done = f'{len(names) - len(left)} of {len(names)} done'
-    return done + (f"; open: {', '.join(left)}." if left else '.')
+    return _Sentence(done + (f"; open: {', '.join(left)}." if left else '.'))
