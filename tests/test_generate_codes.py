@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from fake_cuda import fake_cuda
@@ -11,6 +10,7 @@ from helpers import fake_step, sentence
 from visft_nb.data import Images
 from visft_nb.deploy import load_model, save_model
 from visft_nb.generate import (CausalTransformer, NextToken, VQVAE, VectorQuantizer, encode_all, fit_codes, kmeans, nearest_codes, perplexity, sample_logits)
+from visft_nb.generate.bits import PCACoder, find_levels, jpeg_rate, round_to, share_bits
 from visft_nb.train import fit
 
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -271,6 +271,39 @@ def test_the_prior_is_saved_and_loaded(tmp_path):
     assert torch.equal(again(rows()), model(rows()))
 
 
+# ---- the same bits, otherwise
+
+def test_bits_go_where_the_error_is():
+    assert share_bits(torch.tensor([16., 4., 1., .1]), 6).tolist() == [3, 2, 1, 0]
+    assert share_bits(torch.ones(3), 9, most=3).tolist() == [3, 3, 3] and share_bits(torch.ones(3), 0).sum() == 0
+    v = torch.rand(6, generator=gen())
+    errors = lambda b: (v*4.**-b).sum()
+    best = share_bits(v, 7)
+    for i in range(6):
+        for j in range(6):
+            other = best.clone(); other[i] += 1; other[j] -= 1
+            if other.min() >= 0: assert errors(other.double()) >= errors(best.double()) - 1e-9, 'no exchange of a bit helps'
+
+
+def test_levels_of_two_values_and_of_a_uniform_number():
+    assert torch.allclose(find_levels(torch.tensor([0., 0., 2., 2.]), 2), torch.tensor([0., 2.]))
+    even = find_levels(torch.linspace(0, 1, 4001), 4, 100)
+    assert torch.allclose(even, torch.tensor([.125, .375, .625, .875]), atol=2e-3)
+    z = torch.randn(100, generator=gen())
+    assert torch.equal(round_to(z, even), (z[:, None] - even).abs().argmin(1))
+
+
+def test_more_bits_leave_smaller_errors():
+    x = torch.rand(300, 5, generator=gen()) @ torch.rand(5, 20, generator=gen(1))/5
+    coder = PCACoder(x)
+    errors = [(coder(x, b) - x).square().mean().item() for b in (0, 5, 10, 30)]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < .01*errors[0]
+    digits = (255*torch.rand(6, 1, 28, 28, generator=gen())).to(torch.uint8)
+    rates = [jpeg_rate(digits, q) for q in (5, 50, 95)]
+    assert all(a[0] < b[0] for a, b in zip(rates, rates[1:])) and all(y.shape == digits.shape for _, y in rates)
+    assert (rates[-1][1] - digits/255).abs().mean() < .05
+
+
 # ---- bad input
 
 def test_bad_input():
@@ -301,4 +334,8 @@ def test_bad_input():
     sentence(lambda: p.generate(start, top_k=0), 'top_k=0')
     sentence(lambda: p.generate(start, allowed=torch.ones(3, 9, dtype=torch.bool)), 'allowed', '10 positions')
     sentence(lambda: p.generate(start, allowed=torch.zeros(10, 9, dtype=torch.bool)), 'position 0')
+    sentence(lambda: share_bits(torch.ones(2), 99), 'bits=99')
+    sentence(lambda: find_levels(torch.zeros(3), 4), '3 numbers', '4 levels')
+    sentence(lambda: jpeg_rate(torch.zeros(1, 3, 8, 8), 50), '(1, 3, 8, 8)')
+    sentence(lambda: jpeg_rate(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), 0), 'quality=0')
     sentence(lambda: fit_codes(small(codes=4000), pictures(), 1, bar=False), '4000 codes')

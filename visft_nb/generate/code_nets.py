@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['halvings', 'check_codes', 'check_vectors', 'ResidualBlock', 'GridEncoder', 'GridDecoder']
 
-# %% ../../nbs/lib/generate/code_nets.ipynb #3e5d4432
+# %% ../../nbs/lib/generate/code_nets.ipynb #8d15d1ee
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..cnn.parts import check_sizes
 from ..core import InputError, brief
 
-# %% ../../nbs/lib/generate/code_nets.ipynb #ba8f8ef4
+# %% ../../nbs/lib/generate/code_nets.ipynb #ac0b5588
 def halvings(
     factor:object, # by which each side shrinks
 )->int:            # its logarithm to base 2
@@ -50,7 +49,7 @@ def check_vectors(
                          f"vectors of {dim} numbers: floats (N, {dim}, …) were "
                          "expected, such as the maps of an encoder.")
 
-# %% ../../nbs/lib/generate/code_nets.ipynb #0b980a50
+# %% ../../nbs/lib/generate/code_nets.ipynb #f3f707e1
 class ResidualBlock(nn.Module):
     "Two convolutions whose result is added to what came in."
     def __init__(self,
@@ -62,7 +61,9 @@ class ResidualBlock(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width))
 
-    def forward(self, x:torch.Tensor)->torch.Tensor: return F.relu(x + self.layers(x))
+    def forward(self, x:torch.Tensor)->torch.Tensor:
+        "(N, width, h, w) to the same."
+        return F.relu(x + self.layers(x))
 
 def _unit(layer, width): return [layer, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
 
@@ -70,7 +71,7 @@ def _widths(width, steps, most=128):
     "Channels from the picture's side to the grid's."
     return [min(width*2**i, max(width, most)) for i in range(max(steps, 1))]
 
-# %% ../../nbs/lib/generate/code_nets.ipynb #22348189
+# %% ../../nbs/lib/generate/code_nets.ipynb #076e8078
 class GridEncoder(nn.Sequential):
     """Pictures (N, C, H, W) to vectors (N, dim, h, w); h is H divided by `factor`,
     rounded up."""

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['nearest_codes', 'kmeans', 'Quantized', 'VectorQuantizer', 'VQVAE', 'fit_codes', 'encode_all', 'perplexity']
 
-# %% ../../nbs/5_generate/01_codes.ipynb #02ad91ca
+# %% ../../nbs/5_generate/01_codes.ipynb #f1e698e4
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..cnn.parts import check_input, check_sizes
@@ -30,7 +32,7 @@ def nearest_codes(
     "The number of the nearest code; |z|² is the same for all codes and left out."
     return (codebook.square().sum(1) - 2*z @ codebook.T).argmin(1)
 
-# %% ../../nbs/5_generate/01_codes.ipynb #133eb88e
+# %% ../../nbs/5_generate/01_codes.ipynb #fe09f896
 @torch.no_grad()
 def kmeans(
     z:torch.Tensor,                      # (M, D) vectors
@@ -52,7 +54,7 @@ def kmeans(
         means = torch.where(n[:, None] > 0, sums/n[:, None].clamp(min=1), means)
     return means
 
-# %% ../../nbs/5_generate/01_codes.ipynb #356be2b1
+# %% ../../nbs/5_generate/01_codes.ipynb #b267109b
 class Quantized(NamedTuple):
     "What a codebook makes of vectors."
     vectors: torch.Tensor   # as the input: the codes; gradients pass straight through
@@ -61,8 +63,8 @@ class Quantized(NamedTuple):
 
 class VectorQuantizer(nn.Module):
     """A codebook: every vector becomes the nearest of K codes (van den Oord et al.
-    2017). With `decay` the codes are moving averages of the vectors that chose them
-    (its appendix A.1), without they follow a gradient.
+    2017). With `decay` the codes are moving averages of the vectors that chose them,
+    without they follow a gradient.
 
     Raises `InputError` for vectors of another length, and for indices outside the
     codebook."""
@@ -80,68 +82,85 @@ class VectorQuantizer(nn.Module):
         if decay is not None: check_number('decay', decay, 0, 1)
         if restart is not None: check_number('restart', restart, 1, whole=True)
         self.codes, self.dim, self.beta = codes, dim, beta
-        self.decay, self.restart = decay, restart
-        start = torch.randn(codes, dim)
+        self.decay, self.restart, start = decay, restart, torch.randn(codes, dim)
         if decay is None: self.codebook = nn.Parameter(start)
         else: self.register_buffer('codebook', start)
         self.register_buffer('sizes', torch.ones(codes))
         self.register_buffer('sums', start.clone())
         self.register_buffer('idle', torch.zeros(codes, dtype=torch.long))
 
-    def forward(self, z:torch.Tensor)->Quantized:
-        "(N, dim, …) vectors, along dimension 1."
-        check_vectors(z, self.dim)
-        with torch.autocast(z.device.type, enabled=False):
-            rows = z.to(self.codebook.dtype).movedim(1, -1)
-            flat = rows.reshape(-1, self.dim)
-            indices = nearest_codes(flat.detach(), self.codebook.detach())
-            e = F.embedding(indices, self.codebook)
-            loss = self.beta*F.mse_loss(flat, e.detach())
-            if self.decay is None: loss = loss + F.mse_loss(e, flat.detach())
-            if self.training: self.follow(flat.detach(), indices)
-            straight = (flat + (e - flat).detach()).view_as(rows).movedim(-1, 1)
-        return Quantized(straight, indices.view(rows.shape[:-1]), loss)
+# %% ../../nbs/5_generate/01_codes.ipynb #c90242c2
+@patch
+@torch.no_grad()
+def follow(self:VectorQuantizer,
+    z:torch.Tensor,       # (M, dim) vectors
+    indices:torch.Tensor, # (M,) the codes that they chose
+)->None:
+    "After a step: moving averages, and a new place for codes that none has chosen."
+    n = torch.zeros_like(self.sizes).index_add_(0, indices, torch.ones_like(z[:, 0]))
+    self.idle.copy_(torch.where(n > 0, 0, self.idle + 1))
+    if self.decay is not None:
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, z)
+        self.sizes.lerp_(n, 1 - self.decay)
+        self.sums.lerp_(sums, 1 - self.decay)
+        self.codebook.copy_(self.sums/self.sizes.clamp(min=1e-5)[:, None])
+    if self.restart: self.revive(z, self.idle >= self.restart)
 
-    @torch.no_grad()
-    def follow(self, z:torch.Tensor, indices:torch.Tensor)->None:
-        "After a step: moving averages, and a new place for codes that none has chosen."
-        ones = torch.ones_like(z[:, 0])
-        n = torch.zeros_like(self.sizes).index_add_(0, indices, ones)
-        self.idle.copy_(torch.where(n > 0, 0, self.idle + 1))
-        if self.decay is not None:
-            sums = torch.zeros_like(self.sums).index_add_(0, indices, z)
-            self.sizes.lerp_(n, 1 - self.decay)
-            self.sums.lerp_(sums, 1 - self.decay)
-            self.codebook.copy_(self.sums/self.sizes.clamp(min=1e-5)[:, None])
-        if self.restart: self.revive(z, self.idle >= self.restart)
+# %% ../../nbs/5_generate/01_codes.ipynb #bc8c61ea
+@patch
+@torch.no_grad()
+def revive(self:VectorQuantizer,
+    z:torch.Tensor,    # (M, dim) vectors
+    dead:torch.Tensor, # (K,) bool: the codes that move
+)->None:
+    "Move codes to vectors drawn from `z`."
+    fresh = z[torch.randint(len(z), (self.codes,), device=z.device)]
+    self.codebook.copy_(torch.where(dead[:, None], fresh, self.codebook))
+    self.sums.copy_(torch.where(dead[:, None], fresh, self.sums))
+    self.sizes.masked_fill_(dead, 1); self.idle.masked_fill_(dead, 0)
 
-    @torch.no_grad()
-    def revive(self, z:torch.Tensor, dead:torch.Tensor)->None:
-        "Move the codes marked `dead` to vectors drawn from `z`."
-        fresh = z[torch.randint(len(z), (self.codes,), device=z.device)]
-        self.codebook.copy_(torch.where(dead[:, None], fresh, self.codebook))
-        self.sums.copy_(torch.where(dead[:, None], fresh, self.sums))
-        self.sizes.masked_fill_(dead, 1); self.idle.masked_fill_(dead, 0)
+# %% ../../nbs/5_generate/01_codes.ipynb #e7160dd3
+@patch
+def forward(self:VectorQuantizer,
+    z:torch.Tensor, # (N, dim, …): vectors along dimension 1, such as an encoder's maps
+)->Quantized:
+    "Replace every vector by its code; in training the codes follow."
+    check_vectors(z, self.dim)
+    with torch.autocast(z.device.type, enabled=False):
+        rows = z.to(self.codebook.dtype).movedim(1, -1)
+        flat = rows.reshape(-1, self.dim)
+        indices = nearest_codes(flat.detach(), self.codebook.detach())
+        e = F.embedding(indices, self.codebook)
+        loss = self.beta*F.mse_loss(flat, e.detach())
+        if self.decay is None: loss = loss + F.mse_loss(e, flat.detach())
+        if self.training: self.follow(flat.detach(), indices)
+        z_q = (flat + (e - flat).detach()).view_as(rows).movedim(-1, 1)
+    return Quantized(z_q, indices.view(rows.shape[:-1]), loss)
 
-    @torch.no_grad()
-    def start(self,
-        z:torch.Tensor,                      # (N, dim, …) vectors of the encoder
-        generator:torch.Generator|None=None, # None takes torch's own
-    )->None:
-        "Put the codes where k-means finds clusters of vectors."
-        check_vectors(z, self.dim)
-        flat = z.to(self.codebook).movedim(1, -1).reshape(-1, self.dim)
-        self.codebook.copy_(kmeans(flat, self.codes, generator=generator))
-        n = nearest_codes(flat, self.codebook).bincount(minlength=self.codes)
-        self.sizes.copy_(n.clamp(min=1))
-        self.sums.copy_(self.codebook*self.sizes[:, None]); self.idle.zero_()
+@patch
+def lookup(self:VectorQuantizer,
+    indices:torch.Tensor, # (N, …) numbers of codes
+)->torch.Tensor:          # (N, dim, …)
+    "The codes of these numbers. Raises `InputError` for one that there is not."
+    check_codes(indices, self.codes)
+    return F.embedding(indices, self.codebook).movedim(-1, 1)
 
-    def lookup(self, indices:torch.Tensor)->torch.Tensor:
-        "(N, …) numbers of codes to their vectors (N, dim, …)."
-        check_codes(indices, self.codes)
-        return F.embedding(indices, self.codebook).movedim(-1, 1)
+# %% ../../nbs/5_generate/01_codes.ipynb #ffb4af8e
+@patch
+@torch.no_grad()
+def start(self:VectorQuantizer,
+    z:torch.Tensor,                      # (N, dim, …) vectors of the encoder
+    generator:torch.Generator|None=None, # None takes torch's own
+)->None:
+    "Put the codes where k-means finds clusters of vectors."
+    check_vectors(z, self.dim)
+    flat = z.to(self.codebook).movedim(1, -1).reshape(-1, self.dim)
+    self.codebook.copy_(kmeans(flat, self.codes, generator=generator))
+    n = nearest_codes(flat, self.codebook).bincount(minlength=self.codes)
+    self.sizes.copy_(n.clamp(min=1))
+    self.sums.copy_(self.codebook*self.sizes[:, None]); self.idle.zero_()
 
-# %% ../../nbs/5_generate/01_codes.ipynb #559b0732
+# %% ../../nbs/5_generate/01_codes.ipynb #7c1c28fc
 class VQVAE(nn.Module):
     """Pictures to a grid of whole numbers and back (van den Oord et al. 2017).
 
@@ -167,53 +186,66 @@ class VQVAE(nn.Module):
         if sigma is not None: check_number('sigma', sigma, 0, above=True)
         self.channels, self.sigma = channels, sigma
         self.grid = (-(-h//factor), -(-w//factor))
-        self.spec = dict(
-            builder='visft_nb.generate.codes:VQVAE',
-            kwargs=dict(channels=channels, size=[h, w], codes=codes, dim=dim,
-                        width=width, factor=factor, blocks=blocks, beta=beta,
-                        decay=decay, restart=restart, sigma=sigma),
-            channels=channels, size=[h, w])
+        kwargs = dict(channels=channels, size=[h, w], codes=codes, dim=dim, width=width,
+                      factor=factor, blocks=blocks, beta=beta, decay=decay,
+                      restart=restart, sigma=sigma)
+        self.spec = dict(builder='visft_nb.generate.codes:VQVAE', kwargs=kwargs,
+                         channels=channels, size=[h, w])
         self.encoder = GridEncoder(channels, dim, width, factor, blocks)
         self.quantizer = VectorQuantizer(codes, dim, beta, decay, restart)
         self.decoder = GridDecoder(channels, self.size, dim, width, factor, blocks)
 
-    def vectors(self, x:torch.Tensor)->torch.Tensor:
-        "Pictures (N, C, H, W) in [0, 1] to the encoder's (N, dim, h, w)."
-        check_input(x, self.channels)
-        if tuple(x.shape[2:]) != self.size:
-            raise InputError(f"Pictures of {tuple(x.shape[2:])} pixels came to a VQVAE "
-                             f"for {self.size}: build it with their size, or resize "
-                             "them.")
-        return self.encoder(x.contiguous(memory_format=torch.channels_last))
+# %% ../../nbs/5_generate/01_codes.ipynb #087cd79c
+@patch
+def vectors(self:VQVAE,
+    x:torch.Tensor, # (N, C, H, W) pictures in [0, 1]
+)->torch.Tensor:    # (N, dim, h, w)
+    "What the encoder says, before any entry is chosen."
+    check_input(x, self.channels)
+    if tuple(x.shape[2:]) != self.size:
+        raise InputError(f"Pictures of {tuple(x.shape[2:])} pixels came to a VQVAE for "
+                         f"{self.size}: build it with their size, or resize them.")
+    return self.encoder(x.contiguous(memory_format=torch.channels_last))
 
-    def encode(self, x:torch.Tensor)->torch.Tensor:
-        "Pictures (N, C, H, W) in [0, 1] to the numbers of their codes (N, h, w)."
-        return self.quantizer(self.vectors(x)).indices
+@patch
+def encode(self:VQVAE,
+    x:torch.Tensor, # (N, C, H, W) pictures in [0, 1]
+)->torch.Tensor:    # (N, h, w) int64
+    "Pictures to the numbers of their codes."
+    return self.quantizer(self.vectors(x)).indices
 
-    def logits(self, indices:torch.Tensor)->torch.Tensor:
-        "Numbers of codes (N, h, w) to logits (N, C, H, W) of the pictures."
-        return self.decoder(self.quantizer.lookup(indices))
+@patch
+def logits(self:VQVAE,
+    indices:torch.Tensor, # (N, h, w) int64
+)->torch.Tensor:          # (N, C, H, W)
+    "Numbers of codes to the logits of a picture, as `image_nll` takes them."
+    return self.decoder(self.quantizer.lookup(indices))
 
-    def decode(self, indices:torch.Tensor)->torch.Tensor:
-        "Numbers of codes (N, h, w) to pictures (N, C, H, W) in [0, 1]."
-        return self.logits(indices).float().sigmoid()
+@patch
+def decode(self:VQVAE,
+    indices:torch.Tensor, # (N, h, w) int64
+)->torch.Tensor:          # (N, C, H, W) in [0, 1]
+    "Numbers of codes to pictures."
+    return self.logits(indices).float().sigmoid()
 
-    def forward(self, x:torch.Tensor)->torch.Tensor:
-        "Pictures to their reconstructions in [0, 1]."
-        return self.decoder(self.quantizer(self.vectors(x)).vectors).float().sigmoid()
+# %% ../../nbs/5_generate/01_codes.ipynb #aac37afe
+@patch
+def forward(self:VQVAE,
+    x:torch.Tensor, # (N, C, H, W) pictures in [0, 1]
+)->torch.Tensor:    # as x
+    "Pictures to their reconstructions."
+    return self.decoder(self.quantizer(self.vectors(x)).vectors).float().sigmoid()
 
-    def loss(self, x:torch.Tensor)->torch.Tensor:
-        "Of a batch: nats a pixel of the reconstruction, and the codebook's losses."
-        q = self.quantizer(self.vectors(x))
-        return (
-            image_nll(self.decoder(q.vectors), x, self.sigma).mean()/x[0].numel()
-            + q.loss)
+@patch
+def loss(self:VQVAE,
+    x:torch.Tensor, # (N, C, H, W) pictures in [0, 1]
+)->torch.Tensor:    # a scalar
+    "Of a batch: nats a pixel of the reconstruction, and the codebook's losses."
+    q = self.quantizer(self.vectors(x))
+    return (
+        image_nll(self.decoder(q.vectors), x, self.sigma).mean()/x[0].numel() + q.loss)
 
-    def start(self, x:torch.Tensor, generator:torch.Generator|None=None)->None:
-        "Put the codes where k-means finds clusters of the encoder's vectors."
-        with torch.no_grad(): self.quantizer.start(self.vectors(x).float(), generator)
-
-# %% ../../nbs/5_generate/01_codes.ipynb #968f5204
+# %% ../../nbs/5_generate/01_codes.ipynb #4d5f7388
 def fit_codes(
     model:VQVAE,                # trained in place
     images:Images|torch.Tensor, # or floats (N, C, H, W) in [0, 1]; no labels are used
@@ -231,9 +263,9 @@ def fit_codes(
     batches = Batches(images, min(batch_size, len(images)), seed=seed,
                       transform=augment, drop_last=True)
     if start:
-        device = next(model.parameters()).device
-        x = on_device(images[:start].floats(), device)
-        model.train().start(x, torch.Generator().manual_seed(seed))
+        x = on_device(images[:start].floats(), next(model.parameters()).device)
+        g = torch.Generator().manual_seed(seed)
+        with torch.no_grad(): model.quantizer.start(model.train().vectors(x), g)
     return fit(model, batches, epochs=epochs, loss=lambda m, batch: m.loss(batch[0]),
                lr=lr, seed=seed, **kwargs)
 

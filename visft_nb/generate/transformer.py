@@ -48,7 +48,7 @@ class KeyValueCache:
         self.values[block, :, :, self.used:end] = v
         return self.keys[block, :, :, :end], self.values[block, :, :, :end]
 
-# %% ../../nbs/lib/generate/transformer.ipynb #7ff2f8eb
+# %% ../../nbs/lib/generate/transformer.ipynb #97202868
 class CausalBlock(nn.Module):
     "A block of a transformer that looks back only (Radford et al. 2019)."
     def __init__(self,
@@ -83,7 +83,7 @@ class CausalBlock(nn.Module):
         x = x + self.drop(self.attend(self.norm1(x), cache, block))
         return x + self.drop(self.mlp(self.norm2(x)))
 
-# %% ../../nbs/lib/generate/transformer.ipynb #847d0eee
+# %% ../../nbs/lib/generate/transformer.ipynb #2c527244
 def check_tokens(
     tokens:object, # what came
     vocab:int,     # tokens that there are
