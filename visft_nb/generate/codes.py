@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['nearest_codes', 'kmeans', 'Quantized', 'VectorQuantizer', 'VQVAE', 'fit_codes', 'encode_all', 'perplexity']
 
-# %% ../../nbs/5_generate/01_codes.ipynb #f1e698e4
-import math
+# %% ../../nbs/5_generate/01_codes.ipynb #016e0ca2
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ def nearest_codes(
     "The number of the nearest code; |z|² is the same for all codes and left out."
     return (codebook.square().sum(1) - 2*z @ codebook.T).argmin(1)
 
-# %% ../../nbs/5_generate/01_codes.ipynb #fe09f896
+# %% ../../nbs/5_generate/01_codes.ipynb #520672d8
 @torch.no_grad()
 def kmeans(
     z:torch.Tensor,                      # (M, D) vectors
@@ -54,7 +53,7 @@ def kmeans(
         means = torch.where(n[:, None] > 0, sums/n[:, None].clamp(min=1), means)
     return means
 
-# %% ../../nbs/5_generate/01_codes.ipynb #b267109b
+# %% ../../nbs/5_generate/01_codes.ipynb #36db264c
 class Quantized(NamedTuple):
     "What a codebook makes of vectors."
     vectors: torch.Tensor   # as the input: the codes; gradients pass straight through
@@ -160,7 +159,7 @@ def start(self:VectorQuantizer,
     self.sizes.copy_(n.clamp(min=1))
     self.sums.copy_(self.codebook*self.sizes[:, None]); self.idle.zero_()
 
-# %% ../../nbs/5_generate/01_codes.ipynb #7c1c28fc
+# %% ../../nbs/5_generate/01_codes.ipynb #e6d82c73
 class VQVAE(nn.Module):
     """Pictures to a grid of whole numbers and back (van den Oord et al. 2017).
 
@@ -195,6 +194,10 @@ class VQVAE(nn.Module):
         self.quantizer = VectorQuantizer(codes, dim, beta, decay, restart)
         self.decoder = GridDecoder(channels, self.size, dim, width, factor, blocks)
 
+    def forward(self, x:torch.Tensor)->torch.Tensor:
+        "Pictures (N, C, H, W) in [0, 1] to their reconstructions."
+        return self.decoder(self.quantizer(self.vectors(x)).vectors).float().sigmoid()
+
 # %% ../../nbs/5_generate/01_codes.ipynb #087cd79c
 @patch
 def vectors(self:VQVAE,
@@ -228,14 +231,7 @@ def decode(self:VQVAE,
     "Numbers of codes to pictures."
     return self.logits(indices).float().sigmoid()
 
-# %% ../../nbs/5_generate/01_codes.ipynb #aac37afe
-@patch
-def forward(self:VQVAE,
-    x:torch.Tensor, # (N, C, H, W) pictures in [0, 1]
-)->torch.Tensor:    # as x
-    "Pictures to their reconstructions."
-    return self.decoder(self.quantizer(self.vectors(x)).vectors).float().sigmoid()
-
+# %% ../../nbs/5_generate/01_codes.ipynb #b0413ca4
 @patch
 def loss(self:VQVAE,
     x:torch.Tensor, # (N, C, H, W) pictures in [0, 1]

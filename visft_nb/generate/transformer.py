@@ -48,7 +48,7 @@ class KeyValueCache:
         self.values[block, :, :, self.used:end] = v
         return self.keys[block, :, :, :end], self.values[block, :, :, :end]
 
-# %% ../../nbs/lib/generate/transformer.ipynb #97202868
+# %% ../../nbs/lib/generate/transformer.ipynb #81a69fe7
 class CausalBlock(nn.Module):
     "A block of a transformer that looks back only (Radford et al. 2019)."
     def __init__(self,
@@ -83,7 +83,7 @@ class CausalBlock(nn.Module):
         x = x + self.drop(self.attend(self.norm1(x), cache, block))
         return x + self.drop(self.mlp(self.norm2(x)))
 
-# %% ../../nbs/lib/generate/transformer.ipynb #2c527244
+# %% ../../nbs/lib/generate/transformer.ipynb #9cae98d6
 def check_tokens(
     tokens:object, # what came
     vocab:int,     # tokens that there are
@@ -262,7 +262,7 @@ def _check_draw(model, prefix, length, null, guidance):
                          f"{tuple(prefix.shape)}: as many tokens in a row, and one row "
                          "or as many, were expected.")
 
-# %% ../../nbs/lib/generate/transformer.ipynb #0a199c79
+# %% ../../nbs/lib/generate/transformer.ipynb #eb41b7f7
 @patch
 @torch.no_grad()
 def generate(self:CausalTransformer,
@@ -277,8 +277,8 @@ def generate(self:CausalTransformer,
     generator:torch.Generator|None=None, # None takes torch's own
     cached:bool=True,                    # keep keys and values, or compute all again
 )->torch.Tensor:                         # (N, length), the prefix included
-    """Draw rows of tokens, one token at a time, in eval mode. Raises `InputError` for tokens, lengths
-    or tables that do not fit."""
+    """Draw rows of tokens, one token at a time, in eval mode. Raises `InputError` for
+    tokens, lengths or tables that do not fit."""
     length = self.length if length is None else length
     _check_draw(self, prefix, length, null, guidance)
     check_allowed(allowed, self.vocab, length)
