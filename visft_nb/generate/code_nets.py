@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core import InputError, brief
 
-# %% ../../nbs/lib/generate/code_nets.ipynb #ac0b5588
+# %% ../../nbs/lib/generate/code_nets.ipynb #e6e63447
 def halvings(
     factor:object, # by which each side shrinks
 )->int:            # its logarithm to base 2
@@ -71,7 +71,7 @@ def _widths(width, steps, most=128):
     "Channels from the picture's side to the grid's."
     return [min(width*2**i, max(width, most)) for i in range(max(steps, 1))]
 
-# %% ../../nbs/lib/generate/code_nets.ipynb #076e8078
+# %% ../../nbs/lib/generate/code_nets.ipynb #2a8c1abe
 class GridEncoder(nn.Sequential):
     """Pictures (N, C, H, W) to vectors (N, dim, h, w); h is H divided by `factor`,
     rounded up."""
@@ -92,6 +92,7 @@ class GridEncoder(nn.Sequential):
                          nn.Conv2d(last, dim, 1))
         self.to(memory_format=torch.channels_last)
 
+# %% ../../nbs/lib/generate/code_nets.ipynb #fdf85101
 class GridDecoder(nn.Module):
     "Vectors (N, dim, h, w) to logits (N, C, H, W) of pictures: the way back."
     def __init__(self,

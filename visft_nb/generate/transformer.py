@@ -48,7 +48,7 @@ class KeyValueCache:
         self.values[block, :, :, self.used:end] = v
         return self.keys[block, :, :, :end], self.values[block, :, :, :end]
 
-# %% ../../nbs/lib/generate/transformer.ipynb #81a69fe7
+# %% ../../nbs/lib/generate/transformer.ipynb #d36a8fdf
 class CausalBlock(nn.Module):
     "A block of a transformer that looks back only (Radford et al. 2019)."
     def __init__(self,
@@ -83,7 +83,7 @@ class CausalBlock(nn.Module):
         x = x + self.drop(self.attend(self.norm1(x), cache, block))
         return x + self.drop(self.mlp(self.norm2(x)))
 
-# %% ../../nbs/lib/generate/transformer.ipynb #9cae98d6
+# %% ../../nbs/lib/generate/transformer.ipynb #dfdd1e01
 def check_tokens(
     tokens:object, # what came
     vocab:int,     # tokens that there are
@@ -108,7 +108,7 @@ def check_tokens(
                          f"knows 0 to {vocab - 1}: were image tokens shifted by the "
                          "number of words, and is `vocab` the number of all?")
 
-# %% ../../nbs/lib/generate/transformer.ipynb #0c5353ed
+# %% ../../nbs/lib/generate/transformer.ipynb #59f3db99
 class CausalTransformer(nn.Module):
     """Tokens to the logits of the next token at every position (Vaswani et al. 2017;
     blocks as in GPT-2). Positions are learned.
@@ -141,32 +141,36 @@ class CausalTransformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, vocab)
         self.reset()
 
-    def reset(self)->None:
-        "Small weights, and smaller ones where blocks add to the sum (GPT-2)."
-        for name, p in self.named_parameters():
-            if p.ndim < 2: continue
-            last = name.endswith(('.out.weight', '.mlp.2.weight'))
-            nn.init.normal_(p, std=.02/(2*len(self.blocks))**.5 if last else .02)
+# %% ../../nbs/lib/generate/transformer.ipynb #8a8ee338
+@patch
+def reset(self:CausalTransformer)->None:
+    "Small weights, and smaller ones where blocks add to the sum (GPT-2)."
+    for name, p in self.named_parameters():
+        if p.ndim < 2: continue
+        last = name.endswith(('.out.weight', '.mlp.2.weight'))
+        nn.init.normal_(p, std=.02/(2*len(self.blocks))**.5 if last else .02)
 
-    def new_cache(self,
-        n:int,                # rows of tokens
-        length:int|None=None, # positions; None: as many as the model has
-    )->KeyValueCache:
-        "Room for keys and values."
-        return KeyValueCache(len(self.blocks), n, self.heads, length or self.length,
-                             self.dim//self.heads)
+@patch
+def new_cache(self:CausalTransformer,
+    n:int,                # rows of tokens
+    length:int|None=None, # positions; None: as many as the model has
+)->KeyValueCache:
+    "Room for keys and values."
+    return KeyValueCache(len(self.blocks), n, self.heads, length or self.length,
+                         self.dim//self.heads)
 
-    def forward(self,
-        tokens:torch.Tensor,           # (N, T) int64
-        cache:KeyValueCache|None=None, # then these come after the ones in it
-    )->torch.Tensor:                   # (N, T, vocab) logits of the next token
-        "Logits at every position; with a cache, at the new ones only."
-        old = cache.used if cache else 0
-        check_tokens(tokens, self.vocab, self.length, old)
-        x = self.embed(tokens) + self.place[old:old + tokens.shape[1]]
-        for i, block in enumerate(self.blocks): x = block(x, cache, i)
-        if cache: cache.used += tokens.shape[1]
-        return self.head(self.norm(x))
+@patch
+def forward(self:CausalTransformer,
+    tokens:torch.Tensor,           # (N, T) int64
+    cache:KeyValueCache|None=None, # then these come after the ones in it
+)->torch.Tensor:                   # (N, T, vocab) logits of the next token
+    "Logits at every position; with a cache, at the new ones only."
+    old = cache.used if cache else 0
+    check_tokens(tokens, self.vocab, self.length, old)
+    x = self.embed(tokens) + self.place[old:old + tokens.shape[1]]
+    for i, block in enumerate(self.blocks): x = block(x, cache, i)
+    if cache: cache.used += tokens.shape[1]
+    return self.head(self.norm(x))
 
 # %% ../../nbs/lib/generate/transformer.ipynb #24c33865
 def forbid(
