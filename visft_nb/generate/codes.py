@@ -31,7 +31,7 @@ def nearest_codes(
     "The number of the nearest code; |z|² is the same for all codes and left out."
     return (codebook.square().sum(1) - 2*z @ codebook.T).argmin(1)
 
-# %% ../../nbs/5_generate/01_codes.ipynb #520672d8
+# %% ../../nbs/5_generate/01_codes.ipynb #5f842649
 @torch.no_grad()
 def kmeans(
     z:torch.Tensor,                      # (M, D) vectors
@@ -53,7 +53,7 @@ def kmeans(
         means = torch.where(n[:, None] > 0, sums/n[:, None].clamp(min=1), means)
     return means
 
-# %% ../../nbs/5_generate/01_codes.ipynb #36db264c
+# %% ../../nbs/5_generate/01_codes.ipynb #04e5046c
 class Quantized(NamedTuple):
     "What a codebook makes of vectors."
     vectors: torch.Tensor   # as the input: the codes; gradients pass straight through
@@ -231,7 +231,7 @@ def decode(self:VQVAE,
     "Numbers of codes to pictures."
     return self.logits(indices).float().sigmoid()
 
-# %% ../../nbs/5_generate/01_codes.ipynb #b0413ca4
+# %% ../../nbs/5_generate/01_codes.ipynb #136be8a7
 @patch
 def loss(self:VQVAE,
     x:torch.Tensor, # (N, C, H, W) pictures in [0, 1]
