@@ -5,4 +5,6 @@ Public names are loaded when they are first used.
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
+    "modes": ["Mixture", "ModeCount", "count_labels", "count_modes", "grid", "ring"],
+    "yardsticks": ["frechet_distance", "kid", "precision_recall"],
 })
