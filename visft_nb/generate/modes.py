@@ -83,7 +83,7 @@ def _reverse_kl(counts):
     p = counts.double()/counts.sum()
     return float(torch.special.xlogy(p, p*len(p)).sum())
 
-# %% ../../nbs/lib/generate/modes.ipynb #6c8e4f17
+# %% ../../nbs/lib/generate/modes.ipynb #4bb6001f
 def _check_points(samples, means, sigma, within, least):
     samples, means = as_tensor(samples, 'samples'), as_tensor(means, 'means')
     if samples.ndim != 2 or means.ndim != 2 or samples.shape[1] != means.shape[1]:
