@@ -141,6 +141,14 @@ def test_bad_input():
     sentence(lambda: image_draw(pictures(), 0), 'batch_size=0')
 
 
+def test_a_schedule_is_followed_and_resumed(tmp_path):
+    rate = lambda i: 1 - i/40
+    whole = trainer(rate=rate); whole.run(40)
+    assert whole.gan.g_optimizer.param_groups[0]['lr'] == pytest.approx(1e-3/40)
+    trainer(rate=rate, checkpoint=tmp_path/'a.safetensors').run(13)
+    assert trainer(rate=rate, checkpoint=tmp_path/'a.safetensors').run(40) == whole.losses != trainer().run(40)
+
+
 def test_draws_reach_from_minus_one_to_one():
     x = image_draw(Images(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)), 50, 'cpu')(0, torch.Generator().manual_seed(0))
     assert set(x.flatten().tolist()) == {-1., 1.} and x.shape == (50, 1, 1, 1)

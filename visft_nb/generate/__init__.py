@@ -7,5 +7,6 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "gan_training": ["Gan", "GanTrainer", "image_draw", "make_gan"],
     "modes": ["Mixture", "ModeCount", "count_labels", "count_modes", "grid", "ring"],
+    "toys": ["ToyDiscriminator", "ToyGenerator", "count_copies", "pack_samples"],
     "yardsticks": ["frechet_distance", "kid", "precision_recall"],
 })

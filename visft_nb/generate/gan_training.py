@@ -78,7 +78,7 @@ def image_draw(
         return x.to(memory_format=torch.channels_last)
     return draw
 
-# %% ../../nbs/lib/generate/gan_training.ipynb #44d9a111
+# %% ../../nbs/lib/generate/gan_training.ipynb #9afd4f11
 class GanTrainer:
     """Alternates the updates of two networks for a number of steps.
 
@@ -98,12 +98,17 @@ class GanTrainer:
         patience:int=200,  # steps below the floor that are a victory
         # of the discriminator's loss; None for a critic, whose loss has none
         floor:float|None=.01,
+        # rate(number of the step) -> factor of both learning rates; None leaves them
+        rate:Callable|None=None,
     ):
         check_numbers(0, seed=seed, floor=floor)
         check_numbers(1, whole=True, every=every, patience=patience)
         self.gan, self.step, self.draw, self.seed = gan, step, draw, seed
         self.every, self.patience, self.floor = every, patience, floor
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.rate, self._lrs = rate, [
+            [g['lr'] for g in o.param_groups]
+            for o in (gan.d_optimizer, gan.g_optimizer)]
         self.done, self.losses, self.won = 0, {}, None
         self._pending, self._low = [], 0
         with preserve_rng(seed): self._rng = rng_state()
@@ -129,11 +134,15 @@ class GanTrainer:
             finally: self._rng = rng_state()
         return self.losses
 
-# %% ../../nbs/lib/generate/gan_training.ipynb #c823ce38
+# %% ../../nbs/lib/generate/gan_training.ipynb #97e625c9
 @patch
 def _one(self:GanTrainer, i):
     "Draw and update; what came out waits to be looked at."
     generator = seeded(self.seed, i)
+    if self.rate:
+        factor = self.rate(i)
+        for o, lrs in zip((self.gan.d_optimizer, self.gan.g_optimizer), self._lrs):
+            for group, lr in zip(o.param_groups, lrs): group['lr'] = lr*factor
     row = self.step(self.gan, self.draw(i, generator), generator)
     if not isinstance(row, dict) or not {'d', 'g'} <= row.keys():
         raise InputError(f"The step returned {brief(row)}: a dict with the losses 'd' "
@@ -166,7 +175,7 @@ def _watch(self:GanTrainer, d, step):
         "WGAN-GP), normalise its weights (spectral norm), or add noise to what it "
         "sees.", stacklevel=4)
 
-# %% ../../nbs/lib/generate/gan_training.ipynb #d0887716
+# %% ../../nbs/lib/generate/gan_training.ipynb #ca66d27a
 def _copy(v):
     "Nested values with copies of the tensors."
     if torch.is_tensor(v): return v.detach().clone()
