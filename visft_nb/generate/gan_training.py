@@ -78,7 +78,7 @@ def image_draw(
         return x.to(memory_format=torch.channels_last)
     return draw
 
-# %% ../../nbs/lib/generate/gan_training.ipynb #9afd4f11
+# %% ../../nbs/lib/generate/gan_training.ipynb #26501095
 class GanTrainer:
     """Alternates the updates of two networks for a number of steps.
 
@@ -115,24 +115,26 @@ class GanTrainer:
         if self.checkpoint and self.checkpoint.exists(): self._load()
         self._keep()
 
-    def run(self,
-        steps:int,      # at which it shall be, those before it included
-        bar:bool=False, # show progress
-    )->dict:            # the losses of all steps by name
-        """Train up to a number of steps. Raises `InputError` at the first loss that is
-        no number, and for a batch or a step that is not what was expected."""
-        check_number('steps', steps, 0, whole=True)
-        look = 1 if self.gan.device.type == 'cpu' else 20
-        with preserve_rng():
-            set_rng_state(self._rng)
-            try:
-                for i in tqdm(range(self.done, steps), leave=False, disable=not bar):
-                    self._one(i)
-                    if len(self._pending) >= look: self._enter()
-                    if self.done % self.every == 0: self._check_and_keep()
-                self._check_and_keep()
-            finally: self._rng = rng_state()
-        return self.losses
+# %% ../../nbs/lib/generate/gan_training.ipynb #4b0c844f
+@patch
+def run(self:GanTrainer,
+    steps:int,      # at which it shall be, those before it included
+    bar:bool=False, # show progress
+)->dict:            # the losses of all steps by name
+    """Train up to a number of steps. Raises `InputError` at the first loss that is
+    no number, and for a batch or a step that is not what was expected."""
+    check_number('steps', steps, 0, whole=True)
+    look = 1 if self.gan.device.type == 'cpu' else 20
+    with preserve_rng():
+        set_rng_state(self._rng)
+        try:
+            for i in tqdm(range(self.done, steps), leave=False, disable=not bar):
+                self._one(i)
+                if len(self._pending) >= look: self._enter()
+                if self.done % self.every == 0: self._check_and_keep()
+            self._check_and_keep()
+        finally: self._rng = rng_state()
+    return self.losses
 
 # %% ../../nbs/lib/generate/gan_training.ipynb #97e625c9
 @patch
@@ -175,7 +177,7 @@ def _watch(self:GanTrainer, d, step):
         "WGAN-GP), normalise its weights (spectral norm), or add noise to what it "
         "sees.", stacklevel=4)
 
-# %% ../../nbs/lib/generate/gan_training.ipynb #ca66d27a
+# %% ../../nbs/lib/generate/gan_training.ipynb #2a30f368
 def _copy(v):
     "Nested values with copies of the tensors."
     if torch.is_tensor(v): return v.detach().clone()
@@ -209,6 +211,7 @@ def _stop(self:GanTrainer, step, what):
         f"after step {self.done}.{kept} Lower the rates, penalise the discriminator's "
         "gradient, or look for a division by zero in the loss.")
 
+# %% ../../nbs/lib/generate/gan_training.ipynb #8b9afd49
 @patch
 def _check_and_keep(self:GanTrainer):
     "Keep this state where everything is a number, and write it."
