@@ -6,12 +6,12 @@
 __all__ = ['discriminator_loss', 'generator_loss', 'score_gradient', 'gan_step', 'DigitGenerator', 'DigitDiscriminator',
            'gan_samples']
 
-# %% ../../nbs/5_generate/02_adversaries.ipynb #4419ab10
+# %% ../../nbs/5_generate/02_adversaries.ipynb #ff1dbae7
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..core import InputError, autocast, check_number, check_numbers, lookup
+from ..core import autocast, check_number, check_numbers, lookup
 from .gan_training import Gan
 from .toys import pack_samples
 from ..train import eval_mode
