@@ -8,6 +8,7 @@ from torch import nn
 
 from helpers import sentence
 from visft_nb.data import seeded
+from visft_nb.deploy import load_model, save_model
 from visft_nb.generate import (DigitDiscriminator, DigitGenerator, ToyDiscriminator, ToyGenerator, count_copies, discriminator_loss, gan_samples, gan_step,
                                generator_loss, grid, make_gan, pack_samples, ring, score_gradient)
 
@@ -153,3 +154,12 @@ def test_bad_input():
     sentence(lambda: gan_step(toys(pack=3), x, g), 'batch of 4', 'packed by 3')
     for make in (partial(ToyGenerator, 0), partial(ToyDiscriminator, width=0), partial(DigitGenerator, code=0), partial(DigitDiscriminator, pack=.5)): sentence(make, 'expected')
     sentence(lambda: gan_samples(DigitGenerator(width=2), 0), 'n=0')
+
+
+def test_a_generator_is_saved_and_loaded(tmp_path):
+    torch.manual_seed(0)
+    g = DigitGenerator(3, width=4, code=9)
+    g(g.noise(16))   # batch norm has seen something
+    save_model(g, tmp_path/'g.safetensors')
+    back = load_model(tmp_path/'g.safetensors')
+    assert type(back) is DigitGenerator and torch.equal(gan_samples(g, 6), gan_samples(back, 6))

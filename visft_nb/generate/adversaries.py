@@ -88,7 +88,7 @@ def gan_step(
         lower = generator_loss(d(g(g.noise(n, generator))).float(), loss)
     return losses | {'g': _update(gan.g_optimizer, lower)}
 
-# %% ../../nbs/5_generate/02_adversaries.ipynb #5471bff6
+# %% ../../nbs/5_generate/02_adversaries.ipynb #0f6352b8
 class DigitGenerator(nn.Module):
     "Pictures (N, C, 28, 28) in [-1, 1] from normal noise (DCGAN)."
     def __init__(self,
@@ -98,7 +98,9 @@ class DigitGenerator(nn.Module):
     ):
         super().__init__()
         check_numbers(1, whole=True, channels=channels, width=width, code=code)
-        self.code, w = code, width
+        self.code, self.channels, w = code, channels, width
+        self.spec = dict(builder='visft_nb.generate.adversaries:DigitGenerator',
+                         kwargs=dict(channels=channels, width=width, code=code))
         self.net = nn.Sequential(
             nn.Linear(code, 2*w*49, bias=False), nn.Unflatten(1, (2*w, 7, 7)),
             nn.BatchNorm2d(2*w), nn.ReLU(),
