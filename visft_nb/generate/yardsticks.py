@@ -29,7 +29,7 @@ def _features(real, fake):
                          "both from the same layer of the same network.")
     return a, b
 
-# %% ../../nbs/5_generate/03_yardsticks.ipynb #899f7d78
+# %% ../../nbs/5_generate/03_yardsticks.ipynb #172b64ec
 def _root(c):
     "The square root of a symmetric matrix without negative eigenvalues."
     values, vectors = torch.linalg.eigh(c)
