@@ -259,6 +259,8 @@ _LIST = [
     Builder(_SEGMENT + 'encoder_unet', _ENCODER, fixed=dict(weights=None)),
     Builder('visft_nb.finetune.medmnist:medmnist_net', dict(name=_SET, width=WIDTH),
             None),
+    Builder('visft_nb.generate.adversaries:DigitGenerator',
+            dict(channels=CHANNELS, width=WIDTH, code=whole(1, 2**12)), None),
     Builder('visft_nb.finetune.hub:config_classifier', _HUB, None),
     Builder('visft_nb.finetune.anomaly:WindowEncoder',
             dict(channels=CHANNELS, side=SIDE, width=WIDTH), None),

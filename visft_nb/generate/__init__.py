@@ -5,10 +5,16 @@ Public names are loaded when they are first used.
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
-    "bits": ["PCACoder", "jpeg_rate"],
+    "bits": ["jpeg_rate", "PCACoder"],
     "codes": [
-        "Quantized", "VQVAE", "VectorQuantizer", "encode_all", "fit_codes", "kmeans",
-        "nearest_codes", "perplexity"],
-    "transformer": [
-        "CausalTransformer", "KeyValueCache", "NextToken", "sample_logits"],
+        "encode_all", "fit_codes", "kmeans", "nearest_codes", "perplexity", "Quantized",
+        "VectorQuantizer", "VQVAE"],
+    "transformer": ["CausalTransformer", "KeyValueCache", "NextToken", "sample_logits"],
+    "adversaries": [
+        "DigitDiscriminator", "DigitGenerator", "discriminator_loss", "gan_samples",
+        "gan_step", "generator_loss", "score_gradient"],
+    "gan_training": ["Gan", "GanTrainer", "image_draw", "make_gan"],
+    "modes": ["count_labels", "count_modes", "grid", "Mixture", "ModeCount", "ring"],
+    "toys": ["count_copies", "pack_samples", "ToyDiscriminator", "ToyGenerator"],
+    "yardsticks": ["frechet_distance", "kid", "precision_recall"],
 })
