@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['time_features', 'check_noisy', 'NoiseBlock', 'Known', 'Denoiser', 'PointDenoiser', 'check_classes', 'first_noise']
 
-# %% ../../nbs/lib/generate/denoiser.ipynb #113aa6f5
+# %% ../../nbs/lib/generate/denoiser.ipynb #2f9a6018
 import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..cnn.parts import check_sizes
@@ -99,7 +100,7 @@ class Known(nn.Module):
             e = e + self.label(none if y is None else y)
         return F.silu(e)
 
-# %% ../../nbs/lib/generate/denoiser.ipynb #618a4c18
+# %% ../../nbs/lib/generate/denoiser.ipynb #b6b206a5
 class Denoiser(nn.Module):
     """A small U-Net `model(x, t, y)`: noisy pictures, times in [0, 1] and classes, or
     None, to an array like the pictures (Ho et al. 2020, without attention)."""
@@ -113,6 +114,8 @@ class Denoiser(nn.Module):
         check_sizes('Denoiser', channels=channels, width=width)
         check_sizes('Denoiser', classes=classes + 1, depth=depth + 1)
         self.channels, self.classes, self.depth = channels, classes, depth
+        self.spec = dict(builder='visft_nb.generate.denoiser:Denoiser', kwargs=dict(
+            channels=channels, classes=classes, width=width, depth=depth))
         plan, e = [width*2**i for i in range(depth + 1)], 4*width
         self.known = Known(classes, 2*(width//2) or 2, e)
         self.first = nn.Conv2d(channels, width, 3, padding=1)
@@ -128,29 +131,32 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.last[-1].weight)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x:torch.Tensor, t:torch.Tensor,
-                y:torch.Tensor|None=None)->torch.Tensor:
-        "(N, C, H, W), (N,) and (N,) to (N, C, H, W)."
-        self.check(x); check_noisy(x, t, y, self.classes)
-        e, x, kept = self.known(t.to(x.dtype), y), self.first(x), []
-        for block, halve in zip(self.down, [*self.halve, None]):
-            x = block(x, e)
-            if halve is not None: kept.append(x); x = halve(x)
-        x = self.middle(x, e)
-        for up, grow in zip(reversed(self.up), reversed(self.grow)):
-            x = F.interpolate(grow(x), scale_factor=2., mode='nearest')
-            x = up(torch.cat([x, kept.pop()], 1), e)
-        return self.last(x)
+# %% ../../nbs/lib/generate/denoiser.ipynb #934b0aac
+@patch
+def forward(self:Denoiser, x:torch.Tensor, t:torch.Tensor,
+            y:torch.Tensor|None=None)->torch.Tensor:
+    "(N, C, H, W), (N,) and (N,) to (N, C, H, W)."
+    self.check(x); check_noisy(x, t, y, self.classes)
+    e, x, kept = self.known(t.to(x.dtype), y), self.first(x), []
+    for block, halve in zip(self.down, [*self.halve, None]):
+        x = block(x, e)
+        if halve is not None: kept.append(x); x = halve(x)
+    x = self.middle(x, e)
+    for up, grow in zip(reversed(self.up), reversed(self.grow)):
+        x = F.interpolate(grow(x), scale_factor=2., mode='nearest')
+        x = up(torch.cat([x, kept.pop()], 1), e)
+    return self.last(x)
 
-    def check(self, x:torch.Tensor)->None:
-        "Raise `InputError` for what this network cannot halve."
-        n = 2**self.depth
-        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % n or \
-                x.shape[3] % n:
-            raise InputError(f"Noisy pictures of shape {tuple(x.shape)}: "
-                             f"(N, {self.channels}, H, W) was expected, with sides "
-                             f"that {n} divides; crop or pad them, or build the "
-                             "Denoiser with other channels or less depth.")
+@patch
+def check(self:Denoiser, x:torch.Tensor)->None:
+    "Raise `InputError` for what this network cannot halve."
+    n = 2**self.depth
+    if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % n or \
+            x.shape[3] % n:
+        raise InputError(f"Noisy pictures of shape {tuple(x.shape)}: "
+                         f"(N, {self.channels}, H, W) was expected, with sides "
+                         f"that {n} divides; crop or pad them, or build the "
+                         "Denoiser with other channels or less depth.")
 
 # %% ../../nbs/lib/generate/denoiser.ipynb #6621937f
 class PointDenoiser(nn.Module):
@@ -189,7 +195,7 @@ class PointDenoiser(nn.Module):
         for told, layer in zip(self.told, self.layers): x = x + layer(x + told(e))
         return self.last(F.silu(x))
 
-# %% ../../nbs/lib/generate/denoiser.ipynb #4304b413
+# %% ../../nbs/lib/generate/denoiser.ipynb #dc456684
 def check_classes(
     model:nn.Module,     # with `classes`, how many it knows
     n:int,               # pictures that are asked for

@@ -60,7 +60,7 @@ class Diffusion:
         self.beta = torch.cat([torch.zeros(1).double(), _betas(steps, schedule)])
         self.alpha_bar = (1 - self.beta).cumprod(0)   # of step 0 to T
 
-# %% ../../nbs/5_generate/06_noise.ipynb #e02ddd45
+# %% ../../nbs/5_generate/06_noise.ipynb #45713b54
 @patch
 def levels(self:Diffusion,
     t:int|torch.Tensor, # numbers of steps: one, or (N,)
@@ -78,7 +78,6 @@ def levels(self:Diffusion,
     wide = (-1, *[1]*(x.ndim - 1))
     return tuple(v.to(x.dtype).to(x.device)[t].view(wide) for v in tables)
 
-# %% ../../nbs/5_generate/06_noise.ipynb #0cfd31ff
 def _same(a, b):
     if a.shape != b.shape:
         raise InputError(f"Pictures of shape {tuple(a.shape)} and noise or pictures of "
@@ -149,7 +148,15 @@ def loss(self:Diffusion,
     guess = model(self.noised(x0, t, noise), t/self.steps, y)
     return F.mse_loss(guess.float(), noise.float())
 
-# %% ../../nbs/5_generate/06_noise.ipynb #aa818470
+# %% ../../nbs/5_generate/06_noise.ipynb #87827911
+@patch
+def times(self:Diffusion,
+    steps:int, # how many to take
+)->list:       # T, …, 0: the ends of the steps
+    "Numbers of steps, evenly from T down to 0. Raises `InputError` for more than T."
+    check_number('steps', steps, 1, self.steps, whole=True)
+    return [round(self.steps*(1 - i/steps)) for i in range(steps + 1)]
+
 @patch
 def step(self:Diffusion,
     x:torch.Tensor,     # x_t
@@ -171,15 +178,6 @@ def step(self:Diffusion,
     if not fresh: return x
     return x + math.sqrt(fresh)*draw(generator, *x.shape, device=x.device,
                                      normal=True).to(x.dtype)
-
-# %% ../../nbs/5_generate/06_noise.ipynb #f10e6afe
-@patch
-def times(self:Diffusion,
-    steps:int, # how many to take
-)->list:       # T, …, 0: the ends of the steps
-    "Numbers of steps, evenly from T down to 0. Raises `InputError` for more than T."
-    check_number('steps', steps, 1, self.steps, whole=True)
-    return [round(self.steps*(1 - i/steps)) for i in range(steps + 1)]
 
 # %% ../../nbs/5_generate/06_noise.ipynb #1703f6fb
 def guided(
