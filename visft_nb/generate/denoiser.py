@@ -195,7 +195,7 @@ class PointDenoiser(nn.Module):
         for told, layer in zip(self.told, self.layers): x = x + layer(x + told(e))
         return self.last(F.silu(x))
 
-# %% ../../nbs/lib/generate/denoiser.ipynb #499280fb
+# %% ../../nbs/lib/generate/denoiser.ipynb #25166f5f
 def check_classes(
     model:nn.Module,     # with `classes`, how many it knows
     n:int,               # pictures that are asked for
