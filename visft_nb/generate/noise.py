@@ -31,7 +31,10 @@ def linear_betas(
 def cosine_betas(
     steps:int, # T
 )->torch.Tensor: # (T,) float64
-    "The schedule of Nichol and Dhariwal (2021): the signal falls like a cosine."
+    """The schedule of Nichol and Dhariwal (2021): the signal falls like a cosine.
+
+    >>> cosine_betas(4)[-1].item()
+    0.999"""
     u = torch.arange(steps + 1, dtype=torch.float64)/steps
     f = ((u + .008)/1.008*math.pi/2).cos().square()
     return (1 - f[1:]/f[:-1]).clamp(max=.999)
@@ -289,7 +292,7 @@ class FlowMatching:
 
 # %% ../../nbs/5_generate/06_noise.ipynb #5d2164cc
 @patch
-def sample(self:FlowMatching,
+def sample(self:FlowMatching,   # noqa: F811
     model:nn.Module,          # model(x, t, y) -> the velocity
     shape:Sequence,           # of what is wanted, (N, …)
     y:torch.Tensor|None=None, # classes (N,)
@@ -307,7 +310,7 @@ def sample(self:FlowMatching,
                       precision)
 
 @patch
-def invert(self:FlowMatching,
+def invert(self:FlowMatching,   # noqa: F811
     model:nn.Module,          # model(x, t, y) -> the velocity
     x0:torch.Tensor,          # clean, (N, …)
     y:torch.Tensor|None=None, # classes
