@@ -230,6 +230,8 @@ _ENCODER = dict(encoder=text(_TIMM_NAME, 'a name of timm'), classes=CLASSES,
                 decoder=several(whole(1, 2**12), 8))
 _HUB = dict(kind=one_of(*HUB_KINDS), config=_HUB_CONFIG,
             size=either(SIDE, one_of(None)), **_NORM)
+_DENOISER = dict(channels=CHANNELS, classes=whole(0, 2**20), width=whole(1, 2**11),
+                 depth=whole(0, 8))
 _MAYBE = either(CLASSES, one_of(None))
 _SET = text(r'\w+', 'a set of MedMNIST')
 _OWN = ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')
@@ -264,6 +266,7 @@ _LIST = [
     Builder('visft_nb.finetune.hub:config_classifier', _HUB, None),
     Builder('visft_nb.finetune.anomaly:WindowEncoder',
             dict(channels=CHANNELS, side=SIDE, width=WIDTH), None),
+    Builder('visft_nb.generate.denoiser:Denoiser', _DENOISER, None),
     Builder('visft_nb.finetune.video:CentreNet',
             dict(width=WIDTH, most=whole(1, 10**4)), None),
     Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH)),

@@ -17,4 +17,6 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
     "modes": ["count_labels", "count_modes", "grid", "Mixture", "ModeCount", "ring"],
     "toys": ["count_copies", "pack_samples", "ToyDiscriminator", "ToyGenerator"],
     "yardsticks": ["frechet_distance", "kid", "precision_recall"],
+    "denoiser": ["Denoiser", "PointDenoiser"],
+    "noise": ["Diffusion", "FlowMatching", "guided", "NoiseStep"],
 })
