@@ -231,6 +231,9 @@ _ENCODER = dict(encoder=text(_TIMM_NAME, 'a name of timm'), classes=CLASSES,
 _HUB = dict(kind=one_of(*HUB_KINDS), config=_HUB_CONFIG,
             size=either(SIDE, one_of(None)), **_NORM)
 _MAYBE = either(CLASSES, one_of(None))
+_GENERATOR = dict(channels=CHANNELS, outputs=CHANNELS, width=whole(1, 2**11),
+                  depth=whole(1, 12), dropout=SHARE,
+                  norm=one_of('batch', 'instance', 'none'))
 _SET = text(r'\w+', 'a set of MedMNIST')
 _OWN = ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')
 
@@ -254,7 +257,8 @@ _LIST = [
             dict(channels=CHANNELS, side=SIDE, width=WIDTH), None),
     Builder('visft_nb.finetune.video:CentreNet',
             dict(width=WIDTH, most=whole(1, 10**4)), None),
-    Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH))]
+    Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH)),
+    Builder('visft_nb.generate.translate:UNetGenerator', _GENERATOR)]
 BUILDERS = {b.name: b for b in _LIST}
 
 # %% ../../nbs/lib/deploy/builders.ipynb #9fbc534f
