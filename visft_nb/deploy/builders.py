@@ -233,7 +233,7 @@ _HUB = dict(kind=one_of(*HUB_KINDS), config=_HUB_CONFIG,
 _MAYBE = either(CLASSES, one_of(None))
 _GENERATOR = dict(channels=CHANNELS, outputs=CHANNELS, width=whole(1, 2**11),
                   depth=whole(1, 12), dropout=SHARE,
-                  norm=one_of('batch', 'instance', 'none'))
+                  norm=one_of('batch', 'instance', 'none'), skips=FLAG)
 _SET = text(r'\w+', 'a set of MedMNIST')
 _OWN = ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')
 

@@ -23,7 +23,7 @@ FACADE_COLORS = torch.tensor([
     [29, 255, 221], [238, 237, 40], [184, 255, 56], [255, 146, 4], [255, 68, 1],
     [246, 0, 1], [0, 201, 255]], dtype=torch.uint8)
 
-# %% ../../nbs/lib/generate/label_maps.ipynb #e78406ce
+# %% ../../nbs/lib/generate/label_maps.ipynb #2168f739
 def read_maps(
     pictures:torch.Tensor,           # uint8 (N, 3, H, W), drawings in few colours
     colors:torch.Tensor=FACADE_COLORS, # uint8 (K, 3), the colour of each class

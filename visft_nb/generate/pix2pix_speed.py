@@ -53,7 +53,7 @@ class PlainPix2Pix:
         self.g.zero_grad(); (g + self.weight*l1).backward(); self.g.step()
         return dict(d=d.detach(), g=g.detach(), l1=l1.detach())
 
-# %% ../../nbs/lib/generate/pix2pix_speed.ipynb #5a604c0d
+# %% ../../nbs/lib/generate/pix2pix_speed.ipynb #ec783171
 def race_pix2pix(
     kit:object,          # a `Pix2Pix`, untrained; it is trained
     pairs:Images,        # with masks
@@ -66,7 +66,7 @@ def race_pix2pix(
     import pandas as pd
     check_numbers(1, whole=True, steps=steps, batch_size=batch_size)
     plain = PlainPix2Pix(deepcopy(kit.generator), deepcopy(kit.discriminator),
-                         kit.weight, kit.optimizers['g'].param_groups[0]['lr'])
+                         kit.weight, kit.gan.g_optimizer.param_groups[0]['lr'])
     ways = {'plain float32 loop': plain, 'this kit': kit}
     times, losses = {w: [] for w in ways}, {w: [] for w in ways}
     g = torch.Generator().manual_seed(seed)

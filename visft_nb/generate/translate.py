@@ -5,18 +5,16 @@
 # %% auto #0
 __all__ = ['start_weights', 'UNetGenerator', 'Pix2Pix', 'PatchDiscriminator']
 
-# %% ../../nbs/5_generate/04_translate.ipynb #8a305412
-import math
-from collections.abc import Sequence
-
+# %% ../../nbs/5_generate/04_translate.ipynb #5f6e5840
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
 from ..core import (
-    InputError, autocast, check_number, check_numbers, get_device, lookup, set_seed)
-from ..data import Images
+    InputError, autocast, check_number, check_numbers, get_device, lookup)
+from ..data import Images, seeded
+from .gan_training import GanTrainer, make_gan
 from .label_maps import one_hot
 from ..train import eval_mode
 
@@ -36,7 +34,7 @@ def start_weights(
         if module.bias is not None: nn.init.zeros_(module.bias)
     if isinstance(module, nn.BatchNorm2d): nn.init.normal_(module.weight, 1, .02)
 
-# %% ../../nbs/5_generate/04_translate.ipynb #82e51e9f
+# %% ../../nbs/5_generate/04_translate.ipynb #1d2c6c5f
 class UNetGenerator(nn.Module):
     """The generator of pix2pix (Isola et al. 2017): maps (N, C, H, W) to pictures in
     [0, 1]; the sides must be multiples of 2**depth.
@@ -50,26 +48,28 @@ class UNetGenerator(nn.Module):
         depth:int=7,        # how often the side is halved; 7 for 128 pixels
         dropout:float=0.,   # in the three innermost layers on the way up; the paper: .5
         norm:str='batch',   # "batch", "instance" or "none"
+        skips:bool=True,    # the maps of the way down beside? False: encoder-decoder
     ):
         super().__init__()
         kwargs = dict(channels=channels, outputs=outputs, width=width, depth=depth)
         check_numbers(1, whole=True, **kwargs)
         check_number('dropout', dropout, 0, 1)
-        self.channels, self.depth, self.norm = channels, depth, norm
+        self.channels, self.depth, self.norm, self.skips = channels, depth, norm, skips
         self.spec = dict(builder='visft_nb.generate.translate:UNetGenerator',
-                         kwargs=kwargs | dict(dropout=dropout, norm=norm),
+                         kwargs=kwargs | dict(dropout=dropout, norm=norm, skips=skips),
                          task='pictures')
         w = [width*min(2**i, 8) for i in range(depth)]
         self.down = nn.ModuleList(
             self.layer_down(a, b, 0 < i < depth - 1, i > 0)
             for i, (a, b) in enumerate(zip([channels, *w], w)))
         self.up = nn.ModuleList(
-            self.layer_up(w[i]*(1 if i == depth - 1 else 2), w[i - 1] if i else outputs,
-                        i > 0, dropout*(i > depth - 5 and 0 < i < depth - 1))
+            self.layer_up(
+                w[i]*(2 if skips and i < depth - 1 else 1), w[i - 1] if i else outputs,
+                i > 0, dropout*(i > depth - 5 and 0 < i < depth - 1))
             for i in reversed(range(depth)))
         self.apply(start_weights).to(memory_format=torch.channels_last)
 
-# %% ../../nbs/5_generate/04_translate.ipynb #66c430f2
+# %% ../../nbs/5_generate/04_translate.ipynb #3f921564
 @patch
 def layer_down(self:UNetGenerator, a:int, b:int, normed:bool, active:bool)->nn.Module:
     "A layer on the way down: a to b channels, half the side."
@@ -94,7 +94,7 @@ def forward(self:UNetGenerator, x:torch.Tensor)->torch.Tensor:
         x = layer(x)
         skips.append(x)
     for i, layer in enumerate(self.up):
-        x = layer(torch.cat([x, skips[-1 - i]], 1) if i else x)
+        x = layer(torch.cat([x, skips[-1 - i]], 1) if i and self.skips else x)
     return x.float().sigmoid() if x.dtype != torch.float64 else x.sigmoid()
 
 # %% ../../nbs/5_generate/04_translate.ipynb #07aa2b6a
@@ -112,7 +112,7 @@ def check(self:UNetGenerator, x:torch.Tensor)->None:
                          f"{self.depth} times; resize the maps, or build it with a "
                          "smaller depth.")
 
-# %% ../../nbs/5_generate/04_translate.ipynb #214ab35d
+# %% ../../nbs/5_generate/04_translate.ipynb #e869e9e0
 class Pix2Pix:
     """A generator that learns from pairs with L1 and, where there is a discriminator,
     against it (Isola et al. 2017). `step` takes one step of both, `fit` trains.
@@ -129,17 +129,16 @@ class Pix2Pix:
     ):
         check_numbers(0, weight=weight, lr=lr)
         self.device, self.weight = torch.device(device or get_device()), weight
-        self.precision = precision
-        self.generator, self.discriminator = (
-            m and m.to(self.device, memory_format=torch.channels_last)
-            for m in (generator, discriminator))
-        # the discriminator first, so that a step of both is taken in this order
-        self.optimizers = {
-            name: torch.optim.Adam(m.parameters(), lr, betas=(.5, .999))
-            for name, m in (('d', discriminator), ('g', generator)) if m}
-        self.history = []
+        self.precision, self.adversary = precision, discriminator is not None
+        # without an adversary an idle one stands in the pair
+        other = discriminator if self.adversary else nn.Linear(1, 1)
+        self.gan = make_gan(generator, other, lr, device=self.device)
+        self.generator, self.discriminator = self.gan.generator, self.gan.discriminator
+        for m in (self.generator, self.discriminator):
+            m.to(memory_format=torch.channels_last)
+        self.losses = {}
 
-# %% ../../nbs/5_generate/04_translate.ipynb #b0c539da
+# %% ../../nbs/5_generate/04_translate.ipynb #857c1c31
 @patch
 def step(self:Pix2Pix,
     x:torch.Tensor, # (N, K, H, W) one-hot maps
@@ -149,10 +148,10 @@ def step(self:Pix2Pix,
     where batch norm cannot learn from the batch, and for pairs of different sizes."""
     self.check(x, y)
     with autocast(self.device, self.precision): fake = self.generator(x)
-    row = self.judge_step(x, y, fake.detach()) if self.discriminator else {}
+    row = self.judge_step(x, y, fake.detach()) if self.adversary else {}
     row['l1'] = (fake - y).abs().mean()
     loss = self.weight*row['l1']
-    if self.discriminator:
+    if self.adversary:
         row['g'] = self.adversarial(x, fake)
         loss = loss + row['g']
     self.descend('g', loss)
@@ -161,9 +160,10 @@ def step(self:Pix2Pix,
 @patch
 def descend(self:Pix2Pix, name:str, loss:torch.Tensor)->None:
     "One step of one of the two networks."
-    self.optimizers[name].zero_grad(set_to_none=True)
+    optimizer = dict(g=self.gan.g_optimizer, d=self.gan.d_optimizer)[name]
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    self.optimizers[name].step()
+    optimizer.step()
 
 # %% ../../nbs/5_generate/04_translate.ipynb #7ef4a959
 @patch
@@ -180,32 +180,38 @@ def check(self:Pix2Pix, x:torch.Tensor, y:torch.Tensor)->None:
             "different. Take a batch of 2 or more, or norm='instance', which does the "
             "same in both.")
 
-# %% ../../nbs/5_generate/04_translate.ipynb #e9dc6e08
+# %% ../../nbs/5_generate/04_translate.ipynb #b2fa9813
 @patch
 def fit(self:Pix2Pix,
     pairs:Images,        # with masks: class numbers below the generator's channels
     epochs:int=10,       # times that every pair is seen
     batch_size:int=8,    # pairs a step; the paper: 1, with instance norm
     seed:int=0,          # of order and mirroring
-    flip:bool=True,      # mirror half of the pairs?
-)->list:                 # of dicts, one a step: also in `history`
-    """Train on pairs. Raises `InputError` for images without masks, and as `step`, with
-    the step named where a loss is no number."""
+    flip:bool=True,      # mirror half of the batches?
+    checkpoint:str|None=None, # file to write, and to go on from where it exists
+    **options,           # of `GanTrainer`: every, patience, floor
+)->dict:                 # the losses of all steps by name; also in `losses`
+    """Train on pairs, with `GanTrainer`: it goes on from `checkpoint` bit for bit,
+    stops at a loss that is no number, and warns of a discriminator that has won. Raises
+    `InputError` for images without masks, and as `step`."""
     if getattr(pairs, 'masks', None) is None:
         raise InputError("There are no label maps beside these pictures: Images with "
                          "masks were expected, such as those of load_pairs.")
     check_numbers(1, whole=True, epochs=epochs, batch_size=batch_size)
     maps = one_hot(pairs.masks, self.generator.channels).to(torch.uint8)
-    g, rows = torch.Generator().manual_seed(seed), []
-    for _ in range(epochs):
-        for idx in torch.randperm(len(pairs), generator=g).split(batch_size):
-            mirrored = flip and torch.rand((), generator=g) < .5
-            x, y = self.batch(maps[idx], pairs.images[idx], mirrored)
-            if len(idx) == batch_size or len(idx) == len(pairs):
-                rows.append(self.note(self.step(x, y)))
-    return rows
+    per_epoch = max(len(pairs)//batch_size, 1)
+    def draw(i, generator):
+        order = torch.randperm(len(pairs), generator=seeded(seed, i//per_epoch))
+        idx = order[i % per_epoch*batch_size:][:batch_size]
+        mirrored = flip and torch.rand((), generator=generator) < .5
+        return self.batch(maps[idx], pairs.images[idx], mirrored)
+    idle = {} if self.adversary else dict(d=torch.ones(()), g=torch.zeros(()))
+    trainer = GanTrainer(self.gan, lambda gan, xy, _: idle | self.step(*xy), draw, seed,
+                         checkpoint, **options)
+    self.losses = trainer.run(epochs*per_epoch)
+    return self.losses
 
-# %% ../../nbs/5_generate/04_translate.ipynb #1417de2f
+# %% ../../nbs/5_generate/04_translate.ipynb #497221e2
 @patch
 def batch(self:Pix2Pix, maps:torch.Tensor, pictures:torch.Tensor,
           mirrored:bool=False)->tuple:
@@ -213,17 +219,6 @@ def batch(self:Pix2Pix, maps:torch.Tensor, pictures:torch.Tensor,
     x, y = maps.float(), pictures.float()/255
     if mirrored: x, y = x.flip(3), y.flip(3)
     return tuple(t.to(self.device, memory_format=torch.channels_last) for t in (x, y))
-
-@patch
-def note(self:Pix2Pix, row:dict)->dict:
-    "Losses as numbers, entered. Raises `InputError` where one is not finite."
-    row = {k: v.item() for k, v in row.items()}
-    self.history.append(row)
-    for k, v in row.items():
-        if not math.isfinite(v):
-            raise InputError(f"The loss {k} is {v} at step {len(self.history)}: lower "
-                             "lr, or look for NaN in the pictures.")
-    return row
 
 @patch
 def translate(self:Pix2Pix,
@@ -235,7 +230,7 @@ def translate(self:Pix2Pix,
     with torch.no_grad(), eval_mode(self.generator):
         return torch.cat([self.generator(b.to(self.device)).cpu() for b in x.split(32)])
 
-# %% ../../nbs/5_generate/04_translate.ipynb #12b0752c
+# %% ../../nbs/5_generate/04_translate.ipynb #cd957b17
 class PatchDiscriminator(nn.Sequential):
     """PatchGAN (Isola et al. 2017): maps and pictures, joined (N, C, H, W), to logits
     (N, 1, h, w), one for each patch. The patches have 1, 16, 34, 70, 142 and 286 pixels
