@@ -6,7 +6,9 @@
 __all__ = ['FACADE_CLASSES', 'FACADE_COLORS', 'LIGHT', 'DARK', 'LETTERS', 'read_maps', 'paint_maps', 'check_maps', 'one_hot',
            'shrink_maps', 'make_houses', 'load_pairs', 'text_map', 'window_map']
 
-# %% ../../nbs/lib/generate/label_maps.ipynb #3d8444fb
+# %% ../../nbs/lib/generate/label_maps.ipynb #c5340037
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ FACADE_COLORS = torch.tensor([
     [29, 255, 221], [238, 237, 40], [184, 255, 56], [255, 146, 4], [255, 68, 1],
     [246, 0, 1], [0, 201, 255]], dtype=torch.uint8)
 
-# %% ../../nbs/lib/generate/label_maps.ipynb #2168f739
+# %% ../../nbs/lib/generate/label_maps.ipynb #2aa6bac4
 def read_maps(
     pictures:torch.Tensor,           # uint8 (N, 3, H, W), drawings in few colours
     colors:torch.Tensor=FACADE_COLORS, # uint8 (K, 3), the colour of each class
@@ -173,13 +175,13 @@ def load_pairs(
     return Images((small*255).round().to(torch.uint8), masks=maps, names=d.names,
                   classes=FACADE_CLASSES, name='facades', split=split)
 
-# %% ../../nbs/lib/generate/label_maps.ipynb #4dc492b9
+# %% ../../nbs/lib/generate/label_maps.ipynb #80ae4ac8
 LETTERS = dict(zip('.#DwshubtckE', FACADE_CLASSES))
 
 def text_map(
     text:str,             # rows of letters, of `LETTERS`
     size:int=64,          # side of the map in pixels
-    classes=FACADE_CLASSES, # names of the classes of the network
+    classes:Sequence=FACADE_CLASSES, # names of the classes of the network
 )->torch.Tensor:          # uint8 (1, size, size)
     """A label map from a drawing in letters. Raises `InputError` for a letter that
     means nothing to these classes and for rows of different lengths."""

@@ -14,14 +14,14 @@ from ..core import InputError
 from .label_maps import paint_maps, window_map
 from ..plot import figure, show, show_images
 
-# %% ../../nbs/lib/generate/map_explorer.ipynb #6bdbc18f
+# %% ../../nbs/lib/generate/map_explorer.ipynb #e9a32f96
 def show_rows(
     rows:Mapping[str, torch.Tensor], # label: float (N, 3, H, W) in [0, 1]
     alt:str,                         # what the sheet shows
     size:float=1.,                   # of one picture, inches
 )->None:
-    """Rows of pictures, each with its label at the left. Raises `InputError` for rows of
-    different shapes."""
+    """Rows of pictures, each with its label at the left. Raises `InputError` for rows
+    of different shapes."""
     shapes = {tuple(v.shape) for v in rows.values()}
     if len(shapes) != 1:
         raise InputError(f"The rows have the shapes {sorted(shapes)}: as many pictures "

@@ -15,7 +15,7 @@ from ..finetune.segmentation import UNet, train_segmenter
 from .label_maps import check_maps
 from ..train import predict_logits
 
-# %% ../../nbs/lib/generate/picture_scores.ipynb #53686fa8
+# %% ../../nbs/lib/generate/picture_scores.ipynb #54331665
 def gradient_energy(
     y:torch.Tensor, # float (N, C, H, W)
 )->torch.Tensor:    # (N,): mean squared difference of neighbours, both directions added

@@ -53,7 +53,7 @@ class PlainPix2Pix:
         self.g.zero_grad(); (g + self.weight*l1).backward(); self.g.step()
         return dict(d=d.detach(), g=g.detach(), l1=l1.detach())
 
-# %% ../../nbs/lib/generate/pix2pix_speed.ipynb #ec783171
+# %% ../../nbs/lib/generate/pix2pix_speed.ipynb #02fa0ce7
 def race_pix2pix(
     kit:object,          # a `Pix2Pix`, untrained; it is trained
     pairs:Images,        # with masks

@@ -88,7 +88,7 @@ def layer_up(self:UNetGenerator, a:int, b:int, normed:bool, dropout:float)->nn.M
 @patch
 def forward(self:UNetGenerator, x:torch.Tensor)->torch.Tensor:
     "(N, C, H, W) to pictures (N, outputs, H, W), float32 in [0, 1]."
-    self.check(x)
+    self.check_maps(x)
     skips = []
     for layer in self.down:
         x = layer(x)
@@ -99,7 +99,7 @@ def forward(self:UNetGenerator, x:torch.Tensor)->torch.Tensor:
 
 # %% ../../nbs/5_generate/04_translate.ipynb #07aa2b6a
 @patch
-def check(self:UNetGenerator, x:torch.Tensor)->None:
+def check_maps(self:UNetGenerator, x:torch.Tensor)->None:
     "Raise `InputError` for maps that this network does not take."
     if x.ndim != 4 or x.shape[1] != self.channels:
         raise InputError(f"The generator got maps of shape {tuple(x.shape)}: (N, "
@@ -146,7 +146,7 @@ def step(self:Pix2Pix,
 )->dict:            # the losses: l1, and g and d of the game
     """One step of the discriminator, then one of the generator. Raises `InputError`
     where batch norm cannot learn from the batch, and for pairs of different sizes."""
-    self.check(x, y)
+    self.check_batch(x, y)
     with autocast(self.device, self.precision): fake = self.generator(x)
     row = self.judge_step(x, y, fake.detach()) if self.adversary else {}
     row['l1'] = (fake - y).abs().mean()
@@ -167,7 +167,7 @@ def descend(self:Pix2Pix, name:str, loss:torch.Tensor)->None:
 
 # %% ../../nbs/5_generate/04_translate.ipynb #7ef4a959
 @patch
-def check(self:Pix2Pix, x:torch.Tensor, y:torch.Tensor)->None:
+def check_batch(self:Pix2Pix, x:torch.Tensor, y:torch.Tensor)->None:
     "Raise `InputError` for a batch that this training cannot learn from."
     if len(x) != len(y) or x.shape[2:] != y.shape[2:]:
         raise InputError(f"Maps of shape {tuple(x.shape)} and pictures of shape "

@@ -27,7 +27,7 @@ def least(p, q):
     return -(p*np.log2(p/(p + q)) + q*np.log2(q/(p + q))).sum()/2
 # %% wrong: coin
 def least(p, q): return np.log(2)
-# %% wrong: sign
+# %% wrong: negative
 def least(p, q):
     p, q = np.asarray(p), np.asarray(q)
     return (p*np.log(p/(p + q)) + q*np.log(q/(p + q))).sum()/2
