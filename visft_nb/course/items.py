@@ -186,7 +186,7 @@ class NotDone(NotImplementedError):
 TASKS = {
     name: f'visft_nb.course.tasks_{name}'
     for name in (
-        'cnn', 'example', 'ps1', 'ps2', 'ps3', 'ps4', 'generate', 'translate')}
+        'cnn', 'example', 'ps1', 'ps2', 'ps3', 'ps4', 'generate')}
 _STATE = {}   # item: was it right when it was last checked?
 
 def find_item(
