@@ -237,8 +237,8 @@ def check_outputs(
     if dense and (logits.ndim != 4 or not same):
         raise InputError(
             f"{what} gives outputs of shape {tuple(logits.shape)} for images of"
-            f" {sides}: {spec['task']} needs (N, K, H, W), numbers for each pixel of the"
-            " image.")
+            f" {sides}: {spec['task']} needs (N, K, H, W), numbers for each pixel of"
+            " the image.")
     k = 2 if dense and logits.shape[1] == 1 else logits.shape[1]
     if classes and k != len(classes):
         raise InputError(
