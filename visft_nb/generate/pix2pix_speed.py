@@ -91,6 +91,7 @@ def race_pix2pix(
                        else 'float32', fast_bf16=fast_bf16())
     return table
 
+# %% ../../nbs/lib/generate/pix2pix_speed.ipynb #1ab738cb
 def _clock():
     "Seconds, once the device has finished."
     if get_device().type == 'cuda': torch.cuda.synchronize()

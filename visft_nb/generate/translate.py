@@ -267,12 +267,18 @@ class PatchDiscriminator(nn.Sequential):
 
     def forward(self, xy:torch.Tensor)->torch.Tensor:
         "(N, C, H, W) to logits (N, 1, h, w)."
-        least = 1 if not self.layers else 3*2**self.layers
-        if xy.ndim != 4 or xy.shape[1] != self.channels or min(xy.shape[2:]) < least:
-            raise InputError(f"The discriminator got {tuple(xy.shape)}: (N, "
-                             f"{self.channels}, H, W) with sides of at least {least} "
-                             "was expected; take fewer layers for smaller pictures.")
+        self.check_pairs(xy)
         return super().forward(xy)
+
+# %% ../../nbs/5_generate/04_translate.ipynb #dcd0f1c6
+@patch
+def check_pairs(self:PatchDiscriminator, xy:torch.Tensor)->None:
+    "Raise `InputError` for pairs that this network does not take."
+    least = 1 if not self.layers else 3*2**self.layers
+    if xy.ndim != 4 or xy.shape[1] != self.channels or min(xy.shape[2:]) < least:
+        raise InputError(f"The discriminator got {tuple(xy.shape)}: (N, "
+                         f"{self.channels}, H, W) with sides of at least {least} "
+                         "was expected; take fewer layers for smaller pictures.")
 
 # %% ../../nbs/5_generate/04_translate.ipynb #d7ec0f36
 @patch
