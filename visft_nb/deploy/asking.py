@@ -89,14 +89,26 @@ def open_model(
     device:torch.device|str|None=None, # for the latter; None takes `get_device()`
 )->Opened:
     """Open a model file of either kind. Raises `InputError` for one that is missing,
-    broken, or does not say what its images are like."""
+    broken, does not say what its images are like, or makes pictures."""
     path = model_path(path, ('.onnx', '.safetensors'))
-    if path.suffix.lower() == '.onnx': return Opened(*load_onnx(path), path)
+    if path.suffix.lower() == '.onnx':
+        run, spec = load_onnx(path)
+        _no_generator(spec, path)
+        return Opened(run, spec, path)
     model = load_model(path, device)
+    _no_generator(model.spec, path)
     run = lambda x: predict_logits(model, x)[0]
     if tile := model.spec.get('tile'):
         return Opened(lambda x: tiled_logits(run, x, *tile), model.spec, path, model)
     return Opened(run, model.spec, path, model)
+
+def _no_generator(spec, path):
+    "Raise `InputError` for a model whose outputs say nothing of an image."
+    if spec['task'] == 'pictures':
+        raise InputError(
+            f"{path} makes pictures of label maps, it does not name what is in an"
+            " image: open it with load_model (of an ONNX file, load_onnx) and give it"
+            " maps of visft_nb.generate.label_maps.one_hot.")
 
 # %% ../../nbs/lib/deploy/asking.ipynb #c10e202a
 @dataclass

@@ -178,7 +178,8 @@ def _card_head(name, licence, spec, data, figures):
     model-index."""
     from huggingface_hub import EvalResult, ModelCardData
     kinds = {
-        'classification': 'image-classification', 'segmentation': 'image-segmentation'}
+        'classification': 'image-classification', 'segmentation': 'image-segmentation',
+        'pictures': 'image-to-image'}
     kind = kinds.get(spec.get('task', 'classification'))
     there = dict(
         task_type=kind, dataset_type=data['name'] or _UNKNOWN,

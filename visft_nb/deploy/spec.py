@@ -58,7 +58,8 @@ def model_spec(
     fit:str='crop',
     # what black and white are to the model
     values:tuple[float, float]=(0, 1),
-    # or segmentation: a class for each pixel, logits (N, K, H, W)
+    # or segmentation: a class for each pixel, logits (N, K, H, W); or pictures: the
+    # outputs are pictures of the same size
     task:str='classification',
     # (centre, width) that DICOM values are cut to, such as (-600, 1500) for lungs in
     # CT; None takes the file's own
@@ -85,7 +86,7 @@ def model_spec(
             " None, lists and dicts were expected.") from e
 
 # %% ../../nbs/lib/deploy/spec.ipynb #355415bc
-TASKS = ('classification', 'segmentation')
+TASKS = ('classification', 'segmentation', 'pictures')
 _LARGEST_IMAGE = 2**26 # numbers: 4,729 by 4,729 pixels in colour
 
 def _window(window):
@@ -227,7 +228,7 @@ def check_outputs(
 )->None:
     """Raise `InputError` where the outputs are no logits of these classes, or no map of
     the size of the images."""
-    classes, dense = spec['classes'], spec['task'] == 'segmentation'
+    classes, dense = spec['classes'], spec['task'] != 'classification'
     if logits.ndim < 2:
         raise InputError(
             f"{what} gives outputs of shape {tuple(logits.shape)}, (N, K) was expected:"
@@ -236,8 +237,8 @@ def check_outputs(
     if dense and (logits.ndim != 4 or not same):
         raise InputError(
             f"{what} gives outputs of shape {tuple(logits.shape)} for images of"
-            f" {sides}: segmentation needs (N, K, H, W), a score of each class for each"
-            " pixel of the image.")
+            f" {sides}: {spec['task']} needs (N, K, H, W), numbers for each pixel of"
+            " the image.")
     k = 2 if dense and logits.shape[1] == 1 else logits.shape[1]
     if classes and k != len(classes):
         raise InputError(
