@@ -234,6 +234,16 @@ _MAYBE = either(CLASSES, one_of(None))
 _SET = text(r'\w+', 'a set of MedMNIST')
 _OWN = ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')
 
+# %% ../../nbs/lib/deploy/builders.ipynb #c0de5001
+_CODES = dict(
+    channels=CHANNELS, size=_SIDES, codes=whole(1, 2**16), dim=whole(1, 2**11),
+    width=whole(1, 2**11), factor=whole(1, 32), blocks=whole(0, 32), sigma=either(
+        number(1e-6, 1e6), one_of(None)), beta=number(0, 1e6),
+    decay=either(SHARE, one_of(None)), restart=either(whole(1, 2**20), one_of(None)))
+_TOKENS = dict(
+    vocab=whole(1, 2**20), length=whole(1, 2**16), dim=WIDTH, depth=DEPTH, heads=HEADS,
+    dropout=number(0, .99))
+
 # %% ../../nbs/lib/deploy/builders.ipynb #b60b646f
 _LIST = [
     *(Builder(_MODELS + n, _KIT[n]) for n in _OWN),
@@ -254,7 +264,9 @@ _LIST = [
             dict(channels=CHANNELS, side=SIDE, width=WIDTH), None),
     Builder('visft_nb.finetune.video:CentreNet',
             dict(width=WIDTH, most=whole(1, 10**4)), None),
-    Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH))]
+    Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH)),
+    Builder('visft_nb.generate.codes:VQVAE', _CODES, None),
+    Builder('visft_nb.generate.transformer:CausalTransformer', _TOKENS, None)]
 BUILDERS = {b.name: b for b in _LIST}
 
 # %% ../../nbs/lib/deploy/builders.ipynb #9fbc534f
