@@ -30,11 +30,12 @@ def weights_hash(
         h.update(t.view(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b'')
     return h.hexdigest()
 
-# %% ../../nbs/lib/generate/kit.ipynb #76483836
+# %% ../../nbs/lib/generate/kit.ipynb #415d07ae
 GENERATORS = {
     'visft_nb.generate.text:drawing_model': dict(
-        codes=whole(2, 2**13), dim=whole(8, 512), depth=whole(1, 12),
-        heads=whole(1, 16), code_dim=whole(1, 256), code_width=whole(8, 512))}
+        codes=whole(2, 2**13), window=whole(8, 64), dim=whole(8, 512),
+        depth=whole(1, 12), heads=whole(1, 16), code_dim=whole(1, 256),
+        code_width=whole(8, 512))}
 
 def _builder(name, kwargs):
     "The constructor that a file names. Raises `InputError` for any other."

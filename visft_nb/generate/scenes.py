@@ -106,7 +106,7 @@ def tidy(
     return caption(Thing(*first), relation and Thing(size, colour, shape), relation
                    or list(PLACES)[_BARE.index(place or _BARE[0])], ground or 'black')
 
-# %% ../../nbs/lib/generate/scenes.ipynb #4afc6f77
+# %% ../../nbs/lib/generate/scenes.ipynb #169ed133
 def caption(
     first:Thing,         # what the sentence begins with
     second:Thing|None,   # None: one thing
@@ -128,13 +128,13 @@ def scene_of(
               zip(RELATIONS[relation], (Thing(*a), Thing(size, colour, shape))))
     return Scene(tuple(sorted(things)), ground or 'black')
 
-# %% ../../nbs/lib/generate/scenes.ipynb #26e2eb07
+# %% ../../nbs/lib/generate/scenes.ipynb #7c02e3bc
 def _inside(shape, x, y):
     "Which points of a plane lie in a shape of half side 1."
     if shape == 'circle': return x**2 + y**2 <= 1
-    if shape == 'square': return (x.abs() <= .9) & (y.abs() <= .9)
-    if shape == 'triangle': return (y <= .9) & (x.abs() <= (y + 1)/2)
-    return (torch.minimum(x.abs(), y.abs()) <= .35) & (
+    if shape == 'square': return (x.abs() <= 1) & (y.abs() <= 1)
+    if shape == 'triangle': return (y <= 1) & (x.abs() <= (y + 1)/2)
+    return (torch.minimum(x.abs(), y.abs()) <= .3) & (
         torch.maximum(x.abs(), y.abs()) <= 1)
 
 def draw_scene(
@@ -254,7 +254,7 @@ class Words:
         "The caption that says nothing."
         return self.encode([''])
 
-# %% ../../nbs/lib/generate/scenes.ipynb #74a1614a
+# %% ../../nbs/lib/generate/scenes.ipynb #969ba71f
 def _colour(x, spot):
     "The palette's nearest to the pixels of a spot (H, W) that lie inside of it."
     from scipy.ndimage import binary_erosion
@@ -269,9 +269,9 @@ def _shape(mask):
     fill = float(mask.float().mean())
     low = float(mask[-(h//2):].sum() - mask[:h//2].sum())/float(mask.sum())
     if low > .2: return 'triangle'
-    return 'square' if fill > .9 else 'circle' if fill > .69 else 'cross'
+    return 'square' if fill > .92 else 'circle' if fill > .66 else 'cross'
 
-# %% ../../nbs/lib/generate/scenes.ipynb #e5f9f498
+# %% ../../nbs/lib/generate/scenes.ipynb #5b14bb24
 def _read_thing(x, ground, spot):
     "(place, `Thing`) of a spot of pixels, or None where it is none."
     colour = _colour(x, spot)
