@@ -30,7 +30,7 @@ def weights_hash(
         h.update(t.view(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b'')
     return h.hexdigest()
 
-# %% ../../nbs/lib/generate/kit.ipynb #415d07ae
+# %% ../../nbs/lib/generate/kit.ipynb #7a70744d
 GENERATORS = {
     'visft_nb.generate.text:drawing_model': dict(
         codes=whole(2, 2**13), window=whole(8, 64), dim=whole(8, 512),

@@ -106,7 +106,7 @@ def tidy(
     return caption(Thing(*first), relation and Thing(size, colour, shape), relation
                    or list(PLACES)[_BARE.index(place or _BARE[0])], ground or 'black')
 
-# %% ../../nbs/lib/generate/scenes.ipynb #169ed133
+# %% ../../nbs/lib/generate/scenes.ipynb #acec81cf
 def caption(
     first:Thing,         # what the sentence begins with
     second:Thing|None,   # None: one thing
@@ -128,7 +128,7 @@ def scene_of(
               zip(RELATIONS[relation], (Thing(*a), Thing(size, colour, shape))))
     return Scene(tuple(sorted(things)), ground or 'black')
 
-# %% ../../nbs/lib/generate/scenes.ipynb #7c02e3bc
+# %% ../../nbs/lib/generate/scenes.ipynb #51e82bef
 def _inside(shape, x, y):
     "Which points of a plane lie in a shape of half side 1."
     if shape == 'circle': return x**2 + y**2 <= 1
@@ -271,7 +271,7 @@ def _shape(mask):
     if low > .2: return 'triangle'
     return 'square' if fill > .92 else 'circle' if fill > .66 else 'cross'
 
-# %% ../../nbs/lib/generate/scenes.ipynb #5b14bb24
+# %% ../../nbs/lib/generate/scenes.ipynb #f04f6606
 def _read_thing(x, ground, spot):
     "(place, `Thing`) of a spot of pixels, or None where it is none."
     colour = _colour(x, spot)

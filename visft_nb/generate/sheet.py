@@ -26,7 +26,7 @@ def sheet_path(
         raise InputError(f"{path} is a folder: the name of a file was expected.")
     return path
 
-# %% ../../nbs/lib/generate/sheet.ipynb #ad14ce1f
+# %% ../../nbs/lib/generate/sheet.ipynb #fea76cbe
 def save_sheet(
     path:str|Path,            # file to write, .png
     pictures:torch.Tensor,    # (N, 3, H, W) in [0, 1]
