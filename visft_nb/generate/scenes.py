@@ -106,7 +106,7 @@ def tidy(
     return caption(Thing(*first), relation and Thing(size, colour, shape), relation
                    or list(PLACES)[_BARE.index(place or _BARE[0])], ground or 'black')
 
-# %% ../../nbs/lib/generate/scenes.ipynb #acec81cf
+# %% ../../nbs/lib/generate/scenes.ipynb #c1610f80
 def caption(
     first:Thing,         # what the sentence begins with
     second:Thing|None,   # None: one thing
@@ -128,7 +128,7 @@ def scene_of(
               zip(RELATIONS[relation], (Thing(*a), Thing(size, colour, shape))))
     return Scene(tuple(sorted(things)), ground or 'black')
 
-# %% ../../nbs/lib/generate/scenes.ipynb #51e82bef
+# %% ../../nbs/lib/generate/scenes.ipynb #eeb90ec5
 def _inside(shape, x, y):
     "Which points of a plane lie in a shape of half side 1."
     if shape == 'circle': return x**2 + y**2 <= 1
@@ -178,7 +178,19 @@ def _sentences(group):
     return [caption(x, y, r, g) for x, y in sorted(orders) for r in RELATIONS
             for g in GROUNDS]
 
-# %% ../../nbs/lib/generate/scenes.ipynb #b98eedbc
+# %% ../../nbs/lib/generate/scenes.ipynb #dfaf373f
+def _check_parts(parts, share, valid):
+    "Raise `InputError` where a part is empty or a word is not learned."
+    seen = set(' '.join(parts[0]).split())
+    if missing := [w for w in WORDS if w not in seen and w != 'black']:
+        raise InputError(f"share={share:g} leaves {missing[0]!r} out of every training "
+                         "caption: a larger share, or fewer novel things, were "
+                         "expected.")
+    if not all(parts[:3]):
+        raise InputError(f"share={share:g} and valid={valid:g} leave a part of the "
+                         "captions empty: both above 0, together below 1, were "
+                         "expected.")
+
 def split_captions(
     share:float=.3,    # of the combinations, for training
     valid:float=.1,    # of the combinations, to choose by
@@ -201,21 +213,12 @@ def split_captions(
     parts = [[s for g in part for s in _sentences(g)]
              for part in (groups[:a], groups[a:b], groups[b:], hard)]
     for p in parts: rng.shuffle(p)
-    seen = set(' '.join(parts[0]).split())
-    if missing := [w for w in WORDS if w not in seen and w != 'black']:
-        raise InputError(f"share={share:g} leaves {missing[0]!r} out of every training "
-                         "caption: a larger share, or fewer novel things, were "
-                         "expected.")
-    if not all(parts[:3]):
-        raise InputError(f"share={share:g} and valid={valid:g} leave a part of the "
-                         "captions empty: both above 0, together below 1, were "
-                         "expected.")
+    _check_parts(parts, share, valid)
     return Captions(*parts)
 
 # %% ../../nbs/lib/generate/scenes.ipynb #9d8685d1
 class Words:
-    """Captions to rows of numbers and back: a number for each word, then one filler for
-    each position."""
+    "Captions to rows of numbers and back: words, then a filler for each position."
     def __init__(self,
         words:Sequence[str]=WORDS, # that there are
         length:int=LONGEST,        # the most words of a caption
@@ -271,7 +274,7 @@ def _shape(mask):
     if low > .2: return 'triangle'
     return 'square' if fill > .92 else 'circle' if fill > .66 else 'cross'
 
-# %% ../../nbs/lib/generate/scenes.ipynb #f04f6606
+# %% ../../nbs/lib/generate/scenes.ipynb #a69242cc
 def _read_thing(x, ground, spot):
     "(place, `Thing`) of a spot of pixels, or None where it is none."
     colour = _colour(x, spot)
