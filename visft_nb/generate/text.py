@@ -31,7 +31,11 @@ from ..train import History, eval_mode, fit
 class SpreadQuantizer(VectorQuantizer):
     """A codebook for few kinds of vectors with very unequal frequencies: codes start,
     and start again, where vectors are served worst (k-means++, Arthur and Vassilvitskii
-    2007), not where most of them are."""
+    2007), not where most of them are.
+
+    >>> SpreadQuantizer(codes=4, dim=2).codes
+    4
+    """
     @torch.no_grad()
     def start(self, z:torch.Tensor, generator:torch.Generator|None=None)->None:
         "Each code at a vector drawn by its squared distance to the codes before."
@@ -239,7 +243,11 @@ def drawing_model(
     code_dim:int=32,    # length of a code
     code_width:int=128, # units between pixels and code
 )->TextToImage:         # with random weights
-    "The model of this lesson by its numbers: what a model file may ask for."
+    """The model of this lesson by its numbers: what a model file may ask for.
+
+    >>> drawing_model(codes=16, dim=32, depth=1).image
+    16
+    """
     book = CellVQVAE(codes, code_dim, code_width, window)
     return TextToImage(book, dim=dim, depth=depth, heads=heads)
 
@@ -258,7 +266,11 @@ def score(self:TextToImage,
 
 # %% ../../nbs/5_generate/05_text.ipynb #0b64540b
 class Drawing(NamedTuple):
-    "A picture for a sentence."
+    """A picture for a sentence.
+
+    >>> Drawing(torch.zeros(3, 32, 32), score=1.5, right=True).right
+    True
+    """
     picture:torch.Tensor   # (3, 32, 32) in [0, 1]
     score:float            # of `TextToImage.score`, nats
     right:bool             # does the reader find what the sentence says?
