@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'Window', 'StoredRange', 'Commands', 'list_', 'run', 'calibrate_', 'data', 'get', 'docs', 'sync',
-           'predict', 'app_', 'finetune', 'segment', 'doctor', 'main', 'PlainConsole', 'checks', 'complain', 'out',
-           'visible']
+           'predict', 'app_', 'generate', 'finetune', 'segment', 'doctor', 'main', 'PlainConsole', 'checks', 'complain',
+           'out', 'visible']
 
 # %% ../../nbs/course/05_cli.ipynb #a826346e
 import errno, signal, sys
@@ -253,6 +253,27 @@ def app_(
                    log=log_line)
     except KeyboardInterrupt as e:
         raise KeyboardInterrupt('the app has ended, and its uploads are deleted') from e
+
+# %% ../../nbs/course/05_cli.ipynb #5e0a7e01
+@app.command()
+def generate(
+    sentence: Annotated[str, typer.Argument(
+        help='such as "a large red circle left of a small blue square"')],
+    sheet: Annotated[Path, typer.Option('--out', help='picture to write, .png')],
+    n: Annotated[int, typer.Option(help='pictures on the sheet, best score first')] = 1,
+    seed: Annotated[int, typer.Option(help='decides every random number')] = 0,
+    model: Annotated[str, typer.Option(
+        help='kit/text, or a file of save_generator')] = 'kit/text',
+)->None:
+    "Draw a picture of what a sentence says."
+    import torch
+    from visft_nb.generate import draw_sentence, save_sheet, sheet_path
+    sheet = sheet_path(sheet)
+    found = draw_sentence(sentence, n, seed, model)
+    said = [f"{d.score:.1f} {'as said' if d.right else 'not as said'}" for d in found]
+    save_sheet(sheet, torch.stack([d.picture for d in found]), said if n > 1 else ())
+    for i, line in enumerate(said, 1): out.print(f'{i:3}  score {line}')
+    out.print(str(sheet), soft_wrap=True, highlight=False)
 
 # %% ../../nbs/course/05_cli.ipynb #d4a10001
 Window = Annotated[tuple[float, float] | None, typer.Option(

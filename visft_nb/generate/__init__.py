@@ -28,4 +28,15 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "train_judge"],
     "pix2pix_speed": ["race_pix2pix"],
     "translate": ["PatchDiscriminator", "Pix2Pix", "UNetGenerator"],
+    "kit": [
+        "generator_file", "load_generator", "read_generator", "save_generator",
+        "weights_hash"],
+    "scenes": [
+        "caption", "Captions", "draw_scene", "draw_scenes", "nearest_words",
+        "read_scene", "Scene", "scene_of", "split_captions", "Thing", "tidy",
+        "unknown_words", "Words"],
+    "sheet": ["save_sheet", "sheet_path"],
+    "text": [
+        "CaptionStep", "CellVQVAE", "draw_sentence", "Drawing", "drawing_model",
+        "fit_cells", "fit_drawing", "SpreadQuantizer", "TextToImage"],
 })
