@@ -8,7 +8,7 @@ import torch
 from visft_nb.core import InputError
 from visft_nb.generate import (
     CaptionStep, CellVQVAE, TextToImage, Words, draw_scene, draw_scenes, draw_sentence, drawing_model,
-    fit_cells, fit_drawing, judge, load_generator, read_generator, read_scene,
+    fit_cells, fit_drawing, judge_scene, load_generator, read_generator, read_scene,
     save_generator, save_sheet, scene_of, split_captions, tidy, unknown_words,
     weights_hash)
 from visft_nb.generate.codes import encode_all
@@ -91,11 +91,11 @@ def test_generate_the_reader_refuses_what_is_no_scene():
 
 
 def test_generate_a_wrong_word_is_found():
-    v = judge(draw_scene(SAID.replace('red', 'green')), SAID)
+    v = judge_scene(draw_scene(SAID.replace('red', 'green')), SAID)
     assert not v['red'] and not v['all'] and v['circle'] and v['blue'] and v['at the left']
-    v = judge(torch.zeros(3, 32, 32), SAID)
+    v = judge_scene(torch.zeros(3, 32, 32), SAID)
     assert not any(v.values())
-    assert all(judge(draw_scene(SAID), SAID).values())
+    assert all(judge_scene(draw_scene(SAID), SAID).values())
 
 
 def test_generate_words_go_there_and_back(captions):
@@ -262,7 +262,7 @@ def test_generate_weights_that_ship_are_what_their_header_says():
 def test_generate_weights_that_ship_draw_what_is_said(captions):
     model = load_generator('kit/text')
     said = captions.test[-60:]
-    right = sum(judge(x, s)['all'] for x, s in zip(model.paint(model.write(said, 0)), said))
+    right = sum(judge_scene(x, s)['all'] for x, s in zip(model.paint(model.write(said, 0)), said))
     assert right >= 40
     drawn = draw_sentence(SAID, 4, seed=1, model=model)
     assert [d.score for d in drawn] == sorted((d.score for d in drawn), reverse=True)

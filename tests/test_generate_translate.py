@@ -15,7 +15,7 @@ from visft_nb.data import Images
 from visft_nb.deploy import export_onnx, load_model, load_onnx, save_model
 from visft_nb.deploy.asking import open_model
 from visft_nb.generate import (
-    FACADE_CLASSES, FACADE_COLORS, PatchDiscriminator, Pix2Pix, UNetGenerator, color_overlap, explore_maps, gradient_energy, judge, label_scores, load_pairs,
+    FACADE_CLASSES, FACADE_COLORS, PatchDiscriminator, Pix2Pix, UNetGenerator, color_overlap, explore_maps, gradient_energy, judge_pictures, label_scores, load_pairs,
     make_houses, one_hot, paint_maps, race_pix2pix, read_maps, rgb_to_lab, text_map, train_judge, window_map)
 from visft_nb.generate.label_maps import shrink_maps
 from visft_nb.generate.map_explorer import show_rows, show_translations
@@ -329,7 +329,7 @@ def test_scores_of_pictures_know_their_ends():
 def test_a_judge_finds_more_in_real_pictures_than_in_grey():
     d, other = make_houses(48, 16), make_houses(16, 16, 1)
     net = train_judge(d, 60, 8, 8)
-    real, grey = judge(net, other.floats(), other.masks, 4), judge(net, torch.full_like(other.floats(), .5), other.masks, 4)
+    real, grey = judge_pictures(net, other.floats(), other.masks, 4), judge_pictures(net, torch.full_like(other.floats(), .5), other.masks, 4)
     assert real['iou'] > grey['iou'] + .1 and real['pixel'] > grey['pixel']
 
 

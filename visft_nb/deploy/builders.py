@@ -233,6 +233,9 @@ _HUB = dict(kind=one_of(*HUB_KINDS), config=_HUB_CONFIG,
 _DENOISER = dict(channels=CHANNELS, classes=whole(0, 2**20), width=whole(1, 2**11),
                  depth=whole(0, 8))
 _MAYBE = either(CLASSES, one_of(None))
+_GENERATOR = dict(channels=CHANNELS, outputs=CHANNELS, width=whole(1, 2**11),
+                  depth=whole(1, 12), dropout=SHARE,
+                  norm=one_of('batch', 'instance', 'none'), skips=FLAG)
 _SET = text(r'\w+', 'a set of MedMNIST')
 _OWN = ('small_cnn', 'vgg11', 'vgg16', 'resnet18', 'resnet50', 'vit_tiny')
 
@@ -271,7 +274,8 @@ _LIST = [
             dict(width=WIDTH, most=whole(1, 10**4)), None),
     Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH)),
     Builder('visft_nb.generate.codes:VQVAE', _CODES, None),
-    Builder('visft_nb.generate.transformer:CausalTransformer', _TOKENS, None)]
+    Builder('visft_nb.generate.transformer:CausalTransformer', _TOKENS, None),
+    Builder('visft_nb.generate.translate:UNetGenerator', _GENERATOR)]
 BUILDERS = {b.name: b for b in _LIST}
 
 # %% ../../nbs/lib/deploy/builders.ipynb #9fbc534f

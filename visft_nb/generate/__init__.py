@@ -24,16 +24,16 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "one_hot", "paint_maps", "read_maps", "text_map", "window_map"],
     "map_explorer": ["explore_maps", "show_rows", "show_translations"],
     "picture_scores": [
-        "color_overlap", "gradient_energy", "judge", "label_scores", "rgb_to_lab",
-        "train_judge"],
+        "color_overlap", "gradient_energy", "judge_pictures", "label_scores",
+        "rgb_to_lab", "train_judge"],
     "pix2pix_speed": ["race_pix2pix"],
     "translate": ["PatchDiscriminator", "Pix2Pix", "UNetGenerator"],
     "kit": [
         "generator_file", "load_generator", "read_generator", "save_generator",
         "weights_hash"],
     "scenes": [
-        "caption", "Captions", "draw_scene", "draw_scenes", "nearest_words",
-        "read_scene", "Scene", "scene_of", "split_captions", "Thing", "tidy",
+        "caption", "Captions", "draw_scene", "draw_scenes", "judge_scene",
+        "nearest_words", "read_scene", "Scene", "scene_of", "split_captions", "Thing", "tidy",
         "unknown_words", "Words"],
     "sheet": ["save_sheet", "sheet_path"],
     "text": [

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIDE', 'SIZES', 'COLOURS', 'SHAPES', 'GROUNDS', 'PLACES', 'RELATIONS', 'WORDS', 'LONGEST', 'THINGS', 'Thing', 'Scene',
            'nearest_words', 'unknown_words', 'tidy', 'caption', 'scene_of', 'draw_scene', 'draw_scenes', 'Captions',
-           'split_captions', 'Words', 'read_scene', 'judge']
+           'split_captions', 'Words', 'read_scene', 'judge_scene']
 
 # %% ../../nbs/lib/generate/scenes.ipynb #21531ccc
 import itertools, random, re
@@ -314,7 +314,7 @@ def read_scene(
     return Scene(tuple(sorted(things)), ground)
 
 # %% ../../nbs/lib/generate/scenes.ipynb #3acddece
-def judge(
+def judge_scene(
     picture:torch.Tensor, # (3, 32, 32) in [0, 1]
     sentence:str,         # what was to be drawn
 )->dict[str, bool]:       # word of the caption, or place -> drawn right

@@ -21,7 +21,7 @@ from .codes import (
     VQVAE, VectorQuantizer, fit_codes, nearest_codes)
 from .kit import load_generator
 from .scenes import (
-    LONGEST, SIDE, WORDS, Words, judge, tidy)
+    LONGEST, SIDE, WORDS, Words, judge_scene, tidy)
 from .transformer import CausalTransformer, NextToken
 from ..pretrain import image_nll
 from ..pretrain.inputs import unlabelled
@@ -292,5 +292,5 @@ def draw_sentence(
     g = torch.Generator().manual_seed(seed)
     codes = model.write(said, temperature, guidance=guidance, generator=g)
     pictures, scores = model.paint(codes), model.score(said, codes).tolist()
-    found = [Drawing(x, s, judge(x, said[0])['all']) for x, s in zip(pictures, scores)]
+    found = [Drawing(x, s, judge_scene(x, said[0])['all']) for x, s in zip(pictures, scores)]
     return sorted(found, key=lambda d: -d.score)
