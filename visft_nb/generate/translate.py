@@ -262,8 +262,7 @@ class PatchDiscriminator(nn.Sequential):
         layers:int, # behind the first
     )->list:        # (kernel, stride) of each convolution
         "The convolutions in their order."
-        if not layers: return [(1, 1)]*3
-        return [(4, 2)]*layers + [(4, 1)]*2
+        return [(4, 2)]*layers + [(4, 1)]*2 if layers else [(1, 1)]*3
 
     def forward(self, xy:torch.Tensor)->torch.Tensor:
         "(N, C, H, W) to logits (N, 1, h, w)."
