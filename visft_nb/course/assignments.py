@@ -252,7 +252,8 @@ def _match(released, given):
             taken.add(best[2])
             lost.append(grade_id(c))
         else: notes.append(f'the cell {grade_id(c)} was missing')
-    if lost: notes.append(f"{', '.join(lost)}: lost their names, found by what they say")
+    if lost:
+        notes.append(f"{', '.join(lost)}: lost their names, found by what they say")
     return found, notes
 
 # %% ../../nbs/lib/course/assignments.ipynb #83a152d8

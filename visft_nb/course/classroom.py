@@ -177,8 +177,8 @@ def last_marks(
     damaged."""
     path = course.folder/'marks'/LAST
     if not path.is_file():
-        raise InputError(f"Nothing of {course.folder} has been graded yet: visft course "
-                         f"grade {course.folder} SUBMISSIONS")
+        raise InputError(f"Nothing of {course.folder} has been graded yet: visft "
+                         f"course grade {course.folder} SUBMISSIONS")
     said = read_json(path, 'Grade again.')
     try: return [marks_of(d) for d in said['marks']], said['notes']
     except (KeyError, TypeError, AttributeError, ValueError) as e:

@@ -275,7 +275,7 @@ _LIST = [
     Builder('visft_nb.robust.headline:MnistNet', dict(classes=CLASSES, width=WIDTH)),
     Builder('visft_nb.generate.codes:VQVAE', _CODES, None),
     Builder('visft_nb.generate.transformer:CausalTransformer', _TOKENS, None),
-    Builder('visft_nb.generate.translate:UNetGenerator', _GENERATOR)]
+    Builder('visft_nb.generate.translate:UNetGenerator', _GENERATOR, None)]
 BUILDERS = {b.name: b for b in _LIST}
 
 # %% ../../nbs/lib/deploy/builders.ipynb #9fbc534f

@@ -33,8 +33,8 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "weights_hash"],
     "scenes": [
         "caption", "Captions", "draw_scene", "draw_scenes", "judge_scene",
-        "nearest_words", "read_scene", "Scene", "scene_of", "split_captions", "Thing", "tidy",
-        "unknown_words", "Words"],
+        "nearest_words", "read_scene", "Scene", "scene_of", "split_captions", "Thing",
+        "tidy", "unknown_words", "Words"],
     "sheet": ["save_sheet", "sheet_path"],
     "text": [
         "CaptionStep", "CellVQVAE", "draw_sentence", "Drawing", "drawing_model",

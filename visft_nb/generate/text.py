@@ -292,5 +292,6 @@ def draw_sentence(
     g = torch.Generator().manual_seed(seed)
     codes = model.write(said, temperature, guidance=guidance, generator=g)
     pictures, scores = model.paint(codes), model.score(said, codes).tolist()
-    found = [Drawing(x, s, judge_scene(x, said[0])['all']) for x, s in zip(pictures, scores)]
+    found = [
+        Drawing(x, s, judge_scene(x, said[0])['all']) for x, s in zip(pictures, scores)]
     return sorted(found, key=lambda d: -d.score)
