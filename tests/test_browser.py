@@ -169,7 +169,7 @@ def test_home_on_a_desktop(desktop):
     assert not desktop.wrong
     assert page.locator('pre.mermaid svg').bounding_box()['height'] > 200 and 'Adversarial training' in page.locator('pre.mermaid svg').text_content()
     assert page.locator('#quarto-sidebar').is_visible()
-    page.locator('main table a', has_text='Core').first.click()
+    page.locator('main table').get_by_role('link', name='Core', exact=True).first.click()
     page.wait_for_url('**/lib/core.html')
     assert page.locator('h1').inner_text() == 'Core'
 
@@ -182,7 +182,7 @@ def test_formulas_are_set(desktop):
 def test_search_finds_a_word_and_leads_there(desktop):
     page = desktop.open('course/docs.html')
     page.locator('.smalldocs-search input').first.fill('mantissa')
-    hit = page.locator('.search-result', has_text='Core').first
+    hit = page.locator('.search-result', has_text=re.compile(r'\bCore\b')).first
     hit.wait_for()
     hit.click()
     page.wait_for_url('**/lib/core.html*')

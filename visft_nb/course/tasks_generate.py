@@ -98,19 +98,23 @@ def _is_cost(got, v, q):
     return alike(got, np.where(over > 0, q*over, (q - 1)*over).mean(), .02)
 
 # %% ../../nbs/lib/course/tasks_generate.ipynb #e2c156cc
+def _halves(p, q):
+    "What real and made patches add to the smallest L_D, by descent on their logits."
+    real, made = (torch.as_tensor(np.array(v), dtype=torch.float64) for v in (p, q))
+    z = torch.zeros_like(real, requires_grad=True)
+    optimizer = torch.optim.LBFGS([z], max_iter=200, tolerance_grad=1e-10,
+                                  line_search_fn='strong_wolfe')
+    def parts(): return (real*F.softplus(-z)).sum()/2, (made*F.softplus(z)).sum()/2
+    def closure(): optimizer.zero_grad(); v = sum(parts()); v.backward(); return v
+    optimizer.step(closure)
+    return [v.item() for v in parts()]
+
 def least_loss(
     p:np.ndarray, # (K,) probabilities of K patches among the real ones
     q:np.ndarray, # (K,) among those that are made
 )->float:
-    "The smallest L_D, by descent on a logit for each patch."
-    p, q = (torch.as_tensor(np.asarray(v), dtype=torch.float64) for v in (p, q))
-    z = torch.zeros_like(p, requires_grad=True)
-    optimizer = torch.optim.LBFGS([z], max_iter=200, tolerance_grad=1e-10,
-                                  line_search_fn='strong_wolfe')
-    def loss(): return ((p*F.softplus(-z)).sum() + (q*F.softplus(z)).sum())/2
-    def closure(): optimizer.zero_grad(); v = loss(); v.backward(); return v
-    optimizer.step(closure)
-    return loss().item()
+    "The smallest L_D."
+    return sum(_halves(p, q))
 
 def _least_cases(rng):
     draw = lambda: rng.dirichlet(np.ones(5))
@@ -118,19 +122,15 @@ def _least_cases(rng):
              (draw(), draw()), (draw(), draw())]
     return [Case([step('least', p, q)], least_loss(p, q), rtol=1e-3) for p, q in pairs]
 
-def _sums(p, q):
-    p, q = np.asarray(p), np.asarray(q)
-    return -(p*np.log(p/(p + q))).sum(), -(q*np.log(q/(p + q))).sum()
-
 LEAST = Item(
     'generate.least', 'The least loss of a discriminator', ['least'], _least_cases,
     mistakes=[
         Mistake('no half', 'The loss of the lesson is half of that sum.',
-                _gives(lambda p, q: sum(_sums(p, q)))),
+                _gives(lambda p, q: 2*least_loss(p, q))),
         Mistake('real only', 'The made patches count as well, each with the logarithm '
-                             'of 1 - D.', _gives(lambda p, q: _sums(p, q)[0]/2)),
+                             'of 1 - D.', _gives(lambda p, q: _halves(p, q)[0])),
         Mistake('bits', 'Right in bits: the logarithm of the loss is the natural one.',
-                _gives(lambda p, q: sum(_sums(p, q))/2/math.log(2))),
+                _gives(lambda p, q: least_loss(p, q)/math.log(2))),
         Mistake('coin', 'That is the loss of a coin: it is the least only where both '
                         'have the same patches.', _gives(lambda p, q: math.log(2))),
         Mistake('negative', 'A loss of logarithms of probabilities is not negative.',
