@@ -209,7 +209,18 @@ def test_course_assign_an_interrupted_night_goes_on(course, tmp_path, monkeypatc
         if len(seen) == 2: raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): grade_course(course, tmp_path/'in', stop)
     grade_course(course, tmp_path/'in', lambda m, new: seen.append((m.student, new)))
-    assert seen == [('s00', True), ('s01', True), ('s00', False), ('s01', False), ('s02', True), ('s03', True)]
+    # what was being graded beside them when it was interrupted is kept, too
+    assert seen[:4] == [('s00', True), ('s01', True), ('s00', False), ('s01', False)]
+    assert [student for student, _ in seen[4:]] == ['s02', 's03']
+
+
+def test_course_assign_as_many_at_a_time_as_one_likes(course, tmp_path):
+    from visft_nb.course.grading import grade_all
+    files = [(f's{i:02}.ipynb', json.dumps(notebook(course, **(RIGHT if i % 2 else {'row_mean': 'import os; os._exit(3)'}))).encode()) for i in range(4)]
+    a = course.assignments['toy']
+    one, three = (grade_all(a, files, course.roster, tmp_path/str(n), course.salt, workers=n) for n in (1, 3))
+    assert [(m.student, m.points, m.verdicts) for m in one] == [(m.student, m.points, m.verdicts) for m in three]
+    assert len({m.points for m in one}) == 2
 
 
 def test_course_assign_a_changed_test_marks_anew(course, tmp_path):

@@ -22,6 +22,7 @@ from .book import book_dir
 from .grading import (
     Marks, grade_all, marks_of, read_roster, submitted_files)
 from .sandbox import Limits
+from ..data.leaks import components
 from ..deploy.spreadsheets import plain_cell
 from ..report import render
 
@@ -295,13 +296,15 @@ def likenesses(
 
 def _groups(pairs):
     "Files that are pairs of each other, in one row: (names, their least share)."
-    groups = []   # (names, share)
-    for a, b, share in pairs:
-        near = [g for g in groups if g[0] & {a, b}]
-        groups = [g for g in groups if g not in near]
-        names = {a, b}.union(*(g[0] for g in near))
-        groups.append((names, min([share, *(g[1] for g in near)])))
-    return [(', '.join(sorted(names)), len(names), share) for names, share in groups]
+    if not pairs: return []
+    names = sorted({n for a, b, _ in pairs for n in (a, b)})
+    edges = [(names.index(a), names.index(b)) for a, b, _ in pairs]
+    of, rows = dict(zip(names, components(len(names), edges), strict=True)), []
+    for g in range(max(of.values()) + 1):
+        own = [n for n in names if of[n] == g]
+        least = min(share for a, _, share in pairs if of[a] == g)
+        rows.append((', '.join(own), len(own), least))
+    return sorted(rows, key=lambda r: -r[2])
 
 # %% ../../nbs/lib/course/classroom.ipynb #ec427f26
 def report_course(

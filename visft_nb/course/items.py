@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'TRANSPOSED', 'ZERO', 'SHAPE', 'SCALE', 'COMMON', 'TASKS', 'Case', 'Mistake', 'Item', 'is_scaled', 'is_shape',
-           'Verdict', 'judge', 'NotDone', 'find_item', 'case_rng', 'run_check', 'CheckResult', 'check', 'progress']
+           'gives', 'Verdict', 'judge', 'NotDone', 'find_item', 'case_rng', 'run_check', 'CheckResult', 'check',
+           'progress']
 
 # %% ../../nbs/lib/course/items.ipynb #df1d8c5f
 import hashlib, importlib, inspect
@@ -76,6 +77,16 @@ def is_shape(
         if g is None: return False
         try: return alike(g, change(w)) and not alike(g, w)
         except (ValueError, IndexError, TypeError): return False
+    return when
+
+def gives(
+    formula:Callable,  # formula(*arguments of the last step) -> a wrong answer
+    rtol:float=1e-5,   # how near the answer is to it
+)->Callable:           # for `Mistake.when`
+    "Is the answer what another formula makes of the arguments?"
+    def when(got, want, case):
+        with np.errstate(all='ignore'):
+            return alike(got, formula(*case.steps[-1]['args']), rtol)
     return when
 
 SIGN = Mistake('sign', 'The numbers are right but for their sign.', is_scaled(-1.))

@@ -21,17 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..cnn.inside import integrated_gradients, saliency
 from ..cnn.models import BasicBlock, resnet18, small_cnn
 from .items import (
-    COMMON, SHAPE, SIGN, ZERO, Case, Item, Mistake, is_scaled)
+    COMMON, SHAPE, SIGN, ZERO, Case, Item, Mistake, gives, is_scaled)
 from .sandbox import step
 from .values import alike, as_float
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #6bf3ee30
-def _gives(formula):
-    "The answer is what another formula makes of the arguments."
-    def when(got, want, case):
-        return alike(got, formula(*case.steps[-1]['args']), 1e-5)
-    return when
-
 def _part(i, formula):
     "Part i of the answer is what another formula makes of the arguments."
     return lambda got, want, case: alike(got[i], formula(*case.steps[-1]['args']), 1e-5)
@@ -131,16 +125,16 @@ DEPTHWISE = Item(
     mistakes=[
         _UPSIDE_DOWN,
         Mistake('depthwise only', 'The 1 x 1 convolution behind it costs, too.',
-                _gives(lambda k, c, o: 1/o)),
+                gives(lambda k, c, o: 1/o)),
         Mistake('1 x 1 only', 'That is the 1 x 1 convolution alone; the depthwise one '
                               'in front of it costs, too.',
-                _gives(lambda k, c, o: 1/k**2)),
+                gives(lambda k, c, o: 1/k**2)),
         Mistake('channels', 'Right where as many channels come out as go in. Which of '
                             'the two numbers stays below the line?',
-                _gives(lambda k, c, o: 1/c + 1/k**2)),
+                gives(lambda k, c, o: 1/c + 1/k**2)),
         Mistake('one axis', 'The kernel has rows and columns: k is not squared '
                             'everywhere.',
-                _gives(lambda k, c, o: 1/o + 1/k)),
+                gives(lambda k, c, o: 1/o + 1/k)),
         *_SINGLE])
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #553ecb1c
@@ -192,13 +186,13 @@ TANH = Item(
     'cnn.tanh_backward', 'The gradient of tanh', ['tanh_backward'], _tanh_cases,
     mistakes=[
         Mistake('no square', 'Put in y = 0.5: is the slope of tanh there 0.5? A square '
-                             'is missing.', _gives(lambda dy, y: dy*(1 - y))),
+                             'is missing.', gives(lambda dy, y: dy*(1 - y))),
         Mistake('tanh twice', 'y is tanh(x) already: no second tanh is needed.',
-                _gives(lambda dy, y: dy*(1 - np.tanh(y)**2))),
+                gives(lambda dy, y: dy*(1 - np.tanh(y)**2))),
         Mistake('sigmoid', "That is the sigmoid's slope.",
-                _gives(lambda dy, y: dy*y*(1 - y))),
+                gives(lambda dy, y: dy*y*(1 - y))),
         Mistake('dy', 'That is the slope: the chain rule multiplies it by what '
-                      'comes from above.', _gives(lambda dy, y: 1 - y**2)),
+                      'comes from above.', gives(lambda dy, y: 1 - y**2)),
         *COMMON])
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #54f20d5d
@@ -213,7 +207,7 @@ def _pool_cases(rng):
 
 def _spread(by):
     "dy on every pixel, divided by something."
-    return _gives(lambda dy, shape: np.broadcast_to(dy[:, :, None, None], shape)
+    return gives(lambda dy, shape: np.broadcast_to(dy[:, :, None, None], shape)
                   / by(*shape))
 
 POOL = Item(
@@ -253,7 +247,7 @@ def _shift_cases(rng):
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #941ddbc8
 def _shifted(formula):
     "What another formula makes of the sums over images and pixels."
-    return _gives(lambda dy, gamma, var, train: formula(dy.sum((0, 2, 3)), gamma, var))
+    return gives(lambda dy, gamma, var, train: formula(dy.sum((0, 2, 3)), gamma, var))
 
 SHIFT = Item(
     'cnn.shift_gradient', 'What batch norm does to a shift', ['shift_gradient'],
@@ -301,7 +295,7 @@ def _step(gradient, late=0):
     def formula(w, g, v, lr, momentum, decay):
         v = gradient(w, g, v, lr, momentum, decay)
         return w - lr*v - late*decay*w*lr, v
-    return _gives(formula)
+    return gives(formula)
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #bd453cdb
 DECAY = Item(
@@ -381,11 +375,11 @@ LEFT = Item(
     'cnn.most_left', 'What sigmoids leave of a gradient', ['most_left'], _left_cases,
     mistakes=[
         Mistake('value', 'That is the value of the sigmoid at 0; the gradient is '
-                         'multiplied by its slope.', _gives(lambda n: .5**n)),
+                         'multiplied by its slope.', gives(lambda n: .5**n)),
         Mistake('sum', 'The chain rule multiplies slopes, it does not add them.',
-                _gives(lambda n: n/4)),
+                gives(lambda n: n/4)),
         Mistake('one layer', 'Right for one layer; each further one takes its share, '
-                             'too.', _gives(lambda n: 1/4)),
+                             'too.', gives(lambda n: 1/4)),
         Mistake('not the steepest', 'The sigmoid is steeper elsewhere: where?',
                 lambda got, want, case: 0 < got < want),
         Mistake('upside down', 'The gradient shrinks on its way back: below 1 is what '
@@ -406,7 +400,7 @@ def _products_cases(rng):
 
 def _times(factor, most=2):
     "So many of the lesson's products."
-    return _gives(lambda n, c, o, k, side, dx: (
+    return gives(lambda n, c, o, k, side, dx: (
         factor(dx)*n*c*o*k**most*side**2))
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #945a4ae5
@@ -450,7 +444,7 @@ CONV1X1 = Item(
     mistakes=[
         Mistake('wrong way', 'The weights are (outputs, inputs): yours go from outputs '
                              'to inputs.',
-                _gives(lambda x, w: _conv1x1(x, w.swapaxes(0, 1).copy()))),
+                gives(lambda x, w: _conv1x1(x, w.swapaxes(0, 1).copy()))),
         Mistake('batch', 'Each image gets a result of its own.',
                 lambda got, want: np.shape(got) in (want.shape[1:],
                                                     (1, *want.shape[1:]))),
@@ -475,15 +469,15 @@ WINOGRAD = Item(
     mistakes=[
         _UPSIDE_DOWN,
         Mistake('one axis', 'That is the saving along one axis; a tile has two.',
-                _gives(lambda m, r: m*r/(m + r - 1))),
+                gives(lambda m, r: m*r/(m + r - 1))),
         Mistake('tile', 'How many pixels along an axis do m neighbouring outputs need? '
-                        'Count for m = 1.', _gives(lambda m, r: (m*r/(m + r))**2)),
+                        'Count for m = 1.', gives(lambda m, r: (m*r/(m + r))**2)),
         Mistake('per output', 'That is what one output takes the direct way: set the '
                               'whole tile against the numbers of the input tile.',
-                _gives(lambda m, r: r**2)),
+                gives(lambda m, r: r**2)),
         Mistake('outputs', 'The multiplications are one for each number of the input '
                            'tile: that is more than the kernel has.',
-                _gives(lambda m, r: m**2)),
+                gives(lambda m, r: m**2)),
         *_SINGLE])
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #f56ed623
@@ -496,7 +490,7 @@ def _growth_cases(rng):
 
 def _grown(weights):
     "The factor that another count of weights gives."
-    return _gives(lambda w: weights(2*w)/weights(w))
+    return gives(lambda w: weights(2*w)/weights(w))
 
 GROWTH = Item(
     'cnn.growth', 'Twice as wide', ['growth'], _growth_cases,
@@ -536,11 +530,11 @@ PERIOD = Item(
     'cnn.period', 'Shifts that change nothing', ['period'], _period_cases,
     mistakes=[
         Mistake('sum', 'A step of the second layer is one of its own inputs, which '
-                       'stand apart already: distances multiply.', _gives(sum)),
+                       'stand apart already: distances multiply.', gives(sum)),
         Mistake('one layer', 'That is the grid of one layer: each stride behind it '
-                             'makes the grid coarser.', _gives(max)),
+                             'makes the grid coarser.', gives(max)),
         Mistake('halving', 'Not every layer has a stride of 2.',
-                _gives(lambda s: 2**len(s))),
+                gives(lambda s: 2**len(s))),
         Mistake('too fine', 'By that shift the features change: the grid of the last '
                             'layer is coarser.', lambda got, want: 0 < got < want),
         Mistake('too coarse', 'A smaller shift changes nothing either.',
@@ -588,13 +582,13 @@ START = Item(
     'cnn.start', 'A block that does nothing', ['start'], _start_cases,
     mistakes=[
         Mistake('identity', 'Right where the input is not negative. What stands behind '
-                            'the sum?', _gives(lambda x: x)),
+                            'the sum?', gives(lambda x: x)),
         Mistake('nothing', 'The branch gives 0; the shortcut hands on its input.',
                 lambda got, want: not np.any(got)),
         Mistake('twice', 'The branch gives 0, so only one of the two terms is left.',
-                _gives(lambda x: x + np.maximum(x, 0))),
+                gives(lambda x: x + np.maximum(x, 0))),
         Mistake('absolute', 'A ReLU puts 0 where its input is negative.',
-                _gives(abs)),
+                gives(abs)),
         *COMMON])
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #e27a8361
@@ -623,16 +617,16 @@ LOUD = Item(
     mistakes=[
         Mistake('unchanged', 'The class that wins is the same; the maps are '
                              'derivatives of a score, and that is not.',
-                _gives(lambda a: (1, 1))),
+                gives(lambda a: (1, 1))),
         Mistake('square', 'Weights of one layer grow, and the score is linear in them.',
-                _gives(lambda a: (a*a, a*a))),
+                gives(lambda a: (a*a, a*a))),
         Mistake('no magnitude', 'Saliency is the size of the gradient: can it be '
-                                'negative?', _gives(lambda a: (a, a))),
+                                'negative?', gives(lambda a: (a, a))),
         Mistake('sign lost', 'Integrated gradients add up to a difference of scores: '
                              'what becomes of that for a negative factor?',
-                _gives(lambda a: (abs(a), abs(a)))),
+                gives(lambda a: (abs(a), abs(a)))),
         Mistake('order', 'First saliency, then integrated gradients.',
-                _gives(lambda a: (a, abs(a)))),
+                gives(lambda a: (a, abs(a)))),
         *COMMON])
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #7189a2c3
@@ -670,7 +664,7 @@ BRIGHTER = Item(
         Mistake('other way', 'The other way round: the map of the second network less '
                              'that of the first.', is_scaled(-1.)),
         Mistake('no shift', 'Those are the weights: how much longer is the path?',
-                _gives(lambda w, s: w)),
+                gives(lambda w, s: w)),
         *COMMON])
 
 # %% ../../nbs/lib/course/tasks_cnn.ipynb #d3a40e74
@@ -694,14 +688,14 @@ FIELD = Item(
     mistakes=[
         Mistake('no strides', 'Behind a stride neighbouring inputs of a layer stand '
                               'further apart in the image.',
-                _gives(lambda k, s: 1 + sum(k) - len(k))),
+                gives(lambda k, s: 1 + sum(k) - len(k))),
         Mistake('own stride', "A layer's own stride sets where its next output looks; "
                               'it spreads the layers behind it, not itself.',
-                _gives(_own_stride)),
+                gives(_own_stride)),
         Mistake('sum', 'Neighbouring kernels overlap: the sides do not add up whole.',
-                _gives(lambda k, s: sum(k))),
+                gives(lambda k, s: sum(k))),
         Mistake('product', 'Neighbouring kernels overlap: the sides do not multiply.',
-                _gives(lambda k, s: math.prod(k))),
+                gives(lambda k, s: math.prod(k))),
         Mistake('one pixel', 'Without any layer one pixel is seen: begin there.',
                 lambda got, want: abs(got - want) == 1),
         Mistake('area', 'Along one axis is asked for, not the area.',
@@ -767,13 +761,13 @@ ARRANGEMENTS = Item(
     'cnn.arrangements', 'A bag of patches', ['arrangements'], _arrangement_cases,
     mistakes=[
         Mistake('patches', 'That is how many patches there are: in how many orders '
-                           'can they lie?', _gives(lambda s, p: (s//p)**2)),
+                           'can they lie?', gives(lambda s, p: (s//p)**2)),
         Mistake('one row', 'An image has rows and columns of patches.',
-                _gives(lambda s, p: math.factorial(s//p))),
+                gives(lambda s, p: math.factorial(s//p))),
         Mistake('pairs', 'Not two patches change places, but all of them.',
-                _gives(lambda s, p: (s//p)**4)),
+                gives(lambda s, p: (s//p)**4)),
         Mistake('subsets', 'Each patch is there once, in every arrangement.',
-                _gives(lambda s, p: 2**(s//p)**2)),
+                gives(lambda s, p: 2**(s//p)**2)),
         Mistake('pixels', 'The pixels inside a patch keep their places.',
                 lambda got, want: got > want),
         *_SINGLE])
@@ -792,15 +786,15 @@ SPREAD = Item(
     'cnn.spread', 'How large products get', ['spread'], _spread_cases,
     mistakes=[
         Mistake('variance', 'That is the variance: the deviation is its square root.',
-                _gives(lambda d, s: d*s**4)),
+                gives(lambda d, s: d*s**4)),
         Mistake('deviations', 'Variances of independent terms add, deviations do not.',
-                _gives(lambda d, s: d*s*s)),
+                gives(lambda d, s: d*s*s)),
         Mistake('one factor', 'Each term is a product of two numbers, and both have '
-                              'that deviation.', _gives(lambda d, s: math.sqrt(d)*s)),
+                              'that deviation.', gives(lambda d, s: math.sqrt(d)*s)),
         Mistake('divided', 'That is what is left after the division; it is left out '
-                           'here.', _gives(lambda d, s: s*s)),
+                           'here.', gives(lambda d, s: s*s)),
         Mistake('no deviation', 'Right for a deviation of 1: how does it enter?',
-                _gives(lambda d, s: math.sqrt(d))),
+                gives(lambda d, s: math.sqrt(d))),
         Mistake('negative', 'A deviation is never negative.',
                 lambda got, want: got < 0),
         *_SINGLE])

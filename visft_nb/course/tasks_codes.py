@@ -11,17 +11,13 @@ import math
 import numpy as np
 import torch
 
-from .items import SHAPE, SIGN, ZERO, Case, Item, Mistake
+from .items import SHAPE, SIGN, ZERO, Case, Item, Mistake, gives
 from .sandbox import step
 from .values import alike
 from ..generate import VectorQuantizer
 from ..generate.code_nets import GridEncoder
 
 # %% ../../nbs/lib/course/tasks_codes.ipynb #04f03a24
-def _gives(formula):
-    "The answer is what another formula makes of the arguments."
-    return lambda got, want, case: alike(got, formula(*case.steps[-1]['args']), 1e-5)
-
 _SINGLE = (SIGN, ZERO, SHAPE)   # for answers of one number
 
 def _saving_cases(rng):
@@ -39,23 +35,23 @@ SAVING = Item(
     mistakes=[
         Mistake(
             'one channel', 'A colour picture has three numbers a pixel.',
-            _gives(lambda s, f, k: s*s*8/((-(-s//f))**2*math.log2(k)))),
+            gives(lambda s, f, k: s*s*8/((-(-s//f))**2*math.log2(k)))),
         Mistake(
             'no bits', 'Count bits: a byte has 8 of them.',
-            _gives(lambda s, f, k: s*s*3/((-(-s//f))**2*math.log2(k)))),
+            gives(lambda s, f, k: s*s*3/((-(-s//f))**2*math.log2(k)))),
         Mistake(
             'whole numbers', 'One of K entries takes log2 K bits, not K.',
-            _gives(lambda s, f, k: s*s*24/((-(-s//f))**2*k))),
+            gives(lambda s, f, k: s*s*24/((-(-s//f))**2*k))),
         Mistake(
             'nats', 'Bits want the logarithm to base 2.',
-            _gives(lambda s, f, k: s*s*24/((-(-s//f))**2*math.log(k)))),
+            gives(lambda s, f, k: s*s*24/((-(-s//f))**2*math.log(k)))),
         Mistake(
             'one side', 'The grid has rows and columns.',
-            _gives(lambda s, f, k: s*s*24/(-(-s//f)*math.log2(k)))),
+            gives(lambda s, f, k: s*s*24/(-(-s//f)*math.log2(k)))),
         Mistake(
             'rounded down',
             'Where the factor does not divide the side, the grid is rounded up.',
-            _gives(lambda s, f, k: s*s*24/((s//f)**2*math.log2(k)))),
+            gives(lambda s, f, k: s*s*24/((s//f)**2*math.log2(k)))),
         Mistake(
             'upside down', 'The ratio is upside down.',
             lambda got, want: alike(1/np.asarray(got, float), want, 1e-3)),
@@ -82,12 +78,12 @@ MEMORY = Item(
             'what came',
             'That is the share of the new vectors: what is left of the '
             'start is the rest.',
-            _gives(lambda d, n: 1 - d**n)),
+            gives(lambda d, n: 1 - d**n)),
         Mistake(
             'linear',
             'Each step keeps a share of what the last one left: shares multiply.',
-            _gives(lambda d, n: 1 - n*(1 - d))),
-        Mistake('one step', 'That is after one step.', _gives(lambda d, n: d)),
+            gives(lambda d, n: 1 - n*(1 - d))),
+        Mistake('one step', 'That is after one step.', gives(lambda d, n: d)),
         Mistake(
             'one too many',
             'One step too many, or too few: after one step the '
@@ -99,7 +95,7 @@ MEMORY = Item(
                 for k in (-1, 1))),
         Mistake(
             'new share', 'The decay is the share that is kept.',
-            _gives(lambda d, n: (1 - d)**n)),
+            gives(lambda d, n: (1 - d)**n)),
         *_SINGLE])
 
 # %% ../../nbs/lib/course/tasks_codes.ipynb #c1522a7e
@@ -123,23 +119,23 @@ GAP = Item(
     mistakes=[
         Mistake(
             'bound', 'That is the bound itself: how much more is it than the truth?',
-            _gives(lambda p, q, i: -math.log(_term(p, q, i)))),
+            gives(lambda p, q, i: -math.log(_term(p, q, i)))),
         Mistake(
             'truth', 'That is -log p(x): the bound is larger by how much?',
-            _gives(lambda p, q, i: -math.log(_total(p, q)))),
+            gives(lambda p, q, i: -math.log(_total(p, q)))),
         Mistake(
             'negative',
             'The bound on -log p(x) lies above it: the gap is not negative.',
             lambda got, want: np.asarray(got) < -1e-9),
         Mistake(
             'no prior', 'Each code counts with its prior.',
-            _gives(lambda p, q, i: math.log(sum(q)/q[i]))),
+            gives(lambda p, q, i: math.log(sum(q)/q[i]))),
         Mistake(
             'share', 'That is a ratio; the gap is its logarithm, in nats.',
-            _gives(lambda p, q, i: _total(p, q)/_term(p, q, i))),
+            gives(lambda p, q, i: _total(p, q)/_term(p, q, i))),
         Mistake(
             'bits', 'In nats: the natural logarithm.',
-            _gives(lambda p, q, i: math.log2(_total(p, q)/_term(p, q, i)))),
+            gives(lambda p, q, i: math.log2(_total(p, q)/_term(p, q, i)))),
         SHAPE])
 
 # %% ../../nbs/lib/course/tasks_codes.ipynb #f988a2d5

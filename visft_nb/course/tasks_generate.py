@@ -7,22 +7,19 @@ __all__ = ['PATCHES', 'BEST', 'LEAST', 'ITEMS', 'count_patches', 'best_constant'
 
 # %% ../../nbs/lib/course/tasks_generate.ipynb #4ec79b44
 import math
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .items import COMMON, SHAPE, SIGN, ZERO, Case, Item, Mistake
+from .items import (
+    COMMON, SHAPE, SIGN, ZERO, Case, Item, Mistake, gives)
 from .sandbox import step
 from .values import alike, as_float
 
 # %% ../../nbs/lib/course/tasks_generate.ipynb #5d2f6261
-def _gives(formula):
-    "The answer is what another formula makes of the arguments."
-    def when(got, want, case):
-        return alike(got, formula(*case.steps[-1]['args']), 1e-3)
-    return when
-
+_gives = partial(gives, rtol=1e-3)   # float32 of two ways
 _SINGLE = (SIGN, ZERO, SHAPE)
 
 # %% ../../nbs/lib/course/tasks_generate.ipynb #afffd4ac
