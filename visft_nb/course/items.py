@@ -210,7 +210,8 @@ class NotDone(NotImplementedError):
 TASKS = {
     name: f'visft_nb.course.tasks_{name}'
     for name in (
-        'cnn', 'codes', 'example', 'generate', 'noise', 'ps1', 'ps2', 'ps3', 'ps4')}
+        'cnn', 'codes', 'example', 'generate', 'noise',
+        'ps1', 'ps2', 'ps3', 'ps4', 'ps5')}
 _STATE = {}   # item: was it right when it was last checked?
 
 def find_item(
