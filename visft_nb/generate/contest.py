@@ -31,7 +31,11 @@ from ..train import eval_mode, fit
 # %% ../../nbs/lib/generate/contest.ipynb #04a4bfe7
 @dataclass
 class Contestant:
-    "A generator that was trained, and what it cost."
+    """A generator that was trained, and what it cost.
+
+    >>> black = Contestant(lambda n, generator: torch.zeros(n, 1, 8, 8), parameters=0)
+    >>> tuple(black.sample(2).shape)
+    (2, 1, 8, 8)"""
     draw:Callable     # draw(n, generator on the CPU) -> (n, 1, 8, 8), about in [0, 1]
     parameters:int    # numbers that drawing needs
     seconds:float=0.  # that the training took
@@ -134,7 +138,8 @@ def train_gan(
     def draw(n, generator):
         seed = int(torch.randint(2**31, (), generator=generator))
         return (gan_samples(gan.generator, n, seed) + 1)/2
-    return Contestant(draw, count_parameters(gan.generator), time.perf_counter() - began)
+    used = count_parameters(gan.generator)
+    return Contestant(draw, used, time.perf_counter() - began)
 
 # %% ../../nbs/lib/generate/contest.ipynb #a79f6c9c
 def _denoise(process, images, epochs, seed, lr, width, batch):
