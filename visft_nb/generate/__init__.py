@@ -14,6 +14,9 @@ __getattr__, __dir__, __all__ = lazy.attach(__name__, submod_attrs={
         "DigitDiscriminator", "DigitGenerator", "discriminator_loss", "gan_samples",
         "gan_step", "generator_loss", "score_gradient"],
     "gan_training": ["Gan", "GanTrainer", "image_draw", "make_gan"],
+    "contest": [
+        "Contestant", "race_cache", "race_precision", "repeat_images", "train_codes",
+        "train_diffusion", "train_flow", "train_gan", "train_vae"],
     "modes": ["count_labels", "count_modes", "grid", "Mixture", "ModeCount", "ring"],
     "toys": ["count_copies", "pack_samples", "ToyDiscriminator", "ToyGenerator"],
     "yardsticks": ["frechet_distance", "kid", "precision_recall"],
