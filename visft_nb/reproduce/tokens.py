@@ -95,7 +95,7 @@ def token_accuracy(
     if not pairs: raise InputError("There are no words: sentences were expected.")
     return sum(a == b for a, b in pairs)/len(pairs)
 
-# %% ../../nbs/6_reproduce/02_tokens.ipynb #82178214
+# %% ../../nbs/6_reproduce/02_tokens.ipynb #560f42ed
 class TokenTagger(nn.Module):
     "Scores of tags for each word, by its vector, its characters and its neighbours."
     def __init__(self,
@@ -122,8 +122,10 @@ class TokenTagger(nn.Module):
         if self.spelling:
             c = self.letters(self.letter(chars.flatten(0, 1)).transpose(1, 2))
             spelt = c.amax(2).view_as(known)
-        v = self.drop(torch.cat([known, spelt], 2))*(words > 0)[..., None]
-        h = v + self.far(F.relu(self.near(v.transpose(1, 2)))).transpose(1, 2)
+        there = (words > 0)[..., None]   # so that padding changes nothing
+        v = self.drop(torch.cat([known, spelt], 2))*there
+        near = F.relu(self.near(v.transpose(1, 2)))*there.transpose(1, 2)
+        h = v + self.far(near).transpose(1, 2)
         return self.head(self.drop(h))
 
 def tag_loss(

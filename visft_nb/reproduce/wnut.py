@@ -133,7 +133,7 @@ def _spoilt(tags, rng, rate):
             if long: row[i + 1] = 'O' if what != 1 else f'I-{row[i][2:]}'
     return out
 
-# %% ../../nbs/lib/reproduce/wnut.ipynb #7015e2ac
+# %% ../../nbs/lib/reproduce/wnut.ipynb #689e7e81
 def load_wnut(
     # "wnut17", "generated", or "" for WNUT-17 where it is and else generated
     name:str='',
