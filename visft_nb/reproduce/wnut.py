@@ -18,7 +18,10 @@ from ..data import find_file
 # %% ../../nbs/lib/reproduce/wnut.ipynb #2d2923a0
 @dataclass
 class Sentences:
-    "Words and their tags, sentence by sentence."
+    """Words and their tags, sentence by sentence.
+
+    >>> len(Sentences([['hi']], [['O']]))
+    1"""
     words:list        # of lists of words
     tags:list         # of lists of tags: "O", "B-person", "I-person", …
     name:str=''       # what they are
@@ -57,10 +60,13 @@ SYSTEMS = {'arcada': 39.98, 'drexel_cci': 26.30, 'flytxt': 38.35, 'mic-cis': 37.
 
 @dataclass
 class Wnut:
-    "Three splits, and the tags that systems gave to the test sentences."
-    train:Sentences
-    dev:Sentences
-    test:Sentences
+    """Three splits, and the tags that systems gave to the test sentences.
+
+    >>> load_wnut('generated').name
+    'generated sentences'"""
+    train:Sentences   # to learn from
+    dev:Sentences     # to choose by
+    test:Sentences    # scored once
     systems:dict      # name -> tags of the test sentences
     name:str          # "WNUT-17" or "generated sentences"
     reference:dict=field(default_factory=dict) # name -> F1 by another scorer, per cent
@@ -106,7 +112,10 @@ def make_sentences(
     n:int=200,  # sentences
     seed:int=0, # which
 )->Sentences:
-    "Generated sentences with persons, locations, groups and products."
+    """Generated sentences with persons, locations, groups and products.
+
+    >>> len(make_sentences(5))
+    5"""
     check_number('n', n, 1, whole=True)
     check_number('seed', seed, 0, whole=True)
     rng, words, tags = np.random.default_rng([seed, 17]), [], []
