@@ -205,7 +205,7 @@ USAGE = Item(
         Mistake('entropy', 'This is the entropy: make it a number of codes.',
                 gives(lambda b, k: _entropy(_shares(b, k)))),
         Mistake('base', 'Logarithm and exponential need the same base.',
-                lambda *a: any(gives(f)(*a) for f in (
+                lambda got, want, case: any(gives(f)(got, want, case) for f in (
                     lambda b, k: np.exp(_entropy(_shares(b, k))/np.log(2)),
                     lambda b, k: 2**_entropy(_shares(b, k))))),
         Mistake('count', 'A code that is used once counts less than one used often.',

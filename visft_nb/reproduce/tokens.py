@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..core import InputError, brief, check_number
-from .words import Vocabulary, word_batches
+from .words import Vocabulary
 
 # %% ../../nbs/6_reproduce/02_tokens.ipynb #0be9b9e8
 def _parts(tag):
