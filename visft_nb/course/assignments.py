@@ -177,7 +177,7 @@ def release_notebook(
         if is_kind(c, 'solution'):
             read = [_used(d['source'] if d is not c else _outside(d['source']))
                     for d in code]
-            text, gone = split_solution(c['source'], set().union(*read))
+            text, gone = split_solution(c['source'], {'STUDENT'}.union(*read))
             if not gone:
                 raise InputError(f"{assignment.name}: the solution cell {grade_id(c)} "
                                  f"has no {BEGIN}.")

@@ -252,6 +252,15 @@ def _runs(words, part):
     return any(words[i:i + len(part)] == part
                for i in range(len(words) - len(part) + 1))
 
+# %% ../../nbs/lib/course/grading.ipynb #3e358a24
+def _look_up(name, data, roster, base, kept):
+    "A file with whose it is, and the marks that it has, or None."
+    try: said = student_of(parse_notebook(data, name))
+    except InputError: said = ''
+    student = find_student(name, said, roster)
+    key = hashlib.sha256(f'{base}{student}{name}'.encode() + data).hexdigest()
+    return name, data, student, key, _recall(kept/f'{key[:32]}.json')
+
 # %% ../../nbs/lib/course/grading.ipynb #3e358a23
 def grade_all(
     assignment:Assignment,  # of `load_assignment`
@@ -268,13 +277,7 @@ def grade_all(
     released = release_notebook(assignment)
     base = f'{fingerprint(assignment)}{salt}{limits}'
     kept.mkdir(parents=True, exist_ok=True)
-    def look_up(name, data): # whose it is, and the marks that it has
-        try: said = student_of(parse_notebook(data, name))
-        except InputError: said = ''
-        student = find_student(name, said, roster)
-        key = hashlib.sha256(f'{base}{student}{name}'.encode() + data).hexdigest()
-        return name, data, student, key, _recall(kept/f'{key[:32]}.json')
-    known = [look_up(*f) for f in sorted(files)]
+    known = [_look_up(*f, roster, base, kept) for f in sorted(files)]
     workers = workers or core_count()
     nursery = grading_nursery(workers) if any(k[-1] is None for k in known) else None
     def grade(name, data, student, key, marks):

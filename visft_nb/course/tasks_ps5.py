@@ -51,7 +51,7 @@ NEAREST = Item(
                 gives(lambda z, c: len(c) - 1 - _squares(z, c)[:, ::-1].argmin(1))),
         SHAPE])
 
-# %% ../../nbs/lib/course/tasks_ps5.ipynb #e0c0dd6c
+# %% ../../nbs/lib/course/tasks_ps5.ipynb #036ee61e
 _KEYS = ['z', 'e']
 
 def _flow(zero, want):
@@ -67,6 +67,7 @@ def _flow(zero, want):
         return 'gradient'
     return judge
 
+# %% ../../nbs/lib/course/tasks_ps5.ipynb #fbbf30e2
 def straight_cases(
     rng:np.random.Generator,   # of `case_rng`
     n:int,                     # vectors
@@ -94,6 +95,7 @@ def straight_cases(
              judge=_flow('wrong side', [beta*pull, -pull]),
              about='the gradients of the loss', weight=2)]
 
+# %% ../../nbs/lib/course/tasks_ps5.ipynb #e0c0dd6c
 STRAIGHT = Item(
     'ps5.straight', 'Straight through', ['straight_through', 'code_loss'],
     lambda rng: straight_cases(rng, 5, 3, round(float(rng.uniform(.1, .6)), 2)),
@@ -126,7 +128,7 @@ STRAIGHT = Item(
         SIGN,
         ZERO, SHAPE])
 
-# %% ../../nbs/lib/course/tasks_ps5.ipynb #1dc91e27
+# %% ../../nbs/lib/course/tasks_ps5.ipynb #f7421809
 def _moved(z, i, sizes, sums, decay, eps, new=None, smooth=True, mean=False):
     "Moving averages, code by code; with changes that are mistakes."
     new = 1 - decay if new is None else new
@@ -161,6 +163,7 @@ def average_cases(
         out.append(Case([step('follow', *args)], _moved(*args), about=f'eps {eps}'))
     return out
 
+# %% ../../nbs/lib/course/tasks_ps5.ipynb #1dc91e27
 AVERAGES = Item(
     'ps5.averages', 'Codes that follow', ['follow'],
     lambda rng: average_cases(rng, 8, 4, 3), points=5,
@@ -214,7 +217,7 @@ USAGE = Item(
                 lambda got, want: alike(got, 1/want)),
         SHAPE])
 
-# %% ../../nbs/lib/course/tasks_ps5.ipynb #5a1c0de2
+# %% ../../nbs/lib/course/tasks_ps5.ipynb #ff290691
 def _woken(z, book, sizes, least, renew=True, pick=np.argmax, dead=False):
     """Farthest-first traversal (Gonzalez 1985) from the codes in use; with changes that
     are mistakes."""
@@ -252,6 +255,7 @@ def _first_rows(z, book, sizes, least):
     out[sizes < least] = z[:(sizes < least).sum()]
     return out
 
+# %% ../../nbs/lib/course/tasks_ps5.ipynb #5a1c0de2
 REVIVE = Item(
     'ps5.revive', 'Idle codes come back', ['revive'],
     lambda rng: revive_cases(rng, 12, 6, 3), points=4,

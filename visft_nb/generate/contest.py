@@ -28,7 +28,7 @@ from .transformer import CausalTransformer, NextToken
 from ..pretrain import VariationalAutoencoder, pretrain_autoencoder
 from ..train import eval_mode, fit
 
-# %% ../../nbs/lib/generate/contest.ipynb #04a4bfe7
+# %% ../../nbs/lib/generate/contest.ipynb #99ae6ccc
 @dataclass
 class Contestant:
     """A generator that was trained, and what it cost.
@@ -58,6 +58,7 @@ def count_parameters(
     11"""
     return sum(p.numel() for m in models for p in m.parameters())
 
+# %% ../../nbs/lib/generate/contest.ipynb #04a4bfe7
 def _check(images, epochs, lr, seed):
     check_number('epochs', epochs, 1, whole=True)
     check_number('lr', lr, 0, above=True)
@@ -97,7 +98,7 @@ def train_codes(
     used = count_parameters(prior, model.decoder) + codes*16
     return Contestant(draw, used, time.perf_counter() - began)
 
-# %% ../../nbs/lib/generate/contest.ipynb #474580c6
+# %% ../../nbs/lib/generate/contest.ipynb #e57beede
 class _SmallGenerator(nn.Sequential):
     "Normal noise to pictures (N, 1, 8, 8) in [-1, 1]."
     code = 32
@@ -121,6 +122,7 @@ def _small_discriminator(w):
         norm(nn.Conv2d(2*w, 4*w, 4, 2, 1)), nn.LeakyReLU(.2), nn.Flatten(),
         norm(nn.Linear(16*w, 1)), nn.Flatten(0))
 
+# %% ../../nbs/lib/generate/contest.ipynb #474580c6
 def train_gan(
     images:Images,   # digits of 8 pixels
     epochs:int,      # passes over them
@@ -216,7 +218,7 @@ def repeat_images(
     draw = lambda n, generator: x[torch.randint(len(x), (n,), generator=generator)]
     return Contestant(draw, x.numel())
 
-# %% ../../nbs/lib/generate/contest.ipynb #d350232c
+# %% ../../nbs/lib/generate/contest.ipynb #e09eb82c
 def race_precision(
     side:int=16,   # of the pictures
     width:int=64,  # of the U-Net
@@ -244,6 +246,7 @@ def race_precision(
     gain = min(t for t, _ in plain[1:])/min(t for t, _ in kit[1:])
     return gain, abs(plain[-1][1] - kit[-1][1])/plain[-1][1]
 
+# %% ../../nbs/lib/generate/contest.ipynb #d350232c
 def race_cache(
     tokens:int=64, # drawn in a row
     rows:int=32,   # at once

@@ -59,7 +59,7 @@ def span_counts(
     pairs = [(set(spans(a)), set(spans(b))) for a, b in zip(gold, guess)]
     return np.array([(len(a & b), len(b), len(a)) for a, b in pairs]).reshape(-1, 3)
 
-# %% ../../nbs/6_reproduce/02_tokens.ipynb #2931a072
+# %% ../../nbs/6_reproduce/02_tokens.ipynb #2aa6d7c0
 @dataclass(frozen=True)
 class EntityScores:
     """Scores of whole entities, from 0 to 1; 0 where nothing was given or is true.
@@ -87,13 +87,14 @@ def entity_scores(
     gold:list,  # true tags, a list for each sentence
     guess:list, # given ones
 )->EntityScores:
-    """Precision, recall and F1 of exact spans, all classes together. Raises `InputError`
-    for tags that do not fit.
+    """Precision, recall and F1 of exact spans, all classes together. Raises
+    `InputError` for tags that do not fit.
 
     >>> round(entity_scores([['B-x', 'I-x', 'B-y']], [['B-x', 'O', 'B-y']]).f1, 2)
     0.5"""
     return EntityScores(*map(int, span_counts(gold, guess).sum(0)))
 
+# %% ../../nbs/6_reproduce/02_tokens.ipynb #2931a072
 def token_accuracy(
     gold:list,  # true tags, a list for each sentence
     guess:list, # given ones
@@ -104,7 +105,7 @@ def token_accuracy(
     if not pairs: raise InputError("There are no words: sentences were expected.")
     return sum(a == b for a, b in pairs)/len(pairs)
 
-# %% ../../nbs/6_reproduce/02_tokens.ipynb #560f42ed
+# %% ../../nbs/6_reproduce/02_tokens.ipynb #0abc6f72
 class TokenTagger(nn.Module):
     "Scores of tags for each word, by its vector, its characters and its neighbours."
     def __init__(self,
@@ -138,6 +139,7 @@ class TokenTagger(nn.Module):
         h = v + self.far(near).transpose(1, 2)
         return self.head(self.drop(h))
 
+# %% ../../nbs/6_reproduce/02_tokens.ipynb #560f42ed
 def tag_loss(
     model:TokenTagger, # trained
     batch:tuple,       # of `word_batches`

@@ -94,7 +94,7 @@ def _read_zip(file):
     return Wnut(**splits, systems={k: s.tags for k, s in systems.items()},
                 name='WNUT-17', reference=dict(SYSTEMS))
 
-# %% ../../nbs/lib/reproduce/wnut.ipynb #d38e6dec
+# %% ../../nbs/lib/reproduce/wnut.ipynb #84390b49
 _PATTERNS = (
     'met {person} in {location} today', 'flying to {location} with {person} !',
     '{person} plays for {group} now', 'who else goes to {location} ?',
@@ -129,6 +129,7 @@ def make_sentences(
         words, tags = [*words, w], [*tags, t]
     return Sentences(words, tags, 'generated sentences')
 
+# %% ../../nbs/lib/reproduce/wnut.ipynb #d38e6dec
 def _spoilt(tags, rng, rate):
     "True tags with a share of the entities lost, cut or named otherwise."
     out = [list(t) for t in tags]
